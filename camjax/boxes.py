@@ -1,0 +1,64 @@
+"""Boxes in one convention: [ymin, xmin, ymax, xmax] in 0..1 of the image, half-open, as in tensorflow-datasets."""
+
+import jax
+import jax.numpy as jnp
+
+from camjax.components import largest_component
+
+
+def largest_component_box(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The bounding box of the largest 8-connected component of each mask (Zhou et al. 2016, section 3.2).
+
+    Args:
+      mask: (..., H, W) bool.
+
+    Returns:
+      boxes: (..., 4) float32 `[y0 / H, x0 / W, (y1 + 1) / H, (x1 + 1) / W]` of the component's first and last rows
+        y0, y1 and columns x0, x1. Of components of equal size, the one that comes first in raster order.
+      valid: (...) bool: False for an empty mask, whose box is zeros.
+
+    Raises:
+      ValueError: not a boolean array of rank 2 or more with at least one pixel.
+    """
+    component = largest_component(mask)
+    y0, y1, valid = _extent(component.any(-1))
+    x0, x1, _ = _extent(component.any(-2))
+    height, width = component.shape[-2:]
+    return jnp.stack([y0 / height, x0 / width, y1 / height, x1 / width], axis=-1), valid
+
+
+def box_area(boxes: jax.Array) -> jax.Array:
+    """(..., 4) boxes -> (...) areas as a share of the image; 0 for a box turned inside out."""
+    boxes = jnp.asarray(boxes)
+    return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
+
+
+def box_iou(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Intersection over union of boxes, taken pairwise.
+
+    Args:
+      a: (..., 4) boxes `[ymin, xmin, ymax, xmax]`, in any one unit.
+      b: (..., 4) boxes in the same unit; leading dimensions broadcast against those of `a`.
+
+    Returns:
+      (...) float32 in 0..1; 0 where the union is empty.
+
+    Raises:
+      ValueError: a last dimension that is not 4.
+    """
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    if a.shape[-1:] != (4,) or b.shape[-1:] != (4,):
+        raise ValueError(f"boxes of shapes {a.shape} and {b.shape}: expected (..., 4), [ymin, xmin, ymax, xmax].")
+    low = jnp.maximum(a[..., :2], b[..., :2])
+    high = jnp.minimum(a[..., 2:], b[..., 2:])
+    intersection = box_area(jnp.concatenate([low, high], axis=-1))
+    union = box_area(a) + box_area(b) - intersection
+    return jnp.where(union > 0, intersection / jnp.where(union > 0, union, 1), 0)
+
+
+def _extent(line: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(..., n) bool -> first place that is on, one behind the last, and whether any is; 0, 0, False if none."""
+    any_on = line.any(-1)
+    first = line.argmax(-1)
+    behind = line.shape[-1] - line[..., ::-1].argmax(-1)
+    return jnp.where(any_on, first, 0), jnp.where(any_on, behind, 0), any_on

@@ -1,0 +1,114 @@
+"""The equation, on arrays: class activation maps, and what is done to them before they are looked at."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+
+def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids=None) -> jax.Array:
+    """Class activation maps `M_c(y, x) = sum_k f_k(y, x) w[k, c]` (Zhou et al. 2016, eq. 2).
+
+    With global average pooling and a bias, the mean of `M_c` over space plus `b_c` is the logit of class c.
+
+    Args:
+      features: (..., h, w, K) last feature map, of any float dtype.
+      kernel: (K, C) weights of the dense layer behind the pooling.
+      class_ids: (..., N) integers in 0..C-1, whose leading dimensions broadcast with those of `features`; or
+        None for all C classes in order. An id out of range gives a map of NaN.
+
+    Returns:
+      (..., N, h, w) or (..., C, h, w) float32: raw maps, signed, neither clipped nor normalized.
+
+    Raises:
+      ValueError: the shapes do not fit each other.
+    """
+    features, kernel = jnp.asarray(features), jnp.asarray(kernel)
+    if features.ndim < 3 or kernel.ndim != 2 or features.shape[-1] != kernel.shape[0]:
+        raise ValueError(
+            f"features of shape {features.shape} and a kernel of shape {kernel.shape}: expected features "
+            "(..., h, w, K) with channels last and a kernel (K, C) of the same K."
+        )
+    features, kernel = features.astype(jnp.float32), kernel.astype(jnp.float32)
+    exact = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
+    num_classes = kernel.shape[1]
+    if class_ids is None:
+        return jnp.einsum("...hwk,kc->...chw", features, kernel, **exact)
+
+    class_ids = jnp.asarray(class_ids)
+    if class_ids.ndim < 1 or not jnp.issubdtype(class_ids.dtype, jnp.integer):
+        raise ValueError(
+            f"class_ids of shape {class_ids.shape} and dtype {class_ids.dtype}: expected integers of shape "
+            "(..., N); for one class write [c]."
+        )
+    jnp.broadcast_shapes(class_ids.shape[:-1], features.shape[:-3])
+    known = (class_ids >= 0) & (class_ids < num_classes)
+    ids = jnp.where(known, class_ids, 0)
+    if class_ids.shape[-1] * 4 > num_classes:
+        # So many columns of the kernel, gathered for each image, weigh more than the product with all of it.
+        maps = jnp.einsum("...hwk,kc->...chw", features, kernel, **exact)
+        maps = jnp.take_along_axis(maps, ids[..., None, None], axis=-3)
+    else:
+        columns = jnp.take(kernel.T, ids, axis=0)
+        maps = jnp.einsum("...hwk,...nk->...nhw", features, columns, **exact)
+    return jnp.where(known[..., None, None], maps, jnp.nan)
+
+
+def resize_map(maps: jax.Array, size, method: Literal["nearest", "bilinear", "bicubic"] = "bilinear") -> jax.Array:
+    """Resizes maps to an image's size, with half-pixel centers (the pixel grids' outer edges coincide).
+
+    The paper upsamples its maps so (section 2). Beyond the outermost cell centers a bilinear map keeps their
+    value. A size smaller than the map is a resize of the same kind, without antialiasing.
+
+    Args:
+      maps: (..., h, w).
+      size: (H, W) in pixels, or an int for a square.
+      method: "nearest", "bilinear" or "bicubic" (Keys' kernel with a = -0.5).
+
+    Returns:
+      (..., H, W) float32.
+
+    Raises:
+      ValueError: unknown method, a rank below 2, or a size that is not positive.
+    """
+    maps = jnp.asarray(maps)
+    height, width = (size, size) if jnp.ndim(size) == 0 else size
+    if method not in ("nearest", "bilinear", "bicubic"):
+        raise ValueError(f'method={method!r}: expected "nearest", "bilinear" or "bicubic".')
+    if maps.ndim < 2 or height < 1 or width < 1:
+        raise ValueError(
+            f"maps of shape {maps.shape} to size {(height, width)}: expected (..., h, w), and sides >= 1 pixel."
+        )
+    shape = (*maps.shape[:-2], height, width)
+    return jax.image.resize(
+        maps.astype(jnp.float32), shape, method, antialias=False, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def normalize_map(maps: jax.Array, mode: Literal["minmax", "max"] = "minmax") -> jax.Array:
+    """Scales each map for display or comparison.
+
+    Args:
+      maps: (..., h, w).
+      mode: "minmax": (M - min) / (max - min), in 0..1. "max": M / max, at most 1, negative values kept; a map
+        whose maximum is not positive has no such scale and becomes zeros.
+
+    Returns:
+      (..., h, w) float32. A constant map, and one that holds NaN or infinity, becomes zeros.
+
+    Raises:
+      ValueError: unknown mode, or a rank below 2.
+    """
+    maps = jnp.asarray(maps).astype(jnp.float32)
+    if maps.ndim < 2:
+        raise ValueError(f"maps of shape {maps.shape}: expected (..., h, w).")
+    low = maps.min((-2, -1), keepdims=True)
+    high = maps.max((-2, -1), keepdims=True)
+    if mode == "minmax":
+        shift, scale = low, high - low
+    elif mode == "max":
+        shift, scale = jnp.zeros_like(low), jnp.where(high > low, high, 0)
+    else:
+        raise ValueError(f'mode={mode!r}: expected "minmax" or "max".')
+    valid = (scale > 0) & jnp.isfinite(low) & jnp.isfinite(high) & jnp.isfinite(scale)
+    return jnp.where(valid, (maps - shift) / jnp.where(valid, scale, 1), 0)

@@ -1,0 +1,119 @@
+"""Connected components of a mask, on device, inside `jit`."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def largest_component(mask: jax.Array) -> jax.Array:
+    """The largest 8-connected component of each mask.
+
+    Args:
+      mask: (..., H, W) bool.
+
+    Returns:
+      (..., H, W) bool: the component with the most pixels; of equals, the one whose first pixel comes first in
+      raster order. All False for an empty mask.
+
+    Raises:
+      ValueError: not a boolean array of rank 2 or more with at least one pixel.
+    """
+    mask = jnp.asarray(mask)
+    if mask.ndim < 2 or mask.dtype != jnp.bool_ or 0 in mask.shape[-2:]:
+        raise ValueError(
+            f"mask of shape {mask.shape} and dtype {mask.dtype}: expected (..., H, W) bool with at least one pixel; "
+            "a map becomes a mask by a threshold, as in `map > 0.2 * map.max()`."
+        )
+    *lead, height, width = mask.shape
+    if 0 in lead:
+        return mask
+    blocks = _blocks(mask.reshape(-1, height, width))
+    m, rows, columns = blocks.shape[:3]
+    labels = _component_labels(blocks)
+
+    # A component's area stands at the index of its first block, so the maximum over blocks is over components.
+    area = (
+        jnp.zeros(labels.size, jnp.int32)
+        .at[labels]
+        .add(blocks.sum((-2, -1), dtype=jnp.int32).reshape(-1), mode="promise_in_bounds")
+    )
+    area = area.reshape(m, -1)
+    largest = area.reshape(-1).at[labels].get(mode="promise_in_bounds").reshape(m, -1) == area.max(1, keepdims=True)
+
+    # Of equals, the one with the first pixel. Blocks are not in raster order: a block's upper pixels come before,
+    # and its lower ones behind, the upper pixels of all blocks of its row.
+    y = 2 * lax.broadcasted_iota(jnp.int32, blocks.shape, 1) + lax.broadcasted_iota(jnp.int32, blocks.shape, 3)
+    x = 2 * lax.broadcasted_iota(jnp.int32, blocks.shape, 2) + lax.broadcasted_iota(jnp.int32, blocks.shape, 4)
+    candidates = blocks & largest.reshape(m, rows, columns, 1, 1)
+    place = jnp.where(candidates, y * (2 * columns) + x, jnp.iinfo(jnp.int32).max).min((-2, -1)).reshape(m, -1)
+    labels = labels.reshape(m, -1)
+    first = jnp.take_along_axis(labels, place.argmin(1)[:, None], axis=1)
+    chosen = blocks & (labels == first).reshape(m, rows, columns, 1, 1)
+    pixels = chosen.swapaxes(2, 3).reshape(m, 2 * rows, 2 * columns)
+    return pixels[:, 2 : height + 2, 2 : width + 2].reshape(*lead, height, width)
+
+
+def _blocks(mask: jax.Array) -> jax.Array:
+    """(M, H, W) mask as (M, rows, columns, 2, 2) blocks of pixels, with a border of empty blocks."""
+    m, height, width = mask.shape
+    padded = jnp.pad(mask, ((0, 0), (2, 2 + height % 2), (2, 2 + width % 2)))
+    return padded.reshape(m, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2).swapaxes(2, 3)
+
+
+def _component_labels(blocks: jax.Array) -> jax.Array:
+    """Labels the components of all masks at once; a label is the index of a component's first block.
+
+    Under 8-connectivity the pixels of a 2x2 block that are on are connected: a block is a node, and the graph has a
+    quarter as many nodes as the image has pixels. Components come from FastSV (Zhang, Azad and Hu 2020, "FastSV: a
+    distributed-memory connected component algorithm with fast convergence", algorithm 2), a parallel union-find:
+    every node holds a parent, and a round hooks trees onto the least grandparent among the neighbors, then halves
+    the paths. It ends when no grandparent changes: 7 to 8 rounds on masks of class activation maps at 224x224, 14
+    on a spiral through all of it, where propagating labels from pixel to pixel takes hundreds.
+
+    Args:
+      blocks: (M, rows, columns, 2, 2) bool, with a border of empty blocks.
+
+    Returns:
+      (M * rows * columns,) int32. An empty block keeps its own index.
+    """
+    m, rows, columns = blocks.shape[:3]
+    count = m * rows * columns
+    top_left, top_right, bottom_left, bottom_right = (blocks[..., y, x].reshape(count) for y in (0, 1) for x in (0, 1))
+    top, bottom = top_left | top_right, bottom_left | bottom_right
+    left, right = top_left | bottom_left, top_right | bottom_right
+
+    # A neighbor is a fixed distance away in the flat order. The first and the last `margin` nodes are border, and
+    # have no neighbors; the border also keeps one row's end from the next one's beginning, and mask from mask.
+    margin = columns + 1
+
+    def at(nodes, distance):
+        return lax.slice(nodes, (margin + distance,), (count - margin + distance,))
+
+    neighbors = {
+        distance: at(here, 0) & at(there, distance)
+        for distance, here, there in (
+            (-columns - 1, top_left, bottom_right),
+            (-columns, top, bottom),
+            (-columns + 1, top_right, bottom_left),
+            (-1, left, right),
+            (1, right, left),
+            (columns - 1, bottom_left, top_right),
+            (columns, bottom, top),
+            (columns + 1, bottom_right, top_left),
+        )
+    }
+
+    def one_round(state):
+        parent, grandparent, _ = state
+        least = at(grandparent, 0)
+        for distance, linked in neighbors.items():
+            least = jnp.minimum(least, jnp.where(linked, at(grandparent, distance), count))
+        hooked = parent.at[at(parent, 0)].min(least, mode="promise_in_bounds")
+        hooked = lax.dynamic_update_slice(hooked, jnp.minimum(at(hooked, 0), least), (margin,))
+        hooked = jnp.minimum(hooked, grandparent)
+        shortcut = hooked.at[hooked].get(mode="promise_in_bounds")
+        return hooked, shortcut, (shortcut != grandparent).any()
+
+    start = jnp.arange(count, dtype=jnp.int32)
+    _, labels, _ = lax.while_loop(lambda state: state[2], one_round, (start, start, jnp.array(True)))
+    return labels

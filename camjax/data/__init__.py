@@ -1,0 +1,1 @@
+"""Images, data sets and the loader that feeds them to the device."""

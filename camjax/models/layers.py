@@ -1,0 +1,109 @@
+"""The layers that backbones share: a convolution with its BatchNorm, and folding the one into the other."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from camjax.models.conv import conv_general_dilated
+
+
+def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_sharding=None) -> jax.Array:
+    """Normal kernel of variance 2 / fan_out, which keeps gradients at their scale (He et al. 2015, eq. 14).
+
+    Drawn in a power-of-two length and cut on the host: a network has as many kernel shapes as layers, and
+    compiling one draw for each takes longer than all else that building it does.
+
+    Args:
+      key: random key.
+      shape: (kh, kw, K_in / groups, K_out).
+      dtype: of the kernel.
+      out_sharding: only None; initializers of flax take it.
+    """
+    size, fan_out = math.prod(shape), math.prod(shape[:-2]) * shape[-1]
+    draw = jax.random.normal(key, (1 << (size - 1).bit_length(),), dtype)
+    if not isinstance(draw, jax.core.Tracer):
+        draw = np.asarray(draw)
+    return jnp.asarray(draw[:size].reshape(shape) * np.sqrt(2 / fan_out).astype(dtype))
+
+
+class ConvBN(nnx.Module):
+    """A convolution, BatchNorm, and an activation; the unit that every backbone here is built of.
+
+    The convolution runs in `dtype`, BatchNorm in float32 on float32 statistics.
+
+    Args:
+      in_features: K_in.
+      out_features: K_out.
+      kernel_size: k, for a k x k kernel.
+      strides: in pixels, the same both ways.
+      padding: "SAME" (TensorFlow's rule) or an int p for p zeros on each side (PyTorch's and Caffe's).
+      groups: number of groups; K_in for a depthwise convolution.
+      activation: applied last, or None.
+      momentum: of the running statistics, `running = momentum * running + (1 - momentum) * batch`.
+      epsilon: added to the variance.
+      dtype: compute dtype; parameters are float32.
+      rngs: random keys for the initial kernel.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        strides: int = 1,
+        *,
+        padding: str | int = "SAME",
+        groups: int = 1,
+        activation: Callable[[jax.Array], jax.Array] | None = nnx.relu,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = nnx.Conv(
+            in_features,
+            out_features,
+            (kernel_size, kernel_size),
+            strides,
+            padding=padding,
+            feature_group_count=groups,
+            use_bias=False,
+            dtype=dtype,
+            kernel_init=he_normal,
+            conv_general_dilated=conv_general_dilated,
+            rngs=rngs,
+        )
+        self.bn = nnx.BatchNorm(out_features, momentum=momentum, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
+        self.activation = activation
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, K_in) -> (B, H', W', K_out) in the compute dtype."""
+        x = self.conv(x)
+        if self.bn is not None:
+            x = self.bn(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x.astype(self.dtype)
+
+
+def fold_batchnorm(model: nnx.Module) -> nnx.Module:
+    """A copy of `model` whose BatchNorms, at their running statistics, are part of the convolutions.
+
+    With `s = scale / sqrt(var + epsilon)`, `bn(conv(x)) = conv_{kernel * s}(x) + (bias - mean * s)`: the same
+    function up to rounding, with one pass over the feature map less. The copy is for inference only.
+    """
+    model = nnx.clone(model)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, ConvBN) and module.bn is not None:
+            bn, conv = module.bn, module.conv
+            scale, bias, mean, var = (np.asarray(v[...]) for v in (bn.scale, bn.bias, bn.mean, bn.var))
+            factor = scale / np.sqrt(var + np.float32(bn.epsilon))
+            conv.kernel = nnx.Param(jnp.asarray(np.asarray(conv.kernel[...]) * factor))
+            conv.bias = nnx.data(nnx.Param(jnp.asarray(bias - mean * factor)))
+            conv.use_bias, module.bn = True, None
+    return model

@@ -1,0 +1,1 @@
+"""Training of GAP networks from class labels."""

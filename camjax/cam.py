@@ -4,6 +4,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids=None) -> jax.Array:
@@ -72,7 +73,7 @@ def resize_map(maps: jax.Array, size, method: Literal["nearest", "bilinear", "bi
       ValueError: unknown method, a rank below 2, or a size that is not positive.
     """
     maps = jnp.asarray(maps)
-    height, width = (size, size) if jnp.ndim(size) == 0 else size
+    height, width = (size, size) if np.ndim(size) == 0 else size
     if method not in ("nearest", "bilinear", "bicubic"):
         raise ValueError(f'method={method!r}: expected "nearest", "bilinear" or "bicubic".')
     if maps.ndim < 2 or height < 1 or width < 1:

@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import photos
+from flax import nnx
+
+import camjax
+from camjax.inference import _cam_jit
+
+SIZES = [(224, 224), (256, 192), (97, 130)]
+
+
+def identity_error(model, out):
+    """Largest |mean of M_c + b_c - logit_c|, as a share of the largest |logit|; maps of all classes."""
+    error = np.asarray(out.maps).mean((-2, -1), dtype=np.float64) + np.asarray(model.head.bias[...]) - out.logits
+    return np.abs(error).max() / np.abs(out.logits).max()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", SIZES)
+def test_mean_of_the_map_plus_bias_is_the_logit_on_photos(lite0, size, dtype):
+    model = lite0 if dtype == jnp.float32 else camjax.load_model("efficientnet_lite0", dtype=dtype)
+    out = camjax.make_cam_fn(model, top_k=None)(photos(size))
+    assert out.maps.shape == (2, 1000, -(-size[0] // 32), -(-size[1] // 32))
+    assert out.logits.dtype == out.maps.dtype == jnp.float32
+    assert identity_error(model, out) <= 1e-5
+
+
+@pytest.mark.parametrize("name", camjax.list_models())
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_identity_of_every_model(name, dtype):
+    model = camjax.create_model(name, 7, dtype=dtype, rngs=nnx.Rngs(0))
+    assert model.exact_cam
+    out = camjax.make_cam_fn(model, top_k=None)(photos((96, 64)))
+    assert identity_error(model, out) <= 1e-5
+
+
+def test_gmp_logit_is_the_weighted_sum_of_each_features_maximum():
+    model = camjax.create_model("small_gap", 5, pool="gmp", rngs=nnx.Rngs(1))
+    assert not model.exact_cam
+    images = photos((64, 48))
+    out = camjax.cam_fn(model, images)
+    model.eval()
+    features = np.asarray(model.features(images), np.float64)
+    expected = features.max((1, 2)) @ np.asarray(model.head.kernel[...]) + np.asarray(model.head.bias[...])
+    np.testing.assert_allclose(out.logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_photos_are_what_they_are(lite0):
+    out = camjax.cam_fn(lite0, photos())
+    names = [lite0.class_names[i] for i in np.asarray(out.class_ids)[:, 0]]
+    assert names == ["Egyptian cat", "espresso"]
+
+
+def test_snapshot_and_direct_call_agree_and_ids_override_top_k(lite0):
+    images = photos()
+    direct = camjax.cam_fn(lite0, images)
+    cam_fn = camjax.make_cam_fn(lite0, top_k=3)
+    bound = cam_fn(images)
+    assert bound.class_ids.shape == (2, 3) and bound.maps.shape == (2, 3, 7, 7)
+    np.testing.assert_allclose(bound.logits, direct.logits, atol=1e-4)
+    np.testing.assert_allclose(bound.maps[:, :1], direct.maps, atol=1e-3)
+    ids = np.array([[1, 5], [7, 0]])
+    every = camjax.make_cam_fn(lite0, top_k=None)(images).maps
+    for out in (cam_fn(images, ids), camjax.cam_fn(lite0, images, ids)):
+        np.testing.assert_array_equal(out.class_ids, ids)
+        np.testing.assert_allclose(out.maps, np.take_along_axis(every, ids[..., None, None], 1), atol=1e-3)
+
+
+def test_cam_fn_leaves_the_model_as_it_was_and_compiles_once():
+    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+    model.train()
+    before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model)))
+    images = photos((64, 64))
+    first = camjax.cam_fn(model, images)
+    size = _cam_jit._cache_size()
+    second = camjax.cam_fn(model, images)
+    assert _cam_jit._cache_size() == size
+    np.testing.assert_array_equal(first.logits, second.logits)
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.to_pure_dict(nnx.state(model)))
+    assert model.layers[0].bn.use_running_average is False
+
+
+def test_inside_a_jit_of_ones_own():
+    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+    images = photos((64, 64))
+    traced = jax.jit(lambda m, x, ids: camjax.cam_fn(m, x, ids).maps)(model, images, jnp.array([3, 11]))
+    np.testing.assert_allclose(traced[0], camjax.cam_fn(model, images, [3, 1]).maps[0], atol=1e-5)
+    assert np.isnan(traced[1]).all()
+
+
+def test_localize_boxes_are_those_of_the_masks(lite0):
+    from test_components import scipy_box
+
+    images = photos((224, 192))
+    found = camjax.make_localize_fn(lite0, threshold=0.4, top_k=2)(images)
+    maps = np.asarray(camjax.resize_map(found.maps, (224, 192)))
+    for i in range(2):
+        for n in range(2):
+            mask = maps[i, n] > np.float32(0.4) * maps[i, n].max()
+            np.testing.assert_allclose(found.boxes[i, n], scipy_box(mask), atol=1e-6)
+    assert found.valid.all()
+
+
+def test_maps_without_a_region_have_no_box():
+    from camjax.inference import boxes_from_maps
+
+    maps = np.stack([np.zeros((4, 4)), -np.ones((4, 4)), np.full((4, 4), 2.0), np.eye(4) * np.nan])
+    boxes, valid = boxes_from_maps(maps, (8, 8), 0.2)
+    assert valid.tolist() == [False, False, True, False]
+    np.testing.assert_array_equal(boxes, [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((64, 64, 3), np.uint8), r"images\[None\]"),
+        (np.zeros((1, 3, 64, 64), np.uint8), "Channels come last"),
+        (np.zeros((1, 64, 64, 1), np.uint8), r"expected \(B, H, W, 3\)"),
+        (np.zeros((1, 2, 64, 3), np.uint8), "at least 4 x 4"),
+        (np.zeros((0, 64, 64, 3), np.uint8), "at least one image"),
+        (np.zeros((1, 64, 64, 3), np.int64), "dtype int64"),
+        ([[1]], "of type list"),
+    ],
+)
+def test_bad_images(images, message):
+    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        camjax.cam_fn(model, images)
+
+
+@pytest.mark.parametrize("ids", [[10, 0], [-1, 0], [0], 0, [0, 1, 2], [0.0, 1.0], [[[0]], [[1]]]])
+def test_bad_class_ids(ids):
+    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+    for call in (lambda *a: camjax.cam_fn(model, *a), camjax.make_cam_fn(model)):
+        with pytest.raises(ValueError, match=r"class_ids .*(expected integers|0\.\.9)"):
+            call(photos((64, 64)), ids)
+
+
+def test_float_images_in_unit_range_warn():
+    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+    with pytest.warns(UserWarning, match=r"0\.\.255"):
+        camjax.cam_fn(model, np.ones((1, 64, 64, 3), np.float32))
+
+
+def test_bad_options():
+    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"1\.\.10"):
+        camjax.make_cam_fn(model, top_k=11)
+    with pytest.raises(ValueError, match="threshold"):
+        camjax.make_localize_fn(model, threshold=1.0)
+    with pytest.raises(ValueError, match="resnet50"):
+        camjax.create_model("resnet51")
+    with pytest.raises(ValueError, match="weights=FILE"):
+        camjax.load_model("resnet50")

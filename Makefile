@@ -30,7 +30,7 @@ lint: .venv/dev
 	touch $@
 
 # Other implementations to compare with. They are no extra of the package, because PyPI cannot install them
-# cleanly beside JAX: a plain requirement on torch brings gigabytes of CUDA, and the sdist asks for torchvision.
+# cleanly beside JAX: a plain requirement on torch brings gigabytes of CUDA.
 .venv/peers: .venv/test
 	@echo "Installing the implementations that tests compare with: torch (CPU), efficientnet-lite-pytorch"
 	$(BIN)/python -m pip install -q torch==2.13.0

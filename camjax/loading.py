@@ -38,7 +38,7 @@ def load_model(
     """
     from camjax.weights.names import place_tensors
 
-    spec = model_spec(name)
+    model_spec(name)  # raises for an unknown name, with the near ones
     family = name.rstrip("0123456789")
     packaged = weights is None and family == "efficientnet_lite"
     if weights is None and not packaged:
@@ -59,7 +59,7 @@ def load_model(
     model = nnx.eval_shape(lambda: create_model(name, pool=pool, dtype=dtype, rngs=nnx.Rngs(0)))
     place_tensors(model, _read(Path(weights)), TABLE, source=str(weights))
     _make_concrete(model)
-    if packaged and spec.num_classes == 1000:
+    if packaged:
         model.class_names = imagenet_class_names()
     return model
 

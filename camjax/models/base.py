@@ -44,6 +44,8 @@ class CamModel(nnx.Module):
       head: has `kernel` (K, C), `bias` (C,) or None, and `head(features) -> logits (B, C)`.
       exact_cam: whether, for every class, the mean of its map plus its bias is its logit.
       class_names: tuple of C strings, or None where they are not known.
+      created_as: the arguments of `create_model` that name this network, {"name", "num_classes", "pool"}; None for a
+        model built otherwise.
     """
 
     head: nnx.Module
@@ -65,6 +67,7 @@ class CamModel(nnx.Module):
         self.std = tuple(std)
         self.dtype = jnp.dtype(dtype)
         self._class_names = _Hidden(None)
+        self._created_as = _Hidden(None)
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images in the compute dtype -> (B, h, w, K)."""
@@ -103,3 +106,12 @@ class CamModel(nnx.Module):
             if len(names) != self.head.num_classes:
                 raise ValueError(f"{len(names)} class names for a head of {self.head.num_classes} classes.")
         self._class_names = _Hidden(names)
+
+    @property
+    def created_as(self) -> dict | None:
+        """The arguments of `create_model` that name this network, or None."""
+        return self._created_as.value
+
+    @created_as.setter
+    def created_as(self, arguments: dict | None):
+        self._created_as = _Hidden(arguments)

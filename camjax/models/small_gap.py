@@ -10,11 +10,11 @@ from camjax.models.layers import ConvBN
 
 # (K_out, stride) of its 3x3 convolutions. The last map keeps a quarter of the image's resolution, because a
 # map can place a box no finer than its cells.
-LAYERS = ((32, 2), (32, 1), (64, 2), (64, 1), (128, 1), (128, 1))
+LAYERS = ((24, 2), (32, 2), (64, 1), (64, 1), (128, 1))
 
 
 class SmallGap(CamModel):
-    """Six 3x3 convolutions with BatchNorm and a pooled head. Map: input side / 4.
+    """Five 3x3 convolutions with BatchNorm and a pooled head. Map: input side / 4.
 
     Args:
       num_classes: C.

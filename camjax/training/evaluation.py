@@ -1,0 +1,49 @@
+"""Classification accuracy of a model on a source, in parallel over all devices."""
+
+import contextlib
+from collections.abc import Callable
+
+import jax
+
+from camjax.data.loader import RandomAccessSource, eval_batches
+from camjax.models import CamModel
+from camjax.training.parallel import check_batch_size, parallel_eval_step, replicate
+
+
+def evaluate(
+    model: CamModel,
+    source: RandomAccessSource,
+    *,
+    batch_size: int,
+    step: Callable[..., dict] | None = None,
+    num_workers: int = 0,
+    num_threads: int = 4,
+) -> dict[str, float]:
+    """Evaluates a classifier, each example exactly once.
+
+    Args:
+      model: runs in inference mode and stays as it is.
+      source: the examples; images are resized to `model.input_size`.
+      batch_size: images per step over all devices of all processes.
+      step: from `parallel_eval_step`, to compile once for many evaluations.
+      num_workers: as in `eval_batches`.
+      num_threads: as in `eval_batches`.
+
+    Returns:
+      {"loss": mean cross-entropy in nats, "accuracy": top-1, in 0..1}.
+
+    Raises:
+      ValueError: a batch size that the devices can't share, or an example that can't be read.
+    """
+    check_batch_size(batch_size)
+    step = parallel_eval_step() if step is None else step
+    model = replicate(model)
+    batches = eval_batches(
+        source, batch_size=batch_size, size=model.input_size, num_workers=num_workers, num_threads=num_threads
+    )
+    with contextlib.closing(batches):
+        sums = None
+        for batch in batches:
+            new = step(model, batch)
+            sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
+    return {"loss": float(sums["loss"] / sums["count"]), "accuracy": float(sums["correct"] / sums["count"])}

@@ -1,0 +1,105 @@
+"""A run's directory: what the run is (`run.json`), its checkpoints, and its metrics."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+from flax import nnx
+
+from camjax.models import CamModel, create_model
+from camjax.training.checkpoints import Checkpoints
+from camjax.training.recipes import Recipe
+
+_FORMAT = 1
+
+
+def describe_run(model: CamModel, recipe: Recipe) -> dict:
+    """What has to be the same for a run to be taken up again, as it stands in `run.json`."""
+    return {
+        "format": _FORMAT,
+        "model": model.created_as,
+        "dtype": model.dtype.name,
+        "class_names": None if model.class_names is None else list(model.class_names),
+        "recipe": dataclasses.asdict(recipe),
+    }
+
+
+def start_run(directory: Path, description: dict) -> None:
+    """Writes `run.json`, or checks that the one that is there describes the same run.
+
+    Raises:
+      ValueError: the directory holds another run; the message names what differs.
+      OSError: the directory can't be written to.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "run.json"
+    if path.exists():
+        there = read_run(directory)
+        differing = [key for key in description if there.get(key) != description[key]]
+        if differing:
+            lines = [f"  {key}: {there.get(key)} there, {description[key]} now" for key in differing]
+            raise ValueError(
+                f"{directory} holds a run that differs from this one. Take another directory, or delete it.\n"
+                + "\n".join(lines)
+            )
+        return
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(description, indent=2) + "\n")
+    draft.replace(path)
+
+
+def read_run(directory: str | os.PathLike) -> dict:
+    """The contents of `run.json`.
+
+    Raises:
+      FileNotFoundError: the directory holds no run.
+      ValueError: the file is damaged, or of a later version.
+    """
+    path = Path(directory) / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} is no run directory: expected {path}, which camjax.training.fit(run_dir=...) writes."
+        )
+    try:
+        run = json.loads(path.read_text())
+        version = run["format"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}. Restore the file from a copy.") from error
+    if version != _FORMAT:
+        raise ValueError(f"{path} has format {version!r}; this camjax reads {_FORMAT}. Install a newer camjax.")
+    return run
+
+
+def load_run(directory: str | os.PathLike, *, dtype=None) -> CamModel:
+    """The model of the newest checkpoint of a run of our own training.
+
+    Args:
+      directory: that `fit` was given as `run_dir`.
+      dtype: compute dtype, float32 or bfloat16; None for the run's own.
+
+    Returns:
+      The model, with the run's class names.
+
+    Raises:
+      FileNotFoundError: there is no run, or it has no checkpoint yet.
+      ValueError: a file of the run is damaged, or its model was not made by `create_model`.
+    """
+    run = read_run(directory)
+    if run["model"] is None:
+        raise ValueError(
+            f"{directory} is a run of a model that camjax.create_model did not make, so that it cannot be built from "
+            "its name. Build it, and fill it with camjax.training.Checkpoints(directory).restore_model(model)."
+        )
+    dtype = jnp.dtype(run["dtype"] if dtype is None else dtype)
+    model = nnx.eval_shape(lambda: create_model(**run["model"], dtype=dtype, rngs=nnx.Rngs(0)))
+    with Checkpoints(checkpoints_of(directory), read_only=True) as checkpoints:
+        model = checkpoints.restore_model(model)
+    model.class_names = run["class_names"]
+    return model
+
+
+def checkpoints_of(directory: str | os.PathLike) -> Path:
+    """Where the checkpoints of a run are."""
+    return Path(directory) / "checkpoints"

@@ -1,0 +1,213 @@
+"""Runs: what they write, how they are taken up again, and how they come back as a model."""
+
+import json
+import struct
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from tensorboardX.proto import event_pb2
+
+import camjax
+from camjax.training import Checkpoints, Recipe, TrainingError, evaluate, fit
+from camjax.training.runs import read_run
+
+RECIPE = Recipe(steps=6, batch_size=4, learning_rate=0.05, warmup_steps=2, seed=3)
+NAMES = tuple("abcde")
+
+
+class Examples:
+    """Colored noise whose mean tells its class; breaks after `breaks_after` reads, as a failing disk does."""
+
+    def __init__(self, breaks_after=None):
+        self.reads, self.breaks_after = 0, breaks_after
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.breaks_after is not None and self.reads > self.breaks_after:
+            raise ValueError("the disk is gone")
+        rng = np.random.default_rng(index)
+        image = rng.integers(0, 50, (64, 64, 3)) + 40 * (index % 5)
+        return {"image": image.astype(np.uint8), "label": index % 5}
+
+
+def new_model():
+    model = camjax.create_model("small_gap", num_classes=5, rngs=nnx.Rngs(1))
+    model.head.dropout = nnx.data(nnx.Dropout(0.1, rngs=nnx.Rngs(2)))  # random state that has to come back
+    model.created_as = None  # no longer what create_model makes of that name
+    return model
+
+
+def leaves(model):
+    state = nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    model = fit(
+        new_model(),
+        Examples(),
+        RECIPE,
+        run_dir=directory,
+        **options(),
+    )
+    return model, directory
+
+
+def options(**changes):
+    return {
+        "eval_source": Examples(),
+        "eval_every": 3,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "progress": False,
+        **changes,
+    }
+
+
+def lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(directory):
+    """{(name, step): value} of all event files: records of length, checksum, data, checksum."""
+    found = {}
+    for path in sorted(directory.glob("events.out.tfevents*")):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    return found
+
+
+def test_it_learns_and_comes_back_by_its_directory(tmp_path):
+    start = camjax.create_model("small_gap", num_classes=5)
+    start.class_names = NAMES
+    recipe = Recipe(steps=25, batch_size=10, learning_rate=0.05, warmup_steps=5)
+    model = fit(start, Examples(), recipe, run_dir=tmp_path, progress=False)
+    assert evaluate(start, Examples(), batch_size=8)["accuracy"] < 0.5
+    assert evaluate(model, Examples(), batch_size=8)["accuracy"] > 0.9
+
+    loaded = camjax.load_model(tmp_path)
+    assert loaded.class_names == NAMES
+    assert loaded.created_as == {"name": "small_gap", "num_classes": 5, "pool": "gap"}
+    images = np.stack([Examples()[i]["image"] for i in range(4)])
+    for a, b in zip(camjax.cam_fn(model, images), camjax.cam_fn(loaded, images), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert camjax.load_model(str(tmp_path), dtype="bfloat16").dtype == "bfloat16"
+
+
+def test_the_model_given_stays_as_it_was():
+    model = new_model()
+    before = leaves(model)
+    fit(model, Examples(), Recipe(steps=1, batch_size=4, learning_rate=0.1), progress=False)
+    for a, b in zip(before, leaves(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_metrics_as_lines_and_events(uninterrupted):
+    _, directory = uninterrupted
+    written = lines(directory)
+    assert [line["step"] for line in written if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in written if "eval/loss" in line] == [3, 6]
+    assert [line["train/learning_rate"] for line in written if "train/loss" in line] == pytest.approx(
+        [float(RECIPE.schedule()(step)) for step in range(6)]
+    )
+    scalars = {(name, line["step"]): value for line in written for name, value in line.items() if name != "step"}
+    assert events(directory) == pytest.approx(scalars)
+
+
+def test_a_run_of_a_model_that_has_no_name(uninterrupted):
+    model, directory = uninterrupted
+    with pytest.raises(ValueError, match="create_model did not make"):
+        camjax.load_model(directory)
+    with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore_model(new_model())
+    for a, b in zip(leaves(model), leaves(restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_broke_off_ends_as_one_that_did_not(uninterrupted, tmp_path):
+    model, directory = uninterrupted
+    with pytest.raises(ValueError, match="the disk is gone"):
+        # Reads ahead take some, so that it breaks before the end and after the first checkpoint.
+        fit(new_model(), Examples(breaks_after=24), RECIPE, run_dir=tmp_path, num_threads=1, **options())
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() and checkpoints.steps()[-1] < 6
+    resumed = fit(new_model(), Examples(), RECIPE, run_dir=tmp_path, num_threads=3, **options())
+    for a, b in zip(leaves(model), leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    speed = "train/images_per_second"
+    assert [line | {speed: 0} for line in lines(tmp_path)] == [line | {speed: 0} for line in lines(directory)]
+
+
+def test_a_finished_run_stays_as_it_is(uninterrupted):
+    model, directory = uninterrupted
+    before = lines(directory)
+    again = fit(new_model(), Examples(), RECIPE, run_dir=directory, **options())
+    for a, b in zip(leaves(model), leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert lines(directory) == before
+
+
+def test_a_directory_of_another_run(uninterrupted):
+    _, directory = uninterrupted
+    other = Recipe(steps=6, batch_size=4, learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"holds a run that differs from this one.*\n  recipe: .*0.05.*0.1"):
+        fit(new_model(), Examples(), other, run_dir=directory, progress=False)
+
+
+def test_divergence_names_the_step():
+    recipe = Recipe(steps=8, batch_size=4, learning_rate=1e30, decay="constant")
+    with pytest.raises(TrainingError, match=r"loss of step \d+ is (nan|inf)"):
+        fit(new_model(), Examples(), recipe, log_every=8, progress=False)
+
+
+def test_classes_that_differ():
+    class Labeled(Examples):
+        info = type("Info", (), {"name": "colors", "num_classes": 5})
+
+    with pytest.raises(ValueError, match="'colors' has 5 classes, the model 10: create it with num_classes=5"):
+        fit(camjax.create_model("small_gap"), Labeled(), RECIPE, progress=False)
+
+
+def test_directories_that_are_no_runs(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no run directory"):
+        camjax.load_model(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 1')
+    with pytest.raises(ValueError, match="is damaged"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="format 99; this camjax reads 1"):
+        read_run(tmp_path)
+
+
+def test_a_checkpoint_of_another_model(uninterrupted):
+    _, directory = uninterrupted
+    with (
+        Checkpoints(directory / "checkpoints", read_only=True) as checkpoints,
+        pytest.raises(ValueError, match="does not fit"),
+    ):
+        checkpoints.restore_model(camjax.create_model("small_gap", num_classes=6))
+
+
+def test_no_checkpoint_yet(uninterrupted, tmp_path):
+    _, directory = uninterrupted
+    run = json.loads((directory / "run.json").read_text())
+    run["model"] = {"name": "small_gap", "num_classes": 5, "pool": "gap"}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(FileNotFoundError, match="there is none"):
+        camjax.load_model(tmp_path)
+    with (
+        Checkpoints(directory / "checkpoints", read_only=True) as checkpoints,
+        pytest.raises(FileNotFoundError, match=r"expected the checkpoint of step 5; there are \[.*6\]"),
+    ):
+        checkpoints.restore_model(new_model(), step=5)

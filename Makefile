@@ -1,8 +1,17 @@
 # Each target sets up what it needs in .venv; only Python >= 3.11 and make have to be there.
 PYTHON ?= python3
 BIN := .venv/bin
+OUT := demo_out
 
-.PHONY: test test-parity test-long lint clean
+.PHONY: demo test test-parity test-long lint benchmark clean
+
+# A pretrained network on two real photographs, then a network that is trained before your eyes.
+demo: .venv/demo
+	mkdir -p $(OUT)
+	photos=$$($(BIN)/python -c 'import skimage; print(skimage.data_dir)') && \
+	$(BIN)/camjax explain $$photos/chelsea.png $$photos/coffee.png --out $(OUT)/photographs.png
+	rm -rf $(OUT)/scenes
+	$(BIN)/python -m experiments.scenes --out $(OUT)/scenes --data-dir $(OUT)/tensorflow_datasets
 
 test: .venv/test
 	$(BIN)/python -m pytest -n 2 -m "not parity and not long"
@@ -13,6 +22,9 @@ test-parity: .venv/peers
 test-long: .venv/test
 	$(BIN)/python -m pytest -n 2 -m "long and not parity"
 
+benchmark: .venv/peers
+	$(BIN)/python -m benchmarks.cam_throughput
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -20,6 +32,10 @@ lint: .venv/dev
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "camjax needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
+
+.venv/demo: .venv/bin/python pyproject.toml requirements.txt
+	$(BIN)/python -m pip install -q -c requirements.txt -e ".[experiments]"
+	touch $@
 
 .venv/test: .venv/bin/python pyproject.toml requirements.txt
 	$(BIN)/python -m pip install -q -c requirements.txt -e ".[test]"
@@ -29,12 +45,9 @@ lint: .venv/dev
 	$(BIN)/python -m pip install -q -c requirements.txt -e ".[dev]"
 	touch $@
 
-# Other implementations to compare with. They are no extra of the package, because PyPI cannot install them
-# cleanly beside JAX: a plain requirement on torch brings gigabytes of CUDA.
-.venv/peers: .venv/test
-	@echo "Installing the implementations that tests compare with: torch (CPU), efficientnet-lite-pytorch"
-	$(BIN)/python -m pip install -q torch==2.13.0
-	$(BIN)/python -m pip install -q --no-deps efficientnet-lite-pytorch==0.1.0
+# Other implementations to compare with; the module says what they are and why they are no extra of the package.
+.venv/peers: .venv/test benchmarks/peers.py
+	$(BIN)/python -m benchmarks.peers
 	touch $@
 
 clean:

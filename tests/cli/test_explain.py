@@ -1,0 +1,230 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+from PIL import Image
+
+import camjax
+from camjax.cli import compilation_cache
+from camjax.cli.explain import class_ids, explain_photos, figure_path
+from camjax.cli.main import main
+from camjax.data.images import load_image, resize_image
+
+CAT, COFFEE = (Path(skimage.data_dir, name) for name in ("chelsea.png", "coffee.png"))
+NAMES = ["tench, Tinca tinca", "crane", "tabby, tabby cat", "tiger cat", "Egyptian cat", "crane", "maillot, tank suit"]
+
+# The command, and at its end what JAX says of its compilations.
+COUNTED = """
+import collections, json, sys
+import jax
+from camjax.cli.main import main
+counts = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: counts.update([event]))
+code = main(sys.argv[1:])
+heavy = [name for name in ("tensorflow_datasets", "orbax", "grain", "matplotlib.pyplot") if name in sys.modules]
+print(json.dumps({"counts": counts, "heavy": heavy}), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def run(*args, code=None, **environment):
+    """A process of its own, with 80 columns and none of JAX's settings."""
+    command = ["-c", code] if code else ["-m", "camjax.cli.main"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    return subprocess.run(
+        [sys.executable, *command, *map(str, args)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**inherited, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory):
+    """Two starts of one command, with a cache that is empty at first: (process, files in the cache, figure) each."""
+    directory = tmp_path_factory.mktemp("starts")
+    starts = []
+    for i in range(2):
+        out = directory / f"{i}.png"
+        process = run("explain", CAT, COFFEE, "--out", out, code=COUNTED, XDG_CACHE_HOME=str(directory))
+        assert process.returncode == 0, process.stderr
+        starts.append((process, sorted(os.listdir(directory / "camjax" / "xla")), out))
+    return starts
+
+
+def test_a_second_start_compiles_nothing(starts):
+    first, second = (json.loads(process.stderr.splitlines()[-1])["counts"] for process, _, _ in starts)
+    requests, hits, misses = (
+        f"/jax/compilation_cache/{name}" for name in ("compile_requests_use_cache", "cache_hits", "cache_misses")
+    )
+    assert first[misses] > 0 and hits not in first
+    assert second[hits] == second[requests] == first[requests] > 0 and misses not in second
+    # All that is compiled asks the cache.
+    assert second["/jax/core/compile/backend_compile_duration"] == second[requests]
+    assert starts[0][1] == starts[1][1] != []
+
+
+def test_explain_imports_nothing_heavy_that_it_does_not_use(starts):
+    assert json.loads(starts[0][0].stderr.splitlines()[-1])["heavy"] == []
+
+
+def test_explain_prints_the_top_5_of_each_photograph(starts):
+    for process, _, out in starts:
+        lines = process.stdout.splitlines()
+        assert f"{CAT} (451 x 300 pixels)" in lines and f"{COFFEE} (600 x 400 pixels)" in lines
+        rows = [re.split(r"\s{2,}", line.strip()) for line in lines if re.match(r"\s+\d", line)]
+        assert [row[0] for row in rows] == list("12345") * 2
+        # Rank, class, id, probability; top, left, bottom, right.
+        assert rows[0][:3] == ["1", "Egyptian cat", "285"] and rows[5][:3] == ["1", "espresso", "967"]
+        top, left, bottom, right = map(int, " ".join(rows[5][4:]).split())
+        # The cup's rim, and its bowl, by eye: x 170 to 405, y 15 to 180.
+        assert 0 <= top < 40 and 40 < left < 180 and 180 < bottom <= 400 and 400 < right <= 600
+        assert lines[-1] == f"Saved {out}"
+        with Image.open(out) as picture:
+            # Two columns of 3.4 inches at 150 dpi, and margins.
+            assert 1020 < picture.width < 1060
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network that compiles in a second; its weights are random."""
+    return camjax.create_model("small_gap")
+
+
+def test_the_table_says_what_localize_fn_says(network):
+    photos = [load_image(CAT), load_image(COFFEE)]
+    explanations = explain_photos(network, photos, asked=[7, 0], top_k=1, threshold=0.4)
+    images = np.stack([resize_image(photo, network.input_size) for photo in photos])
+    expected = camjax.make_localize_fn(network, threshold=0.4, top_k=5)(images)
+    probabilities = np.exp(expected.logits) / np.exp(expected.logits).sum(-1, keepdims=True)
+    for i, explanation in enumerate(explanations):
+        np.testing.assert_array_equal(explanation.class_ids, [*expected.class_ids[i], 7, 0])
+        np.testing.assert_array_equal(explanation.ranks[:5], [1, 2, 3, 4, 5])
+        np.testing.assert_allclose(explanation.maps[:5], expected.maps[i], atol=1e-4)
+        np.testing.assert_allclose(explanation.boxes[:5], expected.boxes[i], atol=1.01 / 64)
+        np.testing.assert_allclose(explanation.probabilities, probabilities[i, explanation.class_ids], rtol=1e-4)
+        rank = 1 + (expected.logits[i] > expected.logits[i, 7]).sum()
+        assert explanation.ranks[5] == rank and explanation.size == photos[i].shape[:2]
+
+
+def test_a_large_photograph_is_shown_small_at_its_own_aspect_ratio(network):
+    (explanation,) = explain_photos(network, [resize_image(load_image(COFFEE), (900, 3000))], [], 1, 0.2)
+    assert explanation.size == (900, 3000) and explanation.display.shape == (240, 800, 3)
+
+
+@pytest.mark.parametrize(
+    "asked, expected",
+    [
+        (["2"], [2]),
+        (["TABBY"], [2]),
+        (["Tinca tinca", "tiger cat", "0"], [0, 3]),
+        (["Maillot, Tank Suit"], [6]),
+        (["1", "5"], [1, 5]),
+        ([], []),
+    ],
+)
+def test_class_ids(asked, expected):
+    assert class_ids(asked, NAMES, 7) == expected
+
+
+@pytest.mark.parametrize(
+    "asked, names, message",
+    [
+        ("7", NAMES, "classes 0..6"),
+        ("-1", NAMES, "classes 0..6"),
+        ("crane", NAMES, "names 2 classes: 1 is 'crane'; 5 is 'crane'. Give the id"),
+        ("cat", NAMES, "Did you mean 'tabby cat', 'tiger cat', 'Egyptian cat'?"),
+        ("tinch", NAMES, "Did you mean 'tench'"),
+        ("zzzz", NAMES, "no class of this network has that name"),
+        ("tabby", None, "give ids in 0..6"),
+    ],
+)
+def test_class_ids_that_are_not_clear(asked, names, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        class_ids([asked], names, 7)
+
+
+def test_where_the_figure_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert figure_path([CAT], None) == Path("chelsea_cam.png")
+    assert figure_path([CAT, COFFEE], None) == Path("cam.png")
+    assert figure_path([CAT], tmp_path / "a.PDF") == tmp_path / "a.PDF"
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ([], "no image given"),
+        ([CAT] * 33, "33 images"),
+        ([CAT, "--out", "no/such/directory/a.png"], "there is no directory no/such/directory"),
+        ([CAT, "--out", "."], "--out . is a directory"),
+        ([CAT, "--out", "a.xyz"], "expected a file that ends in .png"),
+        ([CAT, "--out", CAT], "is one of the images"),
+        ([CAT, "--top-k", "0"], "--top-k: 0 maps"),
+        ([CAT, "--threshold", "1"], "--threshold 1.0"),
+        (["no_such.jpg"], "no_such.jpg does not exist"),
+        ([CAT, Path(skimage.data_dir, "README.txt")], "not an image"),
+        ([CAT, "--model", "efficientnet_light0"], "Did you mean efficientnet_lite0"),
+        ([CAT, "--model", "resnet50"], "weights"),
+        ([CAT, "--weights", "no_such.pth"], "no_such.pth"),
+        ([CAT, "--weights", CAT], "chelsea.png"),
+    ],
+)
+def test_bad_input_is_described_and_nothing_is_written(args, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
+    assert main(["explain", *map(str, args)]) == 1
+    output = capsys.readouterr()
+    assert message in output.err and output.err.startswith("camjax: ") and output.out == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_bad_input_in_a_process_of_its_own(tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(CAT.read_bytes()[:5000])
+    process = run("explain", broken)
+    assert process.returncode == 1 and process.stdout == ""
+    assert process.stderr.startswith(f"camjax: {broken}: ") and process.stderr.count("\n") == 1
+    assert "Traceback" not in process.stderr
+
+
+def test_words_that_do_not_parse_exit_with_2(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["explain", str(CAT), "--top-k", "many"])
+    assert error.value.code == 2 and "--top-k" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"camjax {camjax.__version__}\n"
+
+
+@pytest.mark.parametrize("args", [[], ["--help"]])
+def test_help(args, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(args)
+    output = capsys.readouterr().out
+    assert end.value.code == 0 and "explain" in output and "models" in output and "--version" in output
+
+
+def test_the_users_cache_stands_and_one_that_cannot_be_written_is_reported(tmp_path):
+    code = (
+        "import jax, camjax.cli.compilation_cache as c; c.keep_compiled_programs(); "
+        "print(jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs)"
+    )
+    own = run(code=code, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), XDG_CACHE_HOME=str(tmp_path))
+    assert own.stdout.split() == [str(tmp_path / "own"), "0.0"] or own.stdout.split() == [str(tmp_path / "own"), "0"]
+    assert own.stderr == ""
+    a_file = tmp_path / "file"
+    a_file.write_text("")
+    none = run(code=code, XDG_CACHE_HOME=str(a_file))
+    assert none.returncode == 0 and none.stdout.startswith("None ")
+    assert none.stderr.startswith("camjax: compiled programs cannot be kept in ") and str(a_file) in none.stderr

@@ -1,0 +1,160 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, to_rgb
+from skimage import data
+
+from camjax.viz import PREDICTED, TRUE, explanation_figure, localization_figure, overlay
+
+BLACK_TO_RED = ListedColormap([[0, 0, 0], [1, 0, 0]])  # black below one half, red from there on
+
+
+def pixels(figure) -> np.ndarray:
+    """The figure as (H, W, 3) integers."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+
+
+def extent(mask: np.ndarray) -> np.ndarray:
+    """[ymin, xmin, ymax, xmax] of the pixels that are on; half-open."""
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    return np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1])
+
+
+def close_to(picture, color, tolerance=12) -> np.ndarray:
+    return (np.abs(picture - np.multiply(to_rgb(color), 255)) <= tolerance).all(-1)
+
+
+def test_overlay_by_hand():
+    image = np.full((1, 4, 3), 100, np.uint8)
+    # The map becomes [0, 1, 3, 4] at half-pixel centers, then [0, 1/4, 3/4, 1].
+    blended = overlay(image, [[0.0, 4.0]], alpha=0.25, colormap=BLACK_TO_RED)
+    # 0.75 * 100 = 75, and 75 + 0.25 * 255 = 138.75.
+    np.testing.assert_array_equal(blended, [[[75, 75, 75]] * 2 + [[139, 75, 75]] * 2])
+    assert blended.dtype == np.uint8 and (image == 100).all()
+
+
+def test_overlay_puts_a_maps_corners_on_the_images_corners():
+    red = overlay(data.chelsea(), [[3, -1], [-1, -1]], alpha=1, colormap=BLACK_TO_RED)[..., 0] > 0
+    assert red[0, 0] and not red[0, -1] and not red[-1, 0] and not red[-1, -1]
+
+
+@pytest.mark.parametrize("empty", [[[2.0, 2.0]], [[np.nan, 1.0]], [[np.inf, 1.0]], [[0, 0]]])
+def test_a_map_without_a_scale_has_the_lowest_color(empty):
+    # jet begins at (0, 0, 0.5).
+    np.testing.assert_array_equal(overlay(np.full((2, 3, 3), 60, np.uint8), empty), np.tile([30, 30, 94], (2, 3, 1)))
+
+
+def test_alpha_0_is_the_image_and_alpha_1_the_color():
+    image = data.coffee()
+    heat = np.arange(49.0).reshape(7, 7)
+    np.testing.assert_array_equal(overlay(image, heat, alpha=0), image)
+    np.testing.assert_array_equal(overlay(image, heat, alpha=1), overlay(255 - image, heat, alpha=1))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float64, np.int64, bool])
+def test_maps_of_any_real_type(dtype):
+    image = np.full((1, 2, 3), 100, np.uint8)
+    map = jnp.array([[False, True]]).astype(dtype) if dtype is jnp.bfloat16 else np.array([[0, 1]], dtype)
+    np.testing.assert_array_equal(overlay(image, map, alpha=1, colormap=BLACK_TO_RED), [[[0, 0, 0], [255, 0, 0]]])
+
+
+def test_batches_are_their_images_one_by_one():
+    rng = np.random.default_rng(0)
+    images, maps = rng.integers(0, 256, (2, 5, 4, 3), np.uint8), rng.normal(size=(2, 3, 3))
+    each = [overlay(image, map) for image, map in zip(images, maps, strict=True)]
+    np.testing.assert_array_equal(overlay(images, maps), each)
+    np.testing.assert_array_equal(overlay(images[0], maps), [each[0], overlay(images[0], maps[1])])
+
+
+@pytest.mark.parametrize(
+    "image, map, options, message",
+    [
+        (np.zeros((4, 4, 3), np.float32), np.zeros((2, 2)), {}, "uint8 RGB"),
+        (np.zeros((4, 4), np.uint8), np.zeros((2, 2)), {}, r"\(..., H, W, 3\)"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros(2), {}, r"map of shape \(2,\)"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2), complex), {}, "real numbers"),
+        (np.zeros((4, 4, 3), np.uint8), np.full((2, 2), "a"), {}, "real numbers"),
+        # With as many images as maps of each, broadcasting would pair the wrong ones.
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 2, 3, 3)), {}, "same leading dimensions"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2)), {"alpha": 1.5}, "alpha=1.5"),
+        (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2)), {"colormap": "jett"}, "colormap='jett'"),
+    ],
+)
+def test_overlay_refuses(image, map, options, message):
+    with pytest.raises(ValueError, match=message):
+        overlay(image, map, **options)
+
+
+@pytest.mark.parametrize("which", ["predicted", "true"])
+def test_a_box_is_drawn_around_its_pixels(which):
+    box, nowhere = np.array([0.2, 0.3, 0.6, 0.8]), np.zeros(4)
+    boxes = ([box], [nowhere]) if which == "predicted" else ([nowhere], [box])
+    # White under the lowest color of jet: light blue, which nothing else in the figure has.
+    figure = localization_figure([np.full((50, 80, 3), 255, np.uint8)], [np.zeros((3, 3))], *boxes)
+    (axis,) = figure.axes
+    figure.legends.clear()
+    picture = pixels(figure)
+    ymin, xmin, ymax, xmax = extent(close_to(picture, (0.5, 0.5, 0.75)))
+    assert (ymax - ymin) / (xmax - xmin) == pytest.approx(50 / 80, abs=0.01)
+    expected = box * np.tile([ymax - ymin, xmax - xmin], 2) + [ymin, xmin] * 2
+    style = PREDICTED if which == "predicted" else TRUE
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[ymin:ymax, xmin:xmax] = True
+    line = extent(close_to(picture, style["edgecolor"]) & inside)
+    # The line is 1.8 points wide, and lies evenly on both sides of the edge.
+    half = 1.8 / 2 * figure.dpi / 72
+    np.testing.assert_allclose(line, expected + np.array([-half, -half, half, half]), atol=1.5)
+    assert len(axis.patches) == 2  # the line and its rim; nothing of the box without area
+
+
+def test_localization_figure_has_a_cell_an_image_and_says_which_box_is_which():
+    images = [data.chelsea()[::4, ::4]] * 5
+    figure = localization_figure(
+        images, np.zeros((5, 7, 7)), np.tile([0, 0, 0.5, 0.5], (5, 1)), [np.zeros((2, 4))] * 5, list("abcde"), columns=3
+    )
+    assert [axis.get_title() for axis in figure.axes] == list("abcde")
+    tops = [round(axis.get_position().y1, 6) for axis in figure.axes]
+    assert tops[0] == tops[1] == tops[2] > tops[3] == tops[4]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predicted box", "true box"]
+
+
+def test_explanation_figure_shows_each_photograph_and_its_classes():
+    photos = [data.chelsea(), data.coffee()[:, :300]]
+    hot_top_left = np.pad(np.ones((1, 1)), (0, 6))
+    figure = explanation_figure(
+        photos,
+        [[hot_top_left, hot_top_left[:, ::-1]]] * 2,
+        [np.array([[0, 0, 0.5, 0.5], [0, 0, 0, 0]])] * 2,
+        [["tabby, tabby cat", "crane"], ["cup", "sulphur-crested cockatoo, " * 9]],
+        [[0.791, 0.05], [0.5, 0.001]],
+        titles=["cat.png", "$coffee$.png"],
+        colormap=BLACK_TO_RED,
+    )
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[:5] == ["cat.png", "tabby, tabby cat\n79.1%", "crane\n5.0%", "$coffee$.png", "cup\n50.0%"]
+    assert titles[5].endswith("…\n0.1%") and titles[5].count("\n") == 2
+    assert [len(axis.patches) for axis in figure.axes] == [0, 2, 0, 0, 2, 0]
+    for axis, photo in zip(figure.axes[::3], photos, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), photo)
+    picture = pixels(figure)
+    assert len(picture) == pytest.approx(figure.get_figheight() * 150, abs=1)
+    # No title reaches into another column, or out of the figure.
+    bounds = [axis.title.get_window_extent() for axis in figure.axes]
+    for row in (bounds[:3], bounds[3:]):
+        assert row[0].x0 >= 0 and row[2].x1 <= picture.shape[1]
+        assert row[0].x1 < row[1].x0 and row[1].x1 < row[2].x0
+
+
+def test_figures_refuse_numbers_that_differ():
+    image, map, box = data.chelsea(), np.zeros((1, 7, 7)), np.zeros((1, 4))
+    with pytest.raises(ValueError, match="1 images, 2 maps"):
+        explanation_figure([image], [map, map], [box], [["a"]], [[1.0]])
+    with pytest.raises(ValueError, match="image 1 has"):
+        explanation_figure([image] * 2, [map] * 2, [box] * 2, [["a"], ["a", "b"]], [[1.0]] * 2)
+    with pytest.raises(ValueError, match="at least 1"):
+        localization_figure([], [], [], [])
+    with pytest.raises(ValueError, match="columns=0"):
+        localization_figure([image], map, box, box, columns=0)

@@ -51,12 +51,12 @@ def test_thresholds_and_center_box_are_chosen_on_the_validation_split():
     # the one that the network takes for another class.
     validation = localizations([0], [0], [middle], [FULL], [FULL])
     numbers = result_table(validation, test)[1]
-    assert is_right(center_boxes()[CENTER_SIDES == numbers["center_side"]], np.array(middle)).all()
+    assert is_right(center_boxes()[numbers["center_side"] == CENTER_SIDES], np.array(middle)).all()
     assert (numbers["gt_known_center"], numbers["top1_localization_center"]) == (0.5, 0.0)
 
 
 @pytest.mark.parametrize("side", [0.1, 0.5])
 def test_center_boxes(side):
     np.testing.assert_allclose(
-        center_boxes()[CENTER_SIDES == side], [[0.5 - side / 2] * 2 + [0.5 + side / 2] * 2], atol=1e-12
+        center_boxes()[side == CENTER_SIDES], [[0.5 - side / 2] * 2 + [0.5 + side / 2] * 2], atol=1e-12
     )

@@ -10,7 +10,7 @@ from camjax.boxes import box_iou, largest_component_box
 from camjax.cam import class_activation_map, normalize_map, resize_map
 from camjax.inference import CamOutput, Localization, cam_fn, make_cam_fn, make_localize_fn
 from camjax.loading import load_model
-from camjax.models import create_model, list_models
+from camjax.models import create_model, list_models, with_new_head
 
 __version__ = "0.1.0"
 
@@ -29,15 +29,16 @@ __all__ = [
     "make_localize_fn",
     "normalize_map",
     "resize_map",
+    "with_new_head",
 ]
 
 
 def __getattr__(name: str):
-    """Imports on first use what brings a heavy library along: OpenCV, tfds, Orbax."""
+    """Imports on first use what brings a heavy library along: OpenCV, Matplotlib, tfds, Orbax."""
     if name == "load_images":
         from camjax.data.images import load_images
 
         return load_images
-    if name in ("data", "training", "weights"):
+    if name in ("data", "training", "viz", "weights"):
         return importlib.import_module(f"camjax.{name}")
     raise AttributeError(f"module 'camjax' has no attribute {name!r}")

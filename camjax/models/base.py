@@ -66,8 +66,10 @@ class CamModel(nnx.Module):
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.dtype = jnp.dtype(dtype)
-        self._class_names = _Hidden(None)
-        self._created_as = _Hidden(None)
+        # Through the setters, which leave the same trace in NNX's bookkeeping as a later assignment: two models that
+        # differ in these alone share their compiled functions.
+        self.class_names = None
+        self.created_as = None
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images in the compute dtype -> (B, h, w, K)."""

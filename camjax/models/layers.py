@@ -103,7 +103,7 @@ def fold_batchnorm(model: nnx.Module) -> nnx.Module:
             bn, conv = module.bn, module.conv
             scale, bias, mean, var = (np.asarray(v[...]) for v in (bn.scale, bn.bias, bn.mean, bn.var))
             factor = scale / np.sqrt(var + np.float32(bn.epsilon))
-            conv.kernel = nnx.Param(jnp.asarray(np.asarray(conv.kernel[...]) * factor))
-            conv.bias = nnx.data(nnx.Param(jnp.asarray(bias - mean * factor)))
+            conv.kernel = nnx.Param(jax.device_put(np.asarray(conv.kernel[...]) * factor))
+            conv.bias = nnx.data(nnx.Param(jax.device_put(bias - mean * factor)))
             conv.use_bias, module.bn = True, None
     return model

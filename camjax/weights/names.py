@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -86,8 +87,8 @@ def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: S
             lines.append("Is the file for another model or variant?")
         raise WeightsError("\n".join(lines))
     for place, value in filled.items():
-        # A copy: the arrays may be views of a mapped file.
-        places[place].set_value(jnp.array(np.array(value, dtype=np.float32)))
+        # A copy: the arrays may be views of a mapped file. jnp.array would compile a program for each shape.
+        places[place].set_value(jax.device_put(np.array(value, dtype=np.float32)))
 
 
 def count_classes(tensors: Mapping[str, np.ndarray], table: Sequence[Rule]) -> int | None:

@@ -1,0 +1,127 @@
+"""What a class activation map has to do with the logit of its class, for every model of the registry."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import photos
+from flax import nnx
+
+import camjax
+
+SIGNED, POSITIVE, ONE_HOT = range(3)  # what the kernel's columns of these classes are
+CLASSES = 5
+CASES = [
+    *((name, "float32", (65, 98)) for name in camjax.list_models()),
+    *((name, "bfloat16", (96, 64)) for name in camjax.list_models()),
+    ("resnet18", "float32", (64, 64)),
+    ("small_gap", "float32", (64, 64)),
+    ("small_gap", "bfloat16", (33, 130)),
+]
+
+# What takes time here is compiling: done as cheaply as XLA can, a fourth of it.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def randomized(name, dtype, pool="gap"):
+    """A model in inference mode, in which nothing is zero or alike by construction: BatchNorms, bias, kernel."""
+    model = camjax.create_model(name, CLASSES, pool=pool, dtype=jnp.dtype(dtype))
+    random = np.random.default_rng(0)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm):
+            shape = module.mean.shape
+            module.mean[...] = jnp.asarray(random.normal(0, 0.2, shape), jnp.float32)
+            module.var[...] = jnp.asarray(random.uniform(0.5, 2, shape), jnp.float32)
+            module.scale[...] = jnp.asarray(random.uniform(0.5, 1.5, shape), jnp.float32)
+            module.bias[...] = jnp.asarray(random.normal(0, 0.2, shape), jnp.float32)
+    kernel = np.array(model.head.kernel[...])
+    kernel[:, POSITIVE] = np.abs(kernel[:, POSITIVE])
+    kernel[:, ONE_HOT] = np.arange(len(kernel)) == len(kernel) // 2
+    model.head.kernel[...] = jnp.asarray(kernel)
+    model.head.bias[...] = jnp.asarray(random.normal(0, 1, CLASSES), jnp.float32)
+    model.eval()
+    return model
+
+
+def with_pool(model, pool):
+    """The same weights behind another pooling."""
+    model = nnx.clone(model)
+    model.head.pool = pool
+    return model
+
+
+# One program for both poolings, which have the backbone in common.
+@functools.partial(jax.jit, compiler_options=QUICK)
+def features_and_outputs(model, images, class_ids):
+    gap, gmp = (camjax.cam_fn(with_pool(model, pool), images, class_ids) for pool in ("gap", "gmp"))
+    return model.features(images), gap, gmp
+
+
+def assert_close(found, expected, scale):
+    """Within 1e-5 of the largest magnitude in `scale`."""
+    assert np.abs(np.asarray(found, np.float64) - expected).max() <= 1e-5 * np.abs(scale).max()
+
+
+@pytest.mark.parametrize(("name", "dtype", "size"), CASES)
+def test_maps_and_logits(name, dtype, size):
+    pool = "gap" if dtype == "float32" else "gmp"
+    model = randomized(name, dtype, pool)
+    assert model.exact_cam is (pool == "gap")
+    assert model.exact_cam is not with_pool(model, "gmp" if pool == "gap" else "gap").exact_cam
+
+    features, gap, gmp = features_and_outputs(model, photos(size), np.tile(np.arange(CLASSES), (2, 1)))
+    assert features.dtype == jnp.dtype(dtype) and gap.logits.dtype == gap.maps.dtype == jnp.float32
+    features, kernel, bias = (
+        np.asarray(array, np.float64) for array in (features, model.head.kernel[...], model.head.bias[...])
+    )
+    assert features.std((1, 2)).max() > 0
+    check_maps(features, kernel, gap, gmp)
+    check_gap(bias, gap)
+    check_gmp(features, kernel, bias, gmp)
+    check_gmp_maximum(features, kernel, bias, gmp)
+    assert np.abs(gmp.logits - gap.logits).max() > 1e-3 * np.abs(gmp.logits).max()
+
+
+def check_maps(features, kernel, gap, gmp):
+    """Under either pooling the maps are the weighted sums of the features."""
+    expected = np.einsum("bhwk,kc->bchw", features, kernel)
+    assert_close(gap.maps, expected, expected)
+    assert_close(gmp.maps, expected, expected)
+
+
+def check_gap(bias, gap):
+    """The mean of the map plus the bias is the logit."""
+    assert_close(np.asarray(gap.maps).mean((2, 3), dtype=np.float64) + bias, gap.logits, gap.logits)
+
+
+def check_gmp(features, kernel, bias, gmp):
+    """The logit is the weighted sum of each feature's maximum, plus the bias."""
+    assert_close(gmp.logits, features.max((1, 2)) @ kernel + bias, gmp.logits)
+
+
+def check_gmp_maximum(features, kernel, bias, gmp):
+    """The maximum of the map plus the bias is the logit where one feature alone counts.
+
+    It is at most the logit where no weight is negative. With weights of both signs and features that are not
+    negative, it is above the logit by no more than what the negative weights take off that.
+    """
+    assert features.min() >= 0
+    highest = np.asarray(gmp.maps, np.float64).max((2, 3)) + bias
+    slack = 1e-5 * np.abs(gmp.logits).max()
+    assert_close(highest[:, ONE_HOT], gmp.logits[:, ONE_HOT], gmp.logits)
+    assert (highest[:, POSITIVE] <= gmp.logits[:, POSITIVE] + slack).all()
+    taken_off = features.max((1, 2)) @ np.maximum(-kernel, 0)
+    assert taken_off[:, SIGNED].min() > 0
+    assert (highest <= gmp.logits + taken_off + slack).all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "small_gap"])
+def test_the_snapshot_with_folded_batchnorm_says_the_same(name):
+    model, images = randomized(name, "float32"), photos((65, 98))
+    expected = camjax.cam_fn(model, images, np.tile(np.arange(CLASSES), (2, 1)))
+    out = camjax.make_cam_fn(model, top_k=None)(images)
+    np.testing.assert_allclose(out.logits, expected.logits, atol=1e-5 * np.abs(expected.logits).max())
+    np.testing.assert_allclose(out.maps, expected.maps, atol=1e-5 * np.abs(expected.maps).max())
+    check_gap(np.asarray(model.head.bias[...]), out)

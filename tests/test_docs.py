@@ -1,0 +1,48 @@
+"""The Python of the README and the guides runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+from skimage import data
+
+import camjax
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_of(name: str) -> list[str]:
+    """The Python blocks of a document."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def test_ten_lines_of_the_readme(tmp_path, monkeypatch):
+    Image.fromarray(data.chelsea()).save(tmp_path / "cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    (block,) = python_of("README.md")
+    names = {}
+    exec(block, names)
+    assert names["model"].class_names[int(names["out"].class_ids[0, 0])] == "Egyptian cat"
+    assert names["found"].boxes.shape == (1, 5, 4) and names["found"].valid.all()
+    assert names["heat"].shape == names["images"].shape[1:]
+
+
+def test_a_network_of_your_own():
+    block = python_of("docs/models.md")[-1]
+    names = {"nnx": nnx}
+    exec(block, names)
+    model = names["MyNet"](3, rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    found = camjax.make_localize_fn(model)(images)
+    logits = found.maps.mean((-2, -1)) + model.head.bias[found.class_ids]
+    np.testing.assert_allclose(logits[:, 0], found.logits.max(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
+        if "://" not in target:
+            assert ((ROOT / document).parent / target).exists(), target

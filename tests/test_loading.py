@@ -1,0 +1,317 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from conftest import photos
+from flax import nnx
+from safetensors.numpy import save_file
+
+import camjax
+from camjax.weights.efficientnet_lite import packaged_file
+from camjax.weights.errors import WeightsError
+from camjax.weights.names import CONV, DENSE, Rule, batchnorm, count_classes, place_tensors
+from camjax.weights.torch_file import read_torch_file
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    """What EfficientNet-Lite0's file holds, by its names."""
+    return read_torch_file(packaged_file(0))
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tensors, tmp_path_factory):
+    """A file of EfficientNet-Lite0 with the first seven classes."""
+    path = tmp_path_factory.mktemp("weights") / "seven.safetensors"
+    return save(path, {**tensors, "_fc.weight": tensors["_fc.weight"][:7], "_fc.bias": tensors["_fc.bias"][:7]})
+
+
+def save(path, tensors):
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+    return path
+
+
+def arrays(module) -> dict[str, np.ndarray]:
+    """Every number of a module, random keys included."""
+    return {
+        ".".join(map(str, path)): np.asarray(
+            jax.random.key_data(variable[...]) if isinstance(variable, nnx.RngKey) else variable[...]
+        )
+        for path, variable in nnx.to_flat_state(nnx.state(module))
+    }
+
+
+def assert_same(found: dict, expected: dict):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def backbone(model) -> dict[str, np.ndarray]:
+    return {name: array for name, array in arrays(model).items() if not name.startswith("head.")}
+
+
+def test_every_entry_of_a_file_lands_where_it_belongs(lite0, tensors):
+    found = arrays(lite0)
+    np.testing.assert_array_equal(found["stem.conv.kernel"], tensors["_conv_stem.weight"].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        found["blocks.3.depthwise.conv.kernel"][:, :, 0, 5], tensors["_blocks.3._depthwise_conv.weight"][5, 0]
+    )
+    np.testing.assert_array_equal(found["blocks.15.project.bn.mean"], tensors["_blocks.15._bn2.running_mean"])
+    np.testing.assert_array_equal(found["top.bn.var"], tensors["_bn1.running_var"])
+    np.testing.assert_array_equal(found["head.kernel"], tensors["_fc.weight"].T)
+    np.testing.assert_array_equal(found["head.bias"], tensors["_fc.bias"])
+    assert len(found) - 2 == sum(not name.endswith("num_batches_tracked") for name in tensors)  # 2: dropout's
+
+
+def test_a_loaded_model_is_whole(lite0):
+    assert lite0.class_names[285] == "Egyptian cat" and len(lite0.class_names) == 1000
+    assert lite0.created_as == {"name": "efficientnet_lite0", "num_classes": 1000, "pool": "gap"}
+    assert arrays(lite0)["head.dropout.rngs.count"] == 0
+    out = nnx.clone(lite0).head(jnp.ones((1, 2, 2, 1280)))  # a clone: dropout counts its calls
+    assert out.shape == (1, 1000) and np.isfinite(out).all()
+
+
+def test_a_loaded_and_a_created_model_share_one_compiled_function(lite0):
+    created = nnx.eval_shape(lambda: camjax.create_model("efficientnet_lite0"))
+    created.eval()
+    assert jax.tree.structure(lite0) == jax.tree.structure(created)
+
+
+def test_a_loaded_model_is_in_inference_mode(lite0):
+    images = photos()
+    before = arrays(lite0)
+    np.testing.assert_allclose(lite0(images), camjax.cam_fn(lite0, images).logits, rtol=1e-4, atol=1e-4)
+    assert_same(arrays(lite0), before)
+
+
+def test_options_reach_the_model():
+    model = camjax.load_model("efficientnet_lite0", pool="gmp", dtype=jnp.bfloat16, rngs=nnx.Rngs(3))
+    assert model.head.pool == "gmp" and model.dtype == jnp.bfloat16 and not model.exact_cam
+    assert model.head.kernel[...].dtype == jnp.float32
+    keys = [arrays(camjax.load_model("efficientnet_lite0", rngs=nnx.Rngs(seed))) for seed in (3, 4)]
+    assert_same(arrays(model), keys[0])
+    assert not np.array_equal(keys[0]["head.dropout.rngs.key"], keys[1]["head.dropout.rngs.key"])
+
+
+def test_both_formats_give_the_same_model(lite0, tensors, tmp_path):
+    path = save(tmp_path / "lite0.safetensors", tensors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = camjax.load_model("efficientnet_lite0", path)
+    assert_same(arrays(model), arrays(lite0))
+    assert model.class_names is None
+    by_path = camjax.load_model("efficientnet_lite0", str(packaged_file(0)))
+    assert_same(arrays(by_path), arrays(lite0))
+
+
+def test_half_precision_files_give_float32_parameters(tensors, tmp_path):
+    half = {name: tensor.astype(ml_dtypes.bfloat16) if tensor.ndim else tensor for name, tensor in tensors.items()}
+    model = camjax.load_model("efficientnet_lite0", save(tmp_path / "half.safetensors", half))
+    kernel = model.head.kernel[...]
+    assert kernel.dtype == jnp.float32
+    np.testing.assert_array_equal(kernel, half["_fc.weight"].T.astype(np.float32))
+
+
+def test_an_equal_number_of_classes_keeps_the_head(lite0):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = camjax.load_model("efficientnet_lite0", num_classes=1000)
+    assert_same(arrays(model), arrays(lite0))
+    assert model.class_names == lite0.class_names
+
+
+def test_another_number_of_classes_starts_a_new_head_and_says_so(lite0):
+    with pytest.warns(
+        UserWarning, match=r"num_classes=7\).* for 1000 classes.*backbone is kept.*head is new"
+    ) as caught:
+        model = camjax.load_model("efficientnet_lite0", num_classes=7, pool="gmp", rngs=nnx.Rngs(1))
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert_same(backbone(model), backbone(lite0))
+    assert model.class_names is None and model.head.pool == "gmp"
+    assert model.head.kernel.shape == (1280, 7)
+    assert not np.asarray(model.head.bias[...]).any()
+
+
+def test_a_fine_tuned_file_with_its_own_number_of_classes_keeps_its_head(fine_tuned, lite0):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = camjax.load_model("efficientnet_lite0", fine_tuned, num_classes=7)
+    np.testing.assert_array_equal(model.head.kernel[...], lite0.head.kernel[...][:, :7])
+    np.testing.assert_array_equal(model.head.bias[...], lite0.head.bias[...][:7])
+    assert_same(backbone(model), backbone(lite0))
+    assert model.created_as["num_classes"] == 7
+
+
+def test_a_fine_tuned_file_may_start_a_new_head_too(fine_tuned, lite0):
+    with pytest.warns(UserWarning, match="for 7 classes"):
+        model = camjax.load_model("efficientnet_lite0", fine_tuned, num_classes=1000)
+    assert model.head.kernel.shape == (1280, 1000)
+    assert not np.array_equal(model.head.kernel[...], lite0.head.kernel[...])
+    assert_same(backbone(model), backbone(lite0))
+
+
+def test_another_number_of_classes_in_the_file_is_an_error_that_tells_the_ways_out(fine_tuned):
+    with pytest.raises(WeightsError) as caught:
+        camjax.load_model("efficientnet_lite0", fine_tuned)
+    message = str(caught.value)
+    assert f"{fine_tuned} does not fit the model." in message
+    assert "_fc.weight: (1280, 7) in the file, (1280, 1000) in the model at head.kernel" in message
+    assert "_fc.bias: (7,) in the file, (1000,) in the model at head.bias" in message
+    assert "The file has 7 classes and the model 1000: num_classes=7 loads its head" in message
+
+
+def test_a_file_of_another_model_is_no_question_of_classes(fine_tuned):
+    with pytest.raises(WeightsError, match=r"Is the file for another model"):
+        camjax.load_model("efficientnet_lite1", fine_tuned, num_classes=3)
+    with pytest.raises(WeightsError, match=r"Is the file for another model"):
+        camjax.load_model("resnet18", fine_tuned)
+
+
+def test_all_that_does_not_fit_is_in_one_error(tensors, tmp_path):
+    wrong = dict(tensors)
+    del wrong["_blocks.0._bn1.running_mean"], wrong["_conv_head.weight"]
+    wrong |= {
+        "extra.weight": np.zeros(3, np.float32),
+        "_blocks.99._bn1.weight": np.zeros(3, np.float32),
+        "_bn0.weight": np.zeros(31, np.float32),
+        "_bn0.bias": np.zeros(32, np.int8),
+        "_conv_stem.weight": np.zeros((32, 27), np.float32),
+    }
+    path = save(tmp_path / "wrong.safetensors", wrong)
+    with pytest.raises(WeightsError) as caught:
+        camjax.load_model("efficientnet_lite0", path)
+    assert str(caught.value).split("\n") == [
+        f"{path} does not fit the model.",
+        "Places of the model that no entry fills (2):",
+        "  blocks.0.depthwise.bn.mean",
+        "  top.conv.kernel",
+        "Entries that the model has no place for (2):",
+        "  _blocks.99._bn1.weight",
+        "  extra.weight",
+        "Shapes or types that differ (axes in the model's order) (3):",
+        "  _bn0.bias: int8 in the file, floating-point numbers in the model at stem.bn.bias",
+        "  _bn0.weight: (31,) in the file, (32,) in the model at stem.bn.scale",
+        "  _conv_stem.weight: (32, 27) in the file, (3, 3, 3, 32) in the model at stem.conv.kernel",
+        "Is the file for another model or variant?",
+    ]
+
+
+def test_two_entries_for_one_place_are_an_error():
+    model = camjax.create_model("small_gap", 2)
+    table = (Rule("a|b", "head.bias"),)
+    entries = {"a": np.zeros(2, np.float32), "b": np.ones(2, np.float32)}
+    with pytest.raises(WeightsError, match=r"another one fills \(1\):\n  b: for head\.bias"):
+        place_tensors(model, entries, table, source="here")
+    np.testing.assert_array_equal(model.head.bias[...], [0, 0])
+
+
+def test_the_first_rule_that_matches_the_whole_name_counts():
+    table = (Rule("skip.*", None), *batchnorm(r"bn(\d)", r"layers.\1.bn"), Rule("fc", "head.kernel", DENSE))
+    assert count_classes({"fc": np.zeros((4, 9))}, table) == 4
+    assert count_classes({"fc.weight": np.zeros((4, 9)), "skip.fc": np.zeros(3)}, table) is None
+    bias_first = (*table, Rule("b", "head.bias"))
+    assert count_classes({"fc": np.zeros((4, 9)), "b": np.zeros(5)}, bias_first) == 5
+    # A convolution in place of the dense layer has another rank: nothing is guessed from it.
+    assert count_classes({"fc": np.zeros((4, 9, 1, 1)), "b": np.zeros(5)}, bias_first) == 5
+    assert CONV == (2, 3, 1, 0)
+
+
+def test_a_file_without_a_head_is_an_error(tensors, tmp_path):
+    path = save(tmp_path / "headless.safetensors", {k: v for k, v in tensors.items() if not k.startswith("_fc")})
+    with pytest.raises(WeightsError, match=r"no entry fills \(2\):\n  head.bias\n  head.kernel"):
+        camjax.load_model("efficientnet_lite0", path, num_classes=7)
+
+
+def test_without_weights_the_error_lists_where_they_come_from():
+    with pytest.raises(ValueError, match="weights=FILE") as caught:
+        camjax.load_model("resnet50")
+    for source in ("torchvision's resnet50", ".safetensors", "efficientnet_lite0,", "path/to/run", "create_model("):
+        assert source in str(caught.value)
+    with pytest.raises(ValueError, match=r"no trained weights.*create_model\('small_gap'\)"):
+        camjax.load_model("small_gap")
+
+
+def test_a_weights_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weight file .*gone\.pth"):
+        camjax.load_model("resnet50", tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("name", ["runs/gone", "./gone", "gone.v2", "resnet50.pth"])
+def test_a_path_that_is_not_there(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no run directory .*weights=FILE"):
+        camjax.load_model(name)
+    with pytest.raises(FileNotFoundError, match="no run directory resnet50"):
+        camjax.load_model(tmp_path.relative_to(tmp_path) / "resnet50")
+
+
+def test_a_file_in_the_place_of_a_name(fine_tuned):
+    with pytest.raises(ValueError, match=r"this is a file.*load_model\(NAME, weights="):
+        camjax.load_model(fine_tuned)
+
+
+def test_a_directory_whose_name_has_no_separator(tmp_path, monkeypatch):
+    (tmp_path / "cub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no model named 'cub'.*load_model\('\./cub'\)"):
+        camjax.load_model("cub")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "resnet50.pth"}, r"\(.*weights=\.\.\.\): a run has its own weights\. Leave it out"),
+        ({"pool": "gap"}, r"pool=\.\.\.\): a run has its own pool"),
+        ({"weights": "a.pth", "pool": "gmp"}, "its own weights and pool. Leave them out"),
+    ],
+)
+def test_what_a_run_has_of_its_own(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        camjax.load_model(tmp_path, **options)
+
+
+def test_new_head(lite0):
+    before, names = arrays(lite0), lite0.class_names
+    model = camjax.with_new_head(lite0, num_classes=1000, rngs=nnx.Rngs(5))
+    assert type(model) is type(lite0)
+    assert_same(backbone(model), backbone(lite0))
+    assert not np.array_equal(model.head.kernel[...], lite0.head.kernel[...])
+    assert model.class_names is None
+    assert (model.head.pool, model.head.dropout.rate) == ("gap", 0.2)
+    other = camjax.with_new_head(lite0, 3, rngs=nnx.Rngs(6))
+    assert other.created_as == {"name": "efficientnet_lite0", "num_classes": 3, "pool": "gap"}
+    assert lite0.created_as["num_classes"] == 1000
+
+    # The copy goes its own way: its buffers may be given away, and its numbers changed.
+    jax.tree.map(lambda array: array.delete(), nnx.state(model))
+    other.stem.conv.kernel[...] += 1
+    assert_same(arrays(lite0), before)
+    assert lite0.class_names == names
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_new_head_is_in_the_mode_of_the_model(training):
+    model = camjax.create_model("efficientnet_lite0", 3, pool="gmp")
+    model.train() if training else model.eval()
+    new = camjax.with_new_head(model, 5)
+    assert new.head.dropout.deterministic is not training
+    assert new.stem.bn.use_running_average is not training
+    assert new.head.pool == "gmp"
+
+
+def test_a_model_without_dropout_gets_none():
+    assert camjax.with_new_head(camjax.create_model("small_gap"), 5).head.dropout is None
+
+
+def test_no_new_head_where_it_cannot_be():
+    class Plain(nnx.Module):
+        pass
+
+    with pytest.raises(ValueError, match="Plain has a head of type NoneType: expected a PooledHead"):
+        camjax.with_new_head(Plain(), 5)
+    with pytest.raises(ValueError, match="at least one class"):
+        camjax.with_new_head(camjax.create_model("small_gap"), 0)

@@ -171,7 +171,7 @@ def _title(label: str, prediction: str) -> str:
 
 def main(
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/scenes"),
-    images: Annotated[int, tyro.conf.arg(metavar="N")] = 18_000,
+    images: Annotated[int, tyro.conf.arg(metavar="N")] = 15_000,
     pool: camjax.models.head.Pool = "gap",
     seed: int = 0,
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None,

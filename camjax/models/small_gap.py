@@ -7,6 +7,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
+from camjax.models.spec import ModelSpec
 
 # (K_out, stride) of its 3x3 convolutions. The last map keeps a quarter of the image's resolution, because a
 # map can place a box no finer than its cells.
@@ -37,3 +38,6 @@ class SmallGap(CamModel):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+SPECS = (ModelSpec("small_gap", SmallGap, 10),)

@@ -1,0 +1,27 @@
+"""What the registry knows of a network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from camjax.models.base import CamModel
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A registered model.
+
+    Attributes:
+      name: registry name.
+      build: `build(num_classes=, pool=, dtype=, rngs=) -> CamModel`.
+      num_classes: C where none is asked for.
+      weights: where pretrained weights come from, in words; None where there are none.
+      weights_module: the module that knows the family's weight files, imported when one is loaded: its `TABLE` places
+        their entries in the model, and its `PACKAGED`, if it has one, maps names of models to functions that return
+        the path of weights installed by pip. None where nobody publishes any.
+    """
+
+    name: str
+    build: Callable[..., CamModel]
+    num_classes: int
+    weights: str | None = None
+    weights_module: str | None = None

@@ -38,8 +38,10 @@ class Checkpoints:
                     ),
                 ]
             ),
-            read_only=read_only,
+            # Not Orbax's read_only, which logs three warnings each time; nothing is written unless `save` is called.
+            create=not read_only,
         )
+        self._read_only = read_only
         self.directory = Path(directory).absolute()  # Orbax takes no other
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -59,7 +61,12 @@ class Checkpoints:
         Args:
           state: copied before this returns.
           metrics: of an evaluation of this state, among them "accuracy"; None where there was none.
+
+        Raises:
+          ValueError: opened with read_only.
         """
+        if self._read_only:
+            raise ValueError(f"{self.directory} was opened with read_only=True: open it without, to save.")
         step = int(state.step)
         if step in self._manager.all_steps():
             return

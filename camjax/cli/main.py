@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from tyro.extras import subcommand_cli_from_dict
 
 import camjax
+from camjax.cli.convert import convert
 from camjax.cli.explain import explain
 from camjax.cli.models import models
 
@@ -29,7 +30,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         subcommand_cli_from_dict(
-            {"explain": explain, "models": models}, prog="camjax", description=DESCRIPTION, args=args or ["--help"]
+            {"convert": convert, "explain": explain, "models": models},
+            prog="camjax",
+            description=DESCRIPTION,
+            args=args or ["--help"],
         )
     # What the library raises for bad input; anything else is a bug, and shows its traceback.
     except (ValueError, OSError, ImportError) as error:

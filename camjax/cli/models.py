@@ -1,38 +1,50 @@
 """`camjax models`: the registered networks in a table."""
 
-import jax
-from flax import nnx
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from camjax.models import create_model, list_models, model_spec
+from camjax.cli.model_sizes import model_sizes
+from camjax.models import list_models, model_spec
+
+LEGEND = (
+    "Params: parameters, in millions. Input and Map: height x width, in pixels and cells. CAM: exact, where the mean "
+    "of a class's map plus the class's bias is its logit, so that the map shows all of the evidence; yes, where that "
+    "does not hold; none, where there are no maps. Weights of others: camjax.load_model(MODEL, weights=WHERE) takes "
+    "a file, hf://OWNER/NAME or https://... A run or a file by `camjax convert` does for every network."
+)
 
 
 def models() -> None:
     """List the networks: their sizes, and where pretrained weights come from."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Model", no_wrap=True)
-    table.add_column("Params\n(M)", justify="right")
+    table.add_column("Params", justify="right")
     table.add_column("Input", justify="right", no_wrap=True)
     table.add_column("Map", justify="right", no_wrap=True)
-    table.add_column("Exact\nCAM")
+    table.add_column("CAM")
     table.add_column("Pretrained weights", overflow="fold")
-    for name in list_models():
-        # Shapes only: no weights are drawn.
-        model = nnx.eval_shape(lambda name=name: create_model(name, rngs=nnx.Rngs(0)))
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    names = list_models()
+    with Console(stderr=True).status("working out the networks' sizes, at the first time"):
+        sizes = model_sizes(names)
+    for name in names:
+        size = sizes[name]
         table.add_row(
             name,
-            f"{parameters / 1e6:.1f}",
-            "x".join(map(str, model.input_size)),
-            "x".join(str(-(-side // model.stride)) for side in model.input_size),
-            "yes" if model.exact_cam else "no",
-            model_spec(name).weights or "none",
+            f"{size.parameters / 1e6:.1f}",
+            "x".join(map(str, size.input_size)),
+            "x".join(map(str, size.map_size)),
+            size.cam,
+            _weights(name),
         )
     console = Console(highlight=False)
     console.print(table, "")
-    console.print(
-        "Params: parameters, in millions. Input and Map: height x width, in pixels and cells. Exact CAM: the mean of "
-        "a class's map plus the class's bias is its logit, so the map shows all of the evidence."
-    )
+    console.print(LEGEND)
+
+
+def _weights(name: str) -> str:
+    """Where a network's weights come from, as short as a column of a table wants it."""
+    words, of_camjax, _ = (model_spec(name).weights or "none").partition(", in the pip package")
+    if of_camjax:
+        return f"{words}, with camjax"
+    return words.removeprefix("a file of ").removesuffix(", given as weights=FILE")

@@ -5,7 +5,20 @@ import difflib
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models import efficientnet_lite, resnet, small_gap
+from camjax.models import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet_lite,
+    googlenet,
+    inception,
+    mobilenet,
+    nin,
+    resnet,
+    small_gap,
+    squeezenet,
+    vgg,
+)
 from camjax.models.base import CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN, fold_batchnorm
@@ -26,7 +39,20 @@ __all__ = [
 
 
 # A family's file lists its networks in SPECS; a new family is one name here.
-_FAMILIES = (efficientnet_lite, resnet, small_gap)
+_FAMILIES = (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet_lite,
+    googlenet,
+    inception,
+    mobilenet,
+    nin,
+    resnet,
+    small_gap,
+    squeezenet,
+    vgg,
+)
 _SPECS = {spec.name: spec for family in _FAMILIES for spec in family.SPECS}
 
 

@@ -1,6 +1,7 @@
 """What every network with class activation maps has in common: the contract of the library."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,21 +28,34 @@ class _Hidden:
         return "..."
 
 
+class MeanImage(nnx.Variable):
+    """(H, W, 3) float32 RGB in 0..255: the mean of the training images, pixel by pixel.
+
+    A Variable of its own type: state that is saved with the weights and that no optimizer takes for a parameter.
+    """
+
+
 class CamModel(nnx.Module):
     """A convolutional network that ends in a pooled head.
 
     A subclass sets `head` and defines `backbone(x) -> (B, h, w, K)` on normalized images. The normalization,
-    `(image - mean) / std`, belongs to the model: images are RGB in 0..255 everywhere outside of it.
+    `(image - mean) / std` and the order of the channels, belongs to the model: images are RGB in 0..255 everywhere
+    outside of it.
 
     Args:
       input_size: (H, W) in pixels that the network was made for. Larger and oblong sizes work as well.
       stride: input pixels per cell of the feature map.
-      mean: of the training images per channel, in 0..255.
+      mean: of the training images per channel, R, G, B in 0..255.
       std: likewise.
+      channel_order: in which the first layer takes the channels: "rgb", or "bgr" as Caffe's networks do.
+      min_size: smallest side of an image in pixels that leaves one cell of the feature map; `stride` if None.
       dtype: compute dtype, float32 or bfloat16. Parameters, logits and maps are float32.
 
     Attributes:
-      head: has `kernel` (K, C), `bias` (C,) or None, and `head(features) -> logits (B, C)`.
+      head: has `kernel` (K, C), or None where the features are the class maps already; `bias` (C,) or None; and
+        `head(features) -> logits (B, C)`. A network with fully connected layers has a head without `kernel`, and no
+        maps; its `cam_variant` is the name of the network that has them.
+      mean_image: `MeanImage` that is subtracted in place of `mean`, or None; see `set_input_rule`.
       exact_cam: whether, for every class, the mean of its map plus its bias is its logit.
       class_names: tuple of C strings, or None where they are not known.
       created_as: the arguments of `create_model` that name this network, {"name", "num_classes", "pool"}; None for a
@@ -57,19 +71,53 @@ class CamModel(nnx.Module):
         stride: int,
         mean: Sequence[float],
         std: Sequence[float],
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        min_size: int | None = None,
         dtype=jnp.float32,
     ):
         if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
             raise ValueError(f"dtype={jnp.dtype(dtype).name}: the compute dtype is float32 or bfloat16.")
         self.input_size = tuple(input_size)
         self.stride = stride
-        self.mean = tuple(mean)
-        self.std = tuple(std)
+        self.min_size = stride if min_size is None else min_size
+        self.set_input_rule(mean=mean, std=std, channel_order=channel_order)
         self.dtype = jnp.dtype(dtype)
         # Through the setters, which leave the same trace in NNX's bookkeeping as a later assignment: two models that
         # differ in these alone share their compiled functions.
         self.class_names = None
         self.created_as = None
+
+    def set_input_rule(
+        self,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        mean_image=None,
+    ) -> None:
+        """Sets how images are normalized, which weights from elsewhere may need otherwise than the network's default.
+
+        Args:
+          mean: R, G, B in 0..255.
+          std: R, G, B in 0..255.
+          channel_order: as in `CamModel`.
+          mean_image: (H, W, 3) RGB in 0..255, subtracted in place of `mean`: its central part from images that are no
+            larger, as from Caffe's crops; resized to the image's size from others.
+
+        Raises:
+          ValueError: not three numbers each, a std that is not positive, or another order or shape.
+        """
+        mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean={mean}, std={std}: expected three numbers each, R, G, B in 0..255, and std > 0.")
+        if channel_order not in ("rgb", "bgr"):
+            raise ValueError(f'channel_order={channel_order!r}: expected "rgb" or "bgr".')
+        if mean_image is not None:
+            mean_image = jnp.asarray(mean_image, jnp.float32)
+            if mean_image.ndim != 3 or mean_image.shape[-1] != 3:
+                raise ValueError(f"mean_image of shape {mean_image.shape}: expected (H, W, 3), RGB in 0..255.")
+        self.mean, self.std, self.channel_order = mean, std, channel_order
+        self.mean_image = nnx.data(None if mean_image is None else MeanImage(mean_image))
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images in the compute dtype -> (B, h, w, K)."""
@@ -84,8 +132,20 @@ class CamModel(nnx.Module):
         Returns:
           (B, h, w, K) in the compute dtype.
         """
-        x = (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+        x = (images.astype(jnp.float32) - self._mean_of(images.shape[1:3])) / jnp.array(self.std)
+        if self.channel_order == "bgr":
+            x = x[..., ::-1]
         return self.backbone(x.astype(self.dtype))
+
+    def _mean_of(self, size: tuple[int, int]) -> jax.Array:
+        """What is subtracted from images of (H, W) pixels: (3,), or (H, W, 3) of a mean image."""
+        if self.mean_image is None:
+            return jnp.array(self.mean)
+        image, (height, width) = self.mean_image[...], size
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        if top >= 0 and left >= 0:
+            return image[top : top + height, left : left + width]
+        return jax.image.resize(image, (height, width, 3), "bilinear", antialias=False)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """(B, H, W, 3) RGB images in 0..255 -> (B, C) float32 logits."""

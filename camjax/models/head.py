@@ -1,4 +1,4 @@
-"""The pooled heads: global average (GAP) or max (GMP) pooling and one dense layer."""
+"""The pooled heads: global average (GAP) or max (GMP) pooling, and one dense layer where the features need one."""
 
 from typing import Literal
 
@@ -33,10 +33,7 @@ class PooledHead(nnx.Module):
     def __init__(
         self, num_features: int, num_classes: int, *, pool: Pool = "gap", dropout: float = 0.0, rngs: nnx.Rngs
     ):
-        if pool not in ("gap", "gmp"):
-            raise ValueError(f'pool={pool!r}: expected "gap" (global average) or "gmp" (global max pooling).')
-        if num_classes < 1:
-            raise ValueError(f"num_classes={num_classes}: expected at least one class.")
+        _check_options(pool, num_classes)
         init = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         self.kernel = nnx.Param(init(rngs.params(), (num_features, num_classes), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((num_classes,), jnp.float32))
@@ -51,10 +48,57 @@ class PooledHead(nnx.Module):
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """(B, h, w, K) features of any float dtype -> (B, C) float32 logits."""
-        features = features.astype(jnp.float32)
-        pooled = features.mean((1, 2)) if self.pool == "gap" else features.max((1, 2))
+        pooled = global_pool(features, self.pool)
         if self.dropout is not None:
             pooled = self.dropout(pooled)
         # Highest precision: accelerators round float32 products to fewer bits otherwise, and the identity
         # between a map's mean and its logit would hold to three digits only.
         return jnp.dot(pooled, self.kernel[...], precision=jax.lax.Precision.HIGHEST) + self.bias[...]
+
+
+class MapHead(nnx.Module):
+    """Global pooling alone, of features that are the class maps already: channel c is the map of class c.
+
+    So end NIN (Lin et al. 2014, section 3.2) and SqueezeNet (Iandola et al. 2016), whose last convolution has one
+    channel a class. The logit of class c is the mean (GAP) or the maximum (GMP) of its map.
+
+    Args:
+      num_classes: C, the number of the features' channels.
+      pool: "gap" or "gmp".
+
+    Attributes:
+      kernel: None; it would be the identity.
+      bias: None.
+      num_classes: C.
+      pool: "gap" or "gmp".
+      exact_cam: whether the mean of a class's map is that class's logit (True for GAP).
+    """
+
+    def __init__(self, num_classes: int, *, pool: Pool = "gap"):
+        _check_options(pool, num_classes)
+        self.kernel = None
+        self.bias = None
+        self.pool = pool
+        self.num_classes = num_classes
+
+    @property
+    def exact_cam(self) -> bool:
+        """True for GAP."""
+        return self.pool == "gap"
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, h, w, C) features of any float dtype -> (B, C) float32 logits."""
+        return global_pool(features, self.pool)
+
+
+def global_pool(features: jax.Array, pool: Pool) -> jax.Array:
+    """(B, h, w, K) features of any float dtype -> (B, K) float32: their mean ("gap") or maximum ("gmp") over space."""
+    features = features.astype(jnp.float32)
+    return features.mean((1, 2)) if pool == "gap" else features.max((1, 2))
+
+
+def _check_options(pool: Pool, num_classes: int) -> None:
+    if pool not in ("gap", "gmp"):
+        raise ValueError(f'pool={pool!r}: expected "gap" (global average) or "gmp" (global max pooling).')
+    if num_classes < 1:
+        raise ValueError(f"num_classes={num_classes}: expected at least one class.")

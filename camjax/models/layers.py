@@ -38,7 +38,7 @@ class ConvBN(nnx.Module):
     Args:
       in_features: K_in.
       out_features: K_out.
-      kernel_size: k, for a k x k kernel.
+      kernel_size: k, for a k x k kernel; or (kh, kw).
       strides: in pixels, the same both ways.
       padding: "SAME" (TensorFlow's rule) or an int p for p zeros on each side (PyTorch's and Caffe's).
       groups: number of groups; K_in for a depthwise convolution.
@@ -53,7 +53,7 @@ class ConvBN(nnx.Module):
         self,
         in_features: int,
         out_features: int,
-        kernel_size: int,
+        kernel_size: int | tuple[int, int],
         strides: int = 1,
         *,
         padding: str | int = "SAME",
@@ -67,7 +67,7 @@ class ConvBN(nnx.Module):
         self.conv = nnx.Conv(
             in_features,
             out_features,
-            (kernel_size, kernel_size),
+            (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size,
             strides,
             padding=padding,
             feature_group_count=groups,

@@ -10,10 +10,12 @@ def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = 
     """The model with a new, untrained head, for fine-tuning its backbone on other classes.
 
     The weights of the backbone are copied, so that training either model leaves the other as it is. The new
-    head has the pooling, dropout rate and mode (training or inference) of the old one.
+    head has the pooling, dropout rate and mode (training or inference) of the old one. Where another layer than a
+    pooled head has one unit a class (the last of fully connected ones; the last convolution of NIN and SqueezeNet),
+    that layer is the new one.
 
     Args:
-      model: a model with a pooled head, which is left as it was.
+      model: a model with a pooled head, or one of `camjax.list_models()`; it is left as it was.
       num_classes: C of the new head. Where it equals that of the old one, the head is new all the same.
       rngs: random keys of the new head; `nnx.Rngs(0)` if None.
 
@@ -21,21 +23,29 @@ def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = 
       A new model, without class names.
 
     Raises:
-      ValueError: the head is not a global pooling and one dense layer, or num_classes is below 1.
+      ValueError: the head is not a global pooling and one dense layer, and the model is not of the registry; or
+        num_classes is below 1.
     """
+    rngs = nnx.Rngs(0) if rngs is None else rngs
     old = getattr(model, "head", None)
-    if not isinstance(old, PooledHead):
+    if isinstance(old, PooledHead):
+        return _with_pooled_head(model, old, num_classes, rngs)
+    if model.created_as is None:
         raise ValueError(
             f"{type(model).__name__} has a head of type {type(old).__name__}: expected a PooledHead, a global pooling "
-            "and one dense layer. Take a model of camjax.list_models()."
+            "and one dense layer, or a model that camjax.create_model made."
         )
+    return _with_new_class_layer(model, num_classes, rngs)
+
+
+def _with_pooled_head(model: CamModel, old: PooledHead, num_classes: int, rngs: nnx.Rngs) -> CamModel:
     dropout = old.dropout
     head = PooledHead(
         old.kernel.shape[0],
         num_classes,
         pool=old.pool,
         dropout=0.0 if dropout is None else dropout.rate,
-        rngs=nnx.Rngs(0) if rngs is None else rngs,
+        rngs=rngs,
     )
     if dropout is not None:
         head.dropout.deterministic = dropout.deterministic
@@ -45,3 +55,37 @@ def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = 
     model.class_names = None
     model.created_as = None if created_as is None else {**created_as, "num_classes": num_classes}
     return model
+
+
+def _with_new_class_layer(model: CamModel, num_classes: int, rngs: nnx.Rngs) -> CamModel:
+    """A new model of the registry, with all of the old one's values but those whose shape depends on the classes."""
+    from camjax.models import create_model
+    from camjax.models.shapes import model_shapes
+
+    old_classes, shapes = model.created_as["num_classes"], []
+    for classes in (old_classes, old_classes + 1):
+        shapes.append(_variables(model_shapes(**{**model.created_as, "num_classes": classes})))
+    of_classes = {path for path, variable in shapes[0].items() if variable.shape != shapes[1][path].shape}
+    new = create_model(**{**model.created_as, "num_classes": num_classes}, dtype=model.dtype, rngs=rngs)
+    places = _variables(new)
+    for path, variable in _variables(model).items():
+        if path in places and path not in of_classes:
+            places[path].set_value(variable[...].copy())
+    new.set_input_rule(
+        mean=model.mean,
+        std=model.std,
+        channel_order=model.channel_order,
+        mean_image=None if model.mean_image is None else model.mean_image[...],
+    )
+    for (_, ours), (_, theirs) in zip(nnx.iter_modules(new), nnx.iter_modules(model), strict=True):
+        for mode in ("deterministic", "use_running_average"):
+            if hasattr(theirs, mode):
+                setattr(ours, mode, getattr(theirs, mode))
+    return new
+
+
+def _variables(model: CamModel) -> dict[tuple, nnx.Variable]:
+    """Parameters and BatchNorm statistics by their paths."""
+    return {
+        path: variable for path, variable in nnx.iter_graph(model) if isinstance(variable, nnx.Param | nnx.BatchStat)
+    }

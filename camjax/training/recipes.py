@@ -1,11 +1,14 @@
 """How a network is trained: length, batch, learning rate and optimizer, in one value that can be written to a file."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from camjax.training.groups import scale_new_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,9 @@ class Recipe:
       momentum: of Nesterov's accelerated gradient.
       weight_decay: times the weight, added to its gradient (the L2 penalty of Caffe and PyTorch). Convolutions and
         dense kernels decay; biases and BatchNorm's parameters do not.
+      new_layers_factor: the learning rate of new layers over that of the others, which is `learning_rate`.
+      new_layers: their places in the model, as in `camjax.training.groups.parameter_groups`; of no account where the
+        factor is 1.
       label_smoothing: share of the target that is spread over all classes.
       seed: of the order of the data and its augmentation.
     """
@@ -37,10 +43,15 @@ class Recipe:
     decay_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    new_layers_factor: float = 1.0
+    new_layers: Sequence[str] = field(default=("head",), hash=False)
     label_smoothing: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
+        if not isinstance(self.new_layers, str):
+            # A list, as run.json gives it back: the recipe of a run then equals the one that it was written from.
+            object.__setattr__(self, "new_layers", list(self.new_layers))
         wrong = [
             f"{name}={getattr(self, name)!r}: expected {expected}"
             for name, fits, expected in (
@@ -57,6 +68,12 @@ class Recipe:
                 ("decay_rate", 0 < self.decay_rate <= 1, "above 0 and at most 1"),
                 ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
                 ("weight_decay", self.weight_decay >= 0, "0 or more"),
+                ("new_layers_factor", self.new_layers_factor > 0, "a positive number"),
+                (
+                    "new_layers",
+                    not isinstance(self.new_layers, str) and len(self.new_layers) > 0,
+                    'places in the model, as ("head",)',
+                ),
                 ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
                 ("seed", self.seed >= 0, "0 or more"),
             )
@@ -79,10 +96,13 @@ class Recipe:
 
     def optimizer(self) -> optax.GradientTransformation:
         """The optimizer, with the weight decay before the momentum as in Caffe and PyTorch."""
-        return optax.chain(
+        steps = [
             optax.add_decayed_weights(self.weight_decay, mask=_decays),
             optax.sgd(self.schedule(), momentum=self.momentum, nesterov=True),
-        )
+        ]
+        if self.new_layers_factor != 1:
+            steps.append(scale_new_layers(self.new_layers_factor, self.new_layers))
+        return optax.chain(*steps)
 
     def _steps_down(self) -> optax.Schedule:
         # join_schedules starts its second schedule at 0; the decay counts from the run's first step.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from camjax.models import CamModel, create_model
+from camjax.models import CamModel
+from camjax.models.shapes import model_shapes
 from camjax.training.checkpoints import Checkpoints
 from camjax.training.recipes import Recipe
 
@@ -22,6 +22,7 @@ def describe_run(model: CamModel, recipe: Recipe) -> dict:
         "format": _FORMAT,
         "model": model.created_as,
         "dtype": model.dtype.name,
+        "input": _input_rule(model),
         "class_names": None if model.class_names is None else list(model.class_names),
         "recipe": dataclasses.asdict(recipe),
     }
@@ -96,11 +97,25 @@ def load_run(directory: str | os.PathLike, *, dtype=None) -> CamModel:
             "its name. Build it, and fill it with camjax.training.Checkpoints(directory).restore_model(model)."
         )
     dtype = jnp.dtype(run["dtype"] if dtype is None else dtype)
-    model = nnx.eval_shape(lambda: create_model(**run["model"], dtype=dtype, rngs=nnx.Rngs(0)))
+    model = model_shapes(**run["model"], dtype=dtype)
+    rule = run["input"]
+    if rule["mean_image"] is not None:
+        rule["mean_image"] = jnp.zeros(rule["mean_image"])  # the checkpoint has its values
+    model.set_input_rule(**rule)
     with Checkpoints(checkpoints_of(directory), read_only=True) as checkpoints:
         model = checkpoints.restore_model(model)
     model.class_names = run["class_names"]
     return model
+
+
+def _input_rule(model: CamModel) -> dict:
+    """The arguments of `CamModel.set_input_rule`, with the shape of a mean image in its place."""
+    return {
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "channel_order": model.channel_order,
+        "mean_image": None if model.mean_image is None else list(model.mean_image.shape),
+    }
 
 
 def checkpoints_of(directory: str | os.PathLike) -> Path:

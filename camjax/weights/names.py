@@ -15,6 +15,10 @@ from camjax.weights.errors import WeightsError
 CONV = (2, 3, 1, 0)
 DENSE = (1, 0)
 
+# The layer that has one unit a class: the pooled head, the last of fully connected ones, and the last convolution of
+# NIN and of SqueezeNet.
+_CLASS_LAYERS = ("head", "head.fc8", "cccp8", "classifier")
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -24,11 +28,13 @@ class Rule:
       pattern: regular expression that the whole name in the file matches.
       place: path in the model, with the pattern's groups as in `re.Match.expand`; None to leave the entry out.
       axes: permutation from the file's axes to the model's, or None.
+      squeeze: whether the file has axes of length 1 that the model has not.
     """
 
     pattern: str
     place: str | None
     axes: tuple[int, ...] | None = None
+    squeeze: bool = False
 
 
 def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: Sequence[Rule], *, source: str):
@@ -104,9 +110,10 @@ def count_classes(tensors: Mapping[str, np.ndarray], table: Sequence[Rule]) -> i
     heads = {}
     for name, tensor in tensors.items():
         rule, place = _find(table, name)
-        if place in ("head.bias", "head.kernel") and tensor.ndim:
-            heads[place] = _in_model_order(tensor, rule).shape[-1]
-    return heads.get("head.bias") or heads.get("head.kernel") or None
+        layer, _, parameter = (place or "").rpartition(".")
+        if layer in _CLASS_LAYERS and tensor.ndim:
+            heads[parameter] = _in_model_order(tensor, rule).shape[-1]
+    return heads.get("bias") or heads.get("kernel") or None
 
 
 def _find(table: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
@@ -118,7 +125,14 @@ def _find(table: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
 
 
 def _in_model_order(tensor: np.ndarray, rule: Rule) -> np.ndarray:
-    """The tensor with its axes permuted by the rule; one of another rank as it is, for the error to show."""
+    """The tensor with its axes permuted by the rule; one of another rank as it is, for the error to show.
+
+    A dense layer that was written as a 1x1 convolution is taken for the dense layer that it is.
+    """
+    if rule.squeeze:
+        tensor = np.squeeze(tensor)
+    if rule.axes == DENSE and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+        tensor = tensor[:, :, 0, 0]
     return tensor if rule.axes is None or tensor.ndim != len(rule.axes) else tensor.transpose(rule.axes)
 
 

@@ -1,4 +1,4 @@
-"""Names of ResNet's weights as torchvision writes them."""
+"""Names of ResNet's weights, which torchvision and timm write alike."""
 
 from camjax.weights.names import CONV, DENSE, Rule, batchnorm
 

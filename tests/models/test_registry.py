@@ -10,12 +10,18 @@ from camjax.weights.names import Rule
 
 def test_the_models_that_there_are():
     assert camjax.list_models() == [
-        "efficientnet_lite0",
-        "efficientnet_lite1",
-        "efficientnet_lite2",
-        "resnet18",
-        "resnet50",
+        *("alexnet", "alexnet_gap", "alexnet_star_gap"),
+        "convnext_tiny",
+        "densenet121",
+        *(f"efficientnet_lite{variant}" for variant in range(5)),
+        *("googlenet", "googlenet_gap"),
+        *("inception_v3", "inception_v3_wsol", "inception_v3_wsol_28x28"),
+        "mobilenet_v2",
+        "nin",
+        *("resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnet50_wsol", "resnet50_wsol_28x28"),
         "small_gap",
+        "squeezenet1_1",
+        *("vgg16", "vgg16_gap", "vgg16_wsol", "vgg16_wsol_28x28"),
     ]
 
 
@@ -25,7 +31,7 @@ def test_the_models_that_there_are():
         ("resnet51", "Did you mean resnet50"),
         ("efficientnet-lite0", "Did you mean efficientnet_lite0"),
         ("ResNet50", r"Did you mean resnet50"),
-        ("transformer", "There is no model named 'transformer'. Known: efficientnet_lite0, "),
+        ("transformer", "There is no model named 'transformer'. Known: alexnet, "),
         ("", "There is no model named ''. Known:"),
         (None, "There is no model named None. Known:"),
     ],

@@ -105,6 +105,18 @@ def test_it_learns_and_comes_back_by_its_directory(tmp_path):
     assert camjax.load_model(str(tmp_path), dtype="bfloat16").dtype == "bfloat16"
 
 
+def test_the_input_rule_comes_back(tmp_path):
+    start = camjax.create_model("small_gap", num_classes=5)
+    mean_image = np.random.default_rng(0).uniform(90, 130, (80, 80, 3)).astype(np.float32)
+    start.set_input_rule(mean=(104, 117, 123), std=(60, 60, 60), channel_order="bgr", mean_image=mean_image)
+    recipe = Recipe(steps=1, batch_size=4, learning_rate=0.05)
+    model = fit(start, Examples(), recipe, run_dir=tmp_path, progress=False)
+    loaded = camjax.load_model(tmp_path)
+    np.testing.assert_array_equal(loaded.mean_image[...], mean_image)
+    images = np.stack([Examples()[i]["image"] for i in range(4)])
+    np.testing.assert_array_equal(camjax.cam_fn(loaded, images).logits, camjax.cam_fn(model, images).logits)
+
+
 def test_the_model_given_stays_as_it_was():
     model = new_model()
     before = leaves(model)

@@ -1,11 +1,16 @@
 """Learning rates by hand, and the optimizer against PyTorch's formula written out."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
+import camjax
 from camjax.training import Recipe
 
 
@@ -50,6 +55,41 @@ def test_three_steps_by_hand():
         np.testing.assert_allclose(parameters[name], value, rtol=1e-6)
 
 
+def test_new_layers_take_ten_times_the_steps():
+    """Three steps from the same gradients: the head goes ten times as far, the rest as far as without."""
+    model = camjax.create_model("small_gap", 3)
+    options = {"steps": 3, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.0}
+    start = arrays(model)
+    ways = []
+    for recipe in (Recipe(**options), Recipe(**options, new_layers_factor=10.0)):
+        trained = nnx.clone(model)
+        optimizer = nnx.Optimizer(trained, recipe.optimizer(), wrt=nnx.Param)
+        for _ in range(3):
+            optimizer.update(trained, jax.tree.map(jnp.ones_like, nnx.state(trained, nnx.Param)))
+        ways.append({name: array - start[name] for name, array in arrays(trained).items()})
+    plain, tenfold = ways
+    # Nesterov from rest with gradient 1: v is 1, 1.9, 2.71; g + 0.9 v is 1.9, 2.71, 3.439; rates 0.01 x 1, 3/4, 1/4.
+    np.testing.assert_allclose(plain["head.bias"], -0.01 * (1.9 + 0.75 * 2.71 + 0.25 * 3.439), rtol=1e-5)
+    for name, way in plain.items():
+        factor = 10 if name.startswith("head.") else 1
+        np.testing.assert_allclose(tenfold[name], factor * way, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def arrays(model) -> dict[str, np.ndarray]:
+    return {
+        ".".join(map(str, path)): np.asarray(variable[...])
+        for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }
+
+
+def test_a_recipe_survives_its_file():
+    recipe = Recipe(steps=3, batch_size=8, learning_rate=0.1, new_layers_factor=10, new_layers=("head", "cam_conv"))
+    written = dataclasses.asdict(recipe)
+    assert json.loads(json.dumps(written)) == written
+    assert written["new_layers"] == ["head", "cam_conv"] and written["new_layers_factor"] == 10
+    assert Recipe(**written) == recipe and hash(recipe) == hash(Recipe(**written))
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -60,6 +100,9 @@ def test_three_steps_by_hand():
         ({"decay_every": 3}, "decay_every=3: .* None otherwise"),
         ({"decay": "linear"}, "decay='linear': expected"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
+        ({"new_layers_factor": 0}, "new_layers_factor=0: expected a positive number"),
+        ({"new_layers": "head"}, "new_layers='head': expected places in the model"),
+        ({"new_layers": ()}, "new_layers=.*: expected places in the model"),
         ({"steps": 0, "momentum": 1.0}, "steps=0: .*; momentum=1.0: "),
     ],
 )

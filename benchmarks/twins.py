@@ -1,0 +1,178 @@
+"""Networks beside their torchvision twins, and whose cost it is where camjax is slower.
+
+A network of 1x1 and depthwise convolutions is camjax's own business: `camjax.models.conv` writes these. A 3x3
+convolution goes to XLA's library as it does to PyTorch's, and the two differ by shape. So beside each network's ratio
+stands that of its plain k x k convolutions alone (k > 1, not depthwise), bare, with the same shapes, added up over the
+network: what is left between the two is camjax's.
+"""
+
+import collections
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import camjax
+from benchmarks.peers import import_torchvision
+from benchmarks.timing import cpu_count, interleaved, ratio
+from camjax.data.images import resize_image
+
+# camjax's name -> torchvision's.
+TWINS = {
+    name: name
+    for name in (
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+        "mobilenet_v2",
+        "squeezenet1_1",
+        "densenet121",
+        "convnext_tiny",
+        "vgg16",
+    )
+}
+
+
+def twin(name: str):
+    """A torchvision network in evaluation mode with random weights, and camjax's with the same."""
+    from safetensors.torch import save_file
+
+    network = getattr(import_torchvision().models, TWINS[name])().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{name}.safetensors")
+        save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
+        return network, camjax.load_model(name, weights=path)
+
+
+def network_times(name: str, images: np.ndarray, rounds: int) -> tuple[dict[str, np.ndarray], list[tuple]]:
+    """Seconds per forward pass in interleaved rounds, and the network's convolutions.
+
+    Args:
+      name: of `TWINS`.
+      images: (B, H, W, 3) uint8.
+      rounds: number of rounds.
+
+    Returns:
+      {"camjax", "PyTorch"} -> (rounds,) seconds, and for each convolution the shapes that `convolution_times` takes.
+
+    Raises:
+      RuntimeError: the two do not compute the same.
+    """
+    import torch
+
+    torch.set_num_threads(cpu_count())
+    network, model = twin(name)
+    images = resize_batch(images, model.input_size)
+    mean, std = (np.array(constant, np.float32) for constant in (model.mean, model.std))
+    x = torch.from_numpy((images - mean) / std).permute(0, 3, 1, 2).contiguous()
+    forward = camjax.make_cam_fn(model) if hasattr(model.head, "kernel") else _plain_forward(model)
+    convolutions = []
+    hooks = [
+        module.register_forward_hook(lambda module, args, out: convolutions.append(_shapes(module, args[0])))
+        for module in network.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    with torch.inference_mode():
+        expected = network(x).numpy()
+    for hook in hooks:
+        hook.remove()
+    logits = getattr(forward(images), "logits", None)
+    error = np.abs(np.asarray(forward(images) if logits is None else logits) - expected).max() / np.abs(expected).max()
+    if not error < 1e-3:
+        raise RuntimeError(f"{name}: the logits differ by {error:.1e} of the largest; these are not the same network.")
+
+    def torch_forward():
+        with torch.inference_mode():
+            return network(x)
+
+    return interleaved({"camjax": lambda: forward(images), "PyTorch": torch_forward}, rounds), convolutions
+
+
+def convolution_ratio(convolutions: list[tuple], batch: int, rounds: int) -> float | None:
+    """PyTorch's time over JAX's for the plain k x k convolutions of a network, bare; None where it has none."""
+    plain = collections.Counter(c for c in convolutions if c.kernel > 1 and c.groups == 1)
+    totals = collections.defaultdict(float)
+    for convolution, count in plain.items():
+        times = interleaved(_bare(convolution, batch), rounds)
+        for name, seconds in times.items():
+            totals[name] += count * float(np.median(seconds))
+    return totals["PyTorch"] / totals["JAX"] if plain else None
+
+
+def resize_batch(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(B, H, W, 3) uint8 images at another size."""
+    return images if images.shape[1:3] == tuple(size) else np.stack([resize_image(image, size) for image in images])
+
+
+Convolution = collections.namedtuple(
+    "Convolution", "height width features_in features_out kernel stride padding groups"
+)
+
+
+def _shapes(module, x) -> Convolution:
+    return Convolution(
+        *x.shape[2:],
+        module.in_channels,
+        module.out_channels,
+        max(module.kernel_size),
+        module.stride[0],
+        max(module.padding),
+        module.groups,
+    )
+
+
+def _bare(c: Convolution, batch: int) -> dict:
+    """The convolution in JAX (NHWC) and in PyTorch (its default layout), on random numbers."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, c.height, c.width, c.features_in)).astype(np.float32)
+    w = rng.normal(size=(c.kernel, c.kernel, c.features_in, c.features_out)).astype(np.float32)
+    in_jax = jax.jit(
+        lambda x, w: lax.conv_general_dilated(
+            x, w, (c.stride,) * 2, ((c.padding,) * 2,) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    )
+    jax_x, jax_w = jax.device_put((x, w))
+    torch_x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    torch_w = torch.from_numpy(w.transpose(3, 2, 0, 1).copy())
+
+    def in_torch():
+        with torch.inference_mode():
+            return torch.nn.functional.conv2d(torch_x, torch_w, stride=c.stride, padding=c.padding)
+
+    return {"JAX": lambda: in_jax(jax_x, jax_w), "PyTorch": in_torch}
+
+
+def _plain_forward(model):
+    """The bare forward pass of a network without class activation maps."""
+    model.eval()
+    leaves, structure = jax.tree.flatten(camjax.models.fold_batchnorm(model))
+    compiled = jax.jit(lambda leaves, images: jax.tree.unflatten(structure, leaves)(images))
+    return lambda images: compiled(leaves, jnp.asarray(images))
+
+
+def add_twins(report, images: np.ndarray, rounds: int) -> None:
+    """Adds a row for each network of `TWINS` that camjax has to a report of `benchmarks.cam_throughput`."""
+    known = set(camjax.list_models())
+    for name in (name for name in TWINS if name in known):
+        times, convolutions = network_times(name, images, rounds)
+        value = ratio(times["PyTorch"], times["camjax"])
+        bare = convolution_ratio(convolutions, len(images), max(3, rounds // 2))
+        own = bare is None or name in ("mobilenet_v2",)
+        speed = ", ".join(f"{who} {len(images) / np.median(t):.1f} img/s" for who, t in times.items())
+        beside = "no plain convolutions" if bare is None else f"its k x k convolutions alone {bare:.2f}"
+        report.add(
+            f"{name}, batch {len(images)}",
+            f"{speed}; {beside}",
+            f"{name}_vs_torch",
+            value,
+            (">=", 1.0) if own else None,
+        )
+        if bare is not None:
+            report.figures[f"{name}_convolutions_vs_torch"] = round(bare, 4)

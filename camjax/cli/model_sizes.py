@@ -1,0 +1,84 @@
+"""What `camjax models` tells of each network, worked out once and kept on disk."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import camjax.models
+from camjax.models.shapes import model_shapes
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A network in numbers.
+
+    Attributes:
+      parameters: their number.
+      input_size: (H, W) in pixels that the network was made for.
+      map_size: (h, w) of its last feature map then.
+      cam: "exact" if the mean of a class's map plus the class's bias is its logit, "yes" if it has maps of which that
+        does not hold, "none" if it has no maps.
+    """
+
+    parameters: int
+    input_size: tuple[int, int]
+    map_size: tuple[int, int]
+    cam: str
+
+
+def measure(name: str) -> ModelSize:
+    """The numbers of a registered network, from its shapes alone; half a second for a deep one."""
+    model = model_shapes(name)
+    model.eval()
+    images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
+    features = jax.eval_shape(lambda model, images: model.features(images), model, images)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    cam = "none" if not hasattr(model.head, "kernel") else "exact" if model.exact_cam else "yes"
+    return ModelSize(parameters, model.input_size, features.shape[1:3], cam)
+
+
+def model_sizes(names: Iterable[str]) -> dict[str, ModelSize]:
+    """The numbers of several networks.
+
+    They are kept in `$XDG_CACHE_HOME/camjax/models.json` (or below `~/.cache`), for as long as camjax's networks stay
+    what they are. Where that cannot be written, they are worked out each time.
+    """
+    path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "models.json")
+    version = _version()
+    kept = {}
+    with contextlib.suppress(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+        path = path.expanduser()  # RuntimeError: no home directory is known
+        content = json.loads(path.read_text())
+        if content["version"] == version:
+            kept = {name: _size(fields) for name, fields in content["models"].items()}
+    sizes = {name: kept.get(name) or measure(name) for name in names}
+    if not sizes.keys() <= kept.keys():
+        models = {name: dataclasses.asdict(size) for name, size in (kept | sizes).items()}
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f"{path.name}.{os.getpid()}")
+            draft.write_text(json.dumps({"version": version, "models": models}))
+            draft.replace(path)
+    return sizes
+
+
+def _version() -> str:
+    """Changes whenever a file of camjax.models does."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(camjax.models.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _size(fields: dict) -> ModelSize:
+    size = ModelSize(**fields)
+    return dataclasses.replace(size, input_size=tuple(size.input_size), map_size=tuple(size.map_size))

@@ -1,0 +1,146 @@
+"""VGG-16 (Simonyan and Zisserman 2015, arXiv:1409.1556), and the networks with class activation maps made of it.
+
+- `vgg16` with its fully connected layers, in the form of torchvision's weights.
+- `vgg16_gap`, the paper's VGGnet-GAP (Zhou et al. 2016, section 3.1), in the form of the released Caffe weights: a
+  3x3 convolution of two groups and a pooled head in place of all that follows conv5_3.
+- `vgg16_wsol`, that of the benchmark for weakly supervised localization (Choe et al. 2020), in the form of
+  torchvision's weights: the convolution has one group, there is no dropout. `vgg16_wsol_28x28` lacks the fourth
+  pooling, the benchmark's "large feature map".
+
+The layers have Caffe's names.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from camjax.models.base import CamModel
+from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, max_pool
+from camjax.models.classifier import FullyConnectedHead
+from camjax.models.head import Pool, PooledHead
+from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
+from camjax.models.spec import ModelSpec
+
+# K_out and number of the 3x3 convolutions of each stage: Simonyan and Zisserman 2015, table 1, column D.
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+
+class _Trunk(CamModel):
+    """conv1_1 to conv5_3.
+
+    Args:
+      caffe: whether images and pooling follow Caffe (BGR less their mean; sides rounded up), and not PyTorch.
+      pools: stages that end in pooling.
+      dtype: compute dtype.
+      rngs: random keys.
+    """
+
+    def __init__(self, *, caffe: bool = False, pools: tuple[int, ...] = (1, 2, 3, 4), dtype, rngs: nnx.Rngs):
+        rule = CAFFE_INPUT if caffe else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        super().__init__(input_size=(224, 224), stride=2 ** len(pools), dtype=dtype, **rule)
+        self.caffe = caffe
+        self.pools = pools
+        options = {"dtype": dtype, "rngs": rngs}
+        in_features, deviation = 3, CAFFE_DEVIATION if caffe else 1.0
+        for stage, (features, repeats) in enumerate(STAGES, 1):
+            for i in range(1, repeats + 1):
+                layer = conv(in_features, features, 3, padding=1, input_deviation=deviation, **options)
+                setattr(self, f"conv{stage}_{i}", layer)
+                in_features, deviation = features, 1.0
+
+    def trunk(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, h, w, 512)."""
+        for stage, (_, repeats) in enumerate(STAGES, 1):
+            for i in range(1, repeats + 1):
+                x = nnx.relu(getattr(self, f"conv{stage}_{i}")(x))
+            if stage in self.pools:
+                x = max_pool(x, 2, 2) if self.caffe else nnx.max_pool(x, (2, 2), (2, 2))
+        return x
+
+
+class VGG16(_Trunk):
+    """VGG-16 with its fully connected layers: a classifier of 224 x 224 images, without class activation maps.
+
+    Args:
+      num_classes: C.
+      pool: only "gap"; see `FullyConnectedHead`.
+      dtype: compute dtype.
+      rngs: random keys.
+    """
+
+    cam_variant = "vgg16_gap"
+
+    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
+        super().__init__(pools=(1, 2, 3, 4, 5), dtype=dtype, rngs=rngs)
+        self.head = FullyConnectedHead((7, 7), 512, num_classes, pool=pool, dtype=dtype, rngs=rngs)
+
+    def backbone(self, x: jax.Array) -> jax.Array:
+        """(B, 224, 224, 3) normalized images -> (B, 7, 7, 512)."""
+        return self.trunk(x)
+
+
+class VGG16Gap(_Trunk):
+    """VGGnet-GAP. Map: 14 x 14 for 224 x 224, input side / 16.
+
+    Args:
+      num_classes: C.
+      pool: "gap" or "gmp".
+      dtype: compute dtype.
+      rngs: random keys.
+    """
+
+    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
+        super().__init__(caffe=True, dtype=dtype, rngs=rngs)
+        self.cam_conv = conv(512, 1024, 3, padding=1, groups=2, dtype=dtype, rngs=rngs)
+        self.head = PooledHead(1024, num_classes, pool=pool, dropout=0.5, rngs=rngs)
+
+    def backbone(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, ceil(H / 16), ceil(W / 16), 1024)."""
+        return nnx.relu(self.cam_conv(self.trunk(x)))
+
+
+class VGG16Wsol(_Trunk):
+    """The benchmark's VGG-16. Map: input side / 16, or / 8.
+
+    Args:
+      pools: stages that end in pooling.
+      num_classes: C.
+      pool: "gap" or "gmp".
+      dtype: compute dtype.
+      rngs: random keys.
+    """
+
+    def __init__(
+        self,
+        pools: tuple[int, ...],
+        num_classes: int = 1000,
+        *,
+        pool: Pool = "gap",
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(pools=pools, dtype=dtype, rngs=rngs)
+        self.conv6 = conv(512, 1024, 3, padding=1, dtype=dtype, rngs=rngs)
+        self.head = PooledHead(1024, num_classes, pool=pool, rngs=rngs)
+
+    def backbone(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
+        return nnx.relu(self.conv6(self.trunk(x)))
+
+
+_WSOL_WEIGHTS = "a file of wsolevaluation's VggCam, given as weights=FILE"
+
+SPECS = (
+    ModelSpec("vgg16", VGG16, 1000, "a file of torchvision's vgg16, given as weights=FILE", "camjax.weights.vgg"),
+    ModelSpec(
+        "vgg16_gap",
+        VGG16Gap,
+        1000,
+        "the paper's VGG16-CAM .caffemodel, given as weights=FILE",
+        "camjax.weights.caffe_names",
+    ),
+    ModelSpec("vgg16_wsol", functools.partial(VGG16Wsol, (1, 2, 3, 4)), 1000, _WSOL_WEIGHTS, "camjax.weights.vgg"),
+    ModelSpec("vgg16_wsol_28x28", functools.partial(VGG16Wsol, (1, 2, 3)), 1000, _WSOL_WEIGHTS, "camjax.weights.vgg"),
+)

@@ -1,0 +1,133 @@
+"""camjax's own files of weights: safetensors whose tensors have the model's names, and whose metadata say what it is.
+
+Each tensor is named by its place in the model (`head.kernel`), so that no table of names is needed to read it back.
+The metadata, which safetensors keeps as text by name, are
+
+- `format`: "camjax", by which such a file is known, and `camjax_version`;
+- `model`, `num_classes`, `pool`: the arguments of `create_model`;
+- `class_names`: the names as a JSON list; left out where they are not known;
+- `input_rule`: the arguments of `CamModel.set_input_rule` as JSON, without the mean image, which is a tensor.
+"""
+
+import json
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from camjax.models import CamModel
+from camjax.weights.errors import WeightsError
+from camjax.weights.names import Rule
+
+FORMAT = "camjax"
+
+# The names in the file are the places in the model.
+TABLE = (Rule(r"(?s)(.*)", r"\1"),)
+
+# The place of the mean image, which not every model has.
+MEAN_IMAGE = "mean_image"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of the model that its tensors are of.
+
+    Attributes:
+      model: its name in the registry; None for a model that is not of the registry.
+      num_classes: C, or None where it is not known.
+      pool: "gap" or "gmp", or None where it is not known.
+      class_names: C strings, or None.
+      input_rule: arguments of `CamModel.set_input_rule`.
+    """
+
+    model: str | None = None
+    num_classes: int | None = None
+    pool: str | None = None
+    class_names: tuple[str, ...] | None = None
+    input_rule: dict = field(default_factory=dict)
+
+
+def describe(model: CamModel) -> Description:
+    """The description of a model."""
+    created_as = model.created_as or {}
+    return Description(
+        model=created_as.get("name"),
+        num_classes=model.head.num_classes,
+        pool=created_as.get("pool"),
+        class_names=model.class_names,
+        input_rule={"mean": model.mean, "std": model.std, "channel_order": model.channel_order},
+    )
+
+
+def tensors_of(model: CamModel) -> dict[str, np.ndarray]:
+    """The model's parameters, BatchNorm statistics and mean image, by their places in it."""
+    return {
+        ".".join(map(str, path)): np.asarray(variable[...])
+        for path, variable in nnx.iter_graph(model)
+        if isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.RngState)
+    }
+
+
+def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: str) -> None:
+    """Writes a model's weights and description to a safetensors file, which is there when it is whole.
+
+    Args:
+      model: with weights.
+      path: of the file; one that is there is replaced.
+      version: of camjax, for the metadata.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    path, description = Path(path), describe(model)
+    metadata = {
+        "format": FORMAT,
+        "camjax_version": version,
+        "model": description.model,
+        "num_classes": str(description.num_classes),
+        "pool": description.pool,
+        "class_names": None if description.class_names is None else json.dumps(description.class_names),
+        "input_rule": json.dumps(description.input_rule),
+    }
+    draft = path.with_name(f"{path.name}.draft")
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors_of(model).items()}
+    save_file(tensors, draft, {key: value for key, value in metadata.items() if value is not None})
+    draft.replace(path)
+
+
+def read_description(path: str | PathLike[str]) -> Description | None:
+    """What the metadata of a file say; None if the file is none of camjax's own.
+
+    Args:
+      path: a file that `read_safetensors` reads, or any other.
+
+    Raises:
+      WeightsError: the metadata are damaged.
+    """
+    if Path(path).suffix.lower() != ".safetensors":
+        return None
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        return None
+    try:
+        names, rule = (json.loads(metadata.get(key, "null")) for key in ("class_names", "input_rule"))
+        classes = int(metadata["num_classes"])
+        if not 1 <= classes < 1 << 31:
+            raise ValueError(f"num_classes is {classes}")
+        if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+            raise ValueError("class_names is no list of names")
+        if not (isinstance(rule, dict) and rule.keys() <= {"mean", "std", "channel_order"}):
+            raise ValueError("input_rule is not what set_input_rule takes")
+        if metadata.get("pool") not in ("gap", "gmp", None):
+            raise ValueError(f"pool is {metadata['pool']!r}")
+    except (ValueError, KeyError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: the metadata are damaged ({error!r}). Download or convert the file again."
+        ) from None
+    names = None if names is None else tuple(names)
+    return Description(metadata.get("model"), classes, metadata.get("pool"), names, rule)

@@ -1,0 +1,164 @@
+"""Weights from an address: `hf://` through huggingface_hub, and `https://` into camjax's own cache directory.
+
+What is in a cache is taken from there, without a look at the network.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import huggingface_hub as hub
+from filelock import FileLock
+from huggingface_hub import errors as hub_errors
+
+from camjax.weights.download import FetchError, download
+from camjax.weights.errors import WeightsError
+
+# What repositories on the Hugging Face Hub call a model's weights, in the order of preference.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+# torchvision's and timm's files end in the first digits of their SHA-256: resnet50-0676ba61.pth.
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
+
+
+def fetch(address: str) -> Path:
+    """The local file of an address, downloaded if it is not in the cache.
+
+    Args:
+      address: one of
+
+        - `hf://OWNER/NAME[@REVISION][/FILE]`, a model repository on the Hugging Face Hub; without FILE its
+          `model.safetensors`, or else `pytorch_model.bin`. The grammar, the cache, `HF_HOME`, `HF_ENDPOINT`,
+          `HF_TOKEN` and `HF_HUB_OFFLINE` are huggingface_hub's. A file whose SHA-256 the Hub tells is checked.
+        - `https://HOST/.../FILE[#sha256=DIGITS]`, kept below `cache_directory()`. The SHA-256 is checked where it is
+          known: from the 64 digits behind `#sha256=`, or from a name that ends in 8 digits of it or more, as
+          torchvision's do. A download that breaks off goes on where it stopped, at once or at the next call.
+
+    Returns:
+      The path of the file, in a cache: read it, and leave it as it is.
+
+    Raises:
+      ValueError: another scheme, or an address that is not of these forms.
+      FetchError: it cannot be fetched; the message says why.
+      WeightsError: the file that came has another SHA-256. It is not kept.
+    """
+    match urlsplit(address).scheme.lower():
+        case "hf":
+            return _fetch_from_hub(address)
+        case "https" | "http":
+            return _fetch_from_web(address)
+    raise ValueError(f"{address}: expected an address that begins with hf:// or https://, or the path of a file.")
+
+
+def cache_directory() -> Path:
+    """Where files from `https://` addresses are kept: `$XDG_CACHE_HOME/camjax/weights`, or else below `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "weights").expanduser()
+
+
+def _fetch_from_hub(address: str) -> Path:
+    try:
+        place = hub.parse_hf_uri(address)
+    except ValueError as error:
+        raise ValueError(f"{address}: expected hf://OWNER/NAME[@REVISION][/FILE] ({error})") from None
+    if place.type != "model":
+        raise ValueError(f"{address}: expected a model, hf://OWNER/NAME[@REVISION][/FILE], and this is a {place.type}.")
+    names = (place.path_in_repo,) if place.path_in_repo else HUB_FILES
+    for name in names:
+        cached = hub.try_to_load_from_cache(place.id, name, revision=place.revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    for name in names:
+        path = _download_from_hub(address, place.id, name, place.revision)
+        if path is not None:
+            return path
+    hint = f" A revision stands behind the repository: hf://{place.id}@REVISION/FILE." if "@" in names[0] else ""
+    raise FetchError(f"{address}: the repository has no file {' or '.join(names)}.{hint}")
+
+
+def _download_from_hub(address: str, repository: str, name: str, revision: str | None) -> Path | None:
+    """The file in the Hub's cache, after its download; None if the repository has no such file."""
+    try:
+        # The download retries for half a minute where there is no network; this question fails at once.
+        known = hub.get_hf_file_metadata(hub.hf_hub_url(repository, name, revision=revision))
+        path = Path(hub.hf_hub_download(repository, name, revision=revision))
+    except hub_errors.RemoteEntryNotFoundError:
+        return None
+    except hub_errors.GatedRepoError:
+        why = "the repository asks for an agreement first: accept it on its page, and set HF_TOKEN"
+    except hub_errors.RepositoryNotFoundError:
+        why = "there is no such repository, or it is private: check the name, and set HF_TOKEN for a private one"
+    except hub_errors.RevisionNotFoundError:
+        why = f"the repository has no revision {revision!r}"
+    except hub_errors.OfflineModeIsEnabled:
+        why = "it is not in the cache, and HF_HUB_OFFLINE keeps huggingface_hub from the network"
+    # Whatever the library's HTTP client raises, whose exceptions are no part of the library's interface.
+    except Exception as error:
+        why = f"the Hugging Face Hub cannot be reached, and the file is not in the cache ({_first_line(error)})"
+    else:
+        # Of large files the Hub's ETag is the SHA-256; of small ones, which are no weights, it is Git's SHA-1.
+        if re.fullmatch("[0-9a-f]{64}", known.etag or ""):
+            found = _sha256(path)
+            if found != known.etag:
+                path.resolve().unlink()
+                path.unlink(missing_ok=True)
+                raise WeightsError(_wrong_digest(address, found, known.etag))
+        return path
+    raise FetchError(f"{address}: {why}.")
+
+
+def _fetch_from_web(address: str) -> Path:
+    url, fragment = urldefrag(address)
+    name = Path(unquote(urlsplit(url).path)).name
+    if name in ("", "..") or not urlsplit(url).hostname:
+        raise ValueError(f"{address}: expected the address of a file, https://HOST/.../FILE[#sha256=DIGITS].")
+    expected = _expected_digest(address, name, fragment)
+    # Files of one name at different addresses are different files.
+    path = cache_directory() / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    if _is_complete(path, expected):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{name}.lock")):
+        if not _is_complete(path, expected):  # another process may have fetched it in the meantime
+            part = path.with_name(f"{name}.part")
+            download(url, part)
+            found = _sha256(part) if expected else ""
+            if not found.startswith(expected):
+                part.unlink()
+                raise WeightsError(_wrong_digest(address, found, expected))
+            part.replace(path)
+    return path
+
+
+def _expected_digest(address: str, name: str, fragment: str) -> str:
+    """The SHA-256 that a file has to have, or its first digits; empty if nothing is known."""
+    if fragment:
+        match = re.fullmatch("sha256=([0-9A-Fa-f]{64})", fragment)
+        if match is None:
+            raise ValueError(f"{address}: expected #sha256= and 64 hexadecimal digits behind the address, or nothing.")
+        return match[1].lower()
+    match = _DIGEST_IN_NAME.search(name)
+    return match[1] if match else ""
+
+
+def _is_complete(path: Path, expected: str) -> bool:
+    """Whether the cache has the file. Only whole files have its name; the check is for those put there or damaged."""
+    return path.is_file() and (not expected or _sha256(path).startswith(expected))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _wrong_digest(address: str, found: str, expected: str) -> str:
+    dots = "" if len(expected) == 64 else "..."
+    return (
+        f"{address}: the file that came has SHA-256 {found}, expected {expected}{dots}. It is damaged, or another one, "
+        f"and was not kept. Try again; if an address of the web is right all the same, put #sha256={found} behind it."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

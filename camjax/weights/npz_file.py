@@ -1,0 +1,86 @@
+"""Reads weights from `.npz` files, by `numpy.load`, after a look at what the file would have it allocate."""
+
+import math
+import zipfile
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from camjax.weights.errors import WeightsError, check_weights_file, describe_start
+
+# Weights hardly compress: to about nine tenths as trained, and to a tenth where most were pruned to zero. Deflate's
+# own limit is a thousandth, which is what an archive that means harm would use. Small files may be all zeros.
+_MAX_RATIO = 16
+_SMALL = 1_000_000
+
+_MAX_RANK = 32
+
+# In bytes; NumPy's for 32 dimensions are below. Its own limit, 10,000, lets a header take megabytes to parse.
+_MAX_HEADER = 1_000
+
+
+def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
+    """Read every array of a file by `numpy.savez` or `numpy.savez_compressed`.
+
+    Args:
+        path: a `.npz` file.
+
+    Returns:
+        The arrays by name, in the file's order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is damaged or no `.npz`; an array holds anything but numbers (pickled objects are never
+            loaded); or its arrays are declared to be far larger than the file, as a zip bomb's are.
+    """
+    path = check_weights_file(path)
+    with path.open("rb") as file:
+        start = file.read(32)
+    if not start.startswith(b"PK\x03\x04"):
+        raise WeightsError(f"{path}: no .npz file; it {describe_start(start)}. numpy.savez(path, **arrays) writes one.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _checked_members(path, archive)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name.removesuffix(".npy"): arrays[name] for name in members}
+    except WeightsError:
+        raise
+    # Whatever else a damaged archive sets off in the libraries is the file's fault.
+    except Exception as error:
+        raise WeightsError(f"{path}: the file is damaged or cut short ({error}). Download or copy it again.") from error
+
+
+def _checked_members(path: Path, archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the members, after seeing that each is an array of numbers, and that none is too large."""
+    members = archive.infolist()
+    declared, size = sum(member.file_size for member in members), path.stat().st_size
+    if declared > _MAX_RATIO * size + _SMALL:
+        raise WeightsError(
+            f"{path}: {declared:,} bytes of arrays are declared in a file of {size:,}. Weights do not compress that "
+            "far; if these really are some, save them by numpy.savez."
+        )
+    if not members or len({member.filename for member in members}) < len(members):
+        raise WeightsError(f"{path}: the archive is empty, or two of its arrays have the same name. Save it again.")
+    for member in members:
+        name = member.filename
+        if not name.endswith(".npy") or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise WeightsError(f"{path}: member {name[:80]!r} is no array by numpy.savez or numpy.savez_compressed.")
+        with archive.open(member) as file:
+            version = npy.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise WeightsError(f"{path}: array {name[:80]!r} has a header of version {version}. Save it again.")
+            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = read_header(file, max_header_size=_MAX_HEADER)
+            if dtype.kind not in "biufc":
+                raise WeightsError(f"{path}: array {name[:80]!r} is of dtype {dtype}. Save numbers, such as float32.")
+            if len(shape) > _MAX_RANK or min(shape, default=0) < 0:
+                raise WeightsError(f"{path}: array {name[:80]!r} has the impossible shape {shape[:_MAX_RANK]}.")
+            count = member.file_size - file.tell()
+            if math.prod(shape) * dtype.itemsize != count:
+                raise WeightsError(
+                    f"{path}: array {name[:80]!r} should have the shape {shape}, and {count:,} bytes of numbers are "
+                    "there. Download or copy the file again."
+                )
+    return [member.filename for member in members]

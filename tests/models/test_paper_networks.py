@@ -1,0 +1,274 @@
+"""The paper's networks and the benchmark's: what is known of them beforehand, and the layers that only they have."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import photos
+from flax import nnx
+
+import camjax
+from camjax.models.base import CamModel, MeanImage
+from camjax.models.caffe_layers import conv, lrn, max_pool
+from camjax.models.classifier import FullyConnectedHead
+from camjax.models.head import MapHead
+from camjax.training.step import cross_entropy
+
+# Parameters for 1000 classes, and the map at the network's input size. The originals' counts are the published ones;
+# the others put (K_in / groups * k * k + 1) * K_out of each layer in place of what is removed.
+CONV_OF_512 = (512 * 9 + 1) * 1024
+DENSE_OF_1024 = (1024 + 1) * 1000
+ALEXNET_CONVS = 60_965_224 - (9216 + 1) * 4096 - (4096 + 1) * 4096 - (4096 + 1) * 1000
+VGG16_CONVS = 138_357_544 - (25088 + 1) * 4096 - (4096 + 1) * 4096 - (4096 + 1) * 1000
+INCEPTION_5A = 833 * (256 + 160 + 32 + 128) + (160 * 9 + 1) * 320 + (32 * 25 + 1) * 128
+INCEPTION_5B = 833 * (384 + 192 + 48 + 128) + (192 * 9 + 1) * 384 + (48 * 25 + 1) * 128
+GOOGLENET_TO_4E = 6_998_552 - INCEPTION_5A - INCEPTION_5B - DENSE_OF_1024
+STAR_CONVS = (192 * 9 + 1) * (384 - 256) + (192 * 9 + 1) * 512 + (256 * 9 + 1) * 512
+WSOL_CONVS = (768 * 9 + 1) * 1024 + (1024 * 9 + 1) * 1024
+INCEPTION_V3_TO_6E = 8_965_856
+FACTS = {
+    "alexnet": (60_965_224, (6, 6, 256)),
+    "alexnet_gap": (ALEXNET_CONVS + (128 * 9 + 1) * 1024 + DENSE_OF_1024, (13, 13, 1024)),
+    "alexnet_star_gap": (ALEXNET_CONVS + STAR_CONVS + (512 + 1) * 1000, (11, 11, 512)),
+    "vgg16": (138_357_544, (7, 7, 512)),
+    "vgg16_gap": (VGG16_CONVS + (256 * 9 + 1) * 1024 + DENSE_OF_1024, (14, 14, 1024)),
+    "vgg16_wsol": (VGG16_CONVS + CONV_OF_512 + DENSE_OF_1024, (14, 14, 1024)),
+    "vgg16_wsol_28x28": (VGG16_CONVS + CONV_OF_512 + DENSE_OF_1024, (28, 28, 1024)),
+    "googlenet": (6_998_552, (7, 7, 1024)),
+    "googlenet_gap": (GOOGLENET_TO_4E + (416 * 9 + 1) * 1024 + DENSE_OF_1024, (14, 14, 1024)),
+    "nin": (7_595_176, (6, 6, 1000)),
+    "inception_v3": (23_834_568, (8, 8, 2048)),
+    "inception_v3_wsol": (INCEPTION_V3_TO_6E + WSOL_CONVS + DENSE_OF_1024, (14, 14, 1024)),
+    "inception_v3_wsol_28x28": (INCEPTION_V3_TO_6E + WSOL_CONVS + DENSE_OF_1024, (28, 28, 1024)),
+}
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+@functools.cache
+def abstract(name, num_classes=None):
+    """The network without its weights."""
+    return nnx.eval_shape(lambda: camjax.create_model(name, num_classes, rngs=nnx.Rngs(0)))
+
+
+def map_of(model, height, width):
+    """Shape of the features of one image."""
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.uint8)
+    return jax.eval_shape(lambda model, images: model.features(images), model, images).shape[1:]
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_parameters_and_map(name):
+    model = abstract(name)
+    parameters, shape = FACTS[name]
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))) == parameters
+    assert map_of(model, *model.input_size) == shape
+
+
+@pytest.mark.parametrize("name", sorted(set(FACTS) - {"alexnet", "vgg16"}))
+def test_the_smallest_image_has_a_map(name):
+    model = abstract(name)
+    side = model.min_size
+    assert min(map_of(model, side, side)) >= 1
+    with pytest.raises(ValueError, match=f"at least {side} x {side} pixels"):
+        camjax.cam_fn(model, np.zeros((1, side, side - 1, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("name", "side"), [("alexnet_gap", 23), ("alexnet_star_gap", 55), ("nin", 39)])
+def test_a_smaller_image_has_none(name, side):
+    assert abstract(name).min_size == side
+    assert map_of(abstract(name), side, side - 1)[1] == 0
+
+
+def test_lrn_of_three_channels_by_hand():
+    x = jnp.array([[[[1.0, 2.0, -3.0]]]])
+    # size 3: sums of squares 1 + 4, 1 + 4 + 9, 4 + 9; alpha / size = 1, beta = 1.
+    np.testing.assert_allclose(lrn(x, size=3, alpha=3, beta=1)[0, 0, 0], [1 / 6, 2 / 15, -3 / 14], rtol=1e-6)
+    large = 300 * jnp.ones((1, 1, 1, 5))
+    # Caffe's defaults: of the middle channel 1 + 1e-4 / 5 * 5 * 300^2 = 10, of the first 1 + 1e-4 / 5 * 3 * 300^2.
+    np.testing.assert_allclose(lrn(large)[0, 0, 0, [2, 0]], [300 / 10**0.75, 300 / 6.4**0.75], rtol=1e-6)
+    assert lrn(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("row", "size", "strides", "padding", "expected"),
+    [
+        ([1, 2, 3, 4, 5], 3, 2, 0, [3, 5]),
+        ([1, 2, 3, 4, 5, 6], 3, 2, 0, [3, 5, 6]),  # the last window is half outside
+        ([-1, -2, -3, -4], 3, 2, 0, [-1, -3]),  # and takes nothing from there, no zero
+        ([5, -1], 3, 2, 0, [5]),
+        ([1, 2, 3, 4], 3, 2, 1, [2, 4, 4]),
+        ([1, 2, 3], 2, 2, 1, [1, 3]),  # a third window would begin in the padding
+        ([1, 4, 3], 3, 1, 1, [4, 4, 4]),
+    ],
+)
+def test_pooling_that_rounds_up(row, size, strides, padding, expected):
+    row = jnp.array(row, jnp.float32)
+    images = jnp.maximum(row[:, None], row)[None, :, :, None]  # of which pooling is the same of the pooled row
+    expected = np.maximum(np.array(expected)[:, None], np.array(expected))
+    np.testing.assert_array_equal(max_pool(images, size, strides, padding)[0, :, :, 0], expected)
+
+
+def test_a_first_convolution_keeps_the_scale():
+    x = 64 * jax.random.normal(jax.random.key(0), (1, 40, 40, 4))
+    for groups in (1, 2):
+        y = conv(4, 128, 5, groups=groups, input_deviation=64, rngs=nnx.Rngs(1))(x)
+        np.testing.assert_allclose(jnp.square(y).mean(), 2, rtol=0.2)  # of which a ReLU leaves one half
+
+
+class Identity(CamModel):
+    """Its features are the images as a first layer takes them."""
+
+    def __init__(self, **rule):
+        super().__init__(input_size=(4, 4), stride=1, mean=(1, 2, 3), std=(1, 2, 4), **rule)
+        self.head = MapHead(3)
+        self.scale = nnx.Param(jnp.ones(()))
+
+    def backbone(self, x):
+        return x * self.scale[...]
+
+
+def test_order_of_channels_and_mean():
+    image = np.array([11, 22, 43], np.uint8).reshape(1, 1, 1, 3)
+    np.testing.assert_array_equal(Identity().features(image).ravel(), [10, 10, 10])
+    np.testing.assert_array_equal(Identity(channel_order="bgr").features(image * 2).ravel(), [20.75, 21, 21])
+
+
+def test_mean_image():
+    model, images = Identity(), np.full((2, 2, 4, 3), 200, np.uint8)
+    mean = np.arange(4 * 4 * 3.0).reshape(4, 4, 3)
+    model.set_input_rule(mean=(0, 0, 0), channel_order="bgr", mean_image=mean)
+    np.testing.assert_array_equal(model.features(images), np.tile(200 - mean[1:3, :, ::-1], (2, 1, 1, 1)))
+    np.testing.assert_array_equal(camjax.make_cam_fn(model, None)(images).maps[0, 0], 200 - mean[1:3, :, 2])
+    # A larger image has the mean image at its size: here every pixel twice, and halfway between them.
+    model.set_input_rule(mean=(0, 0, 0), mean_image=np.stack([np.zeros((2, 3)), np.full((2, 3), 8.0)]))
+    np.testing.assert_array_equal(model.features(np.zeros((1, 4, 1, 3)))[0, :, 0, 0], [0, -2, -6, -8])
+    model.set_input_rule(mean=(5, 5, 5))
+    assert model.mean_image is None and model.features(np.zeros((1, 1, 1, 3))).max() == -5
+
+
+def test_a_mean_image_is_state_and_no_parameter():
+    model = Identity()
+    model.set_input_rule(mean=(0, 0, 0), mean_image=np.ones((2, 2, 3)))
+    assert isinstance(model.mean_image, MeanImage)
+    assert set(nnx.to_pure_dict(nnx.state(model, nnx.Param))) == {"scale"}
+    assert set(nnx.to_pure_dict(nnx.state(model))) == {"scale", "mean_image"}
+    grads = nnx.grad(lambda model: model(np.zeros((1, 2, 2, 3))).sum())(model)
+    assert set(nnx.to_pure_dict(grads)) == {"scale"}
+    np.testing.assert_array_equal(nnx.clone(model).mean_image[...], model.mean_image[...])
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"mean": (1, 2)}, "three numbers each"),
+        ({"mean": (1, 2, 3), "std": (1, 0, 1)}, "std > 0"),
+        ({"mean": (1, 2, 3), "channel_order": "gbr"}, "channel_order='gbr'"),
+        ({"mean": (1, 2, 3), "mean_image": np.zeros((1, 4, 4, 3))}, r"mean_image of shape \(1, 4, 4, 3\)"),
+    ],
+)
+def test_bad_input_rules_leave_the_model_as_it_was(rule, message):
+    model = Identity(channel_order="bgr")
+    with pytest.raises(ValueError, match=message):
+        model.set_input_rule(**rule)
+    assert (model.mean, model.channel_order, model.mean_image) == ((1, 2, 3), "bgr", None)
+
+
+def test_which_networks_take_bgr():
+    caffe = {name for name in FACTS if abstract(name).channel_order == "bgr"}
+    assert caffe == {"alexnet", "alexnet_gap", "alexnet_star_gap", "vgg16_gap", "googlenet", "googlenet_gap", "nin"}
+
+
+@pytest.mark.parametrize(("name", "variant"), [("alexnet", "alexnet_gap"), ("vgg16", "vgg16_gap")])
+def test_fully_connected_networks_have_no_maps_and_name_the_one_that_has(name, variant):
+    model = abstract(name)
+    assert not hasattr(model.head, "kernel") and not model.exact_cam
+    images = np.zeros((1, *model.input_size, 3), np.uint8)
+    for ask in (camjax.make_cam_fn, camjax.make_localize_fn, lambda model: camjax.cam_fn(model, images)):
+        with pytest.raises(ValueError, match=f"no class activation maps.*Take its GAP variant, '{variant}'"):
+            ask(model)
+    assert variant in camjax.list_models()
+    with pytest.raises(ValueError, match="fully connected layers expect"):
+        jax.eval_shape(lambda model, images: model(images), model, images[:, :-70])
+    with pytest.raises(ValueError, match="Leave pool out"):
+        nnx.eval_shape(lambda: camjax.create_model(name, pool="gmp", rngs=nnx.Rngs(0)))
+
+
+def test_fully_connected_head_by_hand():
+    head = FullyConnectedHead((1, 2), 2, 3, hidden=4, rngs=nnx.Rngs(0))
+    head.eval()
+    features = jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]])  # flattened as Caffe does, channel by channel: 1, 3, 2, 4
+    head.fc6.kernel[...] = jnp.eye(4) * jnp.array([1, 10, -1, 100])
+    head.fc7.kernel[...] = jnp.eye(4)
+    head.fc8.kernel[...] = jnp.zeros((4, 3)).at[jnp.array([0, 1, 3]), jnp.arange(3)].set(1).at[2].set(5)
+    head.fc8.bias[...] = jnp.array([0.0, 0.0, 0.5])
+    np.testing.assert_array_equal(head(features), [[1, 30, 400.5]])
+
+
+class Colors(Identity):
+    """Three classes, whose maps are the channels of the image."""
+
+    def __init__(self, pool="gap"):
+        super().__init__()
+        self.set_input_rule(mean=(0, 0, 0))
+        self.head = MapHead(3, pool=pool)
+
+
+def test_class_maps_without_a_kernel():
+    model, images = Colors(), photos((4, 6))
+    assert (model.head.kernel, model.head.bias, model.exact_cam) == (None, None, True)
+    maps = images.transpose(0, 3, 1, 2).astype(np.float32)
+    out = camjax.cam_fn(model, images, [[2, 0], [1, 1]])
+    np.testing.assert_array_equal(out.maps, np.stack([maps[0, [2, 0]], maps[1, [1, 1]]]))
+    np.testing.assert_allclose(out.logits, maps.mean((2, 3)), rtol=1e-6)
+    np.testing.assert_array_equal(camjax.make_cam_fn(model, top_k=None)(images).maps, maps)
+    top = camjax.make_localize_fn(model, top_k=2)(images)
+    np.testing.assert_array_equal(top.class_ids, np.argsort(-maps.mean((2, 3)), 1)[:, :2])
+
+    assert not Colors("gmp").exact_cam
+    np.testing.assert_array_equal(camjax.cam_fn(Colors("gmp"), images).logits, maps.max((2, 3)))
+
+
+def test_class_ids_without_a_kernel():
+    model, images = Colors(), photos((4, 6))
+    with pytest.raises(ValueError, match=r"0\.\.2"):
+        camjax.cam_fn(model, images, [3, 0])
+    with pytest.raises(ValueError, match=r"1\.\.3"):
+        camjax.make_cam_fn(model, top_k=4)
+    traced = jax.jit(lambda model, ids: camjax.cam_fn(model, images, ids).maps)(model, jnp.array([-1, 0]))
+    assert np.isnan(traced[0]).all() and not np.isnan(traced[1]).any()
+
+
+@pytest.mark.parametrize("options", [{"pool": "mean"}, {"num_classes": 0}])
+def test_bad_options(options):
+    with pytest.raises(ValueError, match="expected"):
+        camjax.create_model("nin", **options)
+
+
+@functools.partial(jax.jit, compiler_options=QUICK)
+def loss_and_gradients(model, images, labels):
+    return nnx.value_and_grad(lambda model: cross_entropy(model(images), labels).mean())(model)
+
+
+STEPS = [
+    *((name, dtype) for name in ("alexnet_star_gap", "nin") for dtype in ("float32", "bfloat16")),
+    *(
+        pytest.param(name, dtype, marks=pytest.mark.long)
+        for name in FACTS
+        if name not in ("alexnet_star_gap", "nin")
+        for dtype in ("float32", "bfloat16")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), STEPS)
+def test_gradients_of_one_step(name, dtype):
+    model = camjax.create_model(name, 5, dtype=jnp.dtype(dtype))
+    model.train()
+    size = model.input_size if hasattr(model, "cam_variant") else (model.min_size + 2 * model.stride,) * 2
+    loss, gradients = loss_and_gradients(model, photos(size), np.array([1, 3]))
+    assert 0 < loss < 20  # ln 5 = 1.6: logits of a moderate size
+    for path, gradient in nnx.iter_graph(gradients):
+        if isinstance(gradient, nnx.Variable):
+            assert np.isfinite(gradient[...]).all() and np.abs(gradient[...]).max() > 0, path

@@ -26,7 +26,14 @@ All but torch come without their dependencies, so that nothing that stands in th
 # What each pip command installs. scikit-learn, with SciPy, is all that pytorch-grad-cam needs and camjax does not.
 STEPS = (
     ("torch==2.13.0", "scikit-learn>=1.5", "tqdm"),
-    ("--no-deps", "torchvision==0.28.0", "efficientnet-lite-pytorch==0.1.0", "ttach==0.0.3", "grad-cam==1.5.7"),
+    (
+        "--no-deps",
+        "torchvision==0.28.0",
+        "efficientnet-lite-pytorch==0.1.0",
+        "ttach==0.0.3",
+        "grad-cam==1.5.7",
+        "timm==1.0.31",
+    ),
 )
 
 # The operators that importing torchvision looks up, none of which an image classifier runs (their signatures are

@@ -241,7 +241,10 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
             f"load_model({spec.name!r}, weights={source!r}): no names of weights other than Caffe's and camjax's own "
             f"are known for this model. Give a .caffemodel file, a file by `camjax convert`, or a run."
         )
-    return _Weights(tensors, importlib.import_module(spec.weights_module).TABLE, source, camjax_file.Description())
+    family = importlib.import_module(spec.weights_module)
+    # A family whose names depend on the variant has a table for each.
+    table = getattr(family, "TABLES", {}).get(spec.name, family.TABLE)
+    return _Weights(tensors, table, source, camjax_file.Description())
 
 
 def _is_address(weights: str | os.PathLike) -> bool:

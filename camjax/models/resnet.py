@@ -5,7 +5,7 @@ torchvision's `resnet50`. Images are normalized with ImageNet's mean and deviati
 
 For localization, the last stage of `resnet50_wsol` goes on at the resolution of the one before it: a map of 14x14
 cells for 224x224 pixels, with the weights of `resnet50`; in `resnet50_wsol_28x28` the last two do, for 28x28 cells
-(Choe et al. 2020, arXiv:2001.07437, section 5, and its code's `large_feature_map`).
+(Choe et al. 2020, arXiv:2001.07437; its code calls that `large_feature_map`).
 """
 
 import functools

@@ -218,8 +218,45 @@ def test_the_first_rule_that_matches_the_whole_name_counts():
     assert count_classes({"fc.weight": np.zeros((4, 9)), "skip.fc": np.zeros(3)}, table) is None
     bias_first = (*table, Rule("b", "head.bias"))
     assert count_classes({"fc": np.zeros((4, 9)), "b": np.zeros(5)}, bias_first) == 5
-    # A convolution in place of the dense layer has another rank: nothing is guessed from it.
-    assert count_classes({"fc": np.zeros((4, 9, 1, 1)), "b": np.zeros(5)}, bias_first) == 5
+    # A 1x1 convolution is the dense layer that it is; of any other rank nothing is guessed.
+    assert count_classes({"fc": np.zeros((4, 9, 1, 1))}, table) == 4
+    assert count_classes({"fc": np.zeros((4, 9, 3, 3)), "b": np.zeros(5)}, bias_first) == 5
+    # The layers with one unit a class that are no pooled head.
+    for layer in ("head.fc8", "cccp8", "classifier"):
+        assert count_classes({"x": np.zeros((1, 1, 8, 6))}, (Rule("x", f"{layer}.kernel"),)) == 6
+
+
+def test_a_dense_layer_written_as_a_convolution():
+    model = camjax.create_model("small_gap", 2)
+    weight = np.random.default_rng(0).normal(size=(2, 128, 1, 1)).astype(np.float32)
+    entries = {"w": weight, "b": np.zeros(2, np.float32)}
+    rest = {f"keep.{name}": value for name, value in _parameters(model).items() if not name.startswith("head.")}
+    table = (Rule("w", "head.kernel", DENSE), Rule("b", "head.bias"), Rule(r"keep\.(.*)", r"\1"))
+    place_tensors(model, {**entries, **rest}, table, source="here")
+    np.testing.assert_array_equal(model.head.kernel[...], weight[:, :, 0, 0].T)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("nin", "cccp8"), ("squeezenet1_1", "classifier")])
+def test_a_new_last_convolution(name, layer):
+    model = camjax.create_model(name, 4, rngs=nnx.Rngs(1))
+    model.eval()
+    model.set_input_rule(mean=(1, 2, 3), channel_order="bgr", mean_image=np.ones((8, 8, 3), np.float32))
+    for classes in (4, 6):
+        new = camjax.with_new_head(model, classes, rngs=nnx.Rngs(2))
+        before, after = _parameters(model), _parameters(new)
+        changed = {key for key in before if before[key].shape != after[key].shape or (before[key] != after[key]).any()}
+        assert f"{layer}.kernel" in changed and all(key.startswith(layer) for key in changed)
+        assert (new.created_as["num_classes"], new.head.num_classes, new.channel_order) == (classes, classes, "bgr")
+        np.testing.assert_array_equal(new.mean_image[...], np.ones((8, 8, 3)))
+        assert not [m for _, m in nnx.iter_modules(new) if getattr(m, "deterministic", True) is False]
+
+
+def _parameters(model) -> dict[str, np.ndarray]:
+    return {
+        ".".join(map(str, path)): np.asarray(variable[...])
+        for path, variable in nnx.iter_graph(model)
+        if isinstance(variable, nnx.Param | nnx.BatchStat)
+    }
     assert CONV == (2, 3, 1, 0)
 
 

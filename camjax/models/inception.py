@@ -278,6 +278,14 @@ SPECS = (
         "a file of torchvision's inception_v3, given as weights=FILE",
         "camjax.weights.inception",
     ),
-    ModelSpec("inception_v3_wsol", functools.partial(InceptionV3Wsol, False), 1000),
-    ModelSpec("inception_v3_wsol_28x28", functools.partial(InceptionV3Wsol, True), 1000),
+    *(
+        ModelSpec(
+            name,
+            functools.partial(InceptionV3Wsol, large),
+            1000,
+            "a file of wsolevaluation's InceptionCam, given as weights=FILE",
+            "camjax.weights.inception",
+        )
+        for name, large in (("inception_v3_wsol", False), ("inception_v3_wsol_28x28", True))
+    ),
 )

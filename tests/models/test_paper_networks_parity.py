@@ -13,8 +13,6 @@ import camjax
 from benchmarks.peers import import_torchvision
 from camjax.models.caffe_layers import conv, lrn, max_pool
 from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
-from camjax.weights.inception import TABLE as INCEPTION_TABLE
-from camjax.weights.names import place_tensors
 
 pytestmark = pytest.mark.parity
 
@@ -133,7 +131,7 @@ def test_inception_v3(torchvision, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["inception_v3_wsol", "inception_v3_wsol_28x28"])
-def test_inception_v3_of_the_benchmark(torchvision, name):
+def test_inception_v3_of_the_benchmark(torchvision, name, tmp_path):
     import torch
     from torch.nn.functional import max_pool2d
 
@@ -165,13 +163,11 @@ def test_inception_v3_of_the_benchmark(torchvision, name):
         x = network.Mixed_6e(network.Mixed_6d(network.Mixed_6c(network.Mixed_6b(mixed_6a(x)))))
         features = network.SPG_A3_2b(network.SPG_A3_1b(x))
         class_maps = network.SPG_A4(features)
-    tensors = {key: value.numpy() for key, value in network.state_dict().items()}
-    tensors["SPG_A4.weight"] = tensors["SPG_A4.weight"][:, :, 0, 0]
-    model = camjax.create_model(name, CLASSES)
-    place_tensors(model, tensors, INCEPTION_TABLE, source="PyTorch")
+    torch.save(network.state_dict(), tmp_path / "inception.pth")
+    model = camjax.load_model(name, weights=tmp_path / "inception.pth", num_classes=CLASSES)
     assert_equal(model, images, features, class_maps.mean((2, 3)))
     # The benchmark's maps are those of its last convolution, the bias included.
-    maps = camjax.make_cam_fn(model, top_k=None)(images).maps + tensors["SPG_A4.bias"][:, None, None]
+    maps = camjax.make_cam_fn(model, top_k=None)(images).maps + network.SPG_A4.bias.detach().numpy()[:, None, None]
     assert_close(maps, class_maps.numpy())
 
 

@@ -30,7 +30,7 @@ def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = 
     old = getattr(model, "head", None)
     if isinstance(old, PooledHead):
         return _with_pooled_head(model, old, num_classes, rngs)
-    if model.created_as is None:
+    if getattr(model, "created_as", None) is None:
         raise ValueError(
             f"{type(model).__name__} has a head of type {type(old).__name__}: expected a PooledHead, a global pooling "
             "and one dense layer, or a model that camjax.create_model made."

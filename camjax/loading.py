@@ -81,12 +81,7 @@ def load_model(
         # Imported here, since it brings protobuf along.
         from camjax.weights.caffe_file import read_mean_binaryproto
 
-        model.set_input_rule(
-            mean=model.mean,
-            std=model.std,
-            channel_order=model.channel_order,
-            mean_image=read_mean_binaryproto(mean_image),
-        )
+        model.set_input_rule(**model.input_rule, mean_image=read_mean_binaryproto(mean_image))
     model.eval()
     if num_classes in (None, model.head.num_classes):
         return model

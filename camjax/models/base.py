@@ -119,6 +119,11 @@ class CamModel(nnx.Module):
         self.mean, self.std, self.channel_order = mean, std, channel_order
         self.mean_image = nnx.data(None if mean_image is None else MeanImage(mean_image))
 
+    @property
+    def input_rule(self) -> dict:
+        """The arguments of `set_input_rule` that say how images are normalized, but for the mean image."""
+        return {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
+
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images in the compute dtype -> (B, h, w, K)."""
         raise NotImplementedError

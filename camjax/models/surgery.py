@@ -71,12 +71,8 @@ def _with_new_class_layer(model: CamModel, num_classes: int, rngs: nnx.Rngs) -> 
     for path, variable in _variables(model).items():
         if path in places and path not in of_classes:
             places[path].set_value(variable[...].copy())
-    new.set_input_rule(
-        mean=model.mean,
-        std=model.std,
-        channel_order=model.channel_order,
-        mean_image=None if model.mean_image is None else model.mean_image[...],
-    )
+    mean_image = None if model.mean_image is None else model.mean_image[...]
+    new.set_input_rule(**model.input_rule, mean_image=mean_image)
     for (_, ours), (_, theirs) in zip(nnx.iter_modules(new), nnx.iter_modules(model), strict=True):
         for mode in ("deterministic", "use_running_average"):
             if hasattr(theirs, mode):

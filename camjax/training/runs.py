@@ -110,12 +110,9 @@ def load_run(directory: str | os.PathLike, *, dtype=None) -> CamModel:
 
 def _input_rule(model: CamModel) -> dict:
     """The arguments of `CamModel.set_input_rule`, with the shape of a mean image in its place."""
-    return {
-        "mean": list(model.mean),
-        "std": list(model.std),
-        "channel_order": model.channel_order,
-        "mean_image": None if model.mean_image is None else list(model.mean_image.shape),
-    }
+    shape = None if model.mean_image is None else list(model.mean_image.shape)
+    rule = {**model.input_rule, "mean_image": shape}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in rule.items()}  # as JSON has them
 
 
 def checkpoints_of(directory: str | os.PathLike) -> Path:

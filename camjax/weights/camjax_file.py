@@ -59,7 +59,7 @@ def describe(model: CamModel) -> Description:
         num_classes=model.head.num_classes,
         pool=created_as.get("pool"),
         class_names=model.class_names,
-        input_rule={"mean": model.mean, "std": model.std, "channel_order": model.channel_order},
+        input_rule=model.input_rule,
     )
 
 

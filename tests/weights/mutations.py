@@ -10,8 +10,8 @@ import numpy as np
 from camjax.weights.errors import WeightsError
 
 
-def mutated(data: bytes, seed: int) -> bytes:
-    """Bytes changed, cut out, doubled, or overwritten by the largest ones, in one or two places; or the end cut off."""
+def mutated(data: bytes, seed: int, large: bytes = b"\xff") -> bytes:
+    """Bytes changed, cut out, doubled, or overwritten by `large` ones, in one or two places; or the end cut off."""
     random = np.random.default_rng(seed)
     result = bytearray(data)
     for _ in range(random.integers(1, 3)):
@@ -27,17 +27,22 @@ def mutated(data: bytes, seed: int) -> bytes:
             case 3:
                 result[place:place] = result[place : place + length]
             case 4:
-                result[place : place + length] = b"\xff" * length
+                result[place : place + length] = large * length
             case 5:
                 del result[max(place, 1) :]
     return bytes(result)
 
 
-def fuzz(read: Callable[[Path], dict[str, np.ndarray]], path: Path, data: bytes, seeds: range) -> None:
-    """Reads mutations of a file's data: each gives arrays that are whole, or a WeightsError."""
+def fuzz(
+    read: Callable[[Path], dict[str, np.ndarray]], path: Path, data: bytes, seeds: range, large: bytes = b"\xff"
+) -> None:
+    """Reads mutations of a file's data: each gives arrays that are whole, or a WeightsError.
+
+    `large` is the byte that makes numbers large in this format.
+    """
     count = 0
     for seed in seeds:
-        path.write_bytes(mutated(data, seed))
+        path.write_bytes(mutated(data, seed, large))
         try:
             arrays = read(path)
         except WeightsError:

@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from mutations import fuzz
 from safetensors.numpy import save_file
 
 from camjax.weights.errors import WeightsError
@@ -157,54 +158,19 @@ def test_every_truncation_is_an_error(tmp_path):
             read_safetensors(path)
 
 
-def mutated(data: bytes, seed: int) -> bytes:
-    """Bytes changed, cut out, doubled or overwritten by large digits, in one or two places."""
-    random = np.random.default_rng(seed)
-    result = bytearray(data)
-    for _ in range(random.integers(1, 3)):
-        place = int(random.integers(len(result)))
-        length = int(random.integers(1, 9))
-        match random.integers(5):
-            case 0:
-                result[place] ^= 1 << int(random.integers(8))
-            case 1:
-                result[place] = int(random.integers(256))
-            case 2:
-                del result[place : place + length]
-            case 3:
-                result[place:place] = result[place : place + length]
-            case 4:
-                result[place : place + length] = b"9" * length
-    return bytes(result)
-
-
-def fuzz(folder: Path, seeds: range) -> None:
-    whole = folder / "whole.safetensors"
-    save_file(ARRAYS, whole)
-    data = whole.read_bytes()
-    read = 0
-    for seed in seeds:
-        path = folder / f"{seed}.safetensors"
-        path.write_bytes(mutated(data, seed))
-        try:
-            arrays = read_safetensors(path)
-        except WeightsError:
-            continue
-        finally:
-            path.unlink()
-        read += 1
-        assert all(isinstance(array, np.ndarray) and len(array.tobytes()) == array.nbytes for array in arrays.values())
-    # Neither extreme would test much.
-    assert 0 < read < len(seeds)
+def fuzz_whole_file(folder: Path, seeds: range) -> None:
+    path = folder / "whole.safetensors"
+    save_file(ARRAYS, path)
+    fuzz(read_safetensors, path, path.read_bytes(), seeds, large=b"9")
 
 
 def test_mutated_files(tmp_path):
-    fuzz(tmp_path, range(150))
+    fuzz_whole_file(tmp_path, range(150))
 
 
 @pytest.mark.long
 def test_many_mutated_files(tmp_path):
-    fuzz(tmp_path, range(1000, 3000))
+    fuzz_whole_file(tmp_path, range(1000, 3000))
 
 
 @pytest.mark.parity

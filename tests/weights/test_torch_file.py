@@ -11,6 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from mutations import fuzz
 
 from camjax.weights.errors import WeightsError
 from camjax.weights.torch_file import read_torch_file
@@ -467,55 +468,15 @@ def test_every_truncation_is_an_error(tmp_path, name):
             read_torch_file(path)
 
 
-def mutated(data: bytes, seed: int) -> bytes:
-    """Bytes changed, cut out, doubled or overwritten by large numbers, in one or two places."""
-    random = np.random.default_rng(seed)
-    result = bytearray(data)
-    for _ in range(random.integers(1, 3)):
-        place = int(random.integers(len(result)))
-        length = int(random.integers(1, 9))
-        match random.integers(5):
-            case 0:
-                result[place] ^= 1 << int(random.integers(8))
-            case 1:
-                result[place] = int(random.integers(256))
-            case 2:
-                del result[place : place + length]
-            case 3:
-                result[place:place] = result[place : place + length]
-            case 4:
-                result[place : place + length] = b"\xff" * length
-    return bytes(result)
-
-
-def fuzz(folder: Path, name: str, seeds: range) -> None:
-    data = (FILES / name).read_bytes()
-    read = 0
-    for seed in seeds:
-        path = folder / f"{seed}.pth"
-        path.write_bytes(mutated(data, seed))
-        try:
-            arrays = read_torch_file(path)
-        except WeightsError:
-            continue
-        finally:
-            path.unlink()
-        read += 1
-        # Touches every byte of every array.
-        assert all(isinstance(array, np.ndarray) and len(array.tobytes()) == array.nbytes for array in arrays.values())
-    # Neither extreme would test much.
-    assert 0 < read < len(seeds)
-
-
 @pytest.mark.parametrize("name", ["legacy.pth", "zip.pth"])
 def test_mutated_files(tmp_path, name):
-    fuzz(tmp_path, name, range(75))
+    fuzz(read_torch_file, tmp_path / name, (FILES / name).read_bytes(), range(75))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["legacy.pth", "zip.pth", "checkpoint_protocol4.pth"])
 def test_many_mutated_files(tmp_path, name):
-    fuzz(tmp_path, name, range(1000, 3000))
+    fuzz(read_torch_file, tmp_path / name, (FILES / name).read_bytes(), range(1000, 3000))
 
 
 @pytest.mark.parity

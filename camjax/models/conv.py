@@ -1,14 +1,18 @@
 """Convolutions that are fast on a CPU and native on accelerators, chosen here and nowhere else.
 
 XLA's CPU backend runs a depthwise convolution several times slower than the same sum written as shifted
-multiply-adds, and a 1x1 convolution slower than the matrix product that it is. Accelerators want the
-convolution itself. The choice falls while lowering (`jax.lax.platform_dependent`), so that one traced
+multiply-adds, and a 1x1 convolution, or one whose windows lie side by side, slower than the matrix product that it is.
+Accelerators want the convolution itself. The choice falls while lowering (`jax.lax.platform_dependent`), so that one traced
 function is right on every platform, under `jit`, `grad` and `pmap`.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+# A sum of more terms than this falls apart into several passes over the whole batch when XLA fuses it with what stands
+# around it (ConvNeXt's 7x7); a loop over the images keeps each pass in the cache.
+LARGE_KERNEL = 25
 
 
 def conv_general_dilated(
@@ -79,11 +83,27 @@ def conv_general_dilated(
             preferred_element_type=preferred_element_type,
         )
 
+    def side_by_side(lhs, rhs):
+        rows, columns = lhs.shape[1] // kh, lhs.shape[2] // kw
+        windows = lhs[:, : rows * kh, : columns * kw].reshape(len(lhs), rows, kh, columns, kw, k_in)
+        return lax.dot_general(
+            windows.transpose(0, 1, 3, 2, 4, 5),
+            rhs,
+            (((3, 4, 5), (0, 1, 2)), ((), ())),
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+        )
+
     def depthwise(lhs, rhs):
+        if kh * kw > LARGE_KERNEL:
+            return lax.map(lambda image: shifted_multiply_add(image[None], rhs[:, :, 0], window_strides, pads)[0], lhs)
         return shifted_multiply_add(lhs, rhs[:, :, 0], window_strides, pads)
 
-    if kh == kw == 1 and feature_group_count == 1 and not any(p for side in pads for p in side):
+    dense = feature_group_count == 1 and not any(p for side in pads for p in side)
+    if kh == kw == 1 and dense:
         return lax.platform_dependent(lhs, rhs, cpu=pointwise, default=native)
+    if (kh, kw) == tuple(window_strides) and dense:
+        return lax.platform_dependent(lhs, rhs, cpu=side_by_side, default=native)
     if feature_group_count == k_in == k_out and kernel_in == 1:
         return lax.platform_dependent(lhs, rhs, cpu=depthwise, default=native)
     return native(lhs, rhs)

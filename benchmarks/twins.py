@@ -164,7 +164,7 @@ def add_twins(report, images: np.ndarray, rounds: int) -> None:
         times, convolutions = network_times(name, images, rounds)
         value = ratio(times["PyTorch"], times["camjax"])
         bare = convolution_ratio(convolutions, len(images), max(3, rounds // 2))
-        own = bare is None or name in ("mobilenet_v2",)
+        own = name in ("mobilenet_v2", "convnext_tiny")  # 1x1 and depthwise, but for the first layers
         speed = ", ".join(f"{who} {len(images) / np.median(t):.1f} img/s" for who, t in times.items())
         beside = "no plain convolutions" if bare is None else f"its k x k convolutions alone {bare:.2f}"
         report.add(

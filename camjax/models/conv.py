@@ -1,9 +1,9 @@
 """Convolutions that are fast on a CPU and native on accelerators, chosen here and nowhere else.
 
 XLA's CPU backend runs a depthwise convolution several times slower than the same sum written as shifted
-multiply-adds, and a 1x1 convolution, or one whose windows lie side by side, slower than the matrix product that it is.
-Accelerators want the convolution itself. The choice falls while lowering (`jax.lax.platform_dependent`), so that one traced
-function is right on every platform, under `jit`, `grad` and `pmap`.
+multiply-adds, and a 1x1 convolution, or one whose windows lie side by side, slower than the matrix product that it
+is. Accelerators want the convolution itself. The choice falls while lowering (`jax.lax.platform_dependent`), so that
+one traced function is right on every platform, under `jit`, `grad` and `pmap`.
 """
 
 import jax

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from camjax.models import CamModel, ModelSpec, list_models, model_spec, with_new_head
+from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.head import Pool
 from camjax.models.shapes import model_shapes
 from camjax.weights import camjax_file
@@ -30,6 +30,7 @@ def load_model(
     dtype=None,
     rngs: nnx.Rngs | None = None,
     mean_image: str | os.PathLike | None = None,
+    backbone_only: bool = False,
 ) -> CamModel:
     """A model with trained weights.
 
@@ -53,6 +54,10 @@ def load_model(
       rngs: random keys of a new head and of dropout; `nnx.Rngs(0)` if None.
       mean_image: Caffe's `mean.binaryproto` that the network was trained with, subtracted in place of the mean color;
         None for what the weights say.
+      backbone_only: take over the backbone alone, also from weights of the network that this one was made from: those
+        of torchvision's `vgg16` for "vgg16_gap" and "vgg16_wsol", of Caffe's `bvlc_googlenet` for "googlenet_gap". The
+        head, and the layers in front of it that the original has not, are new and have to be trained; a warning names
+        what of the weights was left out. Not for a run.
 
     Returns:
       The model, with class names where they are known, in inference mode (`model.eval()`): `model(images)` gives its
@@ -72,7 +77,15 @@ def load_model(
                 f"load_model({name!r}): this is an address. Give the model's name first: "
                 f"load_model(NAME, weights={name!r})."
             )
+        if backbone_only:
+            raise ValueError(
+                f"load_model({str(name)!r}, backbone_only=True): a run has all of its weights. For its backbone alone "
+                "with a new head, see camjax.with_new_head."
+            )
         model = _load_run(Path(name), weights, pool, dtype)
+    elif backbone_only:
+        dtype = jnp.float32 if dtype is None else dtype
+        model = _model_with_backbone(name, weights, num_classes, pool=pool or "gap", dtype=dtype, rngs=rngs)
     else:
         dtype = jnp.float32 if dtype is None else dtype
         any_classes = num_classes is not None
@@ -137,6 +150,24 @@ def model_with_weights(
         model.class_names = description.class_names
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{found.source}: what the file says of its model does not fit ({error}).") from None
+    return model
+
+
+def _model_with_backbone(name, weights, num_classes: int | None, *, pool: Pool, dtype, rngs: nnx.Rngs) -> CamModel:
+    """A new model of the registry, with the weights of a source in all but its new layers."""
+    spec = _spec(name)
+    found = _packaged_weights(spec) if weights is None else _given_weights(spec, weights)
+    model = create_model(spec.name, num_classes, pool=pool, dtype=dtype, rngs=rngs)
+    tensors = dict(found.tensors)
+    mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None) if found.table is camjax_file.TABLE else None
+    left_out = place_tensors(model, tensors, found.table, source=found.source, new_layers=spec.new_layers)
+    if found.description.input_rule:
+        model.set_input_rule(**found.description.input_rule, mean_image=mean_image)
+    warnings.warn(
+        f"load_model({spec.name!r}, backbone_only=True): {', '.join(spec.new_layers)} of the model are new and have to "
+        f"be trained. Left out of {found.source}: {', '.join(left_out) or 'nothing'}.",
+        stacklevel=3,
+    )
     return model
 
 
@@ -239,7 +270,8 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
     family = importlib.import_module(spec.weights_module)
     # A family whose names depend on the variant has a table for each.
     table = getattr(family, "TABLES", {}).get(spec.name, family.TABLE)
-    return _Weights(tensors, table, source, camjax_file.Description())
+    description = camjax_file.Description(input_rule=getattr(family, "INPUT_RULE", {}))
+    return _Weights(tensors, table, source, description)
 
 
 def _is_address(weights: str | os.PathLike) -> bool:

@@ -360,6 +360,34 @@ def test_what_a_run_has_of_its_own(options, message, tmp_path):
         camjax.load_model(tmp_path, **options)
 
 
+def test_a_backbone_alone_has_a_new_head_and_says_so(fine_tuned, lite0):
+    with pytest.warns(UserWarning, match=r"head of the model are new.*Left out of .*: _fc\.bias, _fc\.weight\."):
+        model = camjax.load_model("efficientnet_lite0", fine_tuned, num_classes=7, backbone_only=True, rngs=nnx.Rngs(3))
+    assert_same(backbone(model), backbone(lite0))
+    other = camjax.create_model("efficientnet_lite0", 7, rngs=nnx.Rngs(3))
+    np.testing.assert_array_equal(model.head.kernel[...], other.head.kernel[...])
+
+
+def test_the_backbone_of_the_original_network_takes_its_normalization_along(tmp_path):
+    """torchvision's VGG-16 has no CAM convolution, and fully connected layers that VGGnet-GAP has not."""
+    shapes = camjax.models.shapes.model_shapes("vgg16_gap", 5)
+    numbers = {"0": (64, 3), "2": (64, 64), "5": (128, 64), "7": (128, 128), "10": (256, 128)}
+    numbers |= {"12": (256, 256), "14": (256, 256), "17": (512, 256)}
+    numbers |= dict.fromkeys(("19", "21", "24", "26", "28"), (512, 512))
+    tensors = {f"features.{n}.weight": np.full((*k, 3, 3), int(n), np.float32) for n, k in numbers.items()}
+    tensors |= {f"features.{n}.bias": np.full(k[:1], int(n), np.float32) for n, k in numbers.items()}
+    path = save(tmp_path / "vgg16.safetensors", {**tensors, "classifier.6.weight": np.ones((1000, 8), np.float32)})
+    assert shapes.channel_order == "bgr"
+    with pytest.warns(UserWarning, match=r"cam_conv, head of the model are new.*: classifier\.6\.weight\."):
+        model = camjax.load_model("vgg16_gap", path, num_classes=5, backbone_only=True)
+    assert (model.conv1_1.bias[...] == 0).all() and (model.conv5_3.kernel[...] == 28).all()
+    assert (model.channel_order, model.head.num_classes) == ("rgb", 5)
+    assert model.mean == pytest.approx((123.675, 116.28, 103.53))
+    del tensors["features.28.bias"]
+    with pytest.raises(WeightsError, match=r"(?s)no entry fills \(1\):\s+conv5_3\.bias\n"):
+        camjax.load_model("vgg16_gap", save(path, tensors), num_classes=5, backbone_only=True)
+
+
 def test_new_head(lite0):
     before, names = arrays(lite0), lite0.class_names
     model = camjax.with_new_head(lite0, num_classes=1000, rngs=nnx.Rngs(5))

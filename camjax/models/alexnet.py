@@ -119,6 +119,7 @@ SPECS = (
         1000,
         "a .caffemodel of AlexNet-GAP, given as weights=FILE",
         "camjax.weights.caffe_names",
+        ("cam_conv", "head"),
     ),
     ModelSpec(
         "alexnet_star_gap",
@@ -126,5 +127,6 @@ SPECS = (
         1000,
         "the paper's AlexNet+-CAM .caffemodel (ImageNet, Places205), given as weights=FILE",
         "camjax.weights.caffe_names",
+        ("conv5", "conv6", "conv7", "head"),
     ),
 )

@@ -143,5 +143,6 @@ SPECS = (
         1000,
         "the paper's GoogLeNet-CAM .caffemodel (ImageNet, Places205), given as weights=FILE",
         "camjax.weights.caffe_names",
+        ("cam_conv", "head"),
     ),
 )

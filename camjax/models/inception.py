@@ -285,6 +285,7 @@ SPECS = (
             1000,
             "a file of wsolevaluation's InceptionCam, given as weights=FILE",
             "camjax.weights.inception",
+            ("SPG_A3_1b", "SPG_A3_2b", "head"),
         )
         for name, large in (("inception_v3_wsol", False), ("inception_v3_wsol_28x28", True))
     ),

@@ -18,6 +18,8 @@ class ModelSpec:
       weights_module: the module that knows the family's weight files, imported when one is loaded: its `TABLE` places
         their entries in the model, and its `PACKAGED`, if it has one, maps names of models to functions that return
         the path of weights installed by pip. None where nobody publishes any.
+      new_layers: places in the model that start new where a backbone trained without them is taken over: the head, and
+        what the surgery on the original network put in front of it.
     """
 
     name: str
@@ -25,3 +27,4 @@ class ModelSpec:
     num_classes: int
     weights: str | None = None
     weights_module: str | None = None
+    new_layers: tuple[str, ...] = ("head",)

@@ -130,8 +130,6 @@ class VGG16Wsol(_Trunk):
         return nnx.relu(self.conv6(self.trunk(x)))
 
 
-_WSOL_WEIGHTS = "a file of wsolevaluation's VggCam, given as weights=FILE"
-
 SPECS = (
     ModelSpec("vgg16", VGG16, 1000, "a file of torchvision's vgg16, given as weights=FILE", "camjax.weights.vgg"),
     ModelSpec(
@@ -139,8 +137,18 @@ SPECS = (
         VGG16Gap,
         1000,
         "the paper's VGG16-CAM .caffemodel, given as weights=FILE",
-        "camjax.weights.caffe_names",
+        "camjax.weights.vgg",
+        ("cam_conv", "head"),
     ),
-    ModelSpec("vgg16_wsol", functools.partial(VGG16Wsol, (1, 2, 3, 4)), 1000, _WSOL_WEIGHTS, "camjax.weights.vgg"),
-    ModelSpec("vgg16_wsol_28x28", functools.partial(VGG16Wsol, (1, 2, 3)), 1000, _WSOL_WEIGHTS, "camjax.weights.vgg"),
+    *(
+        ModelSpec(
+            name,
+            functools.partial(VGG16Wsol, pools),
+            1000,
+            "a file of wsolevaluation's VggCam, given as weights=FILE",
+            "camjax.weights.vgg",
+            ("conv6", "head"),
+        )
+        for name, pools in (("vgg16_wsol", (1, 2, 3, 4)), ("vgg16_wsol_28x28", (1, 2, 3)))
+    ),
 )

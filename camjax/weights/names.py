@@ -37,7 +37,14 @@ class Rule:
     squeeze: bool = False
 
 
-def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: Sequence[Rule], *, source: str):
+def place_tensors(
+    model: nnx.Module,
+    tensors: Mapping[str, np.ndarray],
+    table: Sequence[Rule],
+    *,
+    source: str,
+    new_layers: Sequence[str] = (),
+) -> list[str]:
     """Writes a file's tensors into a model, in place.
 
     Args:
@@ -45,6 +52,11 @@ def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: S
       tensors: name in the file -> array.
       table: the first rule whose pattern matches a name places it.
       source: what the tensors came from, for the error.
+      new_layers: places in the model that stay as they are, each with all below it. Where there are any, the file may
+        be of another network with the same backbone: what it has for these places, or for none, is left out.
+
+    Returns:
+      The names that were left out.
 
     Raises:
       WeightsError: names that no rule knows, places of the model left empty or filled twice, shapes or types that
@@ -55,12 +67,13 @@ def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: S
         for path, variable in nnx.iter_graph(model)
         if isinstance(variable, nnx.Param | nnx.BatchStat)
     }
+    kept = {place for place in places if any(f"{place}.".startswith(f"{layer}.") for layer in new_layers)}
     unexpected, wrong, twice, filled = [], [], [], {}
     for name, tensor in tensors.items():
         rule, place = _find(table, name)
         if rule is not None and place is None:
             continue
-        if place not in places:
+        if place not in places or place in kept:
             unexpected.append(name)
             continue
         value, shape = _in_model_order(tensor, rule), places[place].shape
@@ -71,7 +84,8 @@ def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: S
         if place in filled:
             twice.append(f"{name}: for {place}")
         filled[place] = value
-    missing = [place for place in places if place not in filled]
+    missing = [place for place in places if place not in filled and place not in kept]
+    left_out, unexpected = (unexpected, []) if new_layers else ([], unexpected)
     if missing or unexpected or wrong or twice:
         lines = [f"{source} does not fit the model."]
         for title, entries in (
@@ -95,6 +109,7 @@ def place_tensors(model: nnx.Module, tensors: Mapping[str, np.ndarray], table: S
     for place, value in filled.items():
         # A copy: the arrays may be views of a mapped file. jnp.array would compile a program for each shape.
         places[place].set_value(jax.device_put(np.array(value, dtype=np.float32)))
+    return left_out
 
 
 def count_classes(tensors: Mapping[str, np.ndarray], table: Sequence[Rule]) -> int | None:

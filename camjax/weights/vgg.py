@@ -20,6 +20,9 @@ _NUMBERS = {
     "conv5_3": "2[87]",
 }
 
+# torchvision's normalization of images, for the paper's VGGnet-GAP too, which takes Caffe's until it has such weights.
+INPUT_RULE = {"mean": (0.485 * 255, 0.456 * 255, 0.406 * 255), "std": (0.229 * 255, 0.224 * 255, 0.225 * 255)}
+
 TABLE = (
     *(
         rule

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from camjax.components import largest_component
 
@@ -23,8 +24,9 @@ def largest_component_box(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     component = largest_component(mask)
     y0, y1, valid = _extent(component.any(-1))
     x0, x1, _ = _extent(component.any(-2))
-    height, width = component.shape[-2:]
-    return jnp.stack([y0 / height, x0 / width, y1 / height, x1 / width], axis=-1), valid
+    # Looked up, for XLA divides by a constant as it multiplies by its inverse: 41 / 41 would not be 1.
+    of_height, of_width = (jnp.asarray(np.arange(n + 1) / n, jnp.float32) for n in component.shape[-2:])
+    return jnp.stack([of_height[y0], of_width[x0], of_height[y1], of_width[x1]], axis=-1), valid
 
 
 def box_area(boxes: jax.Array) -> jax.Array:

@@ -91,8 +91,9 @@ def make_cam_fn(model: nnx.Module, top_k: int | None = 1) -> Callable[..., CamOu
     Raises:
       ValueError: top_k is not in 1..C, or the model has no class activation maps.
     """
-    top_k = check_top_k(top_k, num_classes(model))
-    return _bind(model, lambda model, images, class_ids: _cam(model, images, class_ids, top_k))
+    classes = num_classes(model)
+    top_k = check_top_k(top_k, classes)
+    return bind(model, lambda model, images, class_ids: _cam(model, images, class_ids, top_k), classes)
 
 
 def make_localize_fn(model: nnx.Module, threshold: float = 0.2, top_k: int | None = 1) -> Callable[..., Localization]:
@@ -114,16 +115,16 @@ def make_localize_fn(model: nnx.Module, threshold: float = 0.2, top_k: int | Non
     Raises:
       ValueError: threshold or top_k out of range, or the model has no class activation maps.
     """
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold={threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
-    top_k = check_top_k(top_k, num_classes(model))
+    classes = num_classes(model)
+    check_threshold(threshold)
+    top_k = check_top_k(top_k, classes)
 
     def localize(model, images, class_ids):
         out = _cam(model, images, class_ids, top_k)
         boxes, valid = boxes_from_maps(out.maps, images.shape[1:3], threshold)
         return Localization(*out, boxes, valid)
 
-    return _bind(model, localize)
+    return bind(model, localize, classes)
 
 
 def boxes_from_maps(maps: jax.Array, size: tuple[int, int], threshold) -> tuple[jax.Array, jax.Array]:
@@ -222,9 +223,21 @@ def check_top_k(top_k: int | None, classes: int) -> int | None:
     return top_k
 
 
+def check_threshold(threshold: float) -> float:
+    """`threshold`; raises ValueError unless it is a share of a map's maximum, 0 <= threshold < 1."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold={threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
+    return threshold
+
+
+def inference_view(model: nnx.Module) -> nnx.Module:
+    """A view of the model in inference mode, whatever its mode: no dropout, BatchNorm at its running statistics."""
+    return nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
+
+
 def _cam(model: nnx.Module, images: jax.Array, class_ids: jax.Array | None, top_k: int | None) -> CamOutput:
     """The traced body of `cam_fn`: (B, H, W, 3) images and (B, N) ids, or None for the top_k (None: all) classes."""
-    model = nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
+    model = inference_view(model)
     features = model.features(images)
     logits = model.head(features).astype(jnp.float32)
     all_classes = class_ids is None and top_k is None
@@ -232,12 +245,21 @@ def _cam(model: nnx.Module, images: jax.Array, class_ids: jax.Array | None, top_
         class_ids = jnp.broadcast_to(jnp.arange(logits.shape[1], dtype=jnp.int32), logits.shape)
     elif class_ids is None:
         class_ids = jax.lax.top_k(logits, top_k)[1]
-    maps = _class_maps(features, model.head.kernel, None if all_classes else class_ids)
+    maps = class_maps(features, model.head.kernel, None if all_classes else class_ids)
     return CamOutput(logits, class_ids, maps)
 
 
-def _class_maps(features: jax.Array, kernel: nnx.Param | None, class_ids: jax.Array | None) -> jax.Array:
-    """`class_activation_map`; without a kernel, the features' channels, which are the class maps already."""
+def class_maps(features: jax.Array, kernel: nnx.Param | None, class_ids: jax.Array | None) -> jax.Array:
+    """`class_activation_map`; without a kernel, the features' channels, which are the class maps already.
+
+    Args:
+      features: (..., h, w, K).
+      kernel: (K, C) of the model's head, or None.
+      class_ids: (..., N), of which one out of range gives a map of NaN; or None for all C classes.
+
+    Returns:
+      (..., N, h, w) or (..., C, h, w) float32.
+    """
     if kernel is not None:
         return class_activation_map(features, kernel[...], class_ids)
     maps = jnp.moveaxis(features, -1, -3).astype(jnp.float32)
@@ -251,10 +273,23 @@ def _class_maps(features: jax.Array, kernel: nnx.Param | None, class_ids: jax.Ar
 _cam_jit = jax.jit(_cam, static_argnums=3)
 
 
-def _bind(model: nnx.Module, function: Callable) -> Callable:
-    """`function(model, images, class_ids)` jitted, with checked arguments and the folded model's leaves bound."""
+def bind(model: nnx.Module, function: Callable, classes: int) -> Callable:
+    """Binds a snapshot of the model, its BatchNorm folded, into a jitted function of checked arguments.
+
+    The snapshot follows the images: for images committed to a device (`jax.device_put(images, device)`) it is copied
+    there at the first call, and the results are there too.
+
+    Args:
+      model: any model that `function` takes.
+      function: `function(model, images, class_ids)`, traceable.
+      classes: C, which the class_ids are checked against.
+
+    Returns:
+      `bound(images, class_ids=None)`, which calls `function` with images (B, H, W, 3) and class_ids (B, N) or None,
+      and raises ValueError for other images or class_ids as `cam_fn` does.
+    """
     leaves, structure = jax.tree.flatten(fold_batchnorm(model))
-    classes = num_classes(model)
+    placed = {None: leaves}
     check = _ImageCheck(model)
 
     @jax.jit
@@ -263,9 +298,21 @@ def _bind(model: nnx.Module, function: Callable) -> Callable:
 
     def bound(images, class_ids=None):
         check(images)
-        return compiled(leaves, images, check_class_ids(class_ids, len(images), classes))
+        class_ids = check_class_ids(class_ids, len(images), classes)
+        device = _committed_device(images)
+        if device not in placed:
+            placed[device] = jax.device_put(leaves, device)
+        return compiled(placed[device], images, class_ids)
 
     return bound
+
+
+def _committed_device(images) -> jax.Device | None:
+    """The one device that images were put on deliberately; None for NumPy, traced, uncommitted or sharded ones."""
+    if not isinstance(images, jax.Array) or isinstance(images, jax.core.Tracer) or not images.committed:
+        return None
+    devices = images.devices()
+    return next(iter(devices)) if len(devices) == 1 else None
 
 
 class _ImageCheck:

@@ -20,6 +20,7 @@ STOREYS = (
     {"boxes"},
     {"inference", "attribution"},
     {"loading", "metrics", "data", "viz", "training"},
+    {"evaluation"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"cli"},
 )
@@ -35,7 +36,7 @@ PUBLIC = {
     "largest_component_box": ["mask"],
     "list_models": [],
     "load_images": ["paths", "size", "crop"],
-    "load_model": ["name", "weights", "num_classes", "pool", "dtype", "rngs", "mean_image"],
+    "load_model": ["name", "weights", "num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only"],
     "make_cam_fn": ["model", "top_k"],
     "make_localize_fn": ["model", "threshold", "top_k"],
     "normalize_map": ["maps", "mode"],
@@ -192,7 +193,7 @@ def test_arguments_that_have_to_be_named():
         return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
     assert keyword_only(camjax.create_model) == ["pool", "dtype", "rngs"]
-    assert keyword_only(camjax.load_model) == ["num_classes", "pool", "dtype", "rngs", "mean_image"]
+    assert keyword_only(camjax.load_model) == [*("num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only")]
     assert keyword_only(camjax.with_new_head) == ["rngs"]
 
 

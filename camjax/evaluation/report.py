@@ -1,0 +1,106 @@
+"""What an evaluation writes for its readers: a table, `results.json`, `results.csv`, and figures."""
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from rich import box
+from rich.table import Table
+
+from camjax.evaluation.runner import Evaluation
+from camjax.evaluation.scoring import SCORES
+
+PACKAGES = ("camjax", "jax", "flax", "numpy", "opencv-python-headless", "pillow", "tensorflow-datasets")
+
+
+def weights_sha256(model: nnx.Module) -> str:
+    """SHA-256 of all arrays of a model, names and values: the same for the same weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for path, value in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model))):
+        array = np.asarray(value if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else _key_data(value))
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def summary(evaluation: Evaluation, subject: Mapping) -> dict:
+    """Everything about an evaluation, in JSON's types.
+
+    Args:
+      evaluation: what was found.
+      subject: what was evaluated: model, weights, data set, options.
+    """
+    return {
+        **subject,
+        "num_images": evaluation.num_images,
+        "images": evaluation.counts,
+        "seconds": round(evaluation.seconds, 3),
+        "results": {
+            method: {name: metric.compute() for name, metric in of_method.items()}
+            for method, of_method in evaluation.metrics.items()
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+
+
+def write_results(directory: Path, results: Mapping) -> list[Path]:
+    """Writes `results.json`, and `results.csv` with a row for each number; returns their paths.
+
+    Args:
+      directory: where.
+      results: from `summary`.
+    """
+    as_json, as_csv = directory / "results.json", directory / "results.csv"
+    as_json.write_text(json.dumps(results, indent=2) + "\n")
+    common = {key: results[key] for key in ("model", "weights_sha256", "dataset", "split", "num_images")}
+    with as_csv.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([*common, "method", "metric", "name", "value"])
+        for method, of_method in results["results"].items():
+            for metric, numbers in of_method.items():
+                rows.writerows([*common.values(), method, metric, name, value] for name, value in numbers.items())
+    return [as_json, as_csv]
+
+
+def results_table(results: Mapping) -> Table:
+    """A column for each method, a row for each number; rates in percent."""
+    methods = list(results["results"])
+    table = Table("", *methods, box=box.SIMPLE_HEAD, show_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    first = results["results"][methods[0]]
+    for metric, numbers in first.items():
+        table.add_section()
+        table.add_row(f"[bold]{SCORES[metric].title}")
+        for name in numbers:
+            values = [results["results"][method][metric][name] for method in methods]
+            table.add_row(f"  {name.replace('_', ' ')}", *(_number(name, value) for value in values))
+    return table
+
+
+def counts_sentence(results: Mapping) -> str:
+    """How the images were counted, in words."""
+    counts = results["images"]
+    parts = [f"{count} {status}" for status, count in counts.items() if count or status == "scored"]
+    return f"{results['num_images']} images: {', '.join(parts)}."
+
+
+def _number(name: str, value: float) -> str:
+    if "threshold" in name:
+        return f"{value:.3f}"
+    return f"{value:.2f}"
+
+
+def _key_data(key: jax.Array) -> np.ndarray:
+    return np.asarray(jax.random.key_data(key))

@@ -1,0 +1,212 @@
+"""The loop of an evaluation: every image counted once, whatever the batches, devices and interruptions."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import camjax
+from camjax.data.annotation import AnnotatedSource, Annotation
+from camjax.data.sources import SourceInfo
+from camjax.evaluation.runner import evaluate_localization
+from camjax.metrics import LocalizationError
+
+CLASSES = 7
+
+
+@dataclass
+class Images(AnnotatedSource):
+    """An annotated source in memory: 23 images of several sizes, some without boxes, unreadable or excluded."""
+
+    number: int = 23
+    without_boxes: tuple[int, ...] = (3, 11)
+    unreadable: tuple[int, ...] = (0, 5)
+    excluded: tuple[int, ...] = (8,)
+    has_boxes: bool = True
+    has_masks: bool = False
+    info: SourceInfo = field(init=False)
+
+    def __post_init__(self):
+        names = tuple("abcdefg")
+        self.info = SourceInfo("images", "test", names, self.number, ("image", "label", "filename"))
+
+    def __len__(self):
+        return self.number
+
+    def __getitem__(self, index):
+        if index in self.unreadable:
+            raise ValueError(f"example {index} is damaged")
+        rng = np.random.default_rng(index)
+        shape = (40 + 7 * (index % 4), 60 - 5 * (index % 3), 3)
+        image = rng.integers(0, 80, shape, dtype=np.uint8)
+        y0, x0, y1, x1 = (
+            self.annotation(index).boxes.reshape(-1, 4)[:1]
+            if index not in self.without_boxes
+            else np.array([[0.1, 0.1, 0.4, 0.4]])
+        )[0] * np.tile(shape[:2], 2)
+        image[int(y0) : int(y1), int(x0) : int(x1)] = rng.integers(120, 255, 3)
+        return {"image": image, "label": self.annotation(index).label, "filename": f"{index}.png"}
+
+    def annotation(self, index):
+        rng = np.random.default_rng(1000 + index)
+        low, extent = rng.uniform(0, 0.5, 2), rng.uniform(0.3, 0.5, 2)
+        boxes = np.concatenate([low, low + extent])[None].astype(np.float32)
+        if index % 5 == 0:
+            boxes = np.concatenate([boxes, np.array([[0.5, 0.5, 1, 1]], np.float32)])
+        if index in self.without_boxes:
+            boxes = boxes[:0]
+        return Annotation(f"{index}.png", index % CLASSES, boxes, "blacklisted" if index in self.excluded else "")
+
+
+COUNTS = {"scored": 18, "without boxes": 2, "unreadable": 2, "blacklisted": 1}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return camjax.create_model("small_gap", num_classes=CLASSES, rngs=nnx.Rngs(0))
+
+
+def numbers(evaluation):
+    return {
+        method: {name: metric.compute() for name, metric in of.items()} for method, of in evaluation.metrics.items()
+    }
+
+
+def test_every_image_is_counted_once_and_the_errors_are_those_of_a_plain_loop(model):
+    source = Images()
+    evaluation = evaluate_localization(model, source, batch_size=4)
+    assert evaluation.counts == COUNTS and evaluation.num_images == 23
+    # One image at a time, by the public functions alone.
+    localize = camjax.make_localize_fn(model, top_k=5)
+    metric = LocalizationError()
+    for i in range(len(source)):
+        annotation = source.annotation(i)
+        if i in source.unreadable or annotation.excluded:
+            continue
+        image = camjax.data.images.resize_image(source[i]["image"], model.input_size)[None]
+        top, known = localize(image), localize(image, np.array([annotation.label]))
+        metric.update(
+            *map(np.asarray, (top.class_ids, top.boxes)),
+            np.array([annotation.label]),
+            [annotation.boxes],
+            valid=np.asarray(top.valid),
+            label_boxes=np.asarray(known.boxes[:, 0]),
+            label_valid=np.asarray(known.valid[:, 0]),
+        )
+    assert numbers(evaluation)["cam"]["ilsvrc"] == metric.compute()
+
+
+@pytest.mark.parametrize("batch_size", [1, 23, 64])
+def test_the_numbers_do_not_depend_on_the_batch_size(model, batch_size):
+    metrics = ("ilsvrc", "maxboxaccv2", "thresholds", "heuristic")
+    expected = evaluate_localization(model, Images(), metrics=metrics, batch_size=4)
+    found = evaluate_localization(model, Images(), metrics=metrics, batch_size=batch_size)
+    assert numbers(found) == numbers(expected) and found.counts == COUNTS
+
+
+class Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [4, 12])
+def test_resumed_equals_uninterrupted(model, tmp_path, monkeypatch, after):
+    monkeypatch.setattr("camjax.evaluation.runner.SAVE_SECONDS", 0 if after == 4 else 1e9)
+    options = {"metrics": ("ilsvrc", "maxboxacc", "pointing"), "batch_size": 4, "methods": ("cam", "center")}
+
+    def interrupt(done, total):
+        if done == after:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        evaluate_localization(model, Images(), run_dir=tmp_path / "a", progress=interrupt, **options)
+    resumed = evaluate_localization(model, Images(), run_dir=tmp_path / "a", resume=True, **options)
+    whole = evaluate_localization(model, Images(), run_dir=tmp_path / "b", **options)
+    assert numbers(resumed) == numbers(whole) and resumed.counts == whole.counts == COUNTS
+    images = [(tmp_path / name / "images.csv").read_text() for name in "ab"]
+    assert images[0] == images[1]
+    rows = list(csv.DictReader(images[0].splitlines()))
+    assert [int(row["index"]) for row in rows] == list(range(23))
+    assert [row["status"] for row in rows].count("unreadable") == 2
+
+
+def test_a_finished_evaluation_is_neither_overwritten_nor_done_twice(model, tmp_path):
+    options = {"batch_size": 8, "limit": 8, "run_dir": tmp_path}
+    first = evaluate_localization(model, Images(), **options)
+    with pytest.raises(FileExistsError, match="--resume"):
+        evaluate_localization(model, Images(), **options)
+    calls = []
+    again = evaluate_localization(model, Images(), **options, resume=True, progress=lambda *a: calls.append(a))
+    assert numbers(again) == numbers(first) and not calls
+    with pytest.raises(ValueError, match=r"threshold was 0\.2, is 0\.3"):
+        evaluate_localization(model, Images(), **options, resume=True, threshold=0.3)
+
+
+def test_center_crop_gives_boxes_of_the_whole_image(model):
+    """A box that the network draws around all it sees is the crop itself."""
+    source = Images(unreadable=(), excluded=(), without_boxes=())
+    evaluation = evaluate_localization(model, source, batch_size=4, crop="center", methods=("center",))
+    view = camjax.data.images.center_view((40, 60), model.input_size)
+    assert view == pytest.approx((0, 1 / 6, 1, 5 / 6))
+    assert evaluation.counts["scored"] == 23
+    with pytest.raises(ValueError, match="whole images"):
+        evaluate_localization(model, source, metrics=("maxboxacc",), batch_size=4, crop="center")
+
+
+def test_maps_are_saved_as_wsolevaluation_names_them(model, tmp_path):
+    evaluate_localization(model, Images(), batch_size=8, run_dir=tmp_path, save_maps=True)
+    files = sorted((tmp_path / "scoremaps").iterdir())
+    assert len(files) == 20 and {"1.png.npy", "22.png.npy"} <= {file.name for file in files}
+    map = np.load(files[0])
+    assert map.shape == (224, 224) and map.min() == 0 and map.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ("pxap",)}, "masks"),
+        ({"metrics": ("accuracy",)}, "not known"),
+        ({"methods": ("magic",)}, "magic"),
+        ({"methods": ("cam", "cam")}, "each once"),
+        ({"limit": 0}, "limit=0"),
+        ({"save_maps": True}, "run_dir"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_first(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_localization(model, Images(), **({"batch_size": 4} | options))
+
+
+def test_a_model_of_other_classes_is_an_error():
+    model = camjax.create_model("small_gap", num_classes=3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="7 classes, and the model 3"):
+        evaluate_localization(model, Images(), batch_size=4)
+
+
+def script(devices: int) -> str:
+    return f"""
+import sys, json
+import jax
+jax.config.update("jax_num_cpu_devices", {devices})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_runner import CLASSES, Images, camjax, evaluate_localization, nnx, numbers
+model = camjax.create_model("small_gap", num_classes=CLASSES, rngs=nnx.Rngs(0))
+evaluation = evaluate_localization(model, Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2"))
+print(json.dumps([jax.device_count(), evaluation.counts, numbers(evaluation)]))
+"""
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_the_numbers_do_not_depend_on_the_number_of_devices(model, devices):
+    done = subprocess.run([sys.executable, "-c", script(devices)], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = evaluate_localization(model, Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2"))
+    assert found == [devices, COUNTS, numbers(expected)]
+    assert jax.device_count() == 1

@@ -16,7 +16,7 @@ demo: .venv/demo
 test: .venv/test
 	$(BIN)/python -m pytest -n 2 -m "not parity and not long"
 
-test-parity: .venv/peers
+test-parity: .venv/peers .venv-prepare/ready
 	$(BIN)/python -m pytest -m "parity and not long"
 
 test-long: .venv/test
@@ -50,5 +50,11 @@ lint: .venv/dev
 	$(BIN)/python -m benchmarks.peers
 	touch $@
 
+# What `camjax prepare` needs: TensorFlow, in an environment of its own, for reading has to do without it.
+.venv-prepare/ready: .venv/bin/python pyproject.toml requirements.txt
+	$(BIN)/python -m venv .venv-prepare
+	.venv-prepare/bin/python -m pip install -q -c requirements.txt -e ".[prepare]"
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-prepare

@@ -7,8 +7,10 @@ from tyro.extras import subcommand_cli_from_dict
 
 import camjax
 from camjax.cli.convert import convert
+from camjax.cli.evaluate import evaluate
 from camjax.cli.explain import explain
 from camjax.cli.models import models
+from camjax.cli.prepare import prepare
 
 DESCRIPTION = """Class activation mapping: what an image classifier sees, and where.
 
@@ -30,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         subcommand_cli_from_dict(
-            {"convert": convert, "explain": explain, "models": models},
+            {"convert": convert, "evaluate": evaluate, "explain": explain, "models": models, "prepare": prepare},
             prog="camjax",
             description=DESCRIPTION,
             args=args or ["--help"],

@@ -89,7 +89,7 @@ def load_images(paths, size, *, crop=None):
     transforms = []
     for i, path in enumerate(paths):
         image = load_image(path)
-        box = _center_box(image.shape[0], image.shape[1], height, width) if crop else None
+        box = center_view(image.shape[:2], (height, width)) if crop else None
         images[i] = resize_image(image, (height, width), box=box)
         if box is not None:
             transforms.append(CropTransform(box))
@@ -140,6 +140,21 @@ def decode_image(data: bytes, *, apply_exif: bool) -> np.ndarray:
     except Exception as error:  # Pillow's plugins raise many types, whatever their parsing trips over
         raise _damaged(image, error) from error
     return pixels
+
+
+def center_view(image_size: tuple[int, int], size: Size) -> tuple[float, float, float, float]:
+    """The largest centered part of an image, in whole pixels, that has the aspect of `size`.
+
+    image_size: (H, W) of the image in pixels. size: (h, w), or an int for a square.
+
+    Returns (ymin, xmin, ymax, xmax) in 0..1 of the image.
+    """
+    (rows, columns), (height, width) = image_size, _height_and_width(size)
+    # Whole pixels, so that a crop that needs no change of scale copies its pixels instead of blurring them.
+    crop_rows = min(rows, max(1, round(columns * height / width)))
+    crop_columns = min(columns, max(1, round(rows * width / height)))
+    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
+    return top / rows, left / columns, (top + crop_rows) / rows, (left + crop_columns) / columns
 
 
 def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
@@ -266,15 +281,6 @@ def _damaged(image: Image.Image, error: Exception | None = None) -> ImageError:
         f"the header announces a {image.format} image of {image.width} x {image.height} pixels, but what follows "
         f"is cut off or damaged{cause}; get a complete copy of the file"
     )
-
-
-def _center_box(rows: int, columns: int, height: int, width: int) -> tuple[float, float, float, float]:
-    """The largest centered box, in 0..1 of a (rows, columns) image, that has the aspect height : width."""
-    # Whole pixels, so that a crop that needs no change of scale copies its pixels instead of blurring them.
-    crop_rows = min(rows, max(1, round(columns * height / width)))
-    crop_columns = min(columns, max(1, round(rows * width / height)))
-    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
-    return top / rows, left / columns, (top + crop_rows) / rows, (left + crop_columns) / columns
 
 
 def _height_and_width(size: Size) -> tuple[int, int]:

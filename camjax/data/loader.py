@@ -13,32 +13,19 @@ import atexit
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Literal
 
 import grain
 import jax
 import numpy as np
 from absl import flags
 
-from camjax.data.images import resize_image
+from camjax.data.rows import Augment, RandomAccessSource, eval_row, train_row, with_position
 
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Batch = dict[str, np.ndarray]
 
 _RUNNING: weakref.WeakSet = weakref.WeakSet()
-
-
-class RandomAccessSource(Protocol):
-    """What the loader reads: `camjax.data.sources.Source`, or anything (a list, too) with these two methods.
-
-    An example is a dict with image (H, W, 3) uint8, label int and, if there is one box per image, bbox (4,) float32.
-    Further keys are left out of the batches. It is pickled where there are worker processes.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict: ...
 
 
 def train_batches(
@@ -49,6 +36,7 @@ def train_batches(
     start_step: int = 0,
     size: int | tuple[int, int] | None = None,
     augment: Augment | None = None,
+    unreadable: Literal["raise", "skip"] = "raise",
     num_workers: int = 0,
     num_threads: int = 4,
     shard_index: int | None = None,
@@ -67,25 +55,41 @@ def train_batches(
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
       augment: random change of an image before it is resized, see `camjax.data.transforms`. Its generator depends on
         `seed`, epoch and example alone.
+      unreadable: what an example that can't be read does: "raise" a ValueError, or "skip" it: the next one in the
+        shuffled order that can be read takes its place as well as its own, and the batch says so.
       num_workers: worker processes that read, or 0 to read in this one. See the module about scripts.
       num_threads: reading threads, in each worker or in this process. Each holds one finished batch.
       shard_index: this process, default `jax.process_index()`.
       shard_count: the number of processes, default `jax.process_count()`.
 
     Returns:
-      An iterator of dicts: image (b, H, W, 3) uint8 and label (b,) int32. Its `close()` ends threads and workers.
+      An iterator of dicts: image (b, H, W, 3) uint8, label (b,) int32 and index (b,) int32, the position in the source.
+      With "skip" also skipped (b,) int32: the position of the unreadable example in whose place a row stands, -1 where
+      a row stands in its own. In an epoch each unreadable example is in there exactly once. The iterator's `close()`
+      ends threads and workers.
 
     Raises:
       ValueError: an empty source, a batch size that the processes can't share, a shard, seed or step out of range.
-      ValueError: on iteration, an example that can't be read, or images of different size without `size`.
+      ValueError: on iteration, an example that can't be read (with "skip", 100 in a row), or images of different size
+        without `size`.
     """
+    if unreadable not in ("raise", "skip"):
+        raise ValueError(f'unreadable is {unreadable!r}; expected "raise" or "skip"')
     shard_index, shard_count = _shard(shard_index, shard_count)
     local_batch_size = _local_batch_size(batch_size, shard_count)
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed is {seed} and start_step {start_step}; expected non-negative integers")
     image_shape = _shape_of_first_image(source, size)
-    read = functools.partial(_train_row, source=source, size=size, augment=augment, image_shape=image_shape)
-    rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().random_map(read).repeat()
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+    read = functools.partial(
+        train_row,
+        source=source,
+        order=order if unreadable == "skip" else None,
+        size=size,
+        augment=augment,
+        image_shape=image_shape,
+    )
+    rows = order.map_with_index(with_position).random_map(read).repeat()
     batches = rows[shard_index::shard_count].batch(local_batch_size, drop_remainder=True)
     return _iterate(batches[start_step:], num_workers, num_threads)
 
@@ -95,6 +99,9 @@ def eval_batches(
     *,
     batch_size: int,
     size: int | tuple[int, int] | None = None,
+    crop: Literal["center"] | None = None,
+    unreadable: Literal["raise", "mark"] = "raise",
+    start_batch: int = 0,
     num_workers: int = 0,
     num_threads: int = 4,
     shard_index: int | None = None,
@@ -110,6 +117,11 @@ def eval_batches(
       source: the examples.
       batch_size: examples in a global batch; each process gets batch_size / shard_count of them.
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
+      crop: None squashes the whole image to `size`; "center" cuts out the largest centered rectangle of the aspect of
+        `size` first, as `camjax.load_images` does.
+      unreadable: what an example that can't be read does: "raise" a ValueError, or "mark" its row: zeros with mask
+        False, but its index.
+      start_batch: the number of the first batch that comes out.
       num_workers: worker processes that read, or 0 to read in this one. See the module about scripts.
       num_threads: reading threads, in each worker or in this process. Each holds one finished batch.
       shard_index: this process, default `jax.process_index()`.
@@ -117,24 +129,41 @@ def eval_batches(
 
     Returns:
       An iterator of dicts: image (b, H, W, 3) uint8, label (b,) int32, bbox (b, 4) float32 if the source has it,
-      mask (b,) bool that is False on padding, index (b,) int32, the position in the source, -1 on padding.
+      mask (b,) bool that is False on padding, index (b,) int32, the position in the source, -1 on padding. With `size`
+      also image_size (b, 2) int32, H and W of the stored image, and view (b, 4) float32, the part of it that is seen,
+      [ymin, xmin, ymax, xmax] in 0..1.
 
     Raises:
-      ValueError: an empty source, a batch size that the processes can't share, a shard out of range.
+      ValueError: an empty source, a batch size that the processes can't share, a shard out of range, or `crop` or
+        "mark" without `size`.
       ValueError: on iteration, an example that can't be read, or images of different size without `size`.
     """
     shard_index, shard_count = _shard(shard_index, shard_count)
     local_batch_size = _local_batch_size(batch_size, shard_count)
+    if unreadable not in ("raise", "mark"):
+        raise ValueError(f'unreadable is {unreadable!r}; expected "raise" or "mark"')
+    if crop not in (None, "center"):
+        raise ValueError(f'crop is {crop!r}; expected None (squash to size) or "center"')
+    if start_batch < 0:
+        raise ValueError(f"start_batch is {start_batch}; expected a non-negative integer")
+    if size is None and (crop or unreadable == "mark"):
+        raise ValueError(f"crop is {crop!r} and unreadable {unreadable!r} without size; give size=(H, W)")
     image_shape = _shape_of_first_image(source, size)
     padded_length = -(-len(source) // batch_size) * batch_size
-    read = functools.partial(_eval_row, source=source, size=size, image_shape=image_shape)
+    mark = _keys_of_first_readable(source) if unreadable == "mark" else None
+    read = functools.partial(eval_row, source=source, size=size, crop=crop, mark=mark, image_shape=image_shape)
     rows = grain.MapDataset.range(padded_length)[shard_index::shard_count].map(read)
-    return _iterate(rows.batch(local_batch_size, drop_remainder=True), num_workers, num_threads)
+    batches = rows.batch(local_batch_size, drop_remainder=True)
+    return _iterate(batches[start_batch:], num_workers, num_threads)
 
 
 def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Iterator[Batch]:
     # Batched before to_iter_dataset: batching behind it would deal examples instead of batches to the workers.
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
+    if num_workers:
+        # Batches that Grain's batching itself puts into shared memory stay there when a worker is closed early. Behind
+        # another step they go there one by one on their way out, and the closing finds them.
+        batches = batches.map(_unchanged)
     dataset = batches.to_iter_dataset(read_options)
     if num_workers:
         if not flags.FLAGS.is_parsed():
@@ -145,6 +174,10 @@ def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> I
     generator = _copied(iterator, from_shared_memory=num_workers > 0)
     _RUNNING.add(generator)
     return generator
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch
 
 
 @atexit.register
@@ -162,62 +195,19 @@ def _copied(iterator: grain.DatasetIterator, from_shared_memory: bool) -> Iterat
             yield {key: np.array(value) for key, value in batch.items()} if from_shared_memory else batch
 
 
-def _train_row(
-    index: int,
-    rng: np.random.Generator,
-    *,
-    source: RandomAccessSource,
-    size: int | tuple[int, int] | None,
-    augment: Augment | None,
-    image_shape: tuple[int, ...],
-) -> dict:
-    example = source[int(index)]
-    image = example["image"] if augment is None else augment(example["image"], rng)
-    return {"image": _fit(image, size, image_shape, index), "label": np.int32(example["label"])}
-
-
-def _eval_row(
-    index: int,
-    *,
-    source: RandomAccessSource,
-    size: int | tuple[int, int] | None,
-    image_shape: tuple[int, ...],
-) -> dict:
-    inside = index < len(source)
-    example = source[int(index) if inside else 0]
-    row = {
-        "image": _fit(example["image"], size, image_shape, index),
-        "label": np.int32(example["label"]),
-        "mask": np.bool_(inside),
-        "index": np.int32(index if inside else -1),
-    }
-    if "bbox" in example:
-        row["bbox"] = np.asarray(example["bbox"], np.float32)
-    if inside:
-        return row
-    # Zeros, not a copy of an example: padding that is counted by mistake should stand out.
-    return {key: value if key == "index" else np.zeros_like(value) for key, value in row.items()}
-
-
-def _fit(image: np.ndarray, size: int | tuple[int, int] | None, image_shape: tuple[int, ...], index: int) -> np.ndarray:
-    """The image at the batch's size: resized where `size` is given, checked where it is not."""
-    if image.dtype != np.uint8:
-        raise ValueError(f"the image of example {index} is {image.dtype}; expected uint8 in 0..255")
-    if size is not None:
-        image = resize_image(image, size)
-    if image.shape != image_shape:
-        raise ValueError(
-            f"the image of example {index} is {image.shape}, that of example 0 {image_shape}; a batch has one size: "
-            "give size=(H, W)"
-        )
-    return image
-
-
 def _shape_of_first_image(source: RandomAccessSource, size: int | tuple[int, int] | None) -> tuple[int, ...]:
     if len(source) == 0:
         raise ValueError(f"{source!r} is empty; expected at least one example")
-    image = source[0]["image"]
-    return image.shape if size is None else resize_image(image, size).shape
+    if size is None:
+        return source[0]["image"].shape
+    return (size, size, 3) if isinstance(size, int) else (*size, 3)
+
+
+def _keys_of_first_readable(source: RandomAccessSource) -> tuple[str, ...]:
+    for index in range(len(source)):
+        with contextlib.suppress(ValueError):
+            return tuple(source[index])
+    raise ValueError(f"none of the {len(source)} examples of {source!r} can be read")
 
 
 def _shard(shard_index: int | None, shard_count: int | None) -> tuple[int, int]:

@@ -4,22 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
+from examples import Damaged, numbered, sizes
 
 from camjax.data import scenes
 from camjax.data.loader import eval_batches, train_batches
 from camjax.data.sources import open_source
-from camjax.data.transforms import random_horizontal_flip, random_translation
+from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
 
-
-def numbered(count, *, boxes=False, shape=(4, 6, 3)):
-    """Examples whose image and label say their number."""
-    examples = []
-    for i in range(count):
-        example = {"image": np.full(shape, i, np.uint8), "label": i, "filename": f"{i}.png"}
-        if boxes:
-            example["bbox"] = np.array([0, 0, 1, i / count], np.float32)
-        examples.append(example)
-    return examples
+WORKERS = ((1, 0), (2, 3), (3, 4))
 
 
 def take(batches, count):
@@ -42,13 +34,16 @@ def labels(batches):
     return np.concatenate([batch["label"] for batch in batches]).tolist()
 
 
-def test_a_training_batch_is_uint8_images_and_int32_labels():
-    (batch,) = take(train_batches(numbered(10), batch_size=4, seed=0), 1)
-    assert set(batch) == {"image", "label"}
+def test_a_training_batch_is_uint8_images_and_int32_labels_and_positions():
+    source = [example | {"label": example["label"] // 2} for example in numbered(10)]
+    (batch,) = take(train_batches(source, batch_size=4, seed=0), 1)
+    assert set(batch) == {"image", "label", "index"}
     assert batch["image"].shape == (4, 4, 6, 3) and batch["image"].dtype == np.uint8
-    assert batch["label"].shape == (4,) and batch["label"].dtype == np.int32
+    for name in ("label", "index"):
+        assert batch[name].shape == (4,) and batch[name].dtype == np.int32
     assert type(batch["image"]) is np.ndarray
-    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["index"])
+    np.testing.assert_array_equal(batch["index"] // 2, batch["label"])
 
 
 def test_each_epoch_has_each_example_once_in_a_new_order():
@@ -79,10 +74,21 @@ def noise():
     return [{"image": image, "label": i} for i, image in enumerate(images)]
 
 
-@pytest.mark.parametrize(("num_workers", "start_step"), [(1, 0), (2, 0), (2, 3), (3, 4)])
-def test_workers_change_nothing(noise, num_workers, start_step):
-    expected = take(augmented(noise), 8)[start_step:]
-    assert_same(take(augmented(noise, num_workers=num_workers, start_step=start_step), 8 - start_step), expected)
+def photographs(**kwargs):
+    """Training as the recipes do it: images of many sizes, cut out at random; every fifth cannot be read."""
+    augment = compose(random_resized_crop(16), random_horizontal_flip)
+    options = {"batch_size": 6, "seed": 7, "size": 16, "augment": augment, "unreadable": "skip", **kwargs}
+    return train_batches(Damaged(sizes(40), range(0, 40, 5)), **options)
+
+
+def test_workers_change_nothing():
+    expected = take(photographs(), 8)
+    # All at once, because most of the time is the start of the processes.
+    running = [photographs(num_workers=workers, start_step=step) for workers, step in WORKERS]
+    for (_, step), batches in zip(WORKERS, running, strict=True):
+        assert_same(take(batches, 8 - step), expected[step:])
+    assert len({image.tobytes() for batch in expected for image in batch["image"]}) == 48
+    assert any((batch["skipped"] >= 0).any() for batch in expected)
 
 
 @pytest.mark.parametrize("num_threads", [0, 1, 5])
@@ -120,22 +126,61 @@ def test_augmentation_differs_between_examples_and_epochs(noise):
     assert len(shifts) > 6
 
 
-def test_translation_moves_the_image_by_up_to_max_shift():
-    image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
-    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
-    allowed = {padded[y : y + 9, x : x + 12].tobytes() for y in range(5) for x in range(5)}
-    rng = np.random.default_rng(1)
-    seen = {random_translation(image, rng, max_shift=2).tobytes() for _ in range(400)}
-    assert seen == allowed
+def test_an_unreadable_example_is_an_error():
+    with pytest.raises(ValueError, match="example 3 is damaged"):
+        take(train_batches(Damaged(numbered(10), {3}), batch_size=10, seed=0), 1)
 
 
-def test_flip_mirrors_half_of_the_images():
-    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    rng = np.random.default_rng(0)
-    flipped = [random_horizontal_flip(image, rng) for _ in range(200)]
-    mirrored = sum(np.array_equal(result, image[:, [3, 2, 1, 0]]) for result in flipped)
-    assert mirrored + sum(np.array_equal(result, image) for result in flipped) == 200
-    assert 70 < mirrored < 130
+@pytest.mark.parametrize("bad", [set(), {3}, set(range(0, 60, 7)), set(range(10, 60))])
+def test_the_next_in_the_order_takes_the_place_of_an_unreadable_example(bad):
+    order = labels(take(train_batches(numbered(60), batch_size=60, seed=0), 4))
+    expected = [next(i for i in order[place:] if i not in bad) for place in range(120)]
+    source = Damaged(numbered(60), bad)
+    batches = take(train_batches(source, batch_size=8, seed=0, unreadable="skip"), 15)
+    index, skipped = (np.concatenate([batch[name] for batch in batches]) for name in ("index", "skipped"))
+    assert index.tolist() == labels(batches) == expected
+    assert skipped.dtype == np.int32
+    assert skipped.tolist() == [i if i in bad else -1 for i in order[:120]]
+    for epoch in (skipped[:60], skipped[60:]):  # each exactly once
+        assert sorted(epoch[epoch >= 0]) == sorted(bad)
+
+
+def test_skipping_leaves_the_other_rows_alone(noise):
+    batches = take(augmented(noise), 8)
+    skipping = take(augmented(Damaged(noise, {2, 5}), unreadable="skip"), 8)
+    replaced = 0
+    for batch, other in zip(batches, skipping, strict=True):
+        own = other["skipped"] < 0
+        replaced += (~own).sum()
+        for name in ("image", "label", "index"):
+            np.testing.assert_array_equal(batch[name][own], other[name][own])
+    assert replaced > 6
+
+
+def test_processes_skip_the_same(noise):
+    source = Damaged(noise, {2, 3, 5})
+    (whole,) = take(augmented(source, unreadable="skip"), 1)
+    parts = [
+        take(augmented(source, unreadable="skip", shard_index=i, shard_count=2, start_step=0), 1)[0] for i in (0, 1)
+    ]
+    for i, part in enumerate(parts):
+        for name in part:
+            np.testing.assert_array_equal(part[name], whole[name][i::2])
+
+
+def test_nothing_but_unreadable_examples_is_an_error():
+    source = Damaged(numbered(150), range(150))
+    batches = train_batches(source, batch_size=2, seed=0, size=4, unreadable="skip")
+    with pytest.raises(ValueError, match="100 examples in a row cannot be read") as raised:
+        take(batches, 1)
+    assert "is damaged" in str(raised.value.__cause__)
+
+
+def test_an_augmented_image_of_the_right_size_is_not_resized():
+    source = [{"image": np.zeros((50, 70, 3), np.uint8), "label": 0}]
+    made = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
+    (batch,) = take(train_batches(source, batch_size=1, seed=0, size=(8, 9), augment=lambda image, rng: made), 1)
+    np.testing.assert_array_equal(batch["image"][0], made)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16])
@@ -172,9 +217,69 @@ def test_evaluation_without_boxes_keeps_the_order_of_the_source():
     assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, -1, -1]]
 
 
-def test_evaluation_with_workers_is_the_same():
-    source = numbered(11, boxes=True)
-    assert_same(list(eval_batches(source, batch_size=4, num_workers=2)), list(eval_batches(source, batch_size=4)))
+@pytest.mark.parametrize("start_batch", [0, 1, 2, 3])
+def test_evaluation_starts_at_a_batch(start_batch):
+    source = numbered(10, boxes=True)
+    whole = list(eval_batches(source, batch_size=4))
+    assert_same(list(eval_batches(source, batch_size=4, start_batch=start_batch)), whole[start_batch:])
+    shards = [eval_batches(source, batch_size=4, start_batch=1, shard_index=i, shard_count=2) for i in (0, 1)]
+    assert [[batch["index"].tolist() for batch in shard] for shard in shards] == [[[4, 6], [8, -1]], [[5, 7], [9, -1]]]
+
+
+def test_evaluation_says_how_large_an_image_is_and_that_all_of_it_is_seen():
+    source = sizes(5)
+    (batch,) = eval_batches(source, batch_size=6, size=8)
+    assert set(batch) == {"image", "label", "mask", "index", "image_size", "view"}
+    assert batch["image_size"].dtype == np.int32 and batch["view"].dtype == np.float32
+    assert batch["image_size"].tolist() == [list(example["image"].shape[:2]) for example in source] + [[0, 0]]
+    assert batch["view"].tolist() == [[0, 0, 1, 1]] * 5 + [[0, 0, 0, 0]]
+
+
+def test_evaluation_on_the_center():
+    wide = np.random.default_rng(0).integers(0, 256, (10, 30, 3), np.uint8)
+    tall = np.random.default_rng(1).integers(0, 256, (40, 20, 3), np.uint8)
+    source = [{"image": image, "label": 0} for image in (wide, tall)]
+    (batch,) = eval_batches(source, batch_size=2, size=(10, 10), crop="center")
+    assert batch["image_size"].tolist() == [[10, 30], [40, 20]]
+    np.testing.assert_allclose(batch["view"], [[0, 1 / 3, 1, 2 / 3], [1 / 4, 0, 3 / 4, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(batch["image"][0], wide[:, 10:20])  # of the right size: not resampled
+    two_by_two = tall[10:30].reshape(10, 2, 10, 2, 3).mean((1, 3))
+    inside = np.s_[1:-1, 1:-1]  # the filter, a triangle of 4 pixels, sees beyond them
+    assert abs(batch["image"][1][inside] - two_by_two[inside]).mean() < 40
+
+
+def test_an_unreadable_example_is_marked():
+    bad = Damaged(numbered(7, boxes=True), {0, 4})
+    with pytest.raises(ValueError, match="example 0 is damaged"):
+        list(eval_batches(bad, batch_size=4, size=8))
+    batches = list(eval_batches(bad, batch_size=4, size=8, unreadable="mark"))
+    good = list(eval_batches(numbered(7, boxes=True), batch_size=4, size=8))
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, -1]]
+    assert [batch["mask"].tolist() for batch in batches] == [[False, True, True, True], [False, True, True, False]]
+    for batch, expected in zip(batches, good, strict=True):
+        assert batch.keys() == expected.keys()
+        for name in batch:
+            assert batch[name].dtype == expected[name].dtype
+            np.testing.assert_array_equal(batch[name][batch["mask"]], expected[name][batch["mask"]])
+            if name != "index":
+                assert not batch[name][~batch["mask"]].any()
+
+
+def test_what_cannot_be_marked():
+    with pytest.raises(ValueError, match="'mark' without size"):
+        eval_batches(numbered(4), batch_size=2, unreadable="mark")
+    with pytest.raises(ValueError, match=r"'center'.*without size"):
+        eval_batches(numbered(4), batch_size=2, crop="center")
+    with pytest.raises(ValueError, match="none of the 4 examples"):
+        eval_batches(Damaged(numbered(4), range(4)), batch_size=2, size=8, unreadable="mark")
+
+
+@pytest.mark.parametrize(
+    ("batches", "other"), [(eval_batches, "skip"), (functools.partial(train_batches, seed=0), "mark")]
+)
+def test_unknown_choices(batches, other):
+    with pytest.raises(ValueError, match=f"unreadable is '{other}'; expected \"raise\" or"):
+        batches(numbered(4), batch_size=2, size=8, unreadable=other)
 
 
 @pytest.mark.parametrize("size", [8, (8, 8)])
@@ -218,6 +323,10 @@ def test_negative_seed_or_step():
         train_batches(numbered(4), batch_size=2, seed=-1)
     with pytest.raises(ValueError, match="start_step -1"):
         train_batches(numbered(4), batch_size=2, seed=0, start_step=-1)
+    with pytest.raises(ValueError, match="start_batch is -1"):
+        eval_batches(numbered(4), batch_size=2, start_batch=-1)
+    with pytest.raises(ValueError, match="crop is 'middle'"):
+        eval_batches(numbered(4), batch_size=2, size=8, crop="middle")
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +340,11 @@ def scenes_dir(tmp_path_factory):
 
 def test_scenes_go_through_workers(scenes_dir):
     source = open_source("scenes", "test", data_dir=scenes_dir)
-    (batch,) = eval_batches(source, batch_size=12, num_workers=1)
-    assert batch["mask"].sum() == 10
-    for index, image, label, box in zip(*(batch[key][:10] for key in ("index", "image", "label", "bbox")), strict=True):
+    batches = list(eval_batches(source, batch_size=4, num_workers=2))
+    assert_same(batches, list(eval_batches(source, batch_size=4)))
+    rows = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    assert rows["mask"].tolist() == [True] * 10 + [False] * 2
+    for index, image, label, box in zip(*(rows[key][:10] for key in ("index", "image", "label", "bbox")), strict=True):
         np.testing.assert_array_equal(image, source[index]["image"])
         np.testing.assert_array_equal(box, source[index]["bbox"])
         assert label == source[index]["label"]
@@ -247,5 +358,5 @@ def test_a_damaged_record_is_named_through_the_loader(scenes_dir, tmp_path, num_
         file.seek(20_000)  # behind the header and within the first records, of about 9,000 bytes each
         file.write(bytes(100))
     batches = eval_batches(open_source("scenes", "test", data_dir=tmp_path), batch_size=10, num_workers=num_workers)
-    with pytest.raises(ValueError, match=r"example \d of data set 'scenes', split 'test'"):
+    with pytest.raises(ValueError, match=rf"example \d of data set 'scenes', split 'test' \(.*{shard.name}\)"):
         list(batches)

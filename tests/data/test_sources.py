@@ -154,7 +154,7 @@ def test_an_unknown_data_set_names_the_near_ones(data_dir):
 def test_a_data_set_that_is_not_prepared_says_what_to_run(data_dir):
     with pytest.raises(FileNotFoundError) as error:
         open_source("caltech_birds2011", "train", data_dir=data_dir)
-    command = f"tfds build caltech_birds2011 --file_format=array_record --data_dir={data_dir}"
+    command = f"camjax prepare caltech_birds2011 --data-dir {data_dir}"
     assert command in str(error.value)
 
 
@@ -193,7 +193,7 @@ def test_missing_files_are_named(own_data_dir):
     assert len(open_source("scenes", "test", data_dir=own_data_dir)) == 30
 
 
-def test_a_damaged_record_names_data_set_split_and_index(own_data_dir):
+def test_a_damaged_record_names_data_set_split_index_and_file(own_data_dir):
     shard = next((own_data_dir / "scenes" / "1.0.0").glob("*test*"))
     with shard.open("r+b") as file:
         file.seek(20_000)  # behind the header and within the first records, of about 9,000 bytes each
@@ -204,7 +204,7 @@ def test_a_damaged_record_names_data_set_split_and_index(own_data_dir):
         try:
             source[index]
         except ValueError as error:
-            assert f"example {index} of data set 'scenes', split 'test'" in str(error)
+            assert f"example {index} of data set 'scenes', split 'test' ({shard})" in str(error)
             damaged.append(index)
     assert len(damaged) == 1
 
@@ -212,8 +212,20 @@ def test_a_damaged_record_names_data_set_split_and_index(own_data_dir):
 def test_an_image_that_cannot_be_decoded_names_its_example(data_dir, monkeypatch):
     monkeypatch.setattr("camjax.data.sources.decode_image", cv2.imdecode)
     source = open_source("scenes", "train", data_dir=data_dir)
-    with pytest.raises(ValueError, match="example 3 of data set 'scenes', split 'train'"):
+    name = source.without_image(3)["filename"]
+    with pytest.raises(ValueError, match=rf"example 3 of data set 'scenes', split 'train' \({name} in .*train.*\)"):
         source[3]
+
+
+def test_the_file_that_is_named_is_the_one_that_holds_the_record(own_data_dir):
+    source = open_source("scenes", "train[50:]+test[5:8]", data_dir=own_data_dir)
+    shard = next((own_data_dir / "scenes" / "1.0.0").glob("*test*"))
+    shard.write_bytes(bytes(shard.stat().st_size))
+    for index in range(10):
+        source[index]
+    for index in (10, 12):
+        with pytest.raises(ValueError, match=rf"example {index} of .*{shard.name}\)"):
+            source[index]
 
 
 def test_two_processes_prepare_at_once(tmp_path):

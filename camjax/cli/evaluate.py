@@ -1,0 +1,149 @@
+"""`camjax evaluate`: how well a network's maps localize the objects of a data set, as a table and files."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+_Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
+
+
+def evaluate(
+    *,
+    dataset: Annotated[str, tyro.conf.arg(metavar="NAME|DIR")],
+    split: Annotated[str, tyro.conf.arg(metavar="SPLIT")] = "validation",
+    data_dir: Annotated[Path | None, _Optional] = None,
+    boxes: Annotated[Path | None, _Optional] = None,
+    blacklist: Annotated[Path | None, _Optional] = None,
+    lists: Annotated[Path | None, _Optional] = None,
+    masks: Annotated[Path | None, _Optional] = None,
+    model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0",
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
+    method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("cam",),
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
+    threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
+    crop: Literal["none", "center"] = "none",
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("evaluation"),
+    resume: bool = False,
+    save_maps: bool = False,
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+) -> None:
+    """Measure how well class activation maps localize the objects of a data set.
+
+    Prints a table and writes results.json, results.csv, images.csv, a plot of the threshold curves and a grid of the
+    best and worst cases. docs/metrics.md says what each number is.
+
+    Args:
+      dataset: A data set prepared by `camjax prepare` (imagenet2012, caltech_birds2011), scenes, or a folder (./NAME).
+      split: A split or slice, such as "test[:10%]"; of a folder, one of its sub-folders.
+      data_dir: Where prepared data sets are; tensorflow-datasets' own place if not given.
+      boxes: True boxes: ILSVRC2012_bbox_val_v3.tgz, a folder of XML, or a CSV file of boxes in pixels.
+      blacklist: A file of the numbers of validation images to leave out, as ILSVRC's.
+      lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
+      masks: A folder of masks, for the lists that name them.
+      model: A network of `camjax models`, or the directory of a training run.
+      weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
+      method: Where maps come from: cam, gradcam, backprop (image gradients), center (no map), or cam_ten_crop.
+      metrics: What to measure: ilsvrc, heuristic, maxboxacc, maxboxaccv2, pxap, pointing, thresholds.
+      threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
+      batch_size: Images at a time, over all devices.
+      crop: "none" squashes an image to the network's input; "center" takes its largest centered part.
+      limit: Evaluate the first N images alone.
+      out: Where everything is written.
+      resume: Go on where an evaluation in --out was interrupted; its numbers are those of one that was not.
+      save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, 224 x 224 in 0..1.
+      workers: Processes that read images; 0 reads in threads.
+    """
+    # Imported here, for other commands have no use for them.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from camjax.cli.compilation_cache import keep_compiled_programs
+    from camjax.data.annotated import open_annotated
+    from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
+    from camjax.evaluation.methods import make_method, method_image_size
+    from camjax.evaluation.report import counts_sentence, results_table, summary, weights_sha256, write_results
+    from camjax.evaluation.runner import evaluate_localization
+    from camjax.loading import load_model
+
+    if not 0 <= threshold < 1:
+        raise ValueError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
+    console = Console(highlight=False)
+    files = {"data_dir": data_dir, "boxes": boxes, "blacklist": blacklist, "lists": lists, "masks": masks}
+    source = open_annotated(dataset, split, **files)
+    keep_compiled_programs()
+    with Console(stderr=True).status(f"loading {model}"):
+        network = load_model(model, weights)
+    names = source.info.class_names
+    if network.class_names and names != network.class_names and {*names} <= {*network.class_names}:
+        # A folder numbers its classes in the order of their names; the network's order is what labels mean.
+        source = open_annotated(dataset, split, **files, class_names=network.class_names)
+    sha256 = weights_sha256(network)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("evaluating", total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} images/s" if speed else "")
+
+        evaluation = evaluate_localization(
+            network,
+            source,
+            methods=method,
+            metrics=metrics,
+            threshold=threshold,
+            batch_size=batch_size,
+            crop=None if crop == "none" else crop,
+            limit=limit,
+            run_dir=out,
+            resume=resume,
+            save_maps=save_maps,
+            options={"model": model, "weights_sha256": sha256},
+            num_workers=workers,
+            progress=show,
+        )
+    results = summary(
+        evaluation,
+        {
+            "model": model,
+            "weights": weights,
+            "weights_sha256": sha256,
+            "dataset": source.info.name,
+            "split": source.info.split,
+            "options": {
+                "threshold": threshold,
+                "batch_size": batch_size,
+                "crop": crop,
+                "limit": limit,
+                **{name: None if path is None else str(path) for name, path in files.items()},
+            },
+        },
+    )
+    console.print(results_table(results))
+    console.print(counts_sentence(results))
+    paths = write_results(out, results)
+    with console.status("drawing figures"):
+        paths += save_figures(
+            out,
+            {
+                "thresholds": curve_figure(evaluation),
+                "cases": cases_figure(
+                    source,
+                    out / "images.csv",
+                    method[0],
+                    make_method(network, method[0], threshold=threshold, top_k=1),
+                    method_image_size(network, method[0]),
+                ),
+            },
+        )
+    for path in (*paths, out / "images.csv"):
+        console.print(f"Saved {path}", soft_wrap=True)

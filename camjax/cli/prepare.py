@@ -1,0 +1,75 @@
+"""`camjax prepare`: a data set of tensorflow-datasets, from its archives to files that camjax reads."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+def prepare(
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
+    /,
+    *,
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None,
+    archives: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", aliases=["--manual-dir"], help_behavior_hint="")
+    ] = None,
+    unverified: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Prepare a data set of tensorflow-datasets: fetch its archives, and store it as ArrayRecord files.
+
+    This needs TensorFlow, once: pip install "camjax[prepare]". caltech_birds2011 is downloaded (1.2 GB) where its
+    archives are not on disk. Those of imagenet2012 (155 GB) have to be fetched by hand, with a login.
+
+    Args:
+      dataset: caltech_birds2011, imagenet2012, or any other name that tensorflow-datasets knows.
+      data_dir: Where to store it; tensorflow-datasets' own place if not given.
+      archives: A folder that has the archives (CUB_200_2011.tgz, ILSVRC2012_img_train.tar, ...), as without internet.
+      unverified: Take archives that are not the published ones: subsets, or copies that were packed anew.
+    """
+    # The command line's help keeps line breaks of the text above: hence one line for each argument.
+    # Imported here, for other commands have no use for them.
+    from absl import logging
+    from rich.console import Console
+
+    from camjax.cli.prepare_progress import prepare_progress
+    from camjax.data import prepare as preparing
+    from camjax.data.archives import published
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow describes the CPU and a missing GPU
+    logging.set_verbosity(logging.ERROR)  # and tfds the splits that ImageNet is prepared without
+    known = published(dataset)
+    with prepare_progress(Console(stderr=True), known.counts if known else {}):
+        prepared = preparing.prepare(dataset, data_dir=data_dir, archives=archives, verify=not unverified)
+
+    console = Console(highlight=False, soft_wrap=True)
+    said = "Prepared {} in {}" if prepared.made else "{} is prepared in {}"
+    console.print(said.format(dataset, prepared.directory), markup=False)
+    for split, count in prepared.counts.items():
+        expected = known.counts.get(split) if known else None
+        note = "" if expected in (None, count) else f"  (published: {expected:,})"
+        console.print(f"  {split:12}{count:>11,} examples{note}", markup=False)
+    console.print("", f"Next:\n  {next_command(dataset, prepared.counts, data_dir)}", sep="\n", markup=False)
+
+
+def next_command(dataset: str, counts: dict[str, int], data_dir: Path | None) -> str:
+    """The command that evaluates a network on a prepared data set.
+
+    Args:
+      dataset: its name.
+      counts: its splits, and the number of examples of each.
+      data_dir: where it is, if not at tensorflow-datasets' own place.
+    """
+    imagenet = dataset.split(":")[0] == "imagenet2012"
+    # Of ImageNet's images those for validation have published boxes, and camjax brings a network for its classes.
+    wanted = ("validation", "test", "train") if imagenet else ("test", "validation", "train")
+    split = next((split for split in wanted if split in counts), next(iter(counts)))
+    words = ["camjax", "evaluate", "--dataset", dataset, "--split", split]
+    if data_dir is not None:
+        words += ["--data-dir", str(data_dir)]
+    words += ["--model", "efficientnet_lite0" if imagenet else "RUN"]
+    if imagenet and split == "validation":
+        words += ["--boxes", "ILSVRC2012_bbox_val_v3.tgz"]
+    return shlex.join(words)

@@ -1,0 +1,132 @@
+"""The progress of tfds' builders, shown by rich: tfds reports it to tqdm, in whose place this stands."""
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import SimpleNamespace
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+from tensorflow_datasets.core.utils import tqdm_utils
+
+_LINE_EVERY = 60  # seconds between two lines, where there is no terminal
+_MIB_AT_ONCE = 16
+
+
+@contextlib.contextmanager
+def prepare_progress(console: Console, counts: Mapping[str, int]) -> Iterator[None]:
+    """Shows what tfds does inside this context: bars on a terminal; elsewhere, as in a job's log, a line a minute.
+
+    Args:
+      console: where to show it.
+      counts: the number of examples of each split, where it is known; tfds does not know before it is through.
+    """
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Done(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        before = tqdm_utils.tqdm_lib
+        tqdm_utils.tqdm_lib = SimpleNamespace(tqdm=_Tqdm(progress, counts))
+        try:
+            yield
+        finally:
+            tqdm_utils.tqdm_lib = before
+
+
+class _Done(TextColumn):
+    """How much is done, of how much, and how fast."""
+
+    def __init__(self):
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        return Text(_amount(task))
+
+
+def _amount(task: Task) -> str:
+    unit = task.fields["unit"]
+    total = f"/{task.total:,.0f}" if task.total else ""
+    speed = f", {task.speed:,.0f}{unit}/s" if task.speed else ""
+    return f"{task.completed:,.0f}{total}{unit}{speed}"
+
+
+class _Tqdm:
+    """What tfds uses of the class tqdm.tqdm: calling it makes a bar."""
+
+    def __init__(self, progress: Progress, counts: Mapping[str, int]):
+        self.progress = progress
+        self.counts = counts
+        self.split = ""
+        self.last_line = time.monotonic()
+        self._lock = threading.RLock()
+
+    def get_lock(self) -> threading.RLock:
+        return self._lock
+
+    def __call__(self, iterable: Iterable | None = None, *, desc: str = "", total: int | None = None, **_) -> "_Bar":
+        unit = ""
+        if match := re.match(r"Generating (\S+) examples", desc):
+            self.split = match[1]
+            desc, total = f"{self.split}: reading", total or self.counts.get(self.split)
+        elif desc.startswith("Shuffling"):
+            desc = f"{self.split}: writing"
+        elif desc.startswith("Dl Size"):
+            desc, unit = "downloading", " MiB"
+        elif desc.startswith("Extraction"):
+            desc = "unpacking"
+        else:  # of files and splits, of which there are a handful
+            desc = ""
+        return _Bar(self, iterable, desc, total, unit)
+
+
+class _Bar:
+    """What tfds uses of a tqdm bar; one without description is not shown."""
+
+    def __init__(self, owner: _Tqdm, iterable: Iterable | None, description: str, total: int | None, unit: str):
+        self._owner = owner
+        self._progress = owner.progress
+        self._iterable = iterable
+        self._total = total
+        self._task = self._progress.add_task(description, total=total, visible=False, unit=unit)
+        self._shown = bool(description)
+        self._unit = unit
+
+    def __iter__(self) -> Iterator:
+        with self:
+            for item in self._iterable:
+                yield item
+                self.update()
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._progress.remove_task(self._task)
+
+    @property
+    def total(self) -> int | None:
+        return self._total
+
+    @total.setter
+    def total(self, total: int) -> None:
+        self._total = total
+        self._progress.update(self._task, total=total)
+
+    def update(self, n: int = 1) -> None:
+        # tfds counts what it downloads MiB by MiB, but adds a file that was there before in bytes, at one go.
+        if self._unit == " MiB" and n > _MIB_AT_ONCE:
+            self.total -= n
+            return
+        self._progress.update(self._task, advance=n, visible=self._shown)
+        if self._shown and not self._progress.console.is_terminal:
+            self._print_now_and_then()
+
+    def refresh(self) -> None:
+        pass  # rich does so by itself
+
+    def _print_now_and_then(self) -> None:
+        if time.monotonic() - self._owner.last_line >= _LINE_EVERY:
+            self._owner.last_line = time.monotonic()
+            task = next(task for task in self._progress.tasks if task.id == self._task)
+            self._progress.console.print(f"{task.description} {_amount(task)}", markup=False, highlight=False)

@@ -1,0 +1,192 @@
+"""The archives that a data set of tensorflow-datasets is made of, and what is known of them beforehand."""
+
+import tarfile
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a data set before it is prepared.
+
+    Attributes:
+      counts: the number of examples of each split.
+      optional: splits that may be absent.
+      unpacked: whether tfds' builder unpacks the archives.
+    """
+
+    counts: dict[str, int]
+    optional: frozenset[str] = field(default_factory=frozenset)
+    unpacked: bool = False
+
+
+# Wah et al. 2011, "The Caltech-UCSD Birds-200-2011 dataset"; Russakovsky et al. 2015, table 2. ImageNet's test images
+# have no labels, and few people have them.
+_PUBLISHED = {
+    "caltech_birds2011": Published({"train": 5_994, "test": 5_794}, unpacked=True),
+    "imagenet2012": Published(
+        {"train": 1_281_167, "validation": 50_000, "test": 100_000}, optional=frozenset({"test"})
+    ),
+}
+_VALIDATION_TAR = "ILSVRC2012_img_val.tar"
+
+
+def base_name(name: str) -> str:
+    """The name of a data set without its configuration and version: "imagenet2012:5.1.0" -> "imagenet2012"."""
+    return name.split("/")[0].split(":")[0]
+
+
+def published(name: str) -> Published | None:
+    """What is known beforehand of a data set of this name; None for most."""
+    return _PUBLISHED.get(base_name(name))
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive: its name, its published size in bytes, its address, and its file on disk where there is one."""
+
+    name: str
+    size: int
+    url: str
+    path: Path | None
+
+    @property
+    def actual_size(self) -> int:
+        """The size of the file on disk, or the published one where there is none."""
+        return self.path.stat().st_size if self.path else self.size
+
+
+@dataclass(frozen=True)
+class Archives:
+    """The archives of a data set, as tfds lists them, and a folder in which they may be.
+
+    Attributes:
+      dataset: the data set's tfds name.
+      folder: where to look for them.
+      instructions: how to fetch them, where that cannot be done without a login; None where tfds downloads them.
+      files: one for each file name.
+    """
+
+    dataset: str
+    folder: Path
+    instructions: str | None
+    files: tuple[Archive, ...]
+
+    @classmethod
+    def find(cls, dataset: str, folder: Path) -> "Archives":
+        """The archives that tfds lists for a data set, and which of them are in the folder."""
+        builder = tfds.builder_cls(base_name(dataset))
+        files = {}
+        for url, info in sorted((builder.url_infos or {}).items()):  # of several addresses, the first
+            name = file_name(url, info)
+            path = folder / name
+            files.setdefault(name, Archive(name, int(info.size), url, path if path.is_file() else None))
+        instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+        return cls(dataset, folder, instructions and textwrap.dedent(instructions).strip(), tuple(files.values()))
+
+    @property
+    def present(self) -> list[Archive]:
+        """Those that are in the folder."""
+        return [file for file in self.files if file.path]
+
+    @property
+    def missing(self) -> list[Archive]:
+        """Those that are not."""
+        return [file for file in self.files if not file.path]
+
+    def check_complete(self, *, download: bool, verify: bool) -> None:
+        """Checks that what cannot be downloaded is there.
+
+        Nothing is checked for data sets that are not `published`: tfds' list may name files that their builders do
+        not use.
+
+        Args:
+          download: whether missing archives may be downloaded.
+          verify: False is content with some of the archives, where tfds' builder is.
+
+        Raises:
+          FileNotFoundError: archives are missing; the message lists them.
+        """
+        enough = bool(self.present) and not verify and self.instructions
+        if not published(self.dataset) or not self.missing or enough or (download and not self.instructions):
+            return
+        lines = [f"data set {self.dataset!r}: archives are missing in {self.folder}:"]
+        if self.instructions:
+            lines += [f"  {file.name}  {readable_size(file.size)}" for file in self.missing]
+            lines += [self.instructions, "Put them there, or give their folder as --archives DIR."]
+            if self.present:
+                lines.append("With --unverified, those that are there are prepared without the others.")
+        else:
+            lines += [f"  {file.name}  {readable_size(file.size)}  {file.url}" for file in self.missing]
+            lines.append("Fetch them, or leave out --archives to have them downloaded.")
+        raise FileNotFoundError("\n".join(lines))
+
+    def check_sizes(self) -> None:
+        """Checks that the files on disk have the published sizes.
+
+        tfds compares checksums, but not of ImageNet's archives, and a download that broke off is better found out
+        before some hours of work.
+
+        Raises:
+          ValueError: one has not.
+        """
+        for file in self.present:
+            if file.actual_size != file.size:
+                raise ValueError(
+                    f"{file.path} has {file.actual_size:,} bytes; expected {file.size:,}. A smaller file is a download "
+                    "that broke off: fetch it again. A subset, or a copy that was packed anew, is taken as it is with "
+                    "--unverified"
+                )
+
+    def check_validation_names(self) -> None:
+        """Checks that the n-th name in ImageNet's validation archive is that of the n-th image.
+
+        tfds gives the n-th label to the n-th name in alphabetical order, whatever the name says.
+
+        Raises:
+          ValueError: it is not; or the archive cannot be read.
+        """
+        path = self.folder / _VALIDATION_TAR
+        if base_name(self.dataset) != "imagenet2012" or not path.is_file():
+            return
+        try:
+            with tarfile.open(path, "r:") as tar:
+                names = sorted(tar.getnames())
+        except tarfile.TarError as error:
+            raise ValueError(f"{path} cannot be read as a tar archive: {error}") from error
+        for number, name in enumerate(names, 1):
+            if name != (expected := f"ILSVRC2012_val_{number:08}.JPEG"):
+                raise ValueError(
+                    f"{path}: entry {number} in alphabetical order is {name!r}; expected {expected!r}. tfds gives "
+                    "labels by this order: all images from here on would get wrong ones. Pack the first images of the "
+                    "split, without folders"
+                )
+
+    def needed_space(self) -> dict[str, int]:
+        """About how many bytes preparing takes, {"downloads", "unpacked", "prepared"}; none where that is not known."""
+        known = published(self.dataset)
+        if known is None:
+            return {}
+        # Records hold the same JPEG and PNG files that the archives do. tfds sorts them by way of temporary files,
+        # which it deletes as it goes.
+        used = self.present if self.instructions else self.files
+        prepared = sum(file.actual_size for file in used)
+        return {
+            "downloads": 0 if self.instructions else sum(file.size for file in self.missing),
+            "unpacked": prepared * known.unpacked,
+            "prepared": round(1.1 * prepared),
+        }
+
+
+def file_name(url: str, info: checksums.UrlInfo) -> str:
+    """The name of the file at an address in tfds' list."""
+    return info.filename or url.rsplit("/", 1)[-1]
+
+
+def readable_size(size: int) -> str:
+    """A number of bytes for people: 147897477120 -> "147.9 GB", 39272883 -> "39.3 MB"."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,120 @@
+"""`camjax evaluate` as a user runs it: a folder of photographs with a CSV of boxes, and a run of our own training."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+from skimage import data
+
+import camjax
+from camjax.cli.main import main
+from camjax.training import Recipe, fit
+
+CUP, CAT = (18, 172, 307, 401), (30, 60, 280, 440)  # first and last rows and columns: ymin, xmin, ymax, xmax
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of photographs: pieces of a cat and of a cup, one file that is no image, one without a box."""
+    root = tmp_path_factory.mktemp("photos")
+    lines = ["filename,xmin,ymin,xmax,ymax"]
+    for name, photo, box in (("cat", data.chelsea(), CAT), ("cup", data.coffee(), CUP)):
+        (root / "val" / name).mkdir(parents=True)
+        for shift in (0, 5, 10):
+            piece = photo[shift:, shift:]
+            Image.fromarray(piece).save(root / "val" / name / f"{shift}.png")
+            ymin, xmin, ymax, xmax = (edge - shift for edge in box)
+            lines.append(f"{name}/{shift}.png,{xmin},{ymin},{xmax},{ymax}")
+    Image.fromarray(data.rocket()).save(root / "val" / "cup" / "no_box.png")
+    (root / "val" / "cat" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    lines.append("cat/torn.jpg,0,0,5,5")
+    (root / "boxes.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a small network that hardly trained."""
+    directory = tmp_path_factory.mktemp("run") / "small"
+    rng = np.random.default_rng(0)
+    images = [{"image": rng.integers(0, 255, (64, 64, 3), np.uint8), "label": i % 2} for i in range(8)]
+    model = camjax.create_model("small_gap", 2, rngs=nnx.Rngs(0))
+    model.class_names = ("cat", "cup")
+    fit(model, images, Recipe(steps=2, batch_size=4, learning_rate=0.01), run_dir=directory, progress=False)
+    return directory
+
+
+def arguments(folder, run, out, *more):
+    data = ["--dataset", folder, "--split", "val", "--boxes", folder / "boxes.csv"]
+    given = [*data, "--model", f"{run}/", "--batch-size", 3]
+    return [str(word) for word in ("evaluate", *given, "--out", out, *more)]
+
+
+def test_table_and_files(folder, run, tmp_path, capsys):
+    out = tmp_path / "evaluation"
+    methods = ["--method", "cam", "gradcam", "backprop", "center"]
+    metrics = ["--metrics", "ilsvrc", "maxboxacc", "maxboxaccv2", "pointing", "thresholds"]
+    assert main(arguments(folder, run, out, *methods, *metrics, "--save-maps")) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "8 images: 6 scored, 1 without boxes, 1 unreadable." in printed
+    assert "MaxBoxAccV2" in printed and "gt known localization" in printed
+
+    results = json.loads((out / "results.json").read_text())
+    assert results["images"] == {"scored": 6, "without boxes": 1, "unreadable": 1} and results["num_images"] == 8
+    assert results["model"] == f"{run}/" and len(results["weights_sha256"]) == 64
+    assert results["versions"]["camjax"] == camjax.__version__
+    assert set(results["results"]) == {"cam", "gradcam", "backprop", "center"}
+    numbers = results["results"]
+    top1 = {method: of["ilsvrc"]["top1_classification_error"] for method, of in numbers.items()}
+    assert len(set(top1.values())) == 1
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["weights_sha256"] for row in rows} == {results["weights_sha256"]}
+    for row in rows:
+        assert float(row["value"]) == numbers[row["method"]][row["metric"]][row["name"]]
+    with (out / "images.csv").open() as file:
+        images = list(csv.DictReader(file))
+    assert {row["filename"]: row["status"] for row in images} == {
+        "cat/0.png": "scored",
+        "cat/5.png": "scored",
+        "cat/10.png": "scored",
+        "cat/torn.jpg": "unreadable",
+        "cup/0.png": "scored",
+        "cup/5.png": "scored",
+        "cup/10.png": "scored",
+        "cup/no_box.png": "without boxes",
+    }
+    for name in ("thresholds.png", "cases.png"):
+        with Image.open(out / name) as figure:
+            assert min(figure.size) > 300
+    assert np.load(out / "scoremaps" / "cup" / "0.png.npy").shape == (224, 224)
+
+
+def test_an_evaluation_is_not_overwritten_and_can_be_resumed(folder, run, tmp_path, capsys):
+    words = arguments(folder, run, tmp_path / "e", "--limit", "4", "--metrics", "ilsvrc")
+    assert main(words) == 0
+    first = json.loads((tmp_path / "e" / "results.json").read_text())["results"]
+    assert main(words) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert json.loads((tmp_path / "e" / "results.json").read_text())["results"] == first
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--metrics", "pxap"], "masks"),
+        (["--metrics", "accuracy"], "accuracy"),
+        (["--method", "magic"], "magic"),
+        (["--threshold", "1"], "0 <= threshold < 1"),
+        (["--crop", "center"], "whole images"),
+        (["--lists", "nowhere"], "cannot go together"),
+    ],
+)
+def test_wrong_combinations_are_said(folder, run, tmp_path, capsys, more, message):
+    assert main(arguments(folder, run, tmp_path / "e", *more)) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "e" / "results.json").exists()

@@ -6,13 +6,9 @@ is. Accelerators want the convolution itself. The choice falls while lowering (`
 one traced function is right on every platform, under `jit`, `grad` and `pmap`.
 """
 
-import jax
-import jax.numpy as jnp
 from jax import lax
 
-# A sum of more terms than this falls apart into several passes over the whole batch when XLA fuses it with what stands
-# around it (ConvNeXt's 7x7); a loop over the images keeps each pass in the cache.
-LARGE_KERNEL = 25
+from camjax.models.depthwise import depthwise
 
 
 def conv_general_dilated(
@@ -94,10 +90,8 @@ def conv_general_dilated(
             preferred_element_type=preferred_element_type,
         )
 
-    def depthwise(lhs, rhs):
-        if kh * kw > LARGE_KERNEL:
-            return lax.map(lambda image: shifted_multiply_add(image[None], rhs[:, :, 0], window_strides, pads)[0], lhs)
-        return shifted_multiply_add(lhs, rhs[:, :, 0], window_strides, pads)
+    def shifted_sum(lhs, rhs):
+        return depthwise(lhs, rhs[:, :, 0], tuple(window_strides), tuple(map(tuple, pads)))
 
     dense = feature_group_count == 1 and not any(p for side in pads for p in side)
     if kh == kw == 1 and dense:
@@ -105,30 +99,5 @@ def conv_general_dilated(
     if (kh, kw) == tuple(window_strides) and dense:
         return lax.platform_dependent(lhs, rhs, cpu=side_by_side, default=native)
     if feature_group_count == k_in == k_out and kernel_in == 1:
-        return lax.platform_dependent(lhs, rhs, cpu=depthwise, default=native)
+        return lax.platform_dependent(lhs, rhs, cpu=shifted_sum, default=native)
     return native(lhs, rhs)
-
-
-def shifted_multiply_add(images: jax.Array, kernel: jax.Array, strides, pads) -> jax.Array:
-    """Depthwise convolution as a sum over the kernel's places of shifted images times one weight a channel.
-
-    Args:
-      images: (B, H, W, K).
-      kernel: (kh, kw, K).
-      strides: (sy, sx).
-      pads: ((top, bottom), (left, right)), in pixels of zeros.
-
-    Returns:
-      (B, H', W', K) in the dtype of `images`.
-    """
-    kh, kw, _ = kernel.shape
-    (sy, sx), (py, px) = strides, pads
-    height = (images.shape[1] + sum(py) - kh) // sy + 1
-    width = (images.shape[2] + sum(px) - kw) // sx + 1
-    padded = jnp.pad(images, ((0, 0), py, px, (0, 0)))
-    total = 0
-    for i in range(kh):
-        for j in range(kw):
-            window = padded[:, i : i + sy * (height - 1) + 1 : sy, j : j + sx * (width - 1) + 1 : sx]
-            total = total + window * kernel[i, j]
-    return total

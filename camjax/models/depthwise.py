@@ -1,0 +1,100 @@
+"""Depthwise convolution for CPUs, as a sum of shifted images, with derivatives that are as fast.
+
+XLA would differentiate the sum term by term. The gradient of the kernel is then a reduction over the whole batch for
+each of the kernel's places, which took twenty times as long as the convolution. A convolution is linear in the images
+and in the kernel, so that its derivatives are the sum itself, and their transposes can be stated (`linear_call`).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero, linear_call
+
+# A sum of more terms than this falls apart into several passes over the whole batch when XLA fuses it with what stands
+# around it (ConvNeXt's 7x7); a loop over the images keeps each pass in the cache.
+LARGE_KERNEL = 25
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def depthwise(images: jax.Array, kernel: jax.Array, strides, pads) -> jax.Array:
+    """Depthwise convolution as a sum over the kernel's places of shifted images times one weight a channel.
+
+    Args:
+      images: (B, H, W, K).
+      kernel: (kh, kw, K), of the same dtype.
+      strides: (sy, sx).
+      pads: ((top, bottom), (left, right)), in pixels of zeros.
+
+    Returns:
+      (B, H', W', K) in the dtype of `images`.
+    """
+    if kernel.shape[0] * kernel.shape[1] > LARGE_KERNEL:
+        return lax.map(lambda image: _shifted_sum(image[None], kernel, strides, pads)[0], images)
+    return _shifted_sum(images, kernel, strides, pads)
+
+
+@functools.partial(depthwise.defjvp, symbolic_zeros=True)
+def _derivative(strides, pads, primals, tangents):
+    images, kernel = primals
+    of_images, of_kernel = tangents
+    tangent = jnp.zeros((), images.dtype)
+    if not isinstance(of_images, SymbolicZero):
+        tangent = tangent + linear_call(
+            lambda kernel, images: depthwise(images, kernel, strides, pads),
+            lambda kernel, cotangent: _images_cotangent(cotangent, kernel, images.shape, strides, pads),
+            kernel,
+            of_images,
+        )
+    if not isinstance(of_kernel, SymbolicZero):
+        tangent = tangent + linear_call(
+            lambda images, kernel: depthwise(images, kernel, strides, pads),
+            lambda images, cotangent: _kernel_cotangent(cotangent, images, kernel.shape, strides, pads),
+            images,
+            of_kernel,
+        )
+    return depthwise(images, kernel, strides, pads), tangent
+
+
+def _shifted_sum(images, kernel, strides, pads):
+    kh, kw, _ = kernel.shape
+    padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
+    return sum(_window(padded, (i, j), kernel.shape, strides) * kernel[i, j] for i in range(kh) for j in range(kw))
+
+
+def _window(padded, place, kernel_shape, strides):
+    """(..., H, W, K) padded images -> (..., H', W', K) the pixels that a place (i, j) of the kernel meets."""
+    slices = []
+    for axis, start, size, stride in zip((-3, -2), place, kernel_shape, strides, strict=False):
+        last = (padded.shape[axis] - size) // stride * stride
+        slices.append(slice(start, start + last + 1, stride))
+    return padded[..., slices[0], slices[1], :]
+
+
+def _images_cotangent(cotangent, kernel, images_shape, strides, pads):
+    """(B, H', W', K) -> (B, H, W, K): the convolution with the turned kernel; spread out where the stride is not 1."""
+    if tuple(strides) != (1, 1):
+        images = jax.ShapeDtypeStruct(images_shape, cotangent.dtype)
+        return jax.linear_transpose(lambda images: _shifted_sum(images, kernel, strides, pads), images)(cotangent)[0]
+    turned_pads = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(kernel.shape[:2], pads, strict=True)]
+    return depthwise(cotangent, kernel[::-1, ::-1], strides, turned_pads)
+
+
+def _kernel_cotangent(cotangent, images, kernel_shape, strides, pads):
+    """(B, H', W', K) and (B, H, W, K) -> (kh, kw, K), image by image, which keeps the sums in the cache."""
+    kh, kw, _ = kernel_shape
+
+    def add_image(sums, image_and_cotangent):
+        image, of_image = image_and_cotangent
+        padded = jnp.pad(image, (*pads, (0, 0)))
+        products = [
+            (_window(padded, (i, j), kernel_shape, strides) * of_image).astype(jnp.float32).sum(0)
+            for i in range(kh)
+            for j in range(kw)
+        ]
+        return sums + jnp.stack(products), None
+
+    sums = jnp.zeros((kh * kw, *cotangent.shape[2:]), jnp.float32)
+    sums, _ = lax.scan(add_image, sums, (images, cotangent))
+    return sums.sum(1).reshape(kernel_shape).astype(cotangent.dtype)

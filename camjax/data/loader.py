@@ -69,12 +69,15 @@ def train_batches(
       ends threads and workers.
 
     Raises:
-      ValueError: an empty source, a batch size that the processes can't share, a shard, seed or step out of range.
+      ValueError: an empty source, a batch size that the processes can't share, a shard, seed or step out of range, or
+        "skip" without `size`.
       ValueError: on iteration, an example that can't be read (with "skip", 100 in a row), or images of different size
         without `size`.
     """
     if unreadable not in ("raise", "skip"):
         raise ValueError(f'unreadable is {unreadable!r}; expected "raise" or "skip"')
+    if unreadable == "skip" and size is None:
+        raise ValueError("unreadable is 'skip' without size; give size=(H, W)")
     shard_index, shard_count = _shard(shard_index, shard_count)
     local_batch_size = _local_batch_size(batch_size, shard_count)
     if seed < 0 or start_step < 0:
@@ -160,10 +163,6 @@ def eval_batches(
 def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Iterator[Batch]:
     # Batched before to_iter_dataset: batching behind it would deal examples instead of batches to the workers.
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
-    if num_workers:
-        # Batches that Grain's batching itself puts into shared memory stay there when a worker is closed early. Behind
-        # another step they go there one by one on their way out, and the closing finds them.
-        batches = batches.map(_unchanged)
     dataset = batches.to_iter_dataset(read_options)
     if num_workers:
         if not flags.FLAGS.is_parsed():
@@ -174,10 +173,6 @@ def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> I
     generator = _copied(iterator, from_shared_memory=num_workers > 0)
     _RUNNING.add(generator)
     return generator
-
-
-def _unchanged(batch: Batch) -> Batch:
-    return batch
 
 
 @atexit.register

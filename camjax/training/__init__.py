@@ -1,20 +1,26 @@
 """Training from class labels alone, in parallel over all devices, with checkpoints that bring a run back."""
 
 from camjax.training.checkpoints import Checkpoints
+from camjax.training.checks import TrainingError
+from camjax.training.distributed import initialize
 from camjax.training.evaluation import evaluate
-from camjax.training.fit import TrainingError, fit
+from camjax.training.fit import fit
+from camjax.training.plan import Plan, describe_plan
 from camjax.training.recipes import Recipe
 from camjax.training.runs import load_run
 from camjax.training.step import TrainState, eval_step, train_step
 
 __all__ = [
     "Checkpoints",
+    "Plan",
     "Recipe",
     "TrainState",
     "TrainingError",
+    "describe_plan",
     "eval_step",
     "evaluate",
     "fit",
+    "initialize",
     "load_run",
     "train_step",
 ]

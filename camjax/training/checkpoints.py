@@ -10,16 +10,33 @@ from flax import nnx
 from orbax.checkpoint import checkpoint_managers
 
 from camjax.models import CamModel
+from camjax.training.checks import TrainingError
 from camjax.training.step import TrainState
 
 _KEEP_NEWEST = 2
+KEPT = _KEEP_NEWEST + 1
+"""How many checkpoints a run keeps at most: the newest two, and the best."""
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask JAX about preemption: `camjax.training.interruption` does.
+
+    JAX's agreement on the step to stop at wants one count; Orbax would put in steps of its own from another thread.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
     """The checkpoints of one run, each a directory named by its step.
 
     Writing goes on in the background while training continues, under a temporary name until it is complete, so that a
-    checkpoint that can be seen is whole. The newest two stay, and the best by accuracy.
+    checkpoint that can be seen is whole. What a killed process left under such a name is removed before the next
+    is written. The newest two stay, and the best by accuracy.
+
+    Several processes open, save and restore together; the first writes, and all read, so that the directory has to be
+    one that all of them see.
 
     Use it as a context manager, or call `close`, which waits for the last checkpoint.
 
@@ -40,10 +57,11 @@ class Checkpoints:
             ),
             # Not Orbax's read_only, which logs three warnings each time; nothing is written unless `save` is called.
             create=not read_only,
+            cleanup_tmp_directories=not read_only,
         )
         self._read_only = read_only
         self.directory = Path(directory).absolute()  # Orbax takes no other
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = _Manager(self.directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -56,7 +74,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-        """Writes a checkpoint of model, optimizer, random state and step, in the background.
+        """Writes a checkpoint of model, optimizer, averaged weights, random state and step, in the background.
 
         Args:
           state: copied before this returns.
@@ -64,65 +82,104 @@ class Checkpoints:
 
         Raises:
           ValueError: opened with read_only.
+          TrainingError: a parameter or statistic is not finite; nothing is written.
+          OSError: the checkpoint before could not be written.
         """
         if self._read_only:
             raise ValueError(f"{self.directory} was opened with read_only=True: open it without, to save.")
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(_to_tree(state.model)),
-                optimizer=ocp.args.StandardSave(_to_tree(state.optimizer)),
-            ),
-            metrics=metrics,
-            force=True,
-        )
+        trees = {name: _to_tree(part) for name, part in _parts(state).items()}
+        if not _is_finite(trees["model"]):
+            raise TrainingError(
+                f"The model has parameters or statistics that are not finite after step {step}: training has diverged. "
+                "Start again with a lower learning rate or a longer warm-up; the last good checkpoint stays."
+            )
+        args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
-        """The state of a checkpoint.
+        """The state of a checkpoint, on any number of devices.
 
         Args:
-          state: of the same structure, whose values do not matter; left as it is.
+          state: of the same structure, whose values do not matter; left as it is. Where it has averaged weights and the
+            checkpoint has none, the average starts from the checkpoint's weights.
           step: of the checkpoint, or None for the newest.
 
         Raises:
           FileNotFoundError: there is no such checkpoint.
-          ValueError: the checkpoint is of another model or optimizer.
+          ValueError: the checkpoint is of another model or optimizer, or damaged.
         """
-        trees = {"model": _to_tree(state.model), "optimizer": _to_tree(state.optimizer)}
-        restored = self._restore(trees, step)
-        return TrainState(
-            _from_tree(state.model, restored["model"]), _from_tree(state.optimizer, restored["optimizer"])
-        )
+        step = self._find(step)
+        parts = {name: part for name, part in _parts(state).items() if self._has(step, name)}
+        trees = self._restore({name: _to_tree(part) for name, part in parts.items()}, step)
+        restored = {name: _from_tree(part, trees[name]) for name, part in parts.items()}
+        if state.ema is not None and "ema" not in restored:
+            restored["ema"] = _from_tree(state.ema, trees["model"])
+        return TrainState(**restored)
 
     def restore_model(self, model: CamModel, step: int | None = None) -> CamModel:
-        """The model of a checkpoint, without the optimizer; arguments and errors as for `restore`.
+        """The model of a checkpoint, with the averaged weights where it has any; arguments and errors as for `restore`.
 
         `model` may be abstract (`nnx.eval_shape`).
         """
-        return _from_tree(model, self._restore({"model": _to_tree(model)}, step)["model"])
+        step = self._find(step)
+        name = "ema" if self._has(step, "ema") else "model"
+        return _from_tree(model, self._restore({name: _to_tree(model)}, step)[name])
+
+    def wait(self) -> None:
+        """Waits for the checkpoint that is being written.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for checkpoints that are being written."""
+        """Waits, and ends Orbax's threads."""
         self._manager.close()
 
-    def _restore(self, trees: dict, step: int | None):
+    def _find(self, step: int | None) -> int:
+        """The step, or the newest for None; FileNotFoundError if there is no such checkpoint."""
         steps = self.steps()
         if not steps or (step is not None and step not in steps):
             there = f"there are {steps}" if steps else "there is none"
             wanted = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise FileNotFoundError(f"{self.directory}: expected {wanted}; {there}.")
-        step = steps[-1] if step is None else step
+        return steps[-1] if step is None else step
+
+    def _has(self, step: int, name: str) -> bool:
+        """Whether a checkpoint has averaged weights; of the other parts a missing one is an error."""
+        return name != "ema" or (self.directory / str(step) / name).is_dir()
+
+    def _restore(self, trees: dict, step: int):
         args = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise ValueError(
-                f"{self.directory / str(step)} does not fit: it is of another model or optimizer, or damaged. "
+                f"{self.directory / str(step)} does not fit: it is of another model or optimizer, or damaged. In the "
+                "latter case delete this folder, and the run goes on from the checkpoint before. "
                 f"Orbax says: {error}"
             ) from error
+
+
+def checkpoint_bytes(state: TrainState) -> int:
+    """The size of a checkpoint of a state, at most: Orbax compresses. The state may be abstract (`jax.eval_shape`)."""
+    shapes = jax.eval_shape(lambda: _parts(state))
+    return sum(leaf.nbytes for part in shapes.values() for leaf in jax.tree.leaves(_to_tree(part)))
+
+
+def _parts(state: TrainState) -> dict:
+    """The modules of a state by the names that they have in a checkpoint."""
+    return {name: part for name, part in state._asdict().items() if part is not None}
+
+
+def _is_finite(tree: dict) -> bool:
+    """Whether no floating-point array, of any precision, holds NaN or infinity."""
+    arrays = (leaf for leaf in jax.tree.leaves(tree) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating))
+    return all(np.isfinite(array).all() for array in arrays)
 
 
 def _to_tree(node) -> dict:

@@ -18,7 +18,8 @@ def evaluate(
     step: Callable[..., dict] | None = None,
     num_workers: int = 0,
     num_threads: int = 4,
-) -> dict[str, float]:
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, float] | None:
     """Evaluates a classifier, each example exactly once.
 
     Args:
@@ -28,9 +29,10 @@ def evaluate(
       step: from `parallel_eval_step`, to compile once for many evaluations.
       num_workers: as in `eval_batches`.
       num_threads: as in `eval_batches`.
+      stop: asked before each batch; True breaks the evaluation off.
 
     Returns:
-      {"loss": mean cross-entropy in nats, "accuracy": top-1, in 0..1}.
+      {"loss": mean cross-entropy in nats, "accuracy": top-1, in 0..1}, or None where `stop` broke it off.
 
     Raises:
       ValueError: a batch size that the devices can't share, or an example that can't be read.
@@ -44,6 +46,8 @@ def evaluate(
     with contextlib.closing(batches):
         sums = None
         for batch in batches:
+            if stop is not None and stop():
+                return None
             new = step(model, batch)
             sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
     return {"loss": float(sums["loss"] / sums["count"]), "accuracy": float(sums["correct"] / sums["count"])}

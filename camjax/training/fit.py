@@ -1,30 +1,33 @@
-"""The training loop: batches, steps, a progress bar, metrics and checkpoints."""
+"""The training loop: batches, steps, metrics, evaluations and checkpoints."""
 
 import contextlib
-import math
 import os
 import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import optax
-from flax import nnx
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from jax.experimental import multihost_utils
 
 from camjax.data.loader import Augment, RandomAccessSource, train_batches
+from camjax.data.prefetch import prefetch
 from camjax.models import CamModel
-from camjax.training.checkpoints import Checkpoints
+from camjax.training.checkpoints import KEPT, Checkpoints, checkpoint_bytes
+from camjax.training.checks import check_classes, check_room, check_writable, finite_means
 from camjax.training.evaluation import evaluate
+from camjax.training.interruption import Interruption
 from camjax.training.logs import MetricsLog
-from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, replicate
+from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, put_batch, replicate
+from camjax.training.progress import Bar
 from camjax.training.recipes import Recipe
+from camjax.training.run_card import has_run_card, write_run_card
 from camjax.training.runs import checkpoints_of, describe_run, start_run
 from camjax.training.step import TrainState
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
+_STEPS_AHEAD = 2
+"""How far the host runs ahead of the devices: far enough to keep them busy while the next batch is sent, and no
+further, because each step that waits holds its batch in their memory."""
 
 
 def fit(
@@ -46,13 +49,18 @@ def fit(
     """Trains a classifier from class labels, on all devices of all processes.
 
     With a `run_dir` the same call goes on where an earlier one stopped: the newest checkpoint holds model, optimizer,
-    random state and step, and the place in the data follows from the step.
+    averaged weights, random state and step, and the place in the data follows from the step. Another number of devices
+    or processes may take it up.
+
+    SIGTERM, a preemption notice or Ctrl-C ends the run after the step that it comes in, with a checkpoint; see
+    `camjax.training.interruption`.
 
     Args:
       model: where training starts; left as it is.
       source: the training examples; images are resized to `model.input_size`.
       recipe: length, batch size, learning rate and optimizer.
-      run_dir: for `run.json`, checkpoints, `metrics.jsonl` and TensorBoard event files; None writes nothing.
+      run_dir: for `run.json`, checkpoints, `metrics.jsonl`, TensorBoard event files, and at the end `run_card.json`,
+        `run_card.md` and `curves.png`; None writes nothing. All processes have to see it.
       augment: random change of an image, see `camjax.data.transforms`.
       eval_source: examples for an evaluation every `eval_every` steps and at the end.
       eval_every: in steps; None for the end alone.
@@ -64,15 +72,18 @@ def fit(
       progress: whether to show a progress bar.
 
     Returns:
-      The trained model.
+      The trained model; with averaged weights where the recipe asks for them.
 
     Raises:
       ValueError: sizes that do not fit together, labels that the model has no class for, a run directory that holds
-        another run.
+        another run, or that the processes do not share.
       TrainingError: the loss is no longer finite. Checkpoints before that stay.
-      OSError: the run directory can't be written to.
+      OSError: the run directory can't be written to, or has no room for the checkpoints; said before the first step.
+      SystemExit: after SIGTERM, with exit code 143.
+      KeyboardInterrupt: after Ctrl-C.
     """
-    check_batch_size(recipe.batch_size)
+    began = time.time()
+    check_batch_size(recipe.batch_size, recipe.accumulate)
     for name, value in (
         ("eval_every", eval_every),
         ("checkpoint_every", checkpoint_every),
@@ -80,27 +91,60 @@ def fit(
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: expected a number of steps, at least 1.")
-    _check_classes(model, source)
+    check_classes(model, source)
     run_dir = None if run_dir is None else Path(run_dir)
     main_process = jax.process_index() == 0
 
-    state = TrainState(model, nnx.Optimizer(model, optimizer or recipe.optimizer(), wrt=nnx.Param))
+    state = TrainState.create(model, recipe, optimizer=optimizer)
+    finished = False
     with contextlib.ExitStack() as stack:
         checkpoints = log = None
         if run_dir is not None:
+            check_writable(run_dir)
             start_run(run_dir, describe_run(model, recipe))
+            finished = has_run_card(run_dir)
             checkpoints = stack.enter_context(Checkpoints(checkpoints_of(run_dir)))
             if checkpoints.steps():
                 state = checkpoints.restore(state)
         start = int(state.step)
-        if run_dir is not None and main_process:
-            log = stack.enter_context(contextlib.closing(MetricsLog(run_dir, start)))
-        bar = stack.enter_context(_Bar(recipe.steps, start, shown=progress and main_process))
+        _check_same_start(start)
+        if checkpoints is not None:
+            saves = sum(_is_due(step, checkpoint_every, recipe.steps) for step in range(start + 1, recipe.steps + 1))
+            most = (KEPT if eval_source is not None else KEPT - 1) + 1  # one more while it is written
+            room = min(saves, max(1, most - len(checkpoints.steps())))
+            check_room(run_dir, checkpoint_bytes(state), room)
+            if main_process:
+                log = stack.enter_context(contextlib.closing(MetricsLog(run_dir, start)))
+        bar = stack.enter_context(Bar(recipe.steps, start, shown=progress and main_process))
+        interruption = stack.enter_context(Interruption())
 
         state = replicate(state)
-        train_step = parallel_train_step(label_smoothing=recipe.label_smoothing)
+        train_step = parallel_train_step(recipe)
         eval_step = parallel_eval_step()
         learning_rate = recipe.schedule()
+
+        def run_evaluation(state: TrainState, step: int) -> dict[str, float] | None:
+            evaluation = evaluate(
+                state.evaluated,
+                eval_source,
+                batch_size=recipe.batch_size // recipe.accumulate,
+                step=eval_step,
+                num_workers=num_workers,
+                num_threads=num_threads,
+                stop=interruption.requested,
+            )
+            if evaluation is not None and log is not None:
+                log.write(step, "eval", evaluation)
+            return evaluation
+
+        def save_and_leave(state: TrainState, step: int) -> None:
+            kept = "nothing was saved, because it had no run_dir"
+            if checkpoints is not None:
+                checkpoints.save(state)
+                checkpoints.wait()
+                kept = f"saved in {run_dir}; the same command goes on from there"
+            interruption.leave(f"the run stopped after step {step} of {recipe.steps}, {kept}.")
+
         batches = train_batches(
             source,
             batch_size=recipe.batch_size,
@@ -111,21 +155,21 @@ def fit(
             num_workers=num_workers,
             num_threads=num_threads,
         )
-        stack.enter_context(contextlib.closing(batches))
+        batches = stack.enter_context(prefetch(batches, put_batch))
 
         pending = []
         clock = time.perf_counter()
         for step in range(start + 1, recipe.steps + 1):
             state, metrics = train_step(state, next(batches))
             pending.append(metrics)
-            last = step == recipe.steps
-            evaluating = eval_source is not None and (last or (eval_every is not None and step % eval_every == 0))
-            saving = checkpoints is not None and (
-                last or (checkpoint_every is not None and step % checkpoint_every == 0)
-            )
-            if evaluating or saving or last or step % log_every == 0:
-                # Here the host waits for the devices; between two such steps it runs ahead of them.
-                means = _means(pending, first_step=step - len(pending) + 1)
+            if len(pending) > _STEPS_AHEAD:
+                jax.block_until_ready(pending[-1 - _STEPS_AHEAD])
+            stopping = interruption.requested()
+            evaluating = eval_source is not None and _is_due(step, eval_every, recipe.steps)
+            saving = checkpoints is not None and _is_due(step, checkpoint_every, recipe.steps)
+            if evaluating or saving or stopping or _is_due(step, log_every, recipe.steps):
+                # Here the host waits for the devices. No state is saved whose loss has not been looked at.
+                means = finite_means(pending, step - len(pending) + 1, source, recipe)
                 seconds, clock = time.perf_counter() - clock, time.perf_counter()
                 means["images_per_second"] = recipe.batch_size * len(pending) / seconds
                 if optimizer is None:
@@ -135,78 +179,39 @@ def fit(
                 if log is not None:
                     log.write(step, "train", means)
             evaluation = None
-            if evaluating:
-                evaluation = evaluate(
-                    state.model,
-                    eval_source,
-                    batch_size=recipe.batch_size,
-                    step=eval_step,
-                    num_workers=num_workers,
-                    num_threads=num_threads,
-                )
-                if log is not None:
-                    log.write(step, "eval", evaluation)
+            if evaluating and not stopping:
+                evaluation = run_evaluation(state, step)
+                stopping = evaluation is None
+            if stopping:
+                save_and_leave(state, step)
             if saving:
                 checkpoints.save(state, evaluation)
             if evaluating or saving:
                 clock = time.perf_counter()
-    return _on_default_device(state.model)
+        broken_off = start == recipe.steps and eval_source is not None and run_dir is not None and not finished
+        if broken_off and run_evaluation(state, start) is None:
+            save_and_leave(state, start)
+    if run_dir is not None and main_process and (start < recipe.steps or not finished):
+        write_run_card(run_dir, state.evaluated, recipe, source, start=start, seconds=time.time() - began)
+    return _on_default_device(state.evaluated)
 
 
-def _check_classes(model: CamModel, source: RandomAccessSource) -> None:
-    """Raises ValueError where a source says that it has other classes than the model."""
-    info = getattr(source, "info", None)
-    if info is not None and info.num_classes != model.head.num_classes:
-        raise ValueError(
-            f"data set {info.name!r} has {info.num_classes} classes, the model {model.head.num_classes}: "
-            f"create it with num_classes={info.num_classes}."
-        )
+def _is_due(step: int, every: int | None, steps: int) -> bool:
+    """Whether what happens every so many steps, and at the end, happens after a step."""
+    return step == steps or (every is not None and step % every == 0)
 
 
-def _means(pending: list[dict], first_step: int) -> dict[str, float]:
-    """The mean of each metric over some steps.
-
-    Raises:
-      TrainingError: a loss is not finite.
-    """
-    pending = jax.device_get(pending)
-    for i, metrics in enumerate(pending):
-        if not math.isfinite(metrics["loss"]):
-            raise TrainingError(
-                f"The loss of step {first_step + i} is {metrics['loss']}: training has diverged. Start again with a "
-                "lower learning rate or a longer warm-up; checkpoints before this step stay."
+def _check_same_start(start: int) -> None:
+    """Raises ValueError where the processes found different checkpoints."""
+    if jax.process_count() > 1:
+        starts = multihost_utils.process_allgather(np.int32(start)).tolist()
+        if len(set(starts)) > 1:
+            raise ValueError(
+                f"The newest checkpoints of the processes are of steps {starts}: run_dir has to be a folder that all "
+                "processes see."
             )
-    return {name: float(sum(metrics[name] for metrics in pending) / len(pending)) for name in pending[0]}
 
 
 def _on_default_device(model: CamModel) -> CamModel:
     """The model on one device, as a model that has just been created: copies on all would follow it everywhere."""
     return jax.device_put(model, jax.local_devices()[0])
-
-
-class _Bar(contextlib.AbstractContextManager):
-    """A progress bar with the latest loss, accuracy and speed."""
-
-    def __init__(self, steps: int, start: int, *, shown: bool):
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not shown,
-        )
-        self._task = self._progress.add_task("compiling", total=steps, completed=start)
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._progress.stop()
-
-    def update(self, step: int, means: dict[str, float]) -> None:
-        """Moves the bar to a step."""
-        text = "loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:.0f} images/s".format(**means)
-        self._progress.update(self._task, completed=step, description=text)

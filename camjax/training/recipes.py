@@ -8,55 +8,78 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from camjax.training.groups import scale_new_layers
+from camjax.training.groups import BACKBONE, freeze, is_at, scale_new_layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Stochastic gradient descent with Nesterov momentum, the optimizer of the field.
+    """Stochastic gradient descent with momentum, the optimizer of the field, and what goes on around it.
 
     Attributes:
       steps: number of steps.
       batch_size: images per step, over all devices of all processes.
+      accumulate: number of equal parts that a batch is split into, which go through the network one after the other in
+        the memory of one; the step is that of the whole batch. See `camjax.training.train_step` for BatchNorm.
       learning_rate: its peak, after the warm-up.
       warmup_steps: number of steps in which the learning rate rises linearly from 0 (Goyal et al. 2017).
       decay: what the learning rate does after the warm-up. "cosine": half a cosine down to 0 at the last step
         (Loshchilov and Hutter 2017). "step": times `decay_rate` after every `decay_every` steps. "constant".
       decay_every: for decay="step", in steps, counted from the first step.
+      decay_first: for decay="step", the step of the first decay where it is not `decay_every`, from which the others
+        are counted.
       decay_rate: for decay="step".
-      momentum: of Nesterov's accelerated gradient.
+      momentum: share of the last update that goes into the next.
+      nesterov: whether the momentum is that of Nesterov's accelerated gradient, or the classical one, as in Caffe.
       weight_decay: times the weight, added to its gradient (the L2 penalty of Caffe and PyTorch). Convolutions and
         dense kernels decay; biases and BatchNorm's parameters do not.
       new_layers_factor: the learning rate of new layers over that of the others, which is `learning_rate`.
       new_layers: their places in the model, as in `camjax.training.groups.parameter_groups`; of no account where the
-        factor is 1.
+        factor is 1 and `frozen` has no "backbone".
+      frozen: places that are not trained, likewise: they end as they began, to the last bit, with the BatchNorms in
+        them. "backbone" is all but the new layers.
+      freeze_batchnorm: whether all BatchNorms run with the running statistics that they came with, and keep them and
+        their scales and biases: fine-tuning in small batches.
+      ema_decay: of averaged weights, which are evaluated and kept in place of the last step's: 0.9999 averages over
+        about 10,000 steps (`camjax.training.averages`). None for no average.
       label_smoothing: share of the target that is spread over all classes.
       seed: of the order of the data and its augmentation.
     """
 
     steps: int
     batch_size: int
+    accumulate: int = 1
     learning_rate: float
     warmup_steps: int = 0
     decay: Literal["cosine", "step", "constant"] = "cosine"
     decay_every: int | None = None
+    decay_first: int | None = None
     decay_rate: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 1e-4
     new_layers_factor: float = 1.0
     new_layers: Sequence[str] = field(default=("head",), hash=False)
+    frozen: Sequence[str] = field(default=(), hash=False)
+    freeze_batchnorm: bool = False
+    ema_decay: float | None = None
     label_smoothing: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.new_layers, str):
-            # A list, as run.json gives it back: the recipe of a run then equals the one that it was written from.
-            object.__setattr__(self, "new_layers", list(self.new_layers))
+        for name in ("new_layers", "frozen"):
+            if not isinstance(getattr(self, name), str):
+                # A list, as run.json gives it back: the recipe of a run then equals the one that it was written from.
+                object.__setattr__(self, name, list(getattr(self, name)))
         wrong = [
             f"{name}={getattr(self, name)!r}: expected {expected}"
             for name, fits, expected in (
                 ("steps", self.steps >= 1, "at least 1"),
                 ("batch_size", self.batch_size >= 1, "at least 1"),
+                (
+                    "accumulate",
+                    self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+                    f"at least 1, and a divisor of batch_size={self.batch_size}",
+                ),
                 ("learning_rate", self.learning_rate > 0, "a positive number"),
                 ("warmup_steps", 0 <= self.warmup_steps <= self.steps, "0..steps"),
                 ("decay", self.decay in ("cosine", "step", "constant"), '"cosine", "step" or "constant"'),
@@ -64,6 +87,11 @@ class Recipe:
                     "decay_every",
                     (self.decay_every or 0) >= 1 if self.decay == "step" else self.decay_every is None,
                     'a number of steps with decay="step", None otherwise',
+                ),
+                (
+                    "decay_first",
+                    self.decay_first is None or (self.decay == "step" and self.decay_first >= 1),
+                    'a step, at least 1, with decay="step", or None',
                 ),
                 ("decay_rate", 0 < self.decay_rate <= 1, "above 0 and at most 1"),
                 ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
@@ -74,6 +102,12 @@ class Recipe:
                     not isinstance(self.new_layers, str) and len(self.new_layers) > 0,
                     'places in the model, as ("head",)',
                 ),
+                (
+                    "frozen",
+                    not isinstance(self.frozen, str) and not self._frozen_and_new(),
+                    'places in the model, as ("backbone",), that have no new layers with a learning rate of their own',
+                ),
+                ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "0 < ema_decay < 1, or None"),
                 ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
                 ("seed", self.seed >= 0, "0 or more"),
             )
@@ -98,18 +132,27 @@ class Recipe:
         """The optimizer, with the weight decay before the momentum as in Caffe and PyTorch."""
         steps = [
             optax.add_decayed_weights(self.weight_decay, mask=_decays),
-            optax.sgd(self.schedule(), momentum=self.momentum, nesterov=True),
+            optax.sgd(self.schedule(), momentum=self.momentum, nesterov=self.nesterov),
         ]
         if self.new_layers_factor != 1:
             steps.append(scale_new_layers(self.new_layers_factor, self.new_layers))
-        return optax.chain(*steps)
+        optimizer = optax.chain(*steps)
+        return freeze(optimizer, self.frozen, self.new_layers) if self.frozen else optimizer
 
     def _steps_down(self) -> optax.Schedule:
+        first = self.decay_every if self.decay_first is None else self.decay_first
+
         # join_schedules starts its second schedule at 0; the decay counts from the run's first step.
         def learning_rate(step):
-            return self.learning_rate * self.decay_rate ** jnp.floor((step + self.warmup_steps) / self.decay_every)
+            times = jnp.floor((step + self.warmup_steps - first) / self.decay_every) + 1
+            return self.learning_rate * self.decay_rate ** jnp.maximum(times, 0)
 
         return learning_rate
+
+    def _frozen_and_new(self) -> bool:
+        """Whether new layers have a learning rate of their own, and lie in a frozen place."""
+        places = [name for name in self.frozen if name != BACKBONE]
+        return self.new_layers_factor != 1 and any(is_at(name, places) for name in self.new_layers)
 
 
 def _decays(parameters):

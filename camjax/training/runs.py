@@ -31,14 +31,17 @@ def describe_run(model: CamModel, recipe: Recipe) -> dict:
 def start_run(directory: Path, description: dict) -> None:
     """Writes `run.json` (the first process does), or checks that the one that is there describes the same run.
 
+    Args:
+      directory: exists, and can be written to.
+      description: from `describe_run`.
+
     Raises:
       ValueError: the directory holds another run; the message names what differs.
-      OSError: the directory can't be written to.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "run.json"
     if path.exists():
         there = read_run(directory)
+        there["recipe"] = _with_defaults(there["recipe"])
         differing = [key for key in description if there.get(key) != description[key]]
         if differing:
             lines = [f"  {key}: {there.get(key)} there, {description[key]} now" for key in differing]
@@ -52,6 +55,13 @@ def start_run(directory: Path, description: dict) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(description, indent=2) + "\n")
     draft.replace(path)
+
+
+def _with_defaults(recipe: dict) -> dict:
+    """A recipe as it was written, and the values that what it does not say yet had then."""
+    fields = (field for field in dataclasses.fields(Recipe) if field.name not in recipe)
+    missing = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    return recipe | {name: list(value) if isinstance(value, tuple) else value for name, value in missing.items()}
 
 
 def read_run(directory: str | os.PathLike) -> dict:

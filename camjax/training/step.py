@@ -1,5 +1,6 @@
 """One step of training and one of evaluation, as pure functions; what runs them in parallel is another file's."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,9 @@ import optax
 from flax import nnx
 
 from camjax.models import CamModel
+from camjax.training.averages import update_average
+from camjax.training.groups import is_frozen, trained_or_frozen
+from camjax.training.recipes import Recipe
 
 
 class TrainState(NamedTuple):
@@ -16,60 +20,130 @@ class TrainState(NamedTuple):
     Attributes:
       model: parameters, BatchNorm statistics and the random keys that dropout draws from.
       optimizer: the optimizer's state and the number of steps taken.
+      ema: the model with averaged parameters (see `camjax.training.averages`), or None.
     """
 
     model: CamModel
     optimizer: nnx.Optimizer
+    ema: CamModel | None = None
+
+    @classmethod
+    def create(
+        cls, model: CamModel, recipe: Recipe, *, optimizer: optax.GradientTransformation | None = None
+    ) -> "TrainState":
+        """The state in which training starts.
+
+        Args:
+          model: its arrays are the state's, those of the average are copies.
+          recipe: says the optimizer, and whether there is an average.
+          optimizer: in place of `recipe.optimizer()`.
+
+        Raises:
+          ValueError: the recipe's frozen places or new layers are not in the model, or nothing is left to train.
+        """
+        trained_or_frozen(nnx.state(model, nnx.Param), recipe.frozen, recipe.new_layers)
+        return cls(
+            model,
+            nnx.Optimizer(model, optimizer or recipe.optimizer(), wrt=nnx.Param),
+            None if recipe.ema_decay is None else jax.tree.map(jnp.copy, model),
+        )
 
     @property
     def step(self) -> jax.Array:
         """() uint32: the number of steps taken."""
         return self.optimizer.step[...]
 
+    @property
+    def evaluated(self) -> CamModel:
+        """The model to evaluate and to keep: the averaged one where there is one."""
+        return self.model if self.ema is None else self.ema
+
 
 def train_step(
-    state: TrainState, batch: dict, *, label_smoothing: float = 0.0, axis_name: str | None = None
+    state: TrainState,
+    batch: dict,
+    *,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+    frozen: Sequence[str] = (),
+    new_layers: Sequence[str] = ("head",),
+    freeze_batchnorm: bool = False,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, dict]:
     """One gradient step on the mean cross-entropy of a batch.
 
-    Random draws follow from the state's keys, the step and the device alone, so that a run that is taken up again
-    draws what it would have drawn.
+    Random draws follow from the state's keys, the step, the device and the micro-batch alone, so that a run that is
+    taken up again draws what it would have drawn.
 
     Args:
       state: where training stands.
       batch: image (b, H, W, 3) uint8 and label (b,) int.
       label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
+      accumulate: number of equal micro-batches that the batch is split into, one after the other in the memory of one.
+        The gradient is their mean, and the step that of the whole batch, but for BatchNorm, which takes its statistics
+        from each micro-batch and moves its running averages once for each; and dropout differs in each.
+      ema_decay: of the averaged weights, as in `camjax.training.averages`; None where the state has none.
+      frozen: places of the model that stay as they are to the last bit, whatever the optimizer: no gradient is taken of
+        their parameters, and BatchNorm there runs with its running statistics and leaves them. "backbone" is all but
+        `new_layers`. See `camjax.training.groups.parameter_groups`.
+      new_layers: what "backbone" in `frozen` leaves to train.
+      freeze_batchnorm: whether this holds for every BatchNorm, its parameters too.
       axis_name: mapped axis that this runs under, each device with its own equal part of the batch and all with the
         same state: gradients are averaged, BatchNorm takes its statistics over all devices, and dropout differs on
         each. None for one device with the whole batch.
 
     Returns:
-      The next state, and {"loss", "accuracy", "gradient_norm"}: () float32 over the whole batch, before the step.
+      The next state, and {"loss", "accuracy", "gradient_norm"}: () float32 over the whole batch, before the step; the
+      norm is of what is trained.
+
+    Raises:
+      ValueError: a batch that does not split, a frozen place that is not there, or an average without its decay.
     """
-    model, optimizer = jax.tree.map(lambda leaf: leaf, state)  # new objects: the caller's are left as they are
-    random_state = [(variable, variable[...]) for _, variable in nnx.iter_graph(model) if _is_random(variable)]
-    for variable, value in random_state:
-        if isinstance(variable, nnx.RngKey):
-            variable.set_value(_key_of_step(value, optimizer.step[...], axis_name))
+    if (state.ema is None) != (ema_decay is None):
+        there = "no averaged weights" if state.ema is None else "averaged weights"
+        raise ValueError(f"ema_decay={ema_decay} with a state that has {there}: take TrainState.create(model, recipe).")
+    model, optimizer, ema = jax.tree.map(lambda leaf: leaf, state)  # new objects: the caller's are left as they are
+    step = optimizer.step[...]
 
     training = nnx.view(model, raise_if_not_found=False, deterministic=False, use_running_average=False)
-    for _, module in nnx.iter_modules(training):
-        if isinstance(module, nnx.BatchNorm):
-            module.axis_name = axis_name
+    still = _prepare_batchnorm(training, frozen, new_layers, freeze_batchnorm, axis_name)
+    trained_or_frozen(nnx.state(model, optimizer.wrt), frozen, new_layers)  # an error where a place is not there
 
-    def loss_and_logits(model):
+    def is_trained(path, _):
+        return not (is_frozen(_place(path), frozen, new_layers) or path[:-1] in still)
+
+    network, parameters, statistics, keys, rest = nnx.split(
+        training, nnx.All(optimizer.wrt, is_trained), nnx.BatchStat, nnx.RngKey, ...
+    )
+    keys = jax.tree.map(lambda key: _key_of_step(key, step, axis_name), keys)
+
+    def loss_of(parameters, statistics, keys, batch):
+        model = nnx.merge(network, parameters, statistics, keys, rest, copy=True)  # changes to it end here
         logits = model(batch["image"])
-        return cross_entropy(logits, batch["label"], label_smoothing).mean(), logits
+        loss = cross_entropy(logits, batch["label"], label_smoothing).mean()
+        accuracy = (logits.argmax(-1) == batch["label"]).mean()
+        return loss, (accuracy, nnx.state(model, nnx.BatchStat))
 
-    (loss, logits), gradients = nnx.value_and_grad(loss_and_logits, has_aux=True)(training)
-    accuracy = (logits.argmax(-1) == batch["label"]).mean()
+    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+    if accumulate == 1:
+        (loss, (accuracy, statistics)), gradients = gradient_of(parameters, statistics, keys, batch)
+    else:
+        loss, accuracy, statistics, gradients = _accumulated(
+            gradient_of, parameters, statistics, keys, _micro_batches(batch, accumulate)
+        )
     if axis_name is not None:
         loss, accuracy, gradients = jax.lax.pmean((loss, accuracy, gradients), axis_name)
-    optimizer.update(model, gradients)
-    for variable, value in random_state:
-        variable.set_value(value)
+
+    stays = nnx.as_pure(nnx.state(model, nnx.All(optimizer.wrt, nnx.Not(is_trained))))
+    zeros = jax.tree.map(jnp.zeros_like, nnx.state(model, optimizer.wrt))
+    optimizer.update(model, nnx.merge_state(zeros, gradients))
+    nnx.update(model, stays)
+    nnx.update(model, nnx.as_pure(statistics))
+    if ema is not None:
+        ema = update_average(ema, model, decay=ema_decay, step=step)
     metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(nnx.to_pure_dict(gradients))}
-    return TrainState(model, optimizer), metrics
+    return TrainState(model, optimizer, ema), metrics
 
 
 def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> dict:
@@ -101,8 +175,59 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return optax.softmax_cross_entropy(logits, targets)
 
 
-def _is_random(variable) -> bool:
-    return isinstance(variable, nnx.RngState)
+def _prepare_batchnorm(
+    training: CamModel, frozen: Sequence[str], new_layers: Sequence[str], freeze_all: bool, axis_name: str | None
+) -> set[tuple]:
+    """Sets where each BatchNorm takes its statistics from, and returns the paths of those whose parameters stay."""
+    still = set()
+    for path, module in nnx.iter_modules(training):
+        if isinstance(module, nnx.BatchNorm):
+            module.axis_name = axis_name
+            module.use_running_average = freeze_all or is_frozen(_place(path), frozen, new_layers)
+            if freeze_all:
+                still.add(path)
+    return still
+
+
+def _accumulated(gradient_of: Callable, parameters, statistics, keys, micro_batches: dict):
+    """Mean loss, accuracy and gradient of k micro-batches in sequence, and the BatchNorm statistics after the last.
+
+    Args:
+      gradient_of: of one micro-batch, as `train_step` makes it.
+      parameters: the same for all.
+      statistics: of BatchNorm, handed on from one to the next.
+      keys: of the step; each micro-batch folds its number into them.
+      micro_batches: dict of (k, b / k, ...) arrays.
+    """
+    k = micro_batches["label"].shape[0]
+
+    def micro_step(carry, number_and_batch):
+        sums, statistics = carry
+        number, batch = number_and_batch
+        own_keys = jax.tree.map(lambda key: jax.random.fold_in(key, number), keys)
+        (loss, (accuracy, statistics)), gradients = gradient_of(parameters, statistics, own_keys, batch)
+        sums = jax.tree.map(jnp.add, sums, (loss, accuracy, gradients))
+        return (sums, statistics), None
+
+    zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+    (sums, statistics), _ = jax.lax.scan(micro_step, (zeros, statistics), (jnp.arange(k), micro_batches))
+    loss, accuracy, gradients = jax.tree.map(lambda total: total / k, sums)
+    return loss, accuracy, statistics, gradients
+
+
+def _micro_batches(batch: dict, accumulate: int) -> dict:
+    """(b, ...) arrays -> (accumulate, b / accumulate, ...)."""
+    size = batch["label"].shape[0]
+    if accumulate < 1 or size % accumulate:
+        raise ValueError(
+            f"accumulate={accumulate} with {size} images on a device: expected a number of micro-batches that divides "
+            "them evenly."
+        )
+    return {name: batch[name].reshape(accumulate, -1, *batch[name].shape[1:]) for name in ("image", "label")}
+
+
+def _place(path: tuple) -> str:
+    return ".".join(map(str, path))
 
 
 def _key_of_step(key: jax.Array, step: jax.Array, axis_name: str | None) -> jax.Array:

@@ -136,7 +136,7 @@ def test_the_next_in_the_order_takes_the_place_of_an_unreadable_example(bad):
     order = labels(take(train_batches(numbered(60), batch_size=60, seed=0), 4))
     expected = [next(i for i in order[place:] if i not in bad) for place in range(120)]
     source = Damaged(numbered(60), bad)
-    batches = take(train_batches(source, batch_size=8, seed=0, unreadable="skip"), 15)
+    batches = take(train_batches(source, batch_size=8, seed=0, size=(4, 6), unreadable="skip"), 15)
     index, skipped = (np.concatenate([batch[name] for batch in batches]) for name in ("index", "skipped"))
     assert index.tolist() == labels(batches) == expected
     assert skipped.dtype == np.int32
@@ -147,7 +147,7 @@ def test_the_next_in_the_order_takes_the_place_of_an_unreadable_example(bad):
 
 def test_skipping_leaves_the_other_rows_alone(noise):
     batches = take(augmented(noise), 8)
-    skipping = take(augmented(Damaged(noise, {2, 5}), unreadable="skip"), 8)
+    skipping = take(augmented(Damaged(noise, {2, 5}), size=8, unreadable="skip"), 8)
     replaced = 0
     for batch, other in zip(batches, skipping, strict=True):
         own = other["skipped"] < 0
@@ -159,9 +159,10 @@ def test_skipping_leaves_the_other_rows_alone(noise):
 
 def test_processes_skip_the_same(noise):
     source = Damaged(noise, {2, 3, 5})
-    (whole,) = take(augmented(source, unreadable="skip"), 1)
+    (whole,) = take(augmented(source, size=8, unreadable="skip"), 1)
     parts = [
-        take(augmented(source, unreadable="skip", shard_index=i, shard_count=2, start_step=0), 1)[0] for i in (0, 1)
+        take(augmented(source, size=8, unreadable="skip", shard_index=i, shard_count=2, start_step=0), 1)[0]
+        for i in (0, 1)
     ]
     for i, part in enumerate(parts):
         for name in part:
@@ -265,7 +266,9 @@ def test_an_unreadable_example_is_marked():
                 assert not batch[name][~batch["mask"]].any()
 
 
-def test_what_cannot_be_marked():
+def test_what_cannot_be_skipped_or_marked():
+    with pytest.raises(ValueError, match="'skip' without size"):
+        train_batches(numbered(4), batch_size=2, seed=0, unreadable="skip")
     with pytest.raises(ValueError, match="'mark' without size"):
         eval_batches(numbered(4), batch_size=2, unreadable="mark")
     with pytest.raises(ValueError, match=r"'center'.*without size"):

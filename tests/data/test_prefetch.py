@@ -48,28 +48,32 @@ def test_all_batches_come_in_order_as_put_returns_them():
     assert source.closed
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_put_runs_while_the_batch_before_is_used_and_no_further_than_size(size):
+def test_put_runs_while_the_batch_before_is_used():
     started = [threading.Event() for _ in range(10)]
     may_end = threading.Semaphore(0)
-    asked, too_early = 0, []
 
     def slow_put(number):
-        if number >= asked + size:
-            too_early.append(number)
         started[number].set()
         assert may_end.acquire(timeout=SOON)
         return number
 
-    with prefetch(Batches(10), slow_put, size=size) as batches:
+    with prefetch(Batches(10), slow_put) as batches:
         for number in range(10):
             may_end.release()
-            asked += 1
             assert next(batches) == number
-            # The caller is "computing" now, and the next put starts, though nobody has asked for it.
+            # The caller is "computing" now, and the next put is under way, though nobody has asked for it.
             if number < 9:
                 assert started[number + 1].wait(SOON)
-    assert too_early == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_so_many_batches_are_ahead_and_no_more(size):
+    put = [threading.Event() for _ in range(10)]
+    with prefetch(Batches(10), lambda number: put[number].set(), size=size) as batches:
+        for taken in range(10 - size):
+            assert put[taken + size - 1].wait(SOON)
+            assert not put[taken + size].wait(0.02)
+            next(batches)
 
 
 def test_put_runs_in_one_other_thread():

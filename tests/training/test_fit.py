@@ -161,7 +161,7 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(uninterrupted, tmp_path):
     model, directory = uninterrupted
     with pytest.raises(ValueError, match="the disk is gone"):
         # Reads ahead take some, so that it breaks before the end and after the first checkpoint.
-        fit(new_model(), Examples(breaks_after=24), RECIPE, run_dir=tmp_path, num_threads=1, **options())
+        fit(new_model(), Examples(breaks_after=18), RECIPE, run_dir=tmp_path, num_threads=1, **options())
     with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() and checkpoints.steps()[-1] < 6
     resumed = fit(new_model(), Examples(), RECIPE, run_dir=tmp_path, num_threads=3, **options())
@@ -189,7 +189,7 @@ def test_a_directory_of_another_run(uninterrupted):
 
 def test_divergence_names_the_step():
     recipe = Recipe(steps=8, batch_size=4, learning_rate=1e30, decay="constant")
-    with pytest.raises(TrainingError, match=r"loss of step \d+ is (nan|inf)"):
+    with pytest.raises(TrainingError, match=r"(loss|norm) of step \d+ is (nan|inf)"):
         fit(new_model(), Examples(), recipe, log_every=8, progress=False)
 
 

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 import camjax
-from camjax.training.groups import parameter_groups, scale_new_layers
+from camjax.training.groups import freeze, parameter_groups, scale_new_layers
 
 
 def places(groups) -> dict[str, str]:
@@ -43,6 +43,37 @@ def test_a_place_that_is_not_there():
     parameters = nnx.state(camjax.create_model("small_gap"), nnx.Param)
     with pytest.raises(ValueError, match=r"new layers 'cam_conv': the model has no .* Its layers are head, layers\.$"):
         parameter_groups(parameters, ("head", "cam_conv"))
+
+
+def test_frozen_places():
+    parameters = {"stem": {"w": 0.0}, "layers": {1: {"w": 0.0}, 10: {"w": 0.0}}, "head": {"kernel": 0.0, "bias": 0.0}}
+
+    def frozen(*names, new=("head",)):
+        groups = parameter_groups(parameters, new, names)
+        return {name for name, group in places(groups).items() if group == "frozen"}
+
+    assert frozen() == set()
+    assert frozen("layers.1", "head.bias") == {"layers.1.w", "head.bias"}
+    assert frozen("backbone") == {"stem.w", "layers.1.w", "layers.10.w"}
+    assert frozen("backbone", "head.bias") == {"stem.w", "layers.1.w", "layers.10.w", "head.bias"}
+    assert frozen("backbone", new=("layers.10", "head")) == {"stem.w", "layers.1.w"}
+    with pytest.raises(ValueError, match=r"frozen 'stm', 'layer': the model has no parameters there"):
+        frozen("stm", "layer", "head")
+    with pytest.raises(ValueError, match="nothing is left to train"):
+        frozen("stem", "layers", "head")
+
+
+def test_a_frozen_step_by_hand():
+    parameters = {"head": {"kernel": jnp.array([1.0])}, "stem": {"kernel": jnp.array([[3.0]])}}
+    gradients = {"head": {"kernel": jnp.array([0.5])}, "stem": {"kernel": jnp.array([[2.0]])}}
+    trained = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9), scale_new_layers(10.0))
+    # "stem" by its name: the new layers are of no account, and need not be there.
+    for optimizer in (freeze(trained, ("backbone",)), freeze(trained, ("stem",), new=("fc",))):
+        state = optimizer.init(parameters)
+        assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(1,)]  # the momentum of the head
+        updates, _ = optimizer.update(gradients, state, parameters)
+        np.testing.assert_allclose(updates["head"]["kernel"], [-0.6], rtol=1e-6)
+        np.testing.assert_array_equal(updates["stem"]["kernel"], [[0.0]])
 
 
 def test_one_step_by_hand():

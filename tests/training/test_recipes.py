@@ -30,14 +30,20 @@ def test_step_decay_counts_from_the_first_step():
     )
 
 
+def test_step_decay_with_a_first_of_its_own():
+    recipe = Recipe(steps=9, batch_size=8, learning_rate=1.0, decay="step", decay_every=3, decay_first=2)
+    np.testing.assert_allclose(rates(recipe, range(9)), [1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001], rtol=1e-6)
+
+
 def test_constant():
     assert rates(Recipe(steps=9, batch_size=8, learning_rate=0.5, decay="constant"), [0, 8]) == [0.5, 0.5]
 
 
-def test_three_steps_by_hand():
-    """PyTorch's SGD(nesterov=True): g += decay w; v = momentum v + g; w -= rate (g + momentum v)."""
-    recipe = Recipe(steps=3, batch_size=8, learning_rate=0.1, decay="constant", momentum=0.9, weight_decay=0.01)
-    optimizer = recipe.optimizer()
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_three_steps_by_hand(nesterov):
+    """PyTorch's SGD: g += decay w; v = momentum v + g; w -= rate (g + momentum v) with nesterov, rate v without."""
+    options = {"momentum": 0.9, "weight_decay": 0.01, "nesterov": nesterov}
+    optimizer = Recipe(steps=3, batch_size=8, learning_rate=0.1, decay="constant", **options).optimizer()
     kernel, bias = np.array([[2.0, -1.0]], np.float32), np.array([3.0], np.float32)
     parameters = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
     state = optimizer.init(parameters)
@@ -50,7 +56,7 @@ def test_three_steps_by_hand():
         for name, decay in (("kernel", 0.01), ("bias", 0.0)):
             gradient = 0.5 * expected[name] + decay * expected[name]
             velocity[name] = 0.9 * velocity[name] + gradient
-            expected[name] = expected[name] - 0.1 * (gradient + 0.9 * velocity[name])
+            expected[name] = expected[name] - 0.1 * (gradient + 0.9 * velocity[name] if nesterov else velocity[name])
     for name, value in expected.items():
         np.testing.assert_allclose(parameters[name], value, rtol=1e-6)
 
@@ -83,10 +89,12 @@ def arrays(model) -> dict[str, np.ndarray]:
 
 
 def test_a_recipe_survives_its_file():
-    recipe = Recipe(steps=3, batch_size=8, learning_rate=0.1, new_layers_factor=10, new_layers=("head", "cam_conv"))
+    places = {"new_layers": ("head", "cam_conv"), "frozen": ("conv1", "backbone")}
+    recipe = Recipe(steps=3, batch_size=8, learning_rate=0.1, new_layers_factor=10, ema_decay=0.99, **places)
     written = dataclasses.asdict(recipe)
     assert json.loads(json.dumps(written)) == written
     assert written["new_layers"] == ["head", "cam_conv"] and written["new_layers_factor"] == 10
+    assert written["frozen"] == ["conv1", "backbone"] and written["accumulate"] == 1
     assert Recipe(**written) == recipe and hash(recipe) == hash(Recipe(**written))
 
 
@@ -103,6 +111,13 @@ def test_a_recipe_survives_its_file():
         ({"new_layers_factor": 0}, "new_layers_factor=0: expected a positive number"),
         ({"new_layers": "head"}, "new_layers='head': expected places in the model"),
         ({"new_layers": ()}, "new_layers=.*: expected places in the model"),
+        ({"accumulate": 0}, "accumulate=0: expected at least 1, and a divisor of batch_size=8"),
+        ({"accumulate": 3}, "accumulate=3: expected at least 1, and a divisor of batch_size=8"),
+        ({"decay_first": 3}, 'decay_first=3: expected a step, at least 1, with decay="step"'),
+        ({"ema_decay": 1.0}, "ema_decay=1.0: expected 0 < ema_decay < 1, or None"),
+        ({"frozen": "backbone"}, "frozen='backbone': expected places in the model"),
+        ({"frozen": ("head",), "new_layers_factor": 10, "new_layers": ("head.kernel",)}, "frozen=.* rate of their own"),
+        ({"accumulate": 3, "ema_decay": 0}, "accumulate=3: .*; ema_decay=0: "),
         ({"steps": 0, "momentum": 1.0}, "steps=0: .*; momentum=1.0: "),
     ],
 )

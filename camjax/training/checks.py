@@ -1,0 +1,93 @@
+"""What is checked before the first step, and after every so many: room to save, labels, and finite losses."""
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+
+from camjax.data.loader import RandomAccessSource
+from camjax.data.order import batch_indices
+from camjax.models import CamModel
+from camjax.training.recipes import Recipe
+
+_EXAMPLES_SHOWN = 64
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+def check_classes(model: CamModel, source: RandomAccessSource) -> None:
+    """Raises ValueError where a source says that it has other classes than the model."""
+    info = getattr(source, "info", None)
+    if info is not None and info.num_classes != model.head.num_classes:
+        raise ValueError(
+            f"data set {info.name!r} has {info.num_classes} classes, the model {model.head.num_classes}: "
+            f"create it with num_classes={info.num_classes}."
+        )
+
+
+def check_writable(directory: Path) -> None:
+    """Makes a directory where there is none, and a file in it for a moment.
+
+    Raises:
+      OSError: neither is possible; the message says what the system said.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(f"{directory} can't be written to ({error}): give run_dir a folder of yours.") from error
+
+
+def check_room(directory: Path, checkpoint_bytes: int, count: int) -> None:
+    """Raises OSError unless a disk has room for so many more checkpoints.
+
+    Args:
+      directory: on the disk.
+      checkpoint_bytes: of one.
+      count: how many there will be more than now at the same time, the one that is being written among them.
+    """
+    free = shutil.disk_usage(directory).free
+    needed = checkpoint_bytes * count
+    if free < needed:
+        raise OSError(
+            f"{directory}: {count} checkpoints of {checkpoint_bytes / 1e6:,.0f} MB take {needed / 1e6:,.0f} MB, and "
+            f"{free / 1e6:,.0f} MB are free. Make room, or give another run_dir."
+        )
+
+
+def finite_means(pending: list[dict], first_step: int, source: RandomAccessSource, recipe: Recipe) -> dict[str, float]:
+    """The mean of each metric over some steps; waits for the devices.
+
+    Args:
+      pending: the metrics of consecutive steps.
+      first_step: the number of the first of them; a run's first step is 1.
+      source: the training examples, and
+      recipe: the run's, to say which examples a step saw.
+
+    Raises:
+      TrainingError: a loss or a gradient is not finite.
+    """
+    pending = jax.device_get(pending)
+    for step, metrics in enumerate(pending, first_step):
+        for name, words in (("loss", "loss"), ("gradient_norm", "gradient's norm")):
+            if not math.isfinite(metrics[name]):
+                raise TrainingError(
+                    f"The {words} of step {step} is {metrics[name]}: training has diverged. Its batch is "
+                    f"{_describe_batch(source, recipe, step - 1)}. Start again with a lower learning rate or a longer "
+                    "warm-up; checkpoints before this step stay."
+                )
+    return {name: float(sum(metrics[name] for metrics in pending) / len(pending)) for name in pending[0]}
+
+
+def _describe_batch(source: RandomAccessSource, recipe: Recipe, number: int) -> str:
+    indices = batch_indices(len(source), batch_size=recipe.batch_size, seed=recipe.seed, step=number).tolist()
+    shown = ", ".join(map(str, indices[:_EXAMPLES_SHOWN]))
+    more = "" if len(indices) <= _EXAMPLES_SHOWN else f" and {len(indices) - _EXAMPLES_SHOWN} more"
+    info = getattr(source, "info", None)
+    of = "" if info is None else f" of {info.name}"
+    return f"number {number}, counted from 0: the examples {shown}{more}{of}"

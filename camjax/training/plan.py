@@ -1,0 +1,122 @@
+"""What a run would be, before it is one: for `--dry-run`."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from camjax.data.loader import RandomAccessSource
+from camjax.models import CamModel
+from camjax.training.checkpoints import checkpoint_bytes
+from camjax.training.parallel import check_batch_size
+from camjax.training.recipes import Recipe
+from camjax.training.run_card import count_parameters
+from camjax.training.step import TrainState, train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run's size. Its `str` is a text for people.
+
+    Attributes:
+      model: what it was created as.
+      recipe: resolved.
+      devices: how many share a batch, over all processes.
+      parameters: number of parameters.
+      examples: number of training examples.
+      steps: of the run.
+      epochs: rounds through the training examples.
+      state_bytes: on each device: parameters, statistics, optimizer and averaged weights. A checkpoint takes as much,
+        before it is compressed.
+      batch_bytes: on each device: its images and labels of one step.
+      working_bytes: on each device: activations, gradients and what else the compiled step holds at once.
+    """
+
+    model: dict | str
+    recipe: dict
+    devices: int
+    parameters: int
+    examples: int
+    steps: int
+    epochs: float
+    state_bytes: int
+    batch_bytes: int
+    working_bytes: int
+
+    @property
+    def device_bytes(self) -> int:
+        """What each device has to hold: the state, the batch and the next, and the working memory."""
+        return self.state_bytes + 2 * self.batch_bytes + self.working_bytes
+
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"model       {self.model}, {self.parameters:,} parameters",
+                f"recipe      {json.dumps(self.recipe)}",
+                f"length      {self.steps:,} steps of {self.recipe['batch_size']} images: {self.epochs:.2f} epochs of "
+                f"{self.examples:,} examples",
+                f"devices     {self.devices}, {self.recipe['batch_size'] // self.devices} images each",
+                f"memory      {_mega(self.device_bytes)} on each device: state {_mega(self.state_bytes)}, two batches "
+                f"{_mega(2 * self.batch_bytes)}, activations and gradients {_mega(self.working_bytes)}",
+                f"checkpoint  {_mega(self.state_bytes)} each, at most",
+            )
+        )
+
+
+def describe_plan(
+    model: CamModel,
+    recipe: Recipe,
+    source: RandomAccessSource,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Plan:
+    """The size of a run, without taking a step.
+
+    The memory is what XLA says of the step compiled for one device with its share of the batch; that of other devices
+    adds the sums that they exchange. Compiling takes as long as the start of the run would.
+
+    Args:
+      model: where training would start.
+      recipe: of the run.
+      source: the training examples; none is read.
+      optimizer: in place of `recipe.optimizer()`.
+
+    Raises:
+      ValueError: sizes that do not fit together.
+    """
+    check_batch_size(recipe.batch_size, recipe.accumulate)
+    share = recipe.batch_size // jax.device_count()
+    state = jax.eval_shape(functools.partial(TrainState.create, recipe=recipe, optimizer=optimizer), model)
+    batch = {
+        "image": jax.ShapeDtypeStruct((share, *model.input_size, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((share,), jnp.int32),
+    }
+    step = functools.partial(
+        train_step,
+        label_smoothing=recipe.label_smoothing,
+        accumulate=recipe.accumulate,
+        ema_decay=recipe.ema_decay,
+        frozen=recipe.frozen,
+        new_layers=recipe.new_layers,
+        freeze_batchnorm=recipe.freeze_batchnorm,
+    )
+    memory = jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis()
+    return Plan(
+        model=model.created_as or type(model).__name__,
+        recipe=dataclasses.asdict(recipe),
+        devices=jax.device_count(),
+        parameters=count_parameters(model),
+        examples=len(source),
+        steps=recipe.steps,
+        epochs=recipe.steps * recipe.batch_size / len(source),
+        state_bytes=checkpoint_bytes(state),
+        batch_bytes=sum(array.size * array.dtype.itemsize for array in batch.values()),
+        working_bytes=memory.temp_size_in_bytes,
+    )
+
+
+def _mega(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

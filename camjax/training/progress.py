@@ -1,0 +1,40 @@
+"""The progress bar of a run."""
+
+import contextlib
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bar(contextlib.AbstractContextManager):
+    """A progress bar on stderr with the latest loss, accuracy and speed, and the time that is left.
+
+    Args:
+      steps: of the run.
+      start: the steps that an earlier process took.
+      shown: False for none.
+    """
+
+    def __init__(self, steps: int, start: int, *, shown: bool):
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
+        )
+        self._task = self._progress.add_task("compiling", total=steps, completed=start)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._progress.stop()
+
+    def update(self, step: int, means: dict[str, float]) -> None:
+        """Moves the bar to a step."""
+        text = "loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:.0f} images/s".format(**means)
+        self._progress.update(self._task, completed=step, description=text)

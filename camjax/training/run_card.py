@@ -1,0 +1,145 @@
+"""The card of a finished run: what was trained, by what, on what, and how it went."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from camjax.data.loader import RandomAccessSource
+from camjax.models import CamModel
+from camjax.training.recipes import Recipe
+
+_PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def has_run_card(directory: str | os.PathLike) -> bool:
+    """Whether a run has come to its end."""
+    return (Path(directory) / "run_card.json").is_file()
+
+
+def write_run_card(
+    directory: str | os.PathLike,
+    model: CamModel,
+    recipe: Recipe,
+    source: RandomAccessSource,
+    *,
+    start: int,
+    seconds: float,
+) -> None:
+    """Writes `curves.png`, `run_card.md` and `run_card.json` of a finished run from its `metrics.jsonl`.
+
+    Args:
+      directory: of the run.
+      model: as trained.
+      recipe: how.
+      source: the training examples.
+      start: the step that the last process started at; above 0 where it took a run up.
+      seconds: wall time since then.
+    """
+    from camjax.training.curves import curves_figure, read_metrics  # Matplotlib, at the end alone
+
+    directory = Path(directory)
+    lines = read_metrics(directory)
+    curves_figure(lines).savefig(directory / "curves.png", dpi=120)
+    card = {
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": _describe_model(model),
+        "data": _describe_source(source),
+        "recipe": dataclasses.asdict(recipe),
+        "results": _results(lines),
+        "hardware": _hardware(),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
+        "git_revision": git_revision(Path.cwd()),
+        "wall_time": {"seconds": round(seconds, 1), "from_step": start, "to_step": recipe.steps},
+    }
+    (directory / "run_card.md").write_text(_markdown(card))
+    # Last, and whole or not at all: it says that the run has come to its end.
+    draft = directory / "run_card.draft"
+    draft.write_text(json.dumps(card, indent=2) + "\n")
+    draft.replace(directory / "run_card.json")
+
+
+def git_revision(directory: Path) -> str | None:
+    """The commit of a git checkout, with "+changes" where files differ from it; None outside of one, or without git."""
+    try:
+        revision = _git(directory, "rev-parse", "HEAD")
+        return f"{revision}+changes" if _git(directory, "status", "--porcelain") else revision
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def count_parameters(model: CamModel) -> int:
+    """The number of parameters, BatchNorm's scales and biases among them and its statistics not."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def _git(directory: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(directory), *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def _describe_model(model: CamModel) -> dict:
+    return {
+        "created_as": model.created_as,
+        "class": type(model).__name__,
+        "classes": model.head.num_classes,
+        "parameters": count_parameters(model),
+        "dtype": model.dtype.name,
+        "input_size": list(model.input_size),
+    }
+
+
+def _describe_source(source: RandomAccessSource) -> dict:
+    info = getattr(source, "info", None)
+    return {"name": None if info is None else info.name, "examples": len(source)}
+
+
+def _hardware() -> dict:
+    return {
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "platform": jax.default_backend(),
+        "processes": jax.process_count(),
+        "cpu_cores": os.cpu_count(),
+        "system": platform.platform(),
+    }
+
+
+def _results(lines: list[dict]) -> dict:
+    """The last training metrics, and the last and the best evaluation; accuracies in 0..1, losses in nats."""
+    results = {}
+    for name in ("train/loss", "train/accuracy", "eval/loss", "eval/accuracy"):
+        values = [line[name] for line in lines if name in line]
+        if values:
+            results[name] = values[-1]
+    evaluations = [line for line in lines if "eval/accuracy" in line]
+    if evaluations:
+        best = max(evaluations, key=lambda line: line["eval/accuracy"])
+        results |= {"best eval/accuracy": best["eval/accuracy"], "best at step": best["step"]}
+    speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
+    if speeds:
+        results["train/images_per_second (median)"] = sorted(speeds)[len(speeds) // 2]
+    return results
+
+
+def _markdown(card: dict) -> str:
+    text = ["# Run card", "", "![loss and accuracy over the steps](curves.png)", ""]
+    for section, content in card.items():
+        title = section.replace("_", " ").capitalize()
+        if isinstance(content, dict):
+            rows = [f"| {name} | {_cell(value)} |" for name, value in content.items()]
+            text += [f"## {title}", "", "| | |", "| --- | --- |", *rows, ""]
+        else:
+            text += [f"{title}: {'not in a git checkout' if content is None else content}", ""]
+    return "\n".join(text)
+
+
+def _cell(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", r"\|")

@@ -1,0 +1,58 @@
+"""Joining processes: what is refused in words, and what does nothing. Real processes are in test_survival.py."""
+
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from camjax.training import initialize
+from camjax.training.distributed import _in_cluster
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("10.0.0.1:8476",), "coordinator='10.0.0.1:8476' without num_processes and process_id: give all three"),
+        ((None, 2, 0), "num_processes=2, process_id=0 without coordinator: give all three, or none"),
+        (("10.0.0.1", 2, 0), "coordinator='10.0.0.1': expected host:port"),
+        (("10.0.0.1:port", 2, 0), "expected host:port"),
+        (("10.0.0.1:8476", 2, 2), "process_id=2 of num_processes=2: expected 0..num_processes-1"),
+        (("10.0.0.1:8476", 0, 0), "num_processes=0"),
+    ],
+)
+def test_what_does_not_fit_together(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        initialize(*arguments)
+
+
+def test_one_process_without_arguments_is_left_alone():
+    hook = sys.excepthook
+    initialize()
+    initialize()
+    assert not jax.distributed.is_initialized()
+    assert sys.excepthook is hook
+
+
+def test_slurm_is_found(monkeypatch):
+    assert not _in_cluster()
+    for name, value in {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "node1",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_STEP_NUM_NODES": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert _in_cluster()
+
+
+def test_too_late():
+    """Once JAX has been used, joining others is an error and not a run on one's own."""
+    code = (
+        "import jax; jax.devices()\nfrom camjax.training import initialize\n"
+        "try:\n    initialize('127.0.0.1:1', 2, 0)\nexcept RuntimeError as error:\n    print(error)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "must be called before" in output

@@ -1,0 +1,126 @@
+"""A run in a process of its own, for tests that kill it: a network and data so small that starting is most of it.
+
+    python tests/training/tiny_run.py '{"run_dir": "...", "steps": 30, "devices": 1, ...}'
+
+`start` starts many such processes faster: they are forked from one that has imported everything.
+"""
+
+import atexit
+import json
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+import matplotlib.figure  # noqa: F401  once, before the fork
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from camjax.models import CamModel, ConvBN, PooledHead
+from camjax.training import Checkpoints, Recipe, fit, initialize
+
+BATCH_SIZE = 8
+
+
+class Net(CamModel):
+    """Convolution, BatchNorm, dropout: all kinds of state that have to come back."""
+
+    def __init__(self, dropout=0.2):
+        super().__init__(input_size=(8, 8), stride=2, mean=(127.5,) * 3, std=(127.5,) * 3)
+        self.layer = ConvBN(3, 8, 3, 2, rngs=nnx.Rngs(1))
+        self.head = PooledHead(8, 3, dropout=dropout, rngs=nnx.Rngs(2))
+
+    def backbone(self, x):
+        return self.layer(x)
+
+
+class Colors:
+    """Noise whose brightness tells its class. Reads take `wait` seconds, and fail after `breaks_after` of them."""
+
+    def __init__(self, wait=0.0, breaks_after=None):
+        self.reads, self.breaks_after = 0, breaks_after
+        self.wait = wait
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        time.sleep(self.wait)
+        self.reads += 1
+        if self.breaks_after is not None and self.reads > self.breaks_after:
+            raise ValueError("the disk is gone")
+        rng = np.random.default_rng(index)
+        image = rng.integers(0, 100, (8, 8, 3)) + 50 * (index % 3)
+        return {"image": image.astype(np.uint8), "label": index % 3}
+
+
+def tiny_recipe(steps, **changes) -> Recipe:
+    return Recipe(**{"steps": steps, "batch_size": BATCH_SIZE, "learning_rate": 0.05, "warmup_steps": 2, **changes})
+
+
+def arrays(run_dir) -> dict[str, np.ndarray]:
+    """Everything in the newest checkpoint, as Orbax reads it without a model."""
+    directory = Path(run_dir) / "checkpoints"
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        step = checkpoints.steps()[-1]
+    found = {"newest": np.array(step)}
+    for item in ("model", "optimizer", "ema"):
+        if (directory / str(step) / item).is_dir():
+            tree = ocp.StandardCheckpointer().restore(directory / str(step) / item)
+            leaves = jax.tree_util.tree_leaves_with_path(tree)
+            found |= {item + jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return found
+
+
+def main(options: dict) -> None:
+    jax.config.update("jax_num_cpu_devices", options.get("devices", 1))
+    jax.config.update("jax_compilation_cache_dir", options["cache"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    initialize(options.get("coordinator"), options.get("num_processes"), options.get("process_id"))
+    fit(
+        Net(options.get("dropout", 0.2)),
+        Colors(options.get("wait", 0.0), options.get("breaks_after")),
+        tiny_recipe(options["steps"], **options.get("recipe", {})),
+        run_dir=options["run_dir"],
+        eval_source=Colors() if options.get("evaluate") else None,
+        eval_every=options.get("evaluate"),
+        checkpoint_every=options.get("checkpoint_every", 5),
+        log_every=1,
+        num_threads=1,
+        progress=False,
+    )
+
+
+def _child(options: dict, log: str) -> None:
+    """`main` as a process of its own: forked children of multiprocessing end without the interpreter's last steps."""
+    output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    code = 0
+    try:
+        main(options)
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def start(options: dict, log) -> multiprocessing.Process:
+    """Starts `main` in a process. What it prints is added to the file `log`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tiny_run"])
+    process = context.Process(target=_child, args=(options, str(log)))
+    process.start()
+    return process
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -20,7 +20,7 @@ STOREYS = (
     {"boxes"},
     {"inference", "attribution"},
     {"loading", "metrics", "data", "viz", "training"},
-    {"evaluation"},
+    {"evaluation", "features", "linear_svm"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"cli"},
 )

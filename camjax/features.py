@@ -1,0 +1,185 @@
+"""Pooled features for classifiers of other kinds, and a network that such a classifier is put back on.
+
+Features from a network's global average pooling serve for tasks that it was not trained on, and a linear classifier on
+them gives maps for classes that the network never saw (Zhou et al. 2016, section 4).
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from camjax.data.loader import eval_batches
+from camjax.data.rows import RandomAccessSource
+from camjax.inference import inference_view
+from camjax.models import CamModel, PooledHead, fold_batchnorm
+from camjax.models.head import global_pool
+
+Progress = Callable[[int, int], None]
+"""Called with the images done, and their number, after each batch."""
+
+
+class Crops:
+    """The images of a source, each cut to a box.
+
+    Args:
+      source: the images.
+      boxes: (n, 4) `[ymin, xmin, ymax, xmax]` in 0..1 of each image; edges go to the nearest pixel.
+
+    Raises:
+      ValueError: another number of boxes, or one that is empty or not within its image.
+    """
+
+    def __init__(self, source: RandomAccessSource, boxes: np.ndarray):
+        boxes = np.asarray(boxes, np.float64)
+        if boxes.shape != (len(source), 4):
+            raise ValueError(f"boxes of shape {boxes.shape} for {len(source)} images: expected one box (4,) an image.")
+        low, high = boxes[:, :2], boxes[:, 2:]
+        wrong = np.flatnonzero(~((low >= 0) & (low < high) & (high <= 1)).all(1))
+        if len(wrong):
+            raise ValueError(
+                f"the box of image {wrong[0]} is {boxes[wrong[0]].tolist()}: expected [ymin, xmin, ymax, xmax] in "
+                "0..1, with an extent."
+            )
+        self._source, self._boxes = source, boxes
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict:
+        """image: the pixels of the box, at least one; and the label of the source."""
+        example = self._source[index]
+        image, (ymin, xmin, ymax, xmax) = example["image"], self._boxes[index]
+        rows, columns = (
+            slice(first := min(round(low * side), side - 1), max(round(high * side), first + 1))
+            for low, high, side in ((ymin, ymax, image.shape[0]), (xmin, xmax, image.shape[1]))
+        )
+        return {"image": image[rows, columns], "label": example["label"]}
+
+
+def map_images(
+    function: Callable[[np.ndarray, np.ndarray], Any],
+    source: RandomAccessSource,
+    size: tuple[int, int],
+    *,
+    batch_size: int = 32,
+    num_threads: int = 4,
+    progress: Progress | None = None,
+) -> Any:
+    """What a function of batches says of all images of a source, in its order.
+
+    Args:
+      function: of images (batch_size, H, W, 3) uint8 and their indices in the source (batch_size,), one or more arrays
+        (batch_size, ...). The last batch is filled up by black images of index 0, whose results are dropped.
+      source: the images, each squashed to `size`.
+      size: H and W.
+      batch_size: images in a call.
+      num_threads: threads that read images.
+      progress: see `Progress`.
+
+    Returns:
+      The same arrays for all n images: (n, ...), NumPy.
+
+    Raises:
+      ValueError: an empty source, or an image that can't be read.
+    """
+    parts = []
+
+    def keep(batch, results) -> None:
+        parts.append(jax.tree.map(lambda result: np.asarray(result)[batch["mask"]], results))
+        if progress:
+            progress(min(len(parts) * batch_size, len(source)), len(source))
+
+    batches = eval_batches(
+        source, batch_size=batch_size, size=size, num_threads=num_threads, shard_index=0, shard_count=1
+    )
+    waiting = None
+    with contextlib.closing(batches):
+        for batch in batches:
+            results = function(batch["image"], np.maximum(batch["index"], 0))
+            # One batch is under way while the one before is fetched, and no more: each takes its memory.
+            if waiting:
+                keep(*waiting)
+            waiting = batch, results
+        keep(*waiting)
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def gap_features(
+    model: CamModel,
+    source: RandomAccessSource,
+    *,
+    boxes: np.ndarray | None = None,
+    batch_size: int = 32,
+    num_threads: int = 4,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """The global average of a network's last feature map, for each image (Zhou et al. 2016, section 4).
+
+    Whatever the pooling of the network's own head, this is the average. It runs on one device.
+
+    Args:
+      model: has `features(images) -> (B, h, w, K)`; runs in inference mode, and stays as it is.
+      source: the images, squashed to the model's input size.
+      boxes: (n, 4) the part of each image that is seen, as in `Crops`; None for whole images.
+      batch_size: images at a time.
+      num_threads: as in `map_images`.
+      progress: as in `map_images`.
+
+    Returns:
+      (n, K) float32.
+
+    Raises:
+      ValueError: boxes that do not fit the images, and what `map_images` raises.
+    """
+    model = fold_batchnorm(model)
+    return map_images(
+        lambda images, _: _pooled(model, images),
+        source if boxes is None else Crops(source, boxes),
+        model.input_size,
+        batch_size=batch_size,
+        num_threads=num_threads,
+        progress=progress,
+    )
+
+
+@jax.jit
+def _pooled(model: CamModel, images: jax.Array) -> jax.Array:
+    """(B, H, W, 3) images -> (B, K) float32; one compiled program for all calls of `gap_features` with a network."""
+    return global_pool(inference_view(model).features(images), "gap")
+
+
+def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray) -> CamModel:
+    """The network with a classifier of its GAP features as its head: logits and maps are those of the classifier.
+
+    Args:
+      model: has `features(images) -> (B, h, w, K)`; it is left as it was.
+      kernel: (K, C).
+      bias: (C,).
+
+    Returns:
+      A new model in inference mode, without class names.
+
+    Raises:
+      ValueError: shapes that do not fit together.
+    """
+    images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
+    channels = jax.eval_shape(lambda model, images: inference_view(model).features(images), model, images).shape[-1]
+    if np.ndim(kernel) != 2 or np.shape(kernel)[0] != channels or np.shape(bias) != np.shape(kernel)[1:]:
+        raise ValueError(
+            f"kernel of shape {np.shape(kernel)} and bias of shape {np.shape(bias)}: expected ({channels}, C), for the "
+            f"features of {type(model).__name__} have {channels} channels, and (C,)."
+        )
+    model = nnx.clone(model, arrays=True)
+    model.head = PooledHead(*np.shape(kernel), pool="gap", rngs=nnx.Rngs(0))
+    model.head.kernel[...] = jnp.asarray(kernel, jnp.float32)
+    model.head.bias[...] = jnp.asarray(bias, jnp.float32)
+    model.class_names = None
+    # Its head has not the number of classes that the name was created with, or not the kind.
+    model.created_as = None
+    model.eval()
+    return model

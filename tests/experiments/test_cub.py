@@ -1,0 +1,266 @@
+"""The experiment on birds: its parts on cases told by hand, and all of it on a few images in memory."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import scipy.integrate
+from colors import Colors, Identity, painted
+from flax import nnx
+from rich.console import Console
+
+import camjax
+import camjax.features
+from camjax.data.annotation import AnnotatedSource, Annotation
+from camjax.data.sources import SourceInfo
+from camjax.training.published import wsol
+from camjax.weights.camjax_file import write_camjax_file
+from experiments import cub, cub_table4
+from experiments.cub_finetuning import augmentation, finetuning_recipe, is_published
+from experiments.stages import Stages
+
+QUIET = Console(file=io.StringIO())
+RED, GREEN = 0, 1
+
+
+# --- Boxes of an identity network, whose maps are the colors.
+
+
+def test_training_crops_follow_the_true_class_and_test_crops_the_predicted_one():
+    # More green than red: the prediction is green. The boxes are drawn around pixels of one value each.
+    both = painted((RED, 200, 0, 0, 6, 8), (GREEN, 200, 8, 4, 16, 16))
+    black = painted()
+    around_red, around_green = [0, 0, 6 / 16, 8 / 16], [8 / 16, 4 / 16, 1, 1]
+    source = Colors([both, both, black], [RED, GREEN, RED], [around_red, around_green, around_red])
+    birds = cub_table4.read_birds(source)
+    assert birds.labels.tolist() == [RED, GREEN, RED]
+    model = camjax.features.with_linear_classifier(Identity(), np.eye(3), np.zeros(3))
+    numbers, boxes = cub_table4._localize(model, birds, birds, 0.2, 2, QUIET)
+    whole = [0, 0, 1, 1]
+    np.testing.assert_allclose(boxes["train"], [around_red, around_green, whole])
+    np.testing.assert_allclose(boxes["test"], [around_green, around_green, whole])
+    chance = numbers.pop("chance")
+    # In the black image nothing is above 20 % of nothing, and the whole image is no box of it.
+    assert numbers == {
+        "localized": pytest.approx(100 / 3),
+        "gt_known": pytest.approx(200 / 3),
+        "train_gt_known": pytest.approx(200 / 3),
+        "without_region": 1,
+        "train_without_region": 1,
+    }
+    assert 0 < chance < 20
+
+
+def test_chance():
+    """Two uniform points are s apart with density 2 (1 - s): the share of boxes of at least half the image's area."""
+    expected = scipy.integrate.quad(lambda s: 2 * (1 - s) * (1 - 0.5 / s) ** 2, 0.5, 1)[0]
+    draws = 200_000
+    found = cub_table4.chance(np.array([[0, 0, 1, 1]], np.float32), draws=draws) / 100
+    assert abs(found - expected) < 4 * np.sqrt(expected / draws)
+
+
+def test_images_without_exactly_one_box_are_an_error():
+    source = Colors([painted()] * 2, [0, 1], [[0, 0, 1, 1], [[0, 0, 1, 1], [0, 0, 0.5, 0.5]]])
+    with pytest.raises(ValueError, match=r"'1.png' .* has 2 boxes"):
+        cub_table4.read_birds(source)
+
+
+# --- Settings of the fine-tuning.
+
+
+def test_the_recipe_is_the_published_one():
+    assert finetuning_recipe("vgg16_wsol", 5994) == wsol("vgg16_wsol", "cub")
+    shorter = finetuning_recipe("resnet50_wsol", 5994, epochs=10)
+    # 50 epochs of 5994 images in batches of 32 are 9366 steps, of which the learning rate falls every 2810.
+    assert (shorter.steps, shorter.decay_every, shorter.batch_size) == (1873, 562, 32)
+    assert shorter.new_layers == ["stages.3", "head"] and shorter.learning_rate == 2.3222617e-4
+
+
+def test_networks_without_published_settings_take_those_of_resnet():
+    recipe = finetuning_recipe("efficientnet_lite0", 5994, learning_rate=0.01)
+    expected = dataclasses.replace(wsol("resnet50_wsol", "cub"), new_layers=("head",), learning_rate=0.01)
+    assert recipe == expected
+    assert is_published("inception_v3_wsol_28x28") and not is_published("resnet50")
+
+
+def test_training_images_are_squashed_and_cropped_in_the_published_proportion():
+    assert "resize_then_random_crop((256, 256), (224, 224))" in repr(augmentation((224, 224)))
+    assert "resize_then_random_crop((73, 146), (64, 128))" in repr(augmentation((64, 128)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 1.0}, "threshold"),
+        ({"limit_train": 0}, "--limit-train 0"),
+        ({"skip_finetuning": True, "epochs": 3}, "--epochs with --skip-finetuning"),
+        ({"finetune_weights": "resnet50.pth"}, "--finetune-model"),
+    ],
+)
+def test_what_does_not_fit_together_is_said_first(options, message):
+    with pytest.raises(ValueError, match=message):
+        cub.Options(**options)
+
+
+# --- Stages.
+
+
+def test_a_stage_is_computed_once(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        (tmp_path / "boxes.npz").touch()
+        return {"accuracy": 50.0, "of": (1, 2)}
+
+    def run(options):
+        return Stages(tmp_path).run("crop", options, compute, files=[tmp_path / "boxes.npz"])
+
+    first = run({"threshold": 0.2, "images": (3, 4)})
+    assert first == run({"threshold": 0.2, "images": (3, 4)}) == {"accuracy": 50.0, "of": [1, 2]}
+    assert len(calls) == 1
+    with pytest.raises(ValueError, match=r"threshold was 0\.2, is 0\.3"):
+        run({"threshold": 0.3, "images": (3, 4)})
+    (tmp_path / "boxes.npz").unlink()
+    run({"threshold": 0.2, "images": (3, 4)})
+    assert len(calls) == 2 and (tmp_path / "boxes.npz").exists()
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        Stages(tmp_path)
+
+
+def test_a_stage_that_fails_leaves_the_others(tmp_path):
+    Stages(tmp_path).run("first", {}, lambda: {"a": 1})
+    with pytest.raises(ZeroDivisionError):
+        Stages(tmp_path).run("second", {}, lambda: {"a": 1 / 0})
+    assert list(json.loads((tmp_path / "results.json").read_text())) == ["first"]
+
+
+# --- The whole of it.
+
+
+class Shapes(AnnotatedSource):
+    """Colored boxes on gray noise, in images of several sizes; a class is a color."""
+
+    COLORS = ((220, 60, 40), (50, 200, 60), (60, 80, 230), (220, 200, 40))
+    has_boxes = True
+
+    def __init__(self, split, count):
+        self.split, self.seed = split, {"train": 1, "test": 2}[split]
+        names = ("cardinal", "parakeet", "bluebird", "goldfinch")
+        self.info = SourceInfo("shapes", split, names, count, ("image", "label", "filename"))
+
+    def __getitem__(self, index):
+        self._check_index(index)
+        annotation, rng = self.annotation(index), np.random.default_rng((self.seed, index))
+        shape = (60 + 4 * (index % 4), 80 - 6 * (index % 3))
+        image = rng.integers(60, 120, (*shape, 1)) + rng.integers(-10, 10, (*shape, 3))
+        ymin, xmin, ymax, xmax = np.rint(annotation.boxes[0] * np.tile(shape, 2)).astype(int)
+        part = rng.integers(-40, 40, (ymax - ymin, xmax - xmin, 1)) + self.COLORS[annotation.label]
+        image[ymin:ymax, xmin:xmax] = np.clip(part, 0, 255)
+        return {"image": image.astype(np.uint8), "label": annotation.label, "filename": annotation.filename}
+
+    def annotation(self, index):
+        rng = np.random.default_rng((self.seed, index, 0))
+        extent = rng.uniform(0.45, 0.7, 2)
+        low = rng.uniform(0, 1 - extent)
+        box = np.concatenate([low, low + extent])[None].astype(np.float32)
+        return Annotation(f"{index}.png", index % 4, box)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """One run of the experiment with a random network: its options, what it printed, and `results.json`."""
+    folder = tmp_path_factory.mktemp("cub")
+    weights = folder / "small_gap.safetensors"
+    write_camjax_file(camjax.create_model("small_gap", rngs=nnx.Rngs(0)), weights, version="0")
+    options = cub.Options(
+        model="small_gap", weights=str(weights), out=folder / "out", batch_size=16, epochs=5, learning_rate=0.02
+    )
+    console = Console(file=io.StringIO(), width=120)
+    cub.run(options, Shapes("train", 96), Shapes("test", 32), console)
+    stages = json.loads((options.out / "results.json").read_text())
+    return options, console.file.getvalue(), stages
+
+
+def test_it_recognizes_and_localizes(experiment):
+    """Chance is 25 % of the classes and a few percent of the boxes; colors are easy, even for random features."""
+    _, _, stages = experiment
+    numbers = {name: stage["results"] for name, stage in stages.items()}
+    for stage in ("full image", "CAM crop", "true crop"):
+        assert numbers[stage]["accuracy"] > 60
+        assert numbers[stage]["penalty"] in cub.PENALTIES
+    assert numbers["true crop"]["accuracy"] > numbers["full image"]["accuracy"] - 5
+    found = numbers["CAM box"]
+    assert found["chance"] < 10 and found["localized"] > 40
+    assert found["gt_known"] >= found["localized"] - 10
+    tuned = numbers["fine-tuning"]
+    assert tuned["ilsvrc"]["top1_classification_error"] < 50
+    assert 0 < tuned["maxboxaccv2"]["MaxBoxAccV2"] <= 100
+
+
+def test_it_prints_the_papers_numbers_and_ours(experiment):
+    _, printed, stages = experiment
+    rows = {line.strip().split("  ")[0]: line.split() for line in printed.splitlines() if line.strip()}
+    for name, paper, stage in cub_table4.ROWS[:3]:
+        assert rows[name][-2:] == [str(paper), f"{stages[stage]['results']['accuracy']:.1f}"]
+    assert rows["CAM box of the predicted class"][-2:] == ["41.0", f"{stages['CAM box']['results']['localized']:.1f}"]
+    v2 = stages["fine-tuning"]["results"]["maxboxaccv2"]["MaxBoxAccV2"]
+    assert rows["MaxBoxAccV2"][-3:] == ["63.0", "59.7", f"{v2:.1f}"]
+    assert "ours on shapes" in printed and "No settings are published for small_gap" in printed
+
+
+def test_it_leaves_figures_and_boxes(experiment):
+    options, _, _ = experiment
+    for name in ("birds.png", "finetuning/evaluation/thresholds.png", "finetuning/evaluation/cases.png"):
+        assert (options.out / name).stat().st_size > 10_000
+    boxes = np.load(options.out / "boxes.npz")
+    assert boxes["train"].shape == (96, 4) and boxes["test"].shape == (32, 4)
+    assert (options.out / "finetuning" / "run.json").exists()
+
+
+def test_the_crop_is_classified_from_the_pixels_in_the_cam_box(experiment):
+    """With boxes from elsewhere in their place, the stage of the crops gives other features, and another answer."""
+    options, _, stages = experiment
+    path = options.out / "results.json"
+    kept, boxes = path.read_text(), dict(np.load(options.out / "boxes.npz"))
+    changed = json.loads(kept)
+    del changed["CAM crop"]
+    path.write_text(json.dumps(changed))
+    corner = np.tile(np.float32([0, 0, 0.08, 0.08]), (96, 1))
+    np.savez(options.out / "boxes.npz", train=corner, test=corner[:32])
+    try:
+        cub.run(options, Shapes("train", 96), Shapes("test", 32), QUIET)
+        blind = json.loads(path.read_text())["CAM crop"]["results"]["accuracy"]
+        assert blind < 55 < stages["CAM crop"]["results"]["accuracy"]
+    finally:
+        path.write_text(kept)
+        np.savez(options.out / "boxes.npz", **boxes)
+
+
+def test_the_same_command_computes_nothing_again(experiment, monkeypatch):
+    options, printed, _ = experiment
+
+    def fail(*_, **__):
+        raise AssertionError("computed again")
+
+    for name in ("gap_features", "map_images", "fit_linear_svm"):
+        monkeypatch.setattr(cub_table4, name, fail)
+    monkeypatch.setattr(cub, "finetune", fail)
+    console = Console(file=io.StringIO(), width=120)
+    cub.run(options, Shapes("train", 96), Shapes("test", 32), console)
+    rows = [line for line in printed.splitlines() if "CAM box" in line and "images" not in line]
+    assert rows and all(row in console.file.getvalue() for row in rows)
+    with pytest.raises(ValueError, match=r"threshold was 0\.2, is 0\.3"):
+        cub.run(dataclasses.replace(options, threshold=0.3), Shapes("train", 96), Shapes("test", 32), QUIET)
+    with pytest.raises(ValueError, match="images was"):
+        cub.run(options, Shapes("train", 60), Shapes("test", 32), QUIET)
+
+
+def test_weights_that_are_missing_are_said_before_the_table(tmp_path):
+    options = cub.Options(out=tmp_path, finetune_model="resnet50_wsol")
+    with pytest.raises(ValueError, match="needs trained weights"):
+        cub.run(options, Shapes("train", 8), Shapes("test", 4), QUIET)
+    assert not (tmp_path / "results.json").exists()

@@ -300,6 +300,7 @@ def run(tmp_path_factory):
     model = camjax.create_model("small_gap", 3, pool="gmp", rngs=nnx.Rngs(7))
     model.class_names = ("a", "b", "c")
     recipe = Recipe(steps=1, batch_size=8, learning_rate=0.1)
+    directory.mkdir(parents=True, exist_ok=True)
     start_run(directory, describe_run(model, recipe))
     state = TrainState(model, nnx.Optimizer(model, recipe.optimizer(), wrt=nnx.Param))
     with Checkpoints(checkpoints_of(directory)) as checkpoints:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich import box as boxes_of_rich
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import camjax
@@ -23,6 +22,7 @@ from camjax.models import CamModel
 from camjax.training import Recipe, fit
 from camjax.training.published import wsol
 from experiments.cub_table4 import ours_on
+from experiments.progress import progress
 
 # MaxBoxAccV2 of CAM on CUB's test images (Choe et al. 2020). Networks with a map of 28x28 share the settings.
 PUBLISHED = {"vgg16_wsol": 63.7, "inception_v3_wsol": 56.7, "resnet50_wsol": 63.0}
@@ -124,9 +124,8 @@ def finetune(
         model, train, recipe, run_dir=out, augment=augment, checkpoint_every=epoch, num_workers=workers, log_every=epoch
     )
     directory = out / "evaluation"
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("evaluating", total=None)
+    sha256 = weights_sha256(model)
+    with progress("evaluating", console) as update:
         evaluation = evaluate_localization(
             model,
             test,
@@ -134,13 +133,13 @@ def finetune(
             batch_size=recipe.batch_size,
             run_dir=directory,
             resume=True,
-            options={"weights_sha256": weights_sha256(model)},
+            options={"weights_sha256": sha256},
             num_workers=workers,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=update,
         )
     subject = {
         **subject,
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": sha256,
         "dataset": test.info.name,
         "split": test.info.split,
     }

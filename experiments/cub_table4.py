@@ -4,14 +4,12 @@ What is done, and what the paper leaves open, is told in `experiments.cub`.
 """
 
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich import box as boxes_of_rich
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from camjax.data.annotation import AnnotatedSource
@@ -22,6 +20,7 @@ from camjax.linear_svm import LinearSVM, fit_linear_svm
 from camjax.metrics.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
 from camjax.viz import localization_figure
+from experiments.progress import progress
 from experiments.stages import Stages
 
 IOU = 0.5
@@ -107,7 +106,7 @@ def run_table4(
         """Trains and tests on whole images, or on the parts in the boxes of the training and test images."""
         features = []
         for part, birds, of_part in zip(("training", "test"), (train, test), boxes or (None, None), strict=True):
-            with _progress(f"{name}: features of {part} images", console) as update:
+            with progress(f"{name}: features of {part} images", console) as update:
                 of_birds = gap_features(model, birds.source, boxes=of_part, batch_size=batch_size, progress=update)
             features.append(of_birds)
         with console.status(f"{name}: fitting the support vector machines"):
@@ -166,7 +165,7 @@ def _localize(
             out = method(images, labels[indices])
             return out.boxes, out.valid
 
-        with _progress(f"CAM box: {part} images", console) as update:
+        with progress(f"CAM box: {part} images", console) as update:
             boxes, valid = map_images(
                 boxes_of, birds.source, localizer.input_size, batch_size=batch_size, progress=update
             )
@@ -248,12 +247,3 @@ def table4(results: Mapping[str, Mapping], network: str, dataset: str) -> list[T
         for column in table.columns[1:]:
             column.justify = "right"
     return [accuracies, boxes]
-
-
-@contextmanager
-def _progress(title: str, console: Console):
-    """A bar, as the function (done, total) that moves it."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

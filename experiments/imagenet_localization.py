@@ -29,13 +29,13 @@ from typing import Annotated
 import tyro
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import camjax
 from camjax.data.annotated import open_annotated
 from camjax.evaluation.report import counts_sentence, summary, weights_sha256, write_results
 from camjax.evaluation.runner import evaluate_localization
+from experiments.progress import progress
 
 SUFFIXES = (".caffemodel", ".safetensors", ".pth", ".npz")
 
@@ -148,9 +148,7 @@ def run(name: str, weights: Path, source, out: Path, batch_size: int, limit: int
     else:
         model = camjax.load_model(network, weights, **({} if pool is None else {"pool": pool}))
     sha256 = weights_sha256(model)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=None)
+    with progress(name, console) as update:
         evaluation = evaluate_localization(
             model,
             source,
@@ -161,7 +159,7 @@ def run(name: str, weights: Path, source, out: Path, batch_size: int, limit: int
             run_dir=out / name,
             resume=True,
             options={"model": network, "weights_sha256": sha256},
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=update,
         )
     subject = {
         "model": network,

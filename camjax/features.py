@@ -5,15 +5,15 @@ them gives maps for classes that the network never saw (Zhou et al. 2016, sectio
 """
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from camjax.data.loader import eval_batches
+from camjax.data.loader import Batch, eval_batches
 from camjax.data.rows import RandomAccessSource
 from camjax.inference import inference_view
 from camjax.models import CamModel, PooledHead, fold_batchnorm
@@ -87,15 +87,63 @@ def map_images(
     Raises:
       ValueError: an empty source, or an image that can't be read.
     """
-    parts = []
+    parts = [
+        results
+        for _, results in batch_results(
+            function, source, size, batch_size=batch_size, num_threads=num_threads, progress=progress
+        )
+    ]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
-    def keep(batch, results) -> None:
-        parts.append(jax.tree.map(lambda result: np.asarray(result)[batch["mask"]], results))
+
+def batch_results(
+    function: Callable[[np.ndarray, np.ndarray], Any],
+    source: RandomAccessSource,
+    size: tuple[int, int],
+    *,
+    batch_size: int,
+    num_threads: int = 4,
+    unreadable: Literal["raise", "mark"] = "raise",
+    start_batch: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Batch, Any]]:
+    """What `map_images` puts together, batch after batch; in constant memory.
+
+    Args:
+      function: as in `map_images`.
+      source: as in `map_images`.
+      size: as in `map_images`.
+      batch_size: as in `map_images`.
+      num_threads: as in `map_images`.
+      unreadable: as in `camjax.data.loader.eval_batches`; results of marked images are dropped as those of padding.
+      start_batch: the number of the first batch.
+      progress: as in `map_images`.
+
+    Yields:
+      The batch of `camjax.data.loader.eval_batches`, and the results for the images that its mask has, NumPy.
+
+    Raises:
+      ValueError: an empty source, or an image that can't be read.
+    """
+    done = start_batch * batch_size
+
+    def fetch(batch, results):
+        nonlocal done
+        results = jax.tree.map(lambda result: np.asarray(result)[batch["mask"]], results)
+        done = min(done + batch_size, len(source))
         if progress:
-            progress(min(len(parts) * batch_size, len(source)), len(source))
+            progress(done, len(source))
+        return batch, results
 
     batches = eval_batches(
-        source, batch_size=batch_size, size=size, num_threads=num_threads, shard_index=0, shard_count=1
+        source,
+        batch_size=batch_size,
+        size=size,
+        unreadable=unreadable,
+        start_batch=start_batch,
+        num_threads=num_threads,
+        shard_index=0,
+        shard_count=1,
     )
     waiting = None
     with contextlib.closing(batches):
@@ -103,10 +151,9 @@ def map_images(
             results = function(batch["image"], np.maximum(batch["index"], 0))
             # One batch is under way while the one before is fetched, and no more: each takes its memory.
             if waiting:
-                keep(*waiting)
+                yield fetch(*waiting)
             waiting = batch, results
-        keep(*waiting)
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        yield fetch(*waiting)
 
 
 def gap_features(
@@ -136,9 +183,8 @@ def gap_features(
     Raises:
       ValueError: boxes that do not fit the images, and what `map_images` raises.
     """
-    model = fold_batchnorm(model)
     return map_images(
-        lambda images, _: _pooled(model, images),
+        pooled_fn(model),
         source if boxes is None else Crops(source, boxes),
         model.input_size,
         batch_size=batch_size,
@@ -147,9 +193,15 @@ def gap_features(
     )
 
 
+def pooled_fn(model: CamModel) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
+    """A snapshot of a network as the function of `map_images` whose results are its pooled features, (B, K) float32."""
+    model = fold_batchnorm(model)
+    return lambda images, _: _pooled(model, images)
+
+
 @jax.jit
 def _pooled(model: CamModel, images: jax.Array) -> jax.Array:
-    """(B, H, W, 3) images -> (B, K) float32; one compiled program for all calls of `gap_features` with a network."""
+    """(B, H, W, 3) images -> (B, K) float32; one compiled program for all snapshots of a network."""
     return global_pool(inference_view(model).features(images), "gap")
 
 

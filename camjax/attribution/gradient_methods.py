@@ -1,0 +1,125 @@
+r"""Methods that weigh a feature map by the gradient of a score: one forward and one backward pass of the head.
+
+All have one signature, `method(head_fn, features, targets) -> maps`:
+
+- `head_fn`: (B, h, w, K) float32 features -> outputs (B, ...), before any softmax; all of the network that follows
+  the features. Outputs of one image depend on that image alone, as they do for a model in inference mode. Written g for
+  dS / df below, at every place (y, x) and channel k.
+- `features`: (B, h, w, K) f of any float dtype. Any layer's.
+- `targets`: class ids (B,) or (B, N), or a function of the outputs, see `camjax.attribution.targets`.
+- maps: (B, N, h, w) float32; N = 1 for class ids (B,). Raw: not normalized, and signed unless the method's definition
+  rectifies.
+- ValueError: features of another shape, or targets that do not fit the outputs. A traced class id cannot raise: one
+  out of range gives a map of NaN.
+
+Behind global average pooling and one dense layer g is `w[k, c] / (h * w)` everywhere: Grad-CAM is there the rectified
+class activation map over its h * w cells, and XGrad-CAM and HiResCAM are that map without the rectification.
+
+Each method is also a function of features (B, h, w, K) and gradients (B, N, h, w, K) alone, in `FROM_GRADIENTS`, for
+callers who have the gradients of several layers from one backward pass.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from camjax.attribution.gradients import images_first, output_gradients
+
+_EPSILON = 1e-7
+"""Keeps quotients of nothing by nothing at zero."""
+
+
+def grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
+    """Grad-CAM (Selvaraju et al. 2017, eqs. 1 and 2); see the module.
+
+    `a_k = mean_{y,x} g_k(y, x)`, and the map is `relu(sum_k a_k f_k)`: rectified by definition.
+    """
+    return _by_gradients(_grad_cam, head_fn, features, targets)
+
+
+def grad_cam_plus_plus(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
+    """Grad-CAM++ (Chattopadhay et al. 2018, eqs. 10, 13 and 19); see the module.
+
+    `a_k(y, x) = g^2 / (2 g^2 + sum_{v,u} f_k(v, u) g^3)`, 0 where g is 0; the map is
+    `relu(sum_k sum_{v,u} a_k(v, u) relu(g_k(v, u)) f_k)`: rectified by definition. The score is taken as the
+    exponential of the output, as in the paper, whose derivatives are then powers of g.
+    """
+    return _by_gradients(_grad_cam_plus_plus, head_fn, features, targets)
+
+
+def xgrad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
+    """XGrad-CAM (Fu et al. 2020, eqs. 7 and 8); see the module.
+
+    `a_k = sum_{y,x} f_k g_k / sum_{y,x} f_k`, 0 for a channel whose sum is 0; the map is `sum_k a_k f_k`: signed. Its
+    sum is `sum f g`, which is the score for a head that is homogeneous of degree one, as a piecewise linear one without
+    biases is.
+    """
+    return _by_gradients(_xgrad_cam, head_fn, features, targets)
+
+
+def hires_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
+    """HiResCAM (Draelos and Carin 2020, eq. 6); see the module.
+
+    The map is `sum_k g_k f_k`: signed. Its sum is the score, without the bias, for a head that is linear.
+    """
+    return _by_gradients(_hires_cam, head_fn, features, targets)
+
+
+def layer_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
+    """LayerCAM (Jiang et al. 2021, eqs. 5 to 7); see the module. Made for layers that are not the last one.
+
+    The map is `relu(sum_k relu(g_k) f_k)`: rectified by definition.
+    """
+    return _by_gradients(_layer_cam, head_fn, features, targets)
+
+
+def _by_gradients(method: Callable, head_fn: Callable, features, targets) -> jax.Array:
+    features = images_first(features, "features", "(B, h, w, K)")
+    _, gradients = output_gradients(head_fn, features)
+    return method(features, gradients(targets))
+
+
+def weighted_sum(features: jax.Array, weights: jax.Array) -> jax.Array:
+    """(B, h, w, K) features and (B, N, K) weights of their channels -> (B, N, h, w) float32."""
+    return jnp.einsum("bhwk,bnk->bnhw", features, weights, precision=jax.lax.Precision.HIGHEST)
+
+
+def _grad_cam(features, gradients):
+    return jax.nn.relu(weighted_sum(features, gradients.mean((2, 3))))
+
+
+def _grad_cam_plus_plus(features, gradients):
+    # The paper's quotient with g^2 divided out: the powers of a small g would be lost in float32.
+    totals = features.sum((1, 2))[:, None, None, None]
+    shares = jnp.where(gradients == 0, 0, 1 / _away_from_zero(2 + totals * gradients))
+    return jax.nn.relu(weighted_sum(features, (shares * jax.nn.relu(gradients)).sum((2, 3))))
+
+
+def _xgrad_cam(features, gradients):
+    totals = features.sum((1, 2))[:, None]
+    products = jnp.einsum("bhwk,bnhwk->bnk", features, gradients, precision=jax.lax.Precision.HIGHEST)
+    return weighted_sum(features, products / _away_from_zero(totals))
+
+
+def _hires_cam(features, gradients):
+    return jnp.einsum("bhwk,bnhwk->bnhw", features, gradients, precision=jax.lax.Precision.HIGHEST)
+
+
+def _layer_cam(features, gradients):
+    return jax.nn.relu(_hires_cam(features, jax.nn.relu(gradients)))
+
+
+def _away_from_zero(values: jax.Array) -> jax.Array:
+    """The values with zeros replaced by a tiny number: what is divided by them is zero as well."""
+    return jnp.where(values == 0, _EPSILON, values)
+
+
+FROM_GRADIENTS = {
+    "gradcam": _grad_cam,
+    "gradcam++": _grad_cam_plus_plus,
+    "xgradcam": _xgrad_cam,
+    "hirescam": _hires_cam,
+    "layercam": _layer_cam,
+}
+"""The names of the methods on command lines, each as `(features, gradients) -> maps`."""

@@ -1,0 +1,75 @@
+"""Gradients of scores: with respect to features, for the methods that weigh them, and to images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from camjax.attribution.targets import as_target
+
+
+def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple[jax.Array, Callable[..., Any]]:
+    """Outputs, and the gradients of any scores of them, from one forward pass.
+
+    For callers that choose the targets by the outputs. The forward pass is made once; going backward there is one
+    pullback for each of N targets, all of them in one batch.
+
+    Args:
+      function: (B, ...) float32 inputs -> (B, ...) outputs, each image's from that image alone.
+      inputs: (B, ...) of any dtype, or a tree of such arrays.
+
+    Returns:
+      outputs: (B, ...).
+      gradients: a function of targets, as in `camjax.attribution.targets.as_target`, which returns
+        dS_target / dinputs, (B, N, ...) float32 for each array of the inputs. It raises ValueError for targets that
+        do not fit the outputs; a score that is NaN, as that of a traced class id out of range, has gradients of NaN.
+    """
+    inputs = jax.tree.map(lambda array: jnp.asarray(array).astype(jnp.float32), inputs)
+    outputs, pullback = jax.vjp(function, inputs)
+
+    def gradients(targets):
+        scores, to_outputs = jax.vjp(as_target(targets, outputs), outputs)
+        batch, count = scores.shape
+        # One direction for each target, the same for all images: no score depends on another image.
+        directions = jnp.broadcast_to(jnp.eye(count)[:, None], (count, batch, count))
+        (cotangents,) = jax.vmap(to_outputs)(directions)
+        (found,) = jax.vmap(pullback, out_axes=1)(cotangents)
+        unknown = jnp.isnan(scores)
+        return jax.tree.map(
+            lambda array: jnp.where(unknown.reshape(batch, count, *[1] * (array.ndim - 2)), jnp.nan, array), found
+        )
+
+    return outputs, gradients
+
+
+def image_gradient(model_fn: Callable[[jax.Array], jax.Array], images: jax.Array, targets) -> jax.Array:
+    """Image-gradient saliency: `max_color |dS_c / dI(y, x, color)|` (Simonyan et al. 2014, section 3.1).
+
+    Args:
+      model_fn: (B, H, W, 3) float32 images -> (B, C) scores S, before the softmax. A model normalizes for itself, so
+        the gradient is with respect to pixels in 0..255.
+      images: (B, H, W, 3) RGB in 0..255, uint8 or float.
+      targets: as in `camjax.attribution.grad_cam`.
+
+    Returns:
+      (B, N, H, W) float32, not negative; N = 1 for targets (B,).
+
+    Raises:
+      ValueError: as `camjax.attribution.grad_cam`.
+    """
+    _, gradients = output_gradients(model_fn, images_first(images, "images", "(B, H, W, 3)"))
+    return saliency(gradients(targets))
+
+
+def saliency(gradients: jax.Array) -> jax.Array:
+    """(..., H, W, 3) gradients with respect to an image -> (..., H, W): the largest magnitude among the colors."""
+    return jnp.abs(gradients).max(-1)
+
+
+def images_first(array, name: str, expected: str) -> jax.Array:
+    """The array in float32; ValueError unless it has four dimensions."""
+    array = jnp.asarray(array)
+    if array.ndim != 4:
+        raise ValueError(f"{name} of shape {array.shape}: expected {expected}; for one image write {name}[None].")
+    return array.astype(jnp.float32)

@@ -1,0 +1,203 @@
+"""What a map is asked about: a target is a function of a network's outputs, (B, ...) -> (B, N) scores, one map each.
+
+Methods take class ids directly; these functions make the targets that class ids are not. Each depends on its own image
+alone, and is a pytree: it goes into a `jax.jit` as an argument, and other numbers in it compile nothing anew.
+A target of one's own is any such function.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from camjax.inference import check_class_ids
+
+Target = Callable[[jax.Array], jax.Array]
+
+
+def classes(class_ids) -> Target:
+    """The scores of classes: what methods make of class ids.
+
+    Args:
+      class_ids: (B,) or (B, N) integers in 0..C-1.
+
+    Returns:
+      A target of outputs (B, C). It raises ValueError for outputs of another shape or number and for concrete ids out
+      of range; a traced id out of range has a score of NaN.
+    """
+    return Partial(_classes, class_ids)
+
+
+def probabilities(class_ids) -> Target:
+    """The softmax of outputs (B, C) at classes; see `classes`."""
+    return Partial(lambda class_ids, outputs: _classes(class_ids, jax.nn.softmax(outputs)), class_ids)
+
+
+def class_sets(members) -> Target:
+    """The mean score of a set of classes, such as all breeds of dogs, for each image.
+
+    Args:
+      members: (B, C) or (B, N, C), the share of each class: True and False, or weights. They are divided by their sum.
+
+    Returns:
+      A target of outputs (B, C). It raises ValueError for a number of images or classes that is not theirs.
+    """
+    members = jnp.asarray(members, jnp.float32)
+    if members.ndim not in (2, 3):
+        raise ValueError(f"members of shape {members.shape}: expected (B, C) or (B, N, C).")
+    return Partial(_class_sets, members)
+
+
+def binary(positive) -> Target:
+    """The evidence of a binary or multi-label output for, or against, what it stands for.
+
+    Args:
+      positive: (B,) bool for one output an image, (B, C) for C labels: True asks what speaks for it, False what speaks
+        against it.
+
+    Returns:
+      A target of outputs (B,) or (B, 1), or (B, C), before a sigmoid; N is 1, or C.
+    """
+    return Partial(_binary, jnp.asarray(positive, bool))
+
+
+def regression(sign=1.0) -> Target:
+    """The value of a regression: what raises it, or with a sign of -1 what lowers it.
+
+    Args:
+      sign: a number for all images, or one for each of N values, (N,).
+
+    Returns:
+      A target of outputs (B,), with N = 1, or (B, N).
+    """
+    return Partial(_regression, jnp.asarray(sign, jnp.float32))
+
+
+def region(masks, class_ids) -> Target:
+    """The mean score of a class over a region, for networks that segment (Vinogradova et al. 2020, eq. 2).
+
+    Args:
+      masks: (B, h, w) or (B, N, h, w), True where the score counts, at the outputs' size.
+      class_ids: (B,) or (B, N) integers in 0..C-1.
+
+    Returns:
+      A target of outputs (B, h, w, C). An empty region has a score of 0.
+    """
+    return Partial(_region, jnp.asarray(masks, jnp.float32), class_ids)
+
+
+def similarity(embeddings) -> Target:
+    """The cosine between a network's output and an embedding, of another image or of a text.
+
+    Args:
+      embeddings: (B, D) or (B, N, D).
+
+    Returns:
+      A target of outputs (B, D); from -1 to 1.
+    """
+    embeddings = jnp.asarray(embeddings, jnp.float32)
+    if embeddings.ndim not in (2, 3):
+        raise ValueError(f"embeddings of shape {embeddings.shape}: expected (B, D) or (B, N, D).")
+    return Partial(_similarity, embeddings)
+
+
+def per_image(targets: Sequence[Target]) -> Target:
+    """Another target for each image of a batch.
+
+    Args:
+      targets: B targets of a batch of one, each with the same N.
+
+    Returns:
+      A target of outputs with B images.
+    """
+    return Partial(_per_image, tuple(targets))
+
+
+def as_target(targets, outputs: jax.Array) -> Target:
+    """Checks targets against outputs.
+
+    Args:
+      targets: class ids (B,) or (B, N), or a function of outputs.
+      outputs: (B, ...), or their shape and dtype.
+
+    Returns:
+      A function outputs -> (B, N) float32.
+
+    Raises:
+      ValueError: class ids of another shape or type, concrete ones out of range, outputs that are no class scores for
+        class ids, or scores that are not (B, N).
+    """
+    target = Partial(_float32, targets if callable(targets) else classes(targets))
+    scores = jax.eval_shape(target, outputs)
+    if scores.ndim != 2 or scores.shape[0] != outputs.shape[0] or not scores.shape[1]:
+        raise ValueError(
+            f"the target gives scores of shape {scores.shape} for {outputs.shape[0]} images: expected "
+            f"({outputs.shape[0]}, N), for each image one score for each of N maps."
+        )
+    return target
+
+
+def _float32(target: Target, outputs: jax.Array) -> jax.Array:
+    return jnp.asarray(target(outputs)).astype(jnp.float32)
+
+
+def _classes(class_ids, outputs):
+    batch = outputs.shape[0]
+    if outputs.ndim != 2:
+        raise ValueError(f"scores of shape {outputs.shape} for {batch} images: expected ({batch}, C).")
+    count = outputs.shape[1]
+    ids = jnp.asarray(check_class_ids(class_ids, batch, count))
+    known = (ids >= 0) & (ids < count)
+    return jnp.where(known, jnp.take_along_axis(outputs, jnp.where(known, ids, 0), axis=1), jnp.nan)
+
+
+def _class_sets(members, outputs):
+    members = members[:, None] if members.ndim == 2 else members
+    _check_images("members", members.shape, (outputs.shape[0], members.shape[1], *outputs.shape[1:]))
+    shares = members / members.sum(-1, keepdims=True)
+    return jnp.einsum("bc,bnc->bn", outputs, shares, precision=jax.lax.Precision.HIGHEST)
+
+
+def _binary(positive, outputs):
+    if positive.ndim == 1 and outputs.ndim == 2 and outputs.shape[1] == 1:
+        outputs = outputs[:, 0]
+    _check_images("positive", positive.shape, outputs.shape)
+    scores = jnp.where(positive, outputs, -outputs)
+    return scores.reshape(len(scores), -1)
+
+
+def _regression(sign, outputs):
+    return sign * outputs.reshape(outputs.shape[0], -1)
+
+
+def _region(masks, class_ids, outputs):
+    masks = masks[:, None] if masks.ndim == 3 else masks
+    if outputs.ndim != 4:
+        raise ValueError(f"outputs of shape {outputs.shape}: expected (B, h, w, C), the scores of a segmentation.")
+    batch, *size, count = outputs.shape
+    ids = jnp.asarray(check_class_ids(class_ids, batch, count))
+    _check_images("masks", masks.shape, (batch, ids.shape[1], *size))
+    scores = jnp.take_along_axis(outputs.reshape(batch, -1, count), ids[:, None], axis=2)
+    masks = masks.reshape(*masks.shape[:2], -1)
+    return jnp.einsum("bpn,bnp->bn", scores, masks) / jnp.maximum(masks.sum(-1), 1)
+
+
+def _similarity(embeddings, outputs):
+    embeddings = embeddings[:, None] if embeddings.ndim == 2 else embeddings
+    _check_images("embeddings", embeddings.shape, (outputs.shape[0], embeddings.shape[1], *outputs.shape[1:]))
+    products = jnp.einsum("bd,bnd->bn", outputs, embeddings, precision=jax.lax.Precision.HIGHEST)
+    lengths = jnp.linalg.norm(outputs, axis=-1)[:, None] * jnp.linalg.norm(embeddings, axis=-1)
+    return products / jnp.maximum(lengths, np.finfo(np.float32).tiny)
+
+
+def _per_image(targets, outputs):
+    if len(targets) != outputs.shape[0]:
+        raise ValueError(f"{len(targets)} targets for {outputs.shape[0]} images: expected one for each.")
+    return jnp.concatenate([target(outputs[i : i + 1]) for i, target in enumerate(targets)])
+
+
+def _check_images(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(shape) != tuple(expected):
+        raise ValueError(f"{name} of shape {tuple(shape)}: expected {tuple(expected)}, for the outputs of the network.")

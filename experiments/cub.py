@@ -41,6 +41,7 @@ Fine-tuning goes through 300,000 images forward and backward: hours on CPU, not 
 A stage that has finished is in `results.json` in the output folder, and the same command goes on behind it.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -49,17 +50,20 @@ import tyro
 from rich.console import Console
 
 import camjax
+from camjax.cli.errors import run_command
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
-from camjax.evaluation.report import weights_sha256
 from camjax.evaluation.truth import First
 from camjax.inference import check_threshold
 from camjax.linear_svm import PENALTIES
 from camjax.models import CamModel
 from camjax.training import Recipe
+from camjax.weights.fingerprint import weights_sha256
 from experiments.cub_finetuning import finetune, finetuning_recipe, finetuning_table, is_published, starting_model
 from experiments.cub_table4 import read_birds, run_table4, table4
 from experiments.stages import Stages
+
+PROGRAM = "python -m experiments.cub"
 
 _Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
 _Number = tyro.conf.arg(metavar="N", help_behavior_hint="")
@@ -181,4 +185,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, prog="python -m experiments.cub"))
+    sys.exit(run_command(PROGRAM, lambda: main(tyro.cli(Options, prog=PROGRAM))))

@@ -16,11 +16,12 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.data.transforms import Transform, compose, random_horizontal_flip, resize_then_random_crop
 from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
 from camjax.evaluation.methods import make_method
-from camjax.evaluation.report import summary, weights_sha256, write_results
+from camjax.evaluation.report import summary, write_results
 from camjax.evaluation.runner import evaluate_localization
 from camjax.models import CamModel
 from camjax.training import Recipe, fit
 from camjax.training.published import wsol
+from camjax.weights.fingerprint import weights_sha256
 from experiments.cub_table4 import ours_on
 from experiments.progress import progress
 

@@ -22,6 +22,7 @@ published weights were at hand where this file was written, so that no number of
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -32,11 +33,14 @@ from rich.console import Console
 from rich.table import Table
 
 import camjax
+from camjax.cli.errors import run_command
 from camjax.data.annotated import open_annotated
-from camjax.evaluation.report import counts_sentence, summary, weights_sha256, write_results
+from camjax.evaluation.report import counts_sentence, summary, write_results
 from camjax.evaluation.runner import evaluate_localization
+from camjax.weights.fingerprint import weights_sha256
 from experiments.progress import progress
 
+PROGRAM = "python -m experiments.imagenet_localization"
 SUFFIXES = (".caffemodel", ".safetensors", ".pth", ".npz")
 
 
@@ -245,4 +249,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m experiments.imagenet_localization")
+    sys.exit(run_command(PROGRAM, lambda: tyro.cli(main, prog=PROGRAM)))

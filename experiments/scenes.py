@@ -17,6 +17,7 @@ the validation split.
 import contextlib
 import functools
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 import camjax
+from camjax.cli.errors import run_command
 from camjax.data.loader import eval_batches
 from camjax.data.scenes import SIDE
 from camjax.data.sources import Source, open_source
@@ -38,6 +40,7 @@ from camjax.data.transforms import random_translation
 from camjax.inference import boxes_from_maps
 from camjax.training import Recipe, fit
 
+PROGRAM = "python -m experiments.scenes"
 IOU = 0.5
 PAPER_THRESHOLD = 0.2
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)
@@ -224,4 +227,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main, prog="python -m experiments.scenes")
+    sys.exit(run_command(PROGRAM, lambda: tyro.cli(main, prog=PROGRAM)))

@@ -18,9 +18,9 @@ PACKAGE = Path(camjax.__file__).parent
 STOREYS = (
     {"cam", "components", "models", "weights"},
     {"boxes"},
-    {"inference", "attribution"},
+    {"inference", "attribution", "receptive_field"},
     {"loading", "metrics", "data", "viz", "training"},
-    {"evaluation", "features", "linear_svm"},
+    {"evaluation", "features", "feature_store", "linear_svm", "hard_negatives"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"cli"},
 )

@@ -64,9 +64,10 @@ def evaluate(
     from camjax.data.annotated import open_annotated
     from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
     from camjax.evaluation.methods import make_method, method_image_size
-    from camjax.evaluation.report import counts_sentence, results_table, summary, weights_sha256, write_results
+    from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
     from camjax.evaluation.runner import evaluate_localization
     from camjax.loading import load_model
+    from camjax.weights.fingerprint import weights_sha256
 
     if not 0 <= threshold < 1:
         raise ValueError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")

@@ -1,4 +1,4 @@
-"""The entry point of the command line: subcommands, version, and errors in one line."""
+"""The entry point of the command line: subcommands and version."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from tyro.extras import subcommand_cli_from_dict
 
 import camjax
 from camjax.cli.convert import convert
+from camjax.cli.errors import run_command
 from camjax.cli.evaluate import evaluate
 from camjax.cli.explain import explain
 from camjax.cli.models import models
@@ -30,18 +31,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"camjax {camjax.__version__}")
         return 0
-    try:
-        subcommand_cli_from_dict(
-            {"convert": convert, "evaluate": evaluate, "explain": explain, "models": models, "prepare": prepare},
-            prog="camjax",
-            description=DESCRIPTION,
-            args=args or ["--help"],
-        )
-    # What the library raises for bad input; anything else is a bug, and shows its traceback.
-    except (ValueError, OSError, ImportError) as error:
-        print(f"camjax: {error}", file=sys.stderr)
-        return 1
-    return 0
+    commands = {"convert": convert, "evaluate": evaluate, "explain": explain, "models": models, "prepare": prepare}
+    words = args or ["--help"]
+    return run_command(
+        "camjax", lambda: subcommand_cli_from_dict(commands, prog="camjax", description=DESCRIPTION, args=words)
+    )
 
 
 if __name__ == "__main__":

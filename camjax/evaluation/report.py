@@ -1,7 +1,6 @@
 """What an evaluation writes for its readers: a table, `results.json`, `results.csv`, and figures."""
 
 import csv
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -9,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
-from flax import nnx
 from rich import box
 from rich.table import Table
 
@@ -18,16 +15,6 @@ from camjax.evaluation.runner import Evaluation
 from camjax.evaluation.scoring import SCORES
 
 PACKAGES = ("camjax", "jax", "flax", "numpy", "opencv-python-headless", "pillow", "tensorflow-datasets")
-
-
-def weights_sha256(model: nnx.Module) -> str:
-    """SHA-256 of all arrays of a model, names and values: the same for the same weights, wherever they came from."""
-    digest = hashlib.sha256()
-    for path, value in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model))):
-        array = np.asarray(value if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else _key_data(value))
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def summary(evaluation: Evaluation, subject: Mapping) -> dict:
@@ -100,7 +87,3 @@ def _number(name: str, value: float) -> str:
     if "threshold" in name:
         return f"{value:.3f}"
     return f"{value:.2f}"
-
-
-def _key_data(key: jax.Array) -> np.ndarray:
-    return np.asarray(jax.random.key_data(key))

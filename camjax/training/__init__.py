@@ -1,4 +1,7 @@
-"""Training from class labels alone, in parallel over all devices, with checkpoints that bring a run back."""
+"""Training from class labels alone, in parallel over all devices, with checkpoints that bring a run back.
+
+Recipes from publications are in `camjax.training.published`.
+"""
 
 from camjax.training.checkpoints import Checkpoints
 from camjax.training.checks import TrainingError

@@ -22,7 +22,7 @@ from camjax.training.parallel import check_batch_size, parallel_eval_step, paral
 from camjax.training.progress import Bar
 from camjax.training.recipes import Recipe
 from camjax.training.run_card import has_run_card, write_run_card
-from camjax.training.runs import checkpoints_of, describe_run, start_run
+from camjax.training.runs import checkpoints_of, describe_data, describe_run, start_run
 from camjax.training.step import TrainState
 
 _STEPS_AHEAD = 2
@@ -50,7 +50,8 @@ def fit(
 
     With a `run_dir` the same call goes on where an earlier one stopped: the newest checkpoint holds model, optimizer,
     averaged weights, random state and step, and the place in the data follows from the step. Another number of devices
-    or processes may take it up.
+    or processes may take it up; other weights to start from, another recipe, other data or another augmentation is an
+    error.
 
     SIGTERM, a preemption notice or Ctrl-C ends the run after the step that it comes in, with a checkpoint; see
     `camjax.training.interruption`.
@@ -101,7 +102,8 @@ def fit(
         checkpoints = log = None
         if run_dir is not None:
             check_writable(run_dir)
-            start_run(run_dir, describe_run(model, recipe))
+            data = describe_data(source, augment=augment, eval_source=eval_source)
+            start_run(run_dir, describe_run(model, recipe) | data)
             finished = has_run_card(run_dir)
             checkpoints = stack.enter_context(Checkpoints(checkpoints_of(run_dir)))
             if checkpoints.steps():
@@ -192,7 +194,7 @@ def fit(
         if broken_off and run_evaluation(state, start) is None:
             save_and_leave(state, start)
     if run_dir is not None and main_process and (start < recipe.steps or not finished):
-        write_run_card(run_dir, state.evaluated, recipe, source, start=start, seconds=time.time() - began)
+        write_run_card(run_dir, state.evaluated, recipe, start=start, seconds=time.time() - began)
     return _on_default_device(state.evaluated)
 
 

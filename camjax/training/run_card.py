@@ -12,11 +12,12 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from camjax.data.loader import RandomAccessSource
 from camjax.models import CamModel
 from camjax.training.recipes import Recipe
+from camjax.training.runs import read_run
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation")
 
 
 def has_run_card(directory: str | os.PathLike) -> bool:
@@ -28,30 +29,30 @@ def write_run_card(
     directory: str | os.PathLike,
     model: CamModel,
     recipe: Recipe,
-    source: RandomAccessSource,
     *,
     start: int,
     seconds: float,
 ) -> None:
-    """Writes `curves.png`, `run_card.md` and `run_card.json` of a finished run from its `metrics.jsonl`.
+    """Writes `curves.png`, `run_card.md` and `run_card.json` of a finished run from its `run.json` and `metrics.jsonl`.
+
+    Starting weights, data, augmentation and evaluation are left out where an older `run.json` does not say them.
 
     Args:
       directory: of the run.
       model: as trained.
       recipe: how.
-      source: the training examples.
       start: the step that the last process started at; above 0 where it took a run up.
       seconds: wall time since then.
     """
     from camjax.training.curves import curves_figure, read_metrics  # Matplotlib, at the end alone
 
     directory = Path(directory)
-    lines = read_metrics(directory)
+    lines, run = read_metrics(directory), read_run(directory)
     curves_figure(lines).savefig(directory / "curves.png", dpi=120)
     card = {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": _describe_model(model),
-        "data": _describe_source(source),
+        **{key: run[key] for key in _FROM_RUN if key in run},
         "recipe": dataclasses.asdict(recipe),
         "results": _results(lines),
         "hardware": _hardware(),
@@ -97,11 +98,6 @@ def _describe_model(model: CamModel) -> dict:
     }
 
 
-def _describe_source(source: RandomAccessSource) -> dict:
-    info = getattr(source, "info", None)
-    return {"name": None if info is None else info.name, "examples": len(source)}
-
-
 def _hardware() -> dict:
     return {
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -137,7 +133,8 @@ def _markdown(card: dict) -> str:
             rows = [f"| {name} | {_cell(value)} |" for name, value in content.items()]
             text += [f"## {title}", "", "| | |", "| --- | --- |", *rows, ""]
         else:
-            text += [f"{title}: {'not in a git checkout' if content is None else content}", ""]
+            nothing = "not in a git checkout" if section == "git_revision" else "none"
+            text += [f"{title}: {nothing if content is None else content}", ""]
     return "\n".join(text)
 
 

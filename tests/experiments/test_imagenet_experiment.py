@@ -18,16 +18,8 @@ from camjax.data.sources import SourceInfo
 from camjax.training.curves import read_metrics
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
 from experiments import imagenet
-from experiments.imagenet import (
-    CenterViews,
-    Options,
-    intervals,
-    main,
-    open_data,
-    recipe_of,
-    starting_model,
-    training_view,
-)
+from experiments.imagenet import CenterViews, intervals, main, open_data, starting_model, training_view
+from experiments.imagenet_options import Options, recipe_of
 
 FINE_TUNING = {"recipe": "googlenet_cam", "weights": "bvlc_googlenet.caffemodel"}
 

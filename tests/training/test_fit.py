@@ -1,5 +1,6 @@
 """Runs: what they write, how they are taken up again, and how they come back as a model."""
 
+import functools
 import json
 import struct
 
@@ -10,8 +11,11 @@ from flax import nnx
 from tensorboardX.proto import event_pb2
 
 import camjax
+from camjax.data.sources import SourceInfo
+from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
 from camjax.training import Checkpoints, Recipe, TrainingError, evaluate, fit
-from camjax.training.runs import read_run
+from camjax.training.runs import describe_data, describe_run, read_run, start_run
+from camjax.weights.fingerprint import weights_sha256
 
 RECIPE = Recipe(steps=6, batch_size=4, learning_rate=0.05, warmup_steps=2, seed=3)
 NAMES = tuple("abcde")
@@ -180,11 +184,79 @@ def test_a_finished_run_stays_as_it_is(uninterrupted):
     assert lines(directory) == before
 
 
-def test_a_directory_of_another_run(uninterrupted):
+def test_what_a_run_is(uninterrupted):
     _, directory = uninterrupted
-    other = Recipe(steps=6, batch_size=4, learning_rate=0.1)
-    with pytest.raises(ValueError, match=r"holds a run that differs from this one.*\n  recipe: .*0.05.*0.1"):
-        fit(new_model(), Examples(), other, run_dir=directory, progress=False)
+    run = read_run(directory)
+    assert run["data"] == run["evaluation"] == {"name": None, "split": None, "examples": 20}
+    assert (run["augmentation"], run["input_size"]) == (None, [64, 64])
+    assert run["starting_weights"]["sha256"] == weights_sha256(new_model())
+    values = np.concatenate([leaf.ravel() for leaf in leaves(new_model())]).astype(np.float64)
+    assert run["starting_weights"]["sum"] == pytest.approx(values.sum(), abs=1e-9)
+    assert run["starting_weights"]["norm"] == pytest.approx(np.linalg.norm(values), rel=1e-12)
+
+
+class Named(Examples):
+    """Examples of a data set that has a name."""
+
+    info = SourceInfo("colors", "train[:20]", NAMES, 20, ("image", "label"))
+
+
+def with_changed_head(change):
+    model = new_model()
+    model.head.kernel[...] = change(model.head.kernel[...])
+    return model
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (
+            {"model": with_changed_head(lambda kernel: 1.01 * kernel)},
+            r"starting_weights\.sha256: \w{64} there, \w{64} now",
+        ),
+        ({"source": Named()}, r"data\.name: None there, colors now\n  data\.split: None there, train\[:20\] now"),
+        ({"augment": random_horizontal_flip}, "augmentation: None there, random_horizontal_flip now"),
+        ({"eval_source": None}, "evaluation: .*'examples': 20.* there, None now"),
+        (
+            {"recipe": Recipe(steps=6, batch_size=4, learning_rate=0.1, warmup_steps=2, seed=3)},
+            r"recipe\.learning_rate: 0\.05 there, 0\.1 now",
+        ),
+    ],
+)
+def test_a_directory_of_another_run(uninterrupted, changes, said):
+    _, directory = uninterrupted
+    call = {"model": new_model(), "source": Examples(), "recipe": RECIPE, "run_dir": directory, **options(), **changes}
+    with pytest.raises(ValueError, match=rf"holds a run that differs from this one.*\n  {said}$"):
+        fit(**call)
+
+
+def test_weights_that_another_processor_draws_are_the_same(uninterrupted):
+    """Their last bits differ."""
+    _, directory = uninterrupted
+    model = with_changed_head(lambda kernel: np.nextafter(kernel, 1))
+    assert weights_sha256(model) != weights_sha256(new_model())
+    start_run(directory, describe_run(model, RECIPE) | describe_data(Examples(), eval_source=Examples()))
+
+
+def test_a_run_of_an_older_version_is_taken_up(uninterrupted, tmp_path):
+    _, directory = uninterrupted
+    later = {"input_size", "starting_weights", "data", "augmentation", "evaluation"}
+    older = {key: value for key, value in read_run(directory).items() if key not in later}
+    (tmp_path / "run.json").write_text(json.dumps(older))
+    start_run(tmp_path, describe_run(new_model(), RECIPE) | describe_data(Named()))
+    with pytest.raises(ValueError, match=r"  dtype: float32 there, bfloat16 now$"):
+        start_run(tmp_path, describe_run(new_model(), RECIPE) | {"dtype": "bfloat16"})
+
+
+def test_an_augmentation_is_said_without_addresses():
+    def said(augment):
+        return describe_data(Examples(), augment=augment)["augmentation"]
+
+    crop = random_resized_crop(32, scale=(0.5, 1.0))
+    assert said(compose(crop, random_horizontal_flip)) == f"compose({crop!r}, random_horizontal_flip)"
+    shift = functools.partial(random_translation, max_shift=3)
+    assert said(shift) == "functools.partial(random_translation, max_shift=3)"
+    assert said(Examples()).endswith(".Examples object>")
 
 
 def test_divergence_names_the_step():

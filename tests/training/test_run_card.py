@@ -1,5 +1,6 @@
 """What a finished run leaves to read, and what a run would be before it is one."""
 
+import functools
 import json
 import subprocess
 
@@ -9,18 +10,22 @@ import pytest
 from flax import nnx
 from tiny_run import Colors, Net, tiny_recipe
 
+from camjax.data.transforms import random_translation
 from camjax.training import describe_plan, fit
 from camjax.training.checkpoints import checkpoint_bytes
 from camjax.training.curves import metric_curve, read_metrics
 from camjax.training.run_card import count_parameters, git_revision
+from camjax.training.runs import read_run
 from camjax.training.step import TrainState
+from camjax.weights.fingerprint import weights_sha256
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run")
     options = {"run_dir": directory, "eval_source": Colors(), "eval_every": 5, "log_every": 5, "progress": False}
-    fit(Net(), Colors(), tiny_recipe(10), **options)
+    augment = functools.partial(random_translation, max_shift=1)
+    fit(Net(), Colors(), tiny_recipe(10), augment=augment, **options)
     return directory
 
 
@@ -29,7 +34,9 @@ def test_the_card(run_dir):
     lines = read_metrics(run_dir)
     assert card["recipe"]["learning_rate"] == 0.05
     assert card["model"]["parameters"] == count_parameters(Net())
-    assert card["data"] == {"name": None, "examples": 40}
+    assert card["data"] == card["evaluation"] == {"name": None, "split": None, "examples": 40}
+    assert card["starting_weights"]["sha256"] == weights_sha256(Net())
+    assert card["starting_weights"] == read_run(run_dir)["starting_weights"]
     assert card["results"]["train/loss"] == metric_curve(lines, "train/loss")[1][-1]
     accuracies = metric_curve(lines, "eval/accuracy")[1]
     assert card["results"]["best eval/accuracy"] == max(accuracies)
@@ -38,6 +45,7 @@ def test_the_card(run_dir):
     assert card["wall_time"]["from_step"] == 0 and card["wall_time"]["to_step"] == 10
     text = (run_dir / "run_card.md").read_text()
     assert "| learning_rate | 0.05 |" in text and "(curves.png)" in text
+    assert "Augmentation: functools.partial(random_translation, max_shift=1)" in text
 
 
 def test_the_curves(run_dir):

@@ -1,0 +1,106 @@
+"""How commands and experiments end: one message for what people can do about, a traceback for bugs."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import camjax
+from camjax.cli.errors import run_command
+from camjax.data.images import decode_image
+from camjax.data.rows import with_position
+from camjax.training import Recipe, TrainingError
+
+
+def diverge():
+    raise TrainingError("the loss is nan")
+
+
+def import_what_is_missing():
+    import camjax.nothing_of_the_kind  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        (lambda: camjax.create_model("resnet51"), "There is no model named 'resnet51'"),
+        (lambda: Recipe(steps=0, batch_size=1, learning_rate=0.1), "steps=0"),
+        (lambda: decode_image(b"no image", apply_exif=False), "image"),
+        (lambda: Path("/nowhere/at/all").read_text(), "[Errno 2] No such file or directory: '/nowhere/at/all'"),
+        (import_what_is_missing, "nothing_of_the_kind"),
+        (diverge, "the loss is nan"),
+    ],
+)
+def test_what_can_be_done_about_is_a_message(capsys, command, message):
+    assert run_command("program", command) == 1
+    output = capsys.readouterr()
+    assert output.err.startswith("program: ") and message in output.err and output.out == ""
+    assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize(
+    "bug, kind",
+    [
+        (lambda: np.ones(3) + np.ones(4), ValueError),
+        (lambda: jnp.concatenate([]), ValueError),
+        (lambda: with_position(0, "many"), ValueError),  # what `int` says, inside of camjax
+        (lambda: {}["key"], KeyError),
+        (lambda: 1 / 0, ZeroDivisionError),
+    ],
+)
+def test_bugs_come_back_with_their_traceback(capsys, bug, kind):
+    with pytest.raises(kind) as caught:
+        run_command("program", bug)
+    assert len(caught.traceback) > 2
+    assert capsys.readouterr().err == ""
+
+
+def test_success_and_exits(capsys):
+    assert run_command("program", lambda: "anything") == 0
+    with pytest.raises(SystemExit) as exit_code:
+        run_command("program", lambda: sys.exit(143))
+    assert exit_code.value.code == 143
+    with pytest.raises(KeyboardInterrupt):
+        run_command("program", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_among_other_processes_an_error_goes_on_to_end_them(monkeypatch, capsys):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with pytest.raises(ValueError, match="no model named") as caught:
+        run_command("program", lambda: camjax.create_model("resnet51"))
+    assert [entry.name for entry in caught.traceback][1:] == ["run_command"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "name, words, code, message",
+    [
+        ("imagenet", "--recipe resnet50 --data-dir {}", 1, "data set 'imagenet2012' is not prepared in {}"),
+        (
+            "imagenet",
+            "--recipe wsol --weights {}/gone.pth --fake-data images --steps 1",
+            1,
+            "There is no weight file {}/gone.pth",
+        ),
+        ("imagenet", "--recipe resnet50 --steps 3 --epochs 3", 2, "leave out one of them"),
+        ("cub", "--data-dir {}", 1, "data set 'caltech_birds2011' is not prepared in {}"),
+        ("cub", "--limit-train 0", 2, "--limit-train 0: expected at least 1."),
+        ("imagenet_localization", "--weights-dir {}/gone", 1, "--weights-dir {}/gone: there is no such folder."),
+        ("scenes", "--data-dir {}/a_file", 1, "{}/a_file"),
+    ],
+)
+def test_experiments(monkeypatch, capsys, tmp_path, name, words, code, message):
+    (tmp_path / "a_file").touch()
+    module = f"experiments.{name}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(sys, "argv", [module, *words.format(tmp_path).split()])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_code:
+        runpy.run_module(module, run_name="__main__")
+    printed = capsys.readouterr().err
+    assert exit_code.value.code == code and message.format(tmp_path) in printed
+    assert "Traceback" not in printed and (code == 2 or printed.startswith(f"python -m {module}: "))

@@ -6,12 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from camjax.attribution.gradients import output_gradients
 from camjax.attribution.layers import combine_layers
 from camjax.attribution.methods import method_named
-from camjax.attribution.network import CutNetwork, cut_network
+from camjax.attribution.network import CutNetwork, as_pytree, cut_network
 from camjax.attribution.targets import as_target
 from camjax.inference import check_class_ids
 
@@ -94,7 +93,7 @@ class Explainer:
                 )
             return None
         if callable(targets):
-            targets = targets if isinstance(targets, Partial) else Partial(targets)
+            targets = as_pytree(targets)
         elif len(shape.shape) == 2:
             targets = check_class_ids(targets, *shape.shape)
         as_target(targets, shape)

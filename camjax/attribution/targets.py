@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from camjax.attribution.network import as_pytree
 from camjax.inference import check_class_ids
 
 Target = Callable[[jax.Array], jax.Array]
@@ -27,12 +28,12 @@ def classes(class_ids) -> Target:
       A target of outputs (B, C). It raises ValueError for outputs of another shape or number and for concrete ids out
       of range; a traced id out of range has a score of NaN.
     """
-    return Partial(_classes, class_ids)
+    return Partial(_classes, _as_array(class_ids))
 
 
 def probabilities(class_ids) -> Target:
     """The softmax of outputs (B, C) at classes; see `classes`."""
-    return Partial(lambda class_ids, outputs: _classes(class_ids, jax.nn.softmax(outputs)), class_ids)
+    return Partial(_probabilities, _as_array(class_ids))
 
 
 def class_sets(members) -> Target:
@@ -85,7 +86,7 @@ def region(masks, class_ids) -> Target:
     Returns:
       A target of outputs (B, h, w, C). An empty region has a score of 0.
     """
-    return Partial(_region, jnp.asarray(masks, jnp.float32), class_ids)
+    return Partial(_region, jnp.asarray(masks, jnp.float32), _as_array(class_ids))
 
 
 def similarity(embeddings) -> Target:
@@ -112,7 +113,7 @@ def per_image(targets: Sequence[Target]) -> Target:
     Returns:
       A target of outputs with B images.
     """
-    return Partial(_per_image, tuple(targets))
+    return Partial(_per_image, tuple(map(as_pytree, targets)))
 
 
 def as_target(targets, outputs: jax.Array) -> Target:
@@ -139,6 +140,11 @@ def as_target(targets, outputs: jax.Array) -> Target:
     return target
 
 
+def _as_array(class_ids):
+    """Lists as arrays: a pytree would take each of their numbers for an argument of its own."""
+    return class_ids if hasattr(class_ids, "dtype") else np.asarray(class_ids)
+
+
 def _float32(target: Target, outputs: jax.Array) -> jax.Array:
     return jnp.asarray(target(outputs)).astype(jnp.float32)
 
@@ -151,6 +157,10 @@ def _classes(class_ids, outputs):
     ids = jnp.asarray(check_class_ids(class_ids, batch, count))
     known = (ids >= 0) & (ids < count)
     return jnp.where(known, jnp.take_along_axis(outputs, jnp.where(known, ids, 0), axis=1), jnp.nan)
+
+
+def _probabilities(class_ids, outputs):
+    return _classes(class_ids, jax.nn.softmax(outputs))
 
 
 def _class_sets(members, outputs):

@@ -144,6 +144,8 @@ def extract_features(
     missing = [number for number in range(len(lengths)) if not _shard_path(directory, number).exists()]
     while missing:
         missing = _extract_run(pooled, source, directory, missing, description, num_threads, progress)
+    if progress:
+        progress(len(source), len(source))  # nothing may have been missing
     return FeatureStore(directory)
 
 

@@ -111,7 +111,9 @@ def test_unreadable_images_are_named_and_the_others_not_moved(tmp_path, expected
 def test_progress_counts_every_image(tmp_path):
     seen = []
     extract_features(network(), Images(), tmp_path, **SIZES, progress=lambda *now: seen.append(now))
-    assert seen == [(min(i, LENGTH), LENGTH) for i in range(4, LENGTH + 4, 4)]
+    assert seen == [*((min(i, LENGTH), LENGTH) for i in range(4, LENGTH + 4, 4)), (LENGTH, LENGTH)]
+    extract_features(network(), Images(), tmp_path, **SIZES, progress=lambda *now: seen.append(now))
+    assert seen[-2:] == [(LENGTH, LENGTH)] * 2
 
 
 def test_other_features_are_not_taken_for_these(tmp_path):

@@ -41,6 +41,23 @@ def test_a_network_of_your_own():
     np.testing.assert_allclose(logits[:, 0], found.logits.max(1), rtol=1e-5)
 
 
+def test_a_classifier_of_features(tmp_path, monkeypatch):
+    for name, photograph in (("cat", data.chelsea()), ("coffee", data.coffee())):
+        (tmp_path / "photographs" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(photograph[10 * i :]).save(tmp_path / "photographs" / name / f"{i}.png")
+    Image.fromarray(data.chelsea()[:, ::-1]).save(tmp_path / "new.jpg")
+    monkeypatch.chdir(tmp_path)
+    (block,) = python_of("docs/features.md")
+    names = {}
+    exec(block, names)
+    values = names["svm"].decision_values(names["store"][:])
+    assert (values.argmax(1) == names["labels"]).all()
+    assert names["out"].class_ids.tolist() == [[0]] and names["store"].readable.all()
+    mean = np.asarray(names["out"].maps).mean((2, 3)) + names["svm"].bias[0]
+    np.testing.assert_allclose(mean, names["out"].logits[:, :1], atol=1e-4)
+
+
 @pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):

@@ -20,8 +20,9 @@ from experiments.generic_folders import (
     open_scene15,
     open_sun_attribute,
 )
-from experiments.generic_images import Images, list_lines, without_class
+from experiments.generic_images import Images, without_class
 from experiments.generic_splits import Split, attribute_split, listed_split, random_splits
+from experiments.image_lists import list_lines
 from experiments.layouts import check_layout
 from experiments.sample import NAME, PHOTOGRAPHS, Views
 

@@ -8,8 +8,9 @@ from scipy.io import loadmat
 from camjax.data.files import check_files
 from camjax.data.image_folder import WHOLE_FOLDER, ImageFolder, open_image_folder
 from camjax.data.sources import SourceInfo
-from experiments.generic_images import Chosen, Images, ListedImages, list_lines, without_class
+from experiments.generic_images import Images, without_class
 from experiments.generic_splits import Split
+from experiments.image_lists import Chosen, ListedImages, list_lines
 from experiments.layouts import check_layout
 
 

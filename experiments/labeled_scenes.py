@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from camjax.data.rows import RandomAccessSource
-from experiments.generic_images import list_lines
+from experiments.image_lists import list_lines
 
 LEAST_IMAGES = 3
 """Of a scene: each part of the cross-validation gets one."""

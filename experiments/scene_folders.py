@@ -11,7 +11,7 @@ from tensorflow_datasets.core.hashing import Hasher
 from camjax.data.files import check_files, find_images, read_stored_size
 from camjax.data.images import ImageError, decode_image
 from camjax.data.sources import SourceInfo, prepared_builder
-from experiments.generic_images import ListedImages
+from experiments.image_lists import ListedImages
 from experiments.labeled_scenes import LabeledScenes, choose_scenes, read_object_names, read_scene_list
 from experiments.layouts import check_layout
 

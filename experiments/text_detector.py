@@ -60,7 +60,7 @@ from camjax.metrics.score_maps import SIZE
 from camjax.models import CamModel
 from camjax.viz import localization_figure
 from camjax.weights.fingerprint import weights_sha256
-from experiments.generic_images import Chosen
+from experiments.image_lists import Chosen
 from experiments.progress import progress
 from experiments.sample import NAME as SAMPLE
 from experiments.sample_text import TextCollages

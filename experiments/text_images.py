@@ -13,7 +13,7 @@ from camjax.data.images import ImageError
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
 from camjax.data.svt_xml import SvtImage, read_svt_xml
-from experiments.generic_images import ListedImages, list_lines
+from experiments.image_lists import ListedImages, list_lines
 from experiments.layouts import check_layout, missing_layout
 
 CLASS_NAMES = ("without text", "with text")

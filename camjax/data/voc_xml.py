@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from camjax.data.annotation import boxes_of_last_pixels, check_corners, shares, stem_of
+from camjax.data.xml_files import parse_xml
 
 MAX_BYTES = 2**20
 """The largest file that is read: some 4,000 objects."""
@@ -42,13 +43,6 @@ class VocAnnotation:
         return shares(self.corners, self.size)
 
 
-class _Tree(ET.TreeBuilder):
-    """Refuses a document type: entities, which can swell without end, are declared there and nowhere else."""
-
-    def doctype(self, name: str, public_id: str | None, system_id: str | None) -> None:
-        raise ValueError("it declares a document type, which no annotation needs and which may hide entity bombs")
-
-
 def read_voc_xml(path: str | os.PathLike) -> VocAnnotation:
     """Reads one XML file; see `parse_voc_xml`.
 
@@ -78,14 +72,7 @@ def parse_voc_xml(data: bytes, name: str) -> VocAnnotation:
         without extent, a box that is turned inside out or leaves the image by more than a pixel. The message names
         the file.
     """
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{name} is larger than {MAX_BYTES} bytes: expected the annotation of one image.")
-    parser = ET.XMLParser(target=_Tree())
-    try:
-        parser.feed(data)
-        root = parser.close()
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"{name} cannot be read as XML: {error}. Get a complete copy of it.") from error
+    root = parse_xml(data, name, MAX_BYTES)
     if root.tag != "annotation":
         raise ValueError(f"{name} holds <{root.tag}>: expected <annotation>, as PASCAL VOC writes it.")
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from camjax.data.rows import RandomAccessSource
@@ -135,7 +136,7 @@ def extract_features(
         "network": type(model).__name__,
         "weights_sha256": weights_sha256(model),
         "input_size": list(model.input_size),
-        "channels": int(pooled(np.zeros((batch_size, *model.input_size, 3), np.uint8), None).shape[1]),
+        "channels": jax.eval_shape(pooled, jax.ShapeDtypeStruct((1, *model.input_size, 3), np.uint8), None).shape[1],
         "batch_size": batch_size,
         "shard_size": shard_size,
     }

@@ -1,5 +1,10 @@
 """Linear support vector machines as a kernel and a bias: scikit-learn's decisions, from maps."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -8,6 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import camjax
+from camjax import linear_svm
+from camjax.feature_store import FeatureStore
 from camjax.linear_svm import fit_linear_svm
 
 
@@ -78,10 +85,87 @@ def test_features_without_variation_count_for_nothing():
     )
 
 
+def test_features_on_disk_count_as_those_in_memory(tmp_path):
+    maps, labels = pixel_features(n=90)
+    pooled = maps.mean((1, 2))
+    expected = fit_linear_svm(pooled.astype(np.float64), labels, 5)
+    np.save(tmp_path / "features-00000.npy", pooled[:64])
+    np.save(tmp_path / "features-00001.npy", pooled[64:])
+    (tmp_path / "features.json").write_text('{"images": 90, "channels": 12, "shard_size": 64}')
+    memory_map = np.memmap(tmp_path / "raw", np.float32, "w+", shape=pooled.shape)
+    memory_map[:] = pooled
+    for features in (pooled, memory_map, FeatureStore(tmp_path), pooled.tolist()):
+        svm = fit_linear_svm(features, labels, 5)
+        np.testing.assert_array_equal(svm.kernel, expected.kernel)
+        np.testing.assert_array_equal(svm.bias, expected.bias)
+        assert svm[2:] == expected[2:]
+    np.testing.assert_array_equal(memory_map, pooled)
+
+
+@pytest.mark.parametrize(("name", "value"), [("_ROWS", 7), ("MEMORY", 1)])
+def test_neither_parts_nor_turns_change_what_comes_out(monkeypatch, name, value):
+    maps, labels = pixel_features(n=90)
+    pooled = maps.mean((1, 2))
+    expected = fit_linear_svm(pooled, labels, 5)
+    monkeypatch.setattr(linear_svm, name, value)
+    svm = fit_linear_svm(pooled, labels, 5)
+    np.testing.assert_allclose(svm.kernel, expected.kernel, rtol=1e-3, atol=1e-4 * abs(expected.kernel).max())
+    np.testing.assert_allclose(svm.decision_values(pooled), expected.decision_values(pooled), atol=1e-4)
+    assert svm[2:] == expected[2:]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "cores", "expected"),
+    [
+        (4000 * 1280, 2, (3, 2)),  # 3 x 41 MB, and 2 x 82 MB: all folds, and as many fits as cores
+        (4000 * 1280, 64, (3, 9)),
+        # Of 100,000 x 1,024, two thirds: 546 MB of each fold, 1092 MB of each fit. All folds leave room for one fit.
+        (66_667 * 1024, 64, (1, 2)),
+        (66_667 * 1024, 1, (3, 1)),
+        (200_000 * 1024, 64, (1, 1)),  # more than there is to spend, but nothing less would do
+    ],
+)
+def test_fits_side_by_side_stay_within_the_memory(monkeypatch, numbers, cores, expected):
+    monkeypatch.setattr(linear_svm.joblib, "cpu_count", lambda: cores)
+    assert linear_svm._side_by_side(numbers, 3, 3) == expected
+
+
+FIT = """
+import numpy as np
+from camjax import linear_svm
+
+def memory(name):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
+
+rng = np.random.default_rng(0)
+labels = np.arange(4_000) % 2
+features = rng.normal(size=(4_000, 512)).astype(np.float32) + labels[:, None] / 10
+features = features.astype(np.float32)
+linear_svm.fit_linear_svm(features[:100], labels[:100], 2)
+linear_svm.MEMORY, linear_svm._ROWS = 24 * features.size, 256
+linear_svm.joblib.cpu_count = lambda: 64
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before = memory("VmRSS")
+linear_svm.fit_linear_svm(features, labels, 2)
+print((memory("VmHWM") - before) / features.size)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+def test_peak_memory_does_not_grow_with_the_cores():
+    # What is freed goes back to the system at once, also where it is as small as here.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+    result = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    # Bytes a number: 8 and 16 of the last fit. A second float64 copy would be 8, each fit too many 10.7.
+    assert 20 < float(result.stdout) < 28
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"features": np.zeros((4, 2, 2))}, r"\(n, K\)"),
+        ({"features": np.zeros((4, 0))}, r"\(n, K\)"),
         ({"labels": np.array([0, 1, 2])}, r"labels of shape \(3,\)"),
         ({"labels": np.array([0.0, 1, 0, 1])}, "float64"),
         ({"labels": np.array([1, 1, 1, 1])}, "two classes"),

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from camjax.data.rows import RandomAccessSource
-from camjax.features import Progress, batch_results, pooled_fn
+from camjax.features import Progress, batch_results, pooled_fn, unreadable_because
 from camjax.models import CamModel
 from camjax.weights.fingerprint import weights_sha256
 
@@ -174,19 +174,11 @@ def _extract_run(pooled, source, directory: Path, missing: list[int], descriptio
                 batch, features = next(results)
                 rows[batch["index"][batch["mask"]] - start] = features
                 marked = batch["index"][~batch["mask"] & (batch["index"] >= 0)]
-                unreadable |= {int(index): _why_unreadable(source, int(index)) for index in marked}
+                unreadable |= {int(index): unreadable_because(source, int(index)) for index in marked}
             _write_shard(_shard_path(directory, number), rows, unreadable)
     finally:
         results.close()
     return [number for number in missing if not _shard_path(directory, number).exists()]
-
-
-def _why_unreadable(source: RandomAccessSource, index: int) -> str:
-    try:
-        source[index]
-    except ValueError as error:
-        return str(error)
-    return "it could not be read the first time"
 
 
 def _write_shard(path: Path, rows: np.ndarray, unreadable: Mapping[int, str]) -> None:

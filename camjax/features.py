@@ -156,6 +156,15 @@ def batch_results(
         yield fetch(*waiting)
 
 
+def unreadable_because(source: RandomAccessSource, index: int) -> str:
+    """What is wrong with an image that a batch has marked as unreadable."""
+    try:
+        source[index]
+    except ValueError as error:
+        return str(error)
+    return "it could not be read the first time"
+
+
 def gap_features(
     model: CamModel,
     source: RandomAccessSource,

@@ -6,26 +6,37 @@ device.
 
 Worker processes (`num_workers` above 0) are spawned, as Grain does it: a script that asks for them has to keep its
 own work under `if __name__ == "__main__":`. Threads, the default, need nothing of the kind and OpenCV decodes in
-parallel there.
+parallel there. Ctrl-C and SIGTERM, which a terminal and most schedulers send to a run's every process, are for this one
+to act on: workers end with their iterator, or with this process, however it ends.
 """
 
 import atexit
 import contextlib
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from typing import Literal
 
 import grain
 import jax
 import numpy as np
 from absl import flags
+from grain.multiprocessing import SharedMemoryArray
 
 from camjax.data.rows import Augment, RandomAccessSource, eval_row, train_row, with_position
 
 Batch = dict[str, np.ndarray]
 
 _RUNNING: weakref.WeakSet = weakref.WeakSet()
+
+_FREED_WITHIN = 10.0
+"""Seconds to wait for shared memory to be freed, which takes milliseconds."""
 
 
 def train_batches(
@@ -168,9 +179,9 @@ def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> I
         if not flags.FLAGS.is_parsed():
             # Grain's workers read their options from absl's flags, which only programs started by absl have parsed.
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    iterator = iter(dataset)
-    generator = _copied(iterator, from_shared_memory=num_workers > 0)
+        options = grain.MultiprocessingOptions(num_workers=num_workers)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_end_with_parent)
+    generator = (_from_workers if num_workers else _from_threads)(iter(dataset))
     _RUNNING.add(generator)
     return generator
 
@@ -183,11 +194,51 @@ def _close_running() -> None:
             generator.close()
 
 
-def _copied(iterator: grain.DatasetIterator, from_shared_memory: bool) -> Iterator[Batch]:
+def _from_threads(iterator: grain.DatasetIterator) -> Iterator[Batch]:
     with contextlib.closing(iterator):
-        for batch in iterator:
-            # Shared memory lives as long as the array and leaks when a run is killed: hand out a copy.
-            yield {key: np.array(value) for key, value in batch.items()} if from_shared_memory else batch
+        yield from iterator
+
+
+def _from_workers(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_wait_for_shared_memory)
+        stack.enter_context(contextlib.closing(iterator))
+        batch = _first_of_workers(iterator)
+        while batch is not None:
+            # Shared memory lives as long as the array and leaks when a run is killed: hand out a copy, hold no other.
+            batch = {key: np.array(value) for key, value in batch.items()}
+            yield batch
+            batch = next(iterator, None)
+
+
+def _first_of_workers(iterator: grain.DatasetIterator) -> Batch | None:
+    """The first batch, or None where there is none; workers start with it."""
+    # A process starts with those signals blocked that are blocked in the thread that starts it. A worker that blocked
+    # them itself would do so after its imports, and one that dies in them can leave this process waiting forever.
+    # A thread of its own, because the first batch takes seconds, in which the caller should hear Ctrl-C.
+    block = functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    resource_tracker.ensure_running()  # started in that thread it would unblock them
+    with ThreadPoolExecutor(1, thread_name_prefix="start-workers", initializer=block) as starter:
+        return starter.submit(next, iterator, None).result()
+
+
+def _end_with_parent(worker_index: int, worker_count: int) -> None:
+    """Called by a worker: a worker whose parent was killed would wait for it forever."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _wait_for_shared_memory() -> None:
+    """Waits until the shared memory of all batches that were let go is freed, which the interpreter's end cuts off."""
+    # Private, because Grain frees it in a thread that it has no public way to wait for; google/grain#398 is open. It is
+    # one thread: a task put in now comes after all others. To be removed once Grain's `close()` waits for it.
+    thread = getattr(SharedMemoryArray, "_del_thread_pool", None)
+    if thread is not None:
+        thread.apply_async(int).wait(_FREED_WITHIN)
 
 
 def _shape_of_first_image(source: RandomAccessSource, size: int | tuple[int, int] | None) -> tuple[int, ...]:

@@ -1,6 +1,11 @@
+import contextlib
 import functools
 import itertools
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from camjax.data.sources import open_source
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
 
 WORKERS = ((1, 0), (2, 3), (3, 4))
+SOON = 300  # seconds that nothing here takes, unless it hangs
 
 
 def take(batches, count):
@@ -363,3 +369,100 @@ def test_a_damaged_record_is_named_through_the_loader(scenes_dir, tmp_path, num_
     batches = eval_batches(open_source("scenes", "test", data_dir=tmp_path), batch_size=10, num_workers=num_workers)
     with pytest.raises(ValueError, match=rf"example \d of data set 'scenes', split 'test' \(.*{shard.name}\)"):
         list(batches)
+
+
+WITH_WORKERS = """
+import itertools, os, signal, sys, threading, time
+from multiprocessing import shared_memory
+
+import numpy as np
+
+from camjax.data.loader import train_batches
+from camjax.data.prefetch import prefetch
+
+
+def batches():
+    source = [{"image": np.full((8, 8, 3), i, np.uint8), "label": i} for i in range(12)]
+    return train_batches(source, batch_size=4, seed=0, num_workers=1)
+"""
+
+ENDS = """
+caught = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: caught.append(number))
+
+closed, dropped = batches(), prefetch(batches(), lambda batch: batch["label"].tolist())
+running = threading.Event()
+
+
+def signals():
+    while not running.wait(0.2):
+        os.killpg(0, signal.SIGINT)
+        os.killpg(0, signal.SIGTERM)
+
+
+threading.Thread(target=signals).start()
+labels = [batch["label"].tolist() for batch in itertools.islice(closed, 4)]
+assert labels == [next(dropped) for _ in range(4)]
+running.set()
+closed.close()
+assert set(caught) == {signal.SIGINT, signal.SIGTERM}
+
+unlink = shared_memory.SharedMemory.unlink
+
+
+def unlink_late(memory):
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(0.5)  # as on a busy machine: the end of the interpreter cuts off what is still to be freed
+    unlink(memory)
+
+
+shared_memory.SharedMemory.unlink = unlink_late
+print("done", flush=True)
+sys.exit(3)
+"""
+
+KILLED = """
+running = batches()
+next(running)
+print("running", flush=True)
+signal.pause()
+"""
+
+
+def test_a_run_with_workers_ends_without_a_word():
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITH_WORKERS + ENDS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        # Until all of its processes have closed the pipes: the tracker of leaked memory ends, and speaks, last.
+        out, err = process.communicate(timeout=SOON)
+    finally:
+        end_group(process)
+    assert (process.returncode, out, err) == (3, "done\n", "")
+
+
+def test_workers_end_with_a_process_that_is_killed():
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITH_WORKERS + KILLED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout.readline() == "running\n"
+        process.kill()
+        process.communicate(timeout=SOON)  # until the worker has closed the pipes
+    finally:
+        end_group(process)
+
+
+def end_group(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()

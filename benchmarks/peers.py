@@ -17,13 +17,15 @@ from types import ModuleType
 COMMAND = "python -m benchmarks.peers"
 
 WHY = """\
-Installing the implementations that camjax is compared with: PyTorch, torchvision, efficientnet-lite-pytorch and
-pytorch-grad-cam. They are no extra of the package, since PyPI's torch for x86-64 Linux brings gigabytes of CUDA.
+Installing the implementations that camjax is compared with: PyTorch, torchvision, efficientnet-lite-pytorch,
+pytorch-grad-cam and torch-cam; and Equinox, whose networks camjax explains. They are no extra of the package, since
+PyPI's torch for x86-64 Linux brings gigabytes of CUDA.
 Where no GPU is to be measured, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu to get the CPU build.
 All but torch come without their dependencies, so that nothing that stands in the environment is replaced.
 """
 
-# What each pip command installs. scikit-learn, with SciPy, is all that pytorch-grad-cam needs and camjax does not.
+# What each pip command installs. scikit-learn, with SciPy, is all that pytorch-grad-cam needs and camjax does not;
+# jaxtyping and wadler-lindig are what Equinox needs beside JAX and typing-extensions, which camjax has.
 STEPS = (
     ("torch==2.13.0", "scikit-learn>=1.5", "tqdm"),
     (
@@ -33,6 +35,10 @@ STEPS = (
         "ttach==0.0.3",
         "grad-cam==1.5.7",
         "timm==1.0.31",
+        "torchcam==0.4.1",
+        "equinox==0.13.8",
+        "jaxtyping==0.3.11",
+        "wadler-lindig==0.1.8",
     ),
 )
 

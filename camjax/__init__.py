@@ -6,11 +6,12 @@ image and, by their class activation maps (Zhou et al., CVPR 2016), where.
 
 import importlib
 
+from camjax.attribution import explainer
 from camjax.boxes import box_iou, largest_component_box
 from camjax.cam import class_activation_map, normalize_map, resize_map
 from camjax.inference import CamOutput, Localization, cam_fn, make_cam_fn, make_localize_fn
 from camjax.loading import load_model
-from camjax.models import create_model, list_models, with_new_head
+from camjax.models import create_model, list_models, register_model, with_new_head
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "cam_fn",
     "class_activation_map",
     "create_model",
+    "explainer",
     "largest_component_box",
     "list_models",
     "load_images",
@@ -28,6 +30,7 @@ __all__ = [
     "make_cam_fn",
     "make_localize_fn",
     "normalize_map",
+    "register_model",
     "resize_map",
     "with_new_head",
 ]

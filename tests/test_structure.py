@@ -33,6 +33,7 @@ PUBLIC = {
     "cam_fn": ["model", "images", "class_ids"],
     "class_activation_map": ["features", "kernel", "class_ids"],
     "create_model": ["name", "num_classes", "pool", "dtype", "rngs"],
+    "explainer": ["features_fn", "head_fn", "combine"],
     "largest_component_box": ["mask"],
     "list_models": [],
     "load_images": ["paths", "size", "crop"],
@@ -40,6 +41,7 @@ PUBLIC = {
     "make_cam_fn": ["model", "top_k"],
     "make_localize_fn": ["model", "threshold", "top_k"],
     "normalize_map": ["maps", "mode"],
+    "register_model": ["name", "constructor", "num_classes", "new_layers"],
     "resize_map": ["maps", "size", "method"],
     "with_new_head": ["model", "num_classes", "rngs"],
 }
@@ -124,7 +126,7 @@ def test_importing_camjax_stays_light():
     assert {"camjax.data", "camjax.training", "camjax.viz", "camjax.cli"} & set(loaded) == set()
 
 
-@pytest.mark.parametrize("name", ["data", "training", "viz", "weights"])
+@pytest.mark.parametrize("name", ["attribution", "data", "training", "viz", "weights"])
 def test_subpackages_come_on_first_use(name):
     assert getattr(camjax, name).__name__ == f"camjax.{name}"
 
@@ -194,6 +196,8 @@ def test_arguments_that_have_to_be_named():
 
     assert keyword_only(camjax.create_model) == ["pool", "dtype", "rngs"]
     assert keyword_only(camjax.load_model) == [*("num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only")]
+    assert keyword_only(camjax.explainer) == ["combine"]
+    assert keyword_only(camjax.register_model) == ["num_classes", "new_layers"]
     assert keyword_only(camjax.with_new_head) == ["rngs"]
 
 

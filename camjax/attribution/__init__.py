@@ -1,28 +1,56 @@
 """Ways to say where a network looked, as functions of features, of the head behind them, and of targets."""
 
 from camjax.attribution import targets
+from camjax.attribution.adapters.linen import explain_linen
+from camjax.attribution.adapters.nnx import explain_nnx
+from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam
 from camjax.attribution.explainer import Explainer, Explanation, explainer
 from camjax.attribution.gradient_methods import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
 from camjax.attribution.gradients import image_gradient, output_gradients, saliency
 from camjax.attribution.layers import combine_layers
 from camjax.attribution.methods import METHODS
 from camjax.attribution.network import CutNetwork, cut_network
+from camjax.attribution.perturbation import ablation_cam, is_cam, score_cam, ss_cam
+from camjax.attribution.smoothing import augmentation_smoothing, eigen_smoothing
+from camjax.attribution.tokens import reshape_tokens, reshaped
 
 __all__ = [
     "METHODS",
     "CutNetwork",
     "Explainer",
     "Explanation",
+    "ablation_cam",
+    "augmentation_smoothing",
     "combine_layers",
     "cut_network",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "eigen_smoothing",
+    "explain_equinox",
+    "explain_linen",
+    "explain_nnx",
     "explainer",
     "grad_cam",
     "grad_cam_plus_plus",
     "hires_cam",
     "image_gradient",
+    "is_cam",
     "layer_cam",
     "output_gradients",
+    "reshape_tokens",
+    "reshaped",
     "saliency",
+    "score_cam",
+    "ss_cam",
     "targets",
     "xgrad_cam",
 ]
+
+
+def __getattr__(name: str):
+    """Imports on first use the adapter of a library that camjax does not depend on."""
+    if name == "explain_equinox":
+        from camjax.attribution.adapters.equinox import explain_equinox
+
+        return explain_equinox
+    raise AttributeError(f"module 'camjax.attribution' has no attribute {name!r}")

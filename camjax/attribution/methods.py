@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from camjax.attribution.gradient_methods import FROM_GRADIENTS
+from camjax.attribution import decomposition, gradient_methods, perturbation
 
 
 class Method(NamedTuple):
@@ -24,8 +24,14 @@ class Method(NamedTuple):
     options: tuple[str, ...] = ()
 
 
+_FROM_GRADIENTS = gradient_methods.FROM_GRADIENTS | decomposition.FROM_GRADIENTS
+
 METHODS: Mapping[str, Method] = {
-    name: Method(name, from_gradients=function) for name, function in FROM_GRADIENTS.items()
+    **{name: Method(name, from_gradients=function) for name, function in _FROM_GRADIENTS.items()},
+    **{
+        name: Method(name, from_network=function, options=options)
+        for name, (function, options) in perturbation.FROM_NETWORK.items()
+    },
 }
 """Name -> method."""
 

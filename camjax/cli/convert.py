@@ -23,7 +23,7 @@ def convert(
     Args:
       source: A file (.pth, .pt, .bin, .safetensors, .npz, .caffemodel), hf://OWNER/NAME, https://..., or a run.
       target: The file to write.
-      model: A network of `camjax models`.
+      model: A network of `camjax models`, or MODULE:NAME of your own.
       num_classes: Number of classes in IN, where it is not the network's default.
     """
     # The command line's help keeps line breaks of the text above: hence one line for each argument.

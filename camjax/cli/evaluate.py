@@ -43,7 +43,7 @@ def evaluate(
       blacklist: A file of the numbers of validation images to leave out, as ILSVRC's.
       lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
       masks: A folder of masks, for the lists that name them.
-      model: A network of `camjax models`, or the directory of a training run.
+      model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
       method: Where maps come from: cam, gradcam, backprop (image gradients), center (no map), or cam_ten_crop.
       metrics: What to measure: ilsvrc, heuristic, maxboxacc, maxboxaccv2, pxap, pointing, thresholds.

@@ -59,7 +59,7 @@ def explain(
 
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...). With several, the figure has a row for each.
-      model: A network of `camjax models`, or the directory of a training run.
+      model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
       classes: Classes whose maps to show, by id or name: --classes 285 "tiger cat". The table lists them too.
       top_k: Without --classes, the figure shows the maps of the K most probable classes.

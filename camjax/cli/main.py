@@ -1,7 +1,9 @@
 """The entry point of the command line: subcommands and version."""
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tyro.extras import subcommand_cli_from_dict
 
@@ -33,9 +35,24 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     commands = {"convert": convert, "evaluate": evaluate, "explain": explain, "models": models, "prepare": prepare}
     words = args or ["--help"]
-    return run_command(
-        "camjax", lambda: subcommand_cli_from_dict(commands, prog="camjax", description=DESCRIPTION, args=words)
-    )
+    with _current_directory_in_path():
+        return run_command(
+            "camjax", lambda: subcommand_cli_from_dict(commands, prog="camjax", description=DESCRIPTION, args=words)
+        )
+
+
+@contextlib.contextmanager
+def _current_directory_in_path() -> Iterator[None]:
+    """For networks of one's own, which `--model MODULE:NAME` and runs import: their modules may lie where one works.
+
+    Behind all that is installed, so that no file that happens to lie there stands in for it.
+    """
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+"""What the adapters have in common: a network cut at layers, from running it with what these layers give exchanged.
+
+The features are what the layers give when the network runs. The head is the whole network once more, with the features
+in their place: the compiler drops what nothing uses any more. So a connection that goes around a layer needs no
+thought, whatever the network.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+from camjax.attribution.network import CutNetwork
+from camjax.attribution.shared_weights import SharedWeights
+from camjax.attribution.tokens import reshaped
+
+
+def cut_at(
+    layers: Sequence[str], weights: Any, capture: Callable, exchange: Callable, reshape: Callable | None
+) -> CutNetwork:
+    """The network cut at layers.
+
+    Args:
+      layers: their names, for errors.
+      weights: what both functions take first, a tree of arrays.
+      capture: (weights, images) -> for each layer, what it gave at each of its calls.
+      exchange: (weights, images, features) -> outputs of the network in which each layer gives its features; see
+        `in_place_of`.
+      reshape: see `camjax.attribution.reshaped`; None where the layers give maps.
+
+    Returns:
+      The network. Features are a tuple for several layers. Its functions raise ValueError for a layer that is not
+      called, called more than once, or gives no map.
+    """
+    several = len(layers) > 1
+
+    def features_fn(weights, images):
+        found = tuple(map(_only_output, layers, capture(weights, images)))
+        for layer, output in zip(layers, found, strict=True):
+            if reshape is None and output.ndim != 4:
+                raise ValueError(
+                    f"the layer {layer!r} gives {output.shape}: expected (B, h, w, K). Tokens (B, T, K) become a map "
+                    "by reshape=camjax.attribution.reshape_tokens(height, width)."
+                )
+        return found if several else found[0]
+
+    def head_fn(weights, features, images):
+        return exchange(weights, images, features if several else (features,))
+
+    network = SharedWeights.of(features_fn, head_fn, weights)
+    return network if reshape is None else reshaped(network, reshape)
+
+
+def in_place_of(output: jax.Array, features: jax.Array, layers: int) -> jax.Array:
+    """What a layer gives instead of its output: the features, in the output's dtype.
+
+    Of several layers the earlier ones act through the later ones, and their gradients have to: the features then come
+    with the output's own derivative.
+    """
+    features = features.astype(output.dtype)
+    return features if layers == 1 else _with_derivative_of(output, features)
+
+
+@jax.custom_jvp
+def _with_derivative_of(output, features):
+    return features
+
+
+@_with_derivative_of.defjvp
+def _with_derivative_of_jvp(primals, tangents):
+    return primals[1], tangents[0] + tangents[1]
+
+
+def layer_names(layers: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of one layer or several.
+
+    Raises:
+      ValueError: none, or one twice.
+    """
+    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    if not names or len({*names}) < len(names):
+        raise ValueError(f"layers={layers!r}: expected the name of a layer, or several names, each once.")
+    return names
+
+
+def unknown_layer(layer: str, known: Iterable[str], network: str) -> ValueError:
+    """The error for a layer that a network has not."""
+    known = list(known)
+    near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    shown = ", ".join(known[:30]) + (f", and {len(known) - 30} more" if len(known) > 30 else "")
+    return ValueError(f"{network} has no layer {layer!r}.{hint} It has: {shown or 'none'}.")
+
+
+def call(network: Callable, images: jax.Array) -> jax.Array:
+    """`network(images)`: how adapters run a network where nothing else is said."""
+    return network(images)
+
+
+def _only_output(layer: str, outputs: Sequence[Any]) -> jax.Array:
+    if not outputs:
+        raise ValueError(
+            f"the layer {layer!r} is not called when the network runs: expected a layer whose `__call__` takes part."
+        )
+    if len(outputs) > 1:
+        raise ValueError(
+            f"the layer {layer!r} is called {len(outputs)} times when the network runs, so that it has as many feature "
+            "maps: expected a layer that is called once. Take the layer around it, or the one that follows a call."
+        )
+    if not hasattr(outputs[0], "ndim"):
+        raise ValueError(
+            f"the layer {layer!r} gives {type(outputs[0]).__name__}: expected one array. Take a layer inside of it."
+        )
+    return outputs[0]

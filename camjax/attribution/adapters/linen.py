@@ -1,0 +1,74 @@
+"""Networks of Flax Linen as explainers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+
+from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
+from camjax.attribution.explainer import Explainer
+
+
+def explain_linen(
+    module: nn.Module,
+    variables: Any,
+    layers: str | Sequence[str],
+    *,
+    forward: Callable[[nn.Module, jax.Array], jax.Array] = call,
+    reshape: Callable[[jax.Array], jax.Array] | None = None,
+    combine: Literal["mean", "max"] = "mean",
+) -> Explainer:
+    """Explains a network of Linen at any of its layers.
+
+    Args:
+      module: of the network.
+      variables: of the network, {"params": ..., "batch_stats": ...}, as from `module.init`.
+      layers: the path of a submodule, as "Block_3" or "encoder.Conv_0", whose output is (B, h, w, K); or several paths.
+        A submodule is called once, by `__call__`, when the network runs.
+      forward: (module, images) -> outputs (B, ...), each image's from that image alone; `module(images)` by default.
+        A module that has to be told that it is not training is, here:
+        `lambda module, images: module(images, train=False)`.
+      reshape: what makes a map of a layer's output that is none; see `camjax.attribution.reshape_tokens`.
+      combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
+
+    Returns:
+      The explainer. At a call, it raises ValueError for a layer that the network has not, that is not called by
+      `__call__` or called more than once, or gives no map.
+
+    Raises:
+      ValueError: no layer, or one twice.
+    """
+    names = layer_names(layers)
+
+    def capture(variables, images):
+        found = run(variables, images, lambda module, method: method == "__call__" and ".".join(module.path) in names)
+        for name in names:
+            if name not in found:
+                every_call = jax.eval_shape(
+                    lambda *arguments: run(*arguments, lambda _, method: method == "__call__"), variables, images
+                )
+                raise unknown_layer(name, (layer for layer in every_call if layer), type(module).__name__)
+        return [found[name] for name in names]
+
+    def run(variables, images, kept):
+        """For each layer, by its path, what it gave at each of its calls."""
+        _, state = nn.apply(forward, module, capture_intermediates=kept)(variables, images)
+        outputs = flatten_dict(state.get("intermediates", {}))
+        return {".".join(path[:-1]): found for path, found in outputs.items() if path[-1] == "__call__"}
+
+    def exchange(variables, images, features):
+        by_name = dict(zip(names, features, strict=True))
+
+        def intercept(method, args, kwargs, context):
+            output = method(*args, **kwargs)
+            name = ".".join(context.module.path)
+            if context.method_name != "__call__" or name not in by_name:
+                return output
+            return in_place_of(output, by_name[name], len(names))
+
+        with nn.intercept_methods(intercept):
+            return nn.apply(forward, module)(variables, images)
+
+    return Explainer(cut_at(names, variables, capture, exchange, reshape), combine)

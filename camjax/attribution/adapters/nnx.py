@@ -1,0 +1,91 @@
+"""Networks of Flax NNX as explainers."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+from flax import nnx
+
+from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
+from camjax.attribution.explainer import Explainer
+from camjax.inference import inference_view
+
+
+def explain_nnx(
+    model: nnx.Module,
+    layers: str | Sequence[str],
+    *,
+    forward: Callable[[nnx.Module, jax.Array], jax.Array] = call,
+    reshape: Callable[[jax.Array], jax.Array] | None = None,
+    combine: Literal["mean", "max"] = "mean",
+) -> Explainer:
+    """Explains a network of NNX at any of its layers.
+
+    Args:
+      model: any module. It runs in inference mode (no dropout, BatchNorm at its running statistics), whatever its mode,
+        and stays as it was. The explainer has its weights as they are now.
+      layers: the path of a submodule, as "layer4.1" or "blocks.3.mlp", whose output is (B, h, w, K); or several paths.
+        A submodule is called once, by `__call__`, when the network runs.
+      forward: (model, images) -> outputs (B, ...), each image's from that image alone; `model(images)` by default.
+      reshape: what makes a map of a layer's output that is none; see `camjax.attribution.reshape_tokens`.
+      combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
+
+    Returns:
+      The explainer.
+
+    Raises:
+      ValueError: a layer that the model has not; at a call, one that is not called, called more than once, or gives no
+        map.
+    """
+    names, known = layer_names(layers), _layers(model)
+    for name in names:
+        if name not in known:
+            raise unknown_layer(name, known, type(model).__name__)
+    structure, weights = nnx.split(inference_view(model))
+    # Variables of its own: those of the model change with it.
+    weights = jax.tree.map(lambda array: array, weights)
+
+    def tapped(weights, exchanges):
+        model = nnx.merge(structure, weights, copy=True)
+        layers = _layers(model)
+        for name, exchange in zip(names, exchanges, strict=True):
+            # Python looks up `__call__` on the type: the layer gets one of its own, and stays in its place in the
+            # network, be that an attribute, a list, or two of them.
+            layers[name].__class__ = _tapped(type(layers[name]))
+            layers[name].exchange = exchange
+        return model
+
+    def capture(weights, images):
+        _, captured = nnx.capture(forward, _Output)(tapped(weights, [None] * len(names)), images)
+        found = {".".join(map(str, path[:-1])): outputs for path, outputs in nnx.to_flat_state(captured)}
+        return [found[name].get_value() if name in found else () for name in names]
+
+    def exchange(weights, images, features):
+        exchanges = [functools.partial(in_place_of, features=array, layers=len(names)) for array in features]
+        return forward(tapped(weights, exchanges), images)
+
+    return Explainer(cut_at(names, weights, capture, exchange, reshape), combine)
+
+
+class _Output(nnx.Variable):
+    """What a layer gave at each of its calls, a tuple."""
+
+
+@functools.cache  # a type is known to NNX for good
+def _tapped(layer_type: type) -> type:
+    """A type whose `__call__` keeps what the layer gives, or exchanges it."""
+
+    def __call__(self, *args, **kwargs):
+        output = layer_type.__call__(self, *args, **kwargs)
+        if self.exchange is not None:
+            return self.exchange(output)
+        self.sow(_Output, "output", output)
+        return output
+
+    return type(layer_type)(layer_type.__name__, (layer_type,), {"__call__": __call__})
+
+
+def _layers(model: nnx.Module) -> dict[str, nnx.Module]:
+    """The submodules that can be called, by their paths."""
+    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if path and callable(module)}

@@ -1,0 +1,268 @@
+"""pytorch-grad-cam and torch-cam on the same weights and images: the same maps, after the same final step.
+
+Where a library differs from camjax on purpose, the one line of it that differs is replaced, so that the tests say what
+the difference is, and that there is no other.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.peers import import_torchvision, missing
+from camjax.attribution import (
+    ablation_cam,
+    augmentation_smoothing,
+    eigen_cam,
+    eigen_grad_cam,
+    eigen_smoothing,
+    grad_cam,
+    grad_cam_plus_plus,
+    hires_cam,
+    is_cam,
+    layer_cam,
+    output_gradients,
+    score_cam,
+    ss_cam,
+    xgrad_cam,
+)
+from camjax.attribution.perturbation_masks import with_noise
+from camjax.cam import normalize_map, resize_map
+
+pytestmark = pytest.mark.parity
+
+TOLERANCE = 1e-4
+"""Of a map's range."""
+
+MEAN, STD = np.float32([120, 110, 100]), np.float32([60, 55, 50])
+CLASSES = [2, 0, 4]
+
+rng = np.random.default_rng(0)
+WEIGHTS = {
+    "first": rng.normal(size=(8, 3, 3, 3)).astype(np.float32) / 3,
+    "second": rng.normal(size=(10, 8, 3, 3)).astype(np.float32) / 4,
+    "hidden": rng.normal(size=(7, 10)).astype(np.float32),
+    "last": rng.normal(size=(5, 7)).astype(np.float32),
+}
+# Three times the features' size: bilinear interpolation then meets the center of each cell, and its extremes.
+IMAGES = rng.integers(0, 256, (3, 15, 21, 3)).astype(np.uint8)
+
+
+def convolved(array, name, stride):
+    kernel = WEIGHTS[name].transpose(2, 3, 1, 0)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(array, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=layout)
+
+
+def features_fn(images):
+    normalized = (images.astype(jnp.float32) - MEAN) / STD
+    return jax.nn.relu(convolved(jax.nn.relu(convolved(normalized, "first", 3)), "second", 1))
+
+
+def head_fn(features):
+    hidden = jax.nn.relu(features.mean((1, 2)) @ WEIGHTS["hidden"].T + features.max((1, 2)) @ WEIGHTS["hidden"].T / 4)
+    # Scores well above zero, which Ablation-CAM divides by.
+    return hidden @ WEIGHTS["last"].T + 20
+
+
+FEATURES = features_fn(IMAGES)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed: make test-parity installs it")
+
+
+@pytest.fixture(scope="module")
+def network(torch):
+    """The same network in PyTorch, of normalized images."""
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Conv2d(3, 8, 3, stride=3, padding=1, bias=False)
+            self.second = torch.nn.Conv2d(8, 10, 3, padding=1, bias=False)
+            self.rectified = torch.nn.ReLU()
+            self.hidden = torch.nn.Linear(10, 7, bias=False)
+            self.last = torch.nn.Linear(7, 5, bias=False)
+
+        def forward(self, images):
+            features = self.rectified(self.second(torch.relu(self.first(images))))
+            hidden = self.hidden(features.mean((2, 3))) + self.hidden(features.amax((2, 3))) / 4
+            return self.last(torch.relu(hidden)) + 20
+
+    network = Network().eval()
+    network.load_state_dict({f"{name}.weight": torch.from_numpy(weight) for name, weight in WEIGHTS.items()})
+    with torch.no_grad():
+        np.testing.assert_allclose(network(inputs(torch)), head_fn(FEATURES), rtol=1e-5)
+    return network
+
+
+def inputs(torch):
+    return torch.from_numpy(((IMAGES - MEAN) / STD).transpose(0, 3, 1, 2).copy())
+
+
+@pytest.fixture
+def grad_cam_library(torch, monkeypatch):
+    """pytorch-grad-cam, its masks resized with half-pixel centers instead of aligned corners."""
+    if reason := missing("torchvision", "pytorch_grad_cam"):
+        pytest.skip(reason)
+    import_torchvision()
+    import pytorch_grad_cam
+
+    monkeypatch.setattr(
+        torch.nn, "UpsamplingBilinear2d", lambda size: torch.nn.Upsample(size, mode="bilinear", align_corners=False)
+    )
+    return pytorch_grad_cam
+
+
+@pytest.fixture(scope="module")
+def torchcam(torch):
+    pytest.importorskip("torchcam", reason="torch-cam is not installed: make test-parity installs it")
+    from torchcam import methods
+
+    return methods
+
+
+def assert_same(ours, theirs):
+    """Maps (B, h, w), each scaled to 0..1."""
+    ours, theirs = np.asarray(normalize_map(ours)), np.asarray(normalize_map(np.asarray(theirs)))
+    assert theirs.any((1, 2)).all()
+    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+
+
+def masked(method, **options):
+    maps = method(
+        head_fn, FEATURES, CLASSES, features_fn=features_fn, images=IMAGES, baseline=MEAN, chunk_size=7, **options
+    )
+    return maps[:, 0]
+
+
+def by_grad_cam_library(torch, network, method, **options):
+    """(B, H, W): what the library returns, at the images' size."""
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    with method(network, [network.rectified]) as explain:
+        return explain(inputs(torch), [ClassifierOutputTarget(c) for c in CLASSES], **options)
+
+
+def final_step(maps):
+    """pytorch-grad-cam's: rectified, scaled to 0..1, resized to the image."""
+    return resize_map(normalize_map(jax.nn.relu(maps)), IMAGES.shape[1:3])
+
+
+GRADIENT_METHODS = [
+    ("GradCAM", grad_cam),
+    ("GradCAMPlusPlus", grad_cam_plus_plus),
+    ("XGradCAM", xgrad_cam),
+    ("HiResCAM", hires_cam),
+    ("LayerCAM", layer_cam),
+]
+
+
+@pytest.mark.parametrize("name, method", GRADIENT_METHODS, ids=[name for name, _ in GRADIENT_METHODS])
+def test_gradient_methods_of_pytorch_grad_cam(torch, network, grad_cam_library, name, method):
+    """Of a thousand times the scores: the library adds a millionth to a denominator of Grad-CAM++."""
+    with getattr(grad_cam_library, name)(network, [network.rectified]) as explain:
+        theirs = explain(inputs(torch), [lambda scores, c=c: 1000 * scores[c] for c in CLASSES])
+    ours = method(lambda features: 1000 * head_fn(features), FEATURES, CLASSES)
+    assert_same(final_step(ours[:, 0]), theirs)
+
+
+# Its Grad-CAM++ does not divide: the quotient goes into a copy that is dropped.
+@pytest.mark.parametrize("name, method", [("GradCAM", grad_cam), ("XGradCAM", xgrad_cam), ("LayerCAM", layer_cam)])
+def test_gradient_methods_of_torch_cam(torch, network, torchcam, name, method):
+    with getattr(torchcam, name)(network, "rectified", input_shape=(3, *IMAGES.shape[1:3])) as explain:
+        theirs = explain(CLASSES, network(inputs(torch)))[0].detach()
+    # It rectifies all of its maps.
+    assert_same(jax.nn.relu(method(head_fn, FEATURES, CLASSES)[:, 0]), theirs)
+
+
+def test_score_cam_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    theirs = by_grad_cam_library(torch, network, grad_cam_library.ScoreCAM)
+    assert_same(final_step(masked(score_cam)), theirs)
+
+
+def test_ablation_cam_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    theirs = by_grad_cam_library(torch, network, grad_cam_library.AblationCAM)
+    assert_same(final_step(ablation_cam(head_fn, FEATURES, CLASSES, chunk_size=7)[:, 0]), theirs)
+
+
+def by_torchcam(torch, network, method, **options):
+    with method(network, "rectified", batch_size=4, input_shape=(3, *IMAGES.shape[1:3]), **options) as explain:
+        network(inputs(torch))
+        return explain(CLASSES)[0]
+
+
+def test_score_cam_of_torch_cam(torch, network, torchcam):
+    assert_same(masked(score_cam), by_torchcam(torch, network, torchcam.ScoreCAM))
+
+
+@pytest.mark.parametrize("num_samples", [1, 4])
+def test_is_cam_of_torch_cam(torch, network, torchcam, num_samples):
+    theirs = by_torchcam(torch, network, torchcam.ISCAM, num_samples=num_samples)
+    assert_same(masked(is_cam, num_samples=num_samples), theirs)
+
+
+def test_ss_cam_of_torch_cam_with_the_same_noise(torch, network, torchcam, monkeypatch):
+    assert (np.ptp(FEATURES, (1, 2)) > 0).all(), "channels without a mask share their noise"
+    key, samples = jax.random.key(3), 3
+
+    class Noise:
+        def __init__(self, mean, std):
+            self.drawn, self.std = 0, std
+
+        def sample(self, shape):
+            batch, channels, *size = shape
+            rows = jnp.array([(b, k, self.drawn) for b in range(batch) for k in range(channels)])
+            self.drawn += 1
+            noise = with_noise(key, self.std, jnp.zeros((len(rows), *size)), rows)
+            return torch.from_numpy(np.array(noise)).reshape(shape)
+
+    monkeypatch.setattr(torch.distributions.normal, "Normal", Noise)
+    theirs = by_torchcam(torch, network, torchcam.SSCAM, num_samples=samples, std=0.7)
+    assert_same(masked(ss_cam, num_samples=samples, std=0.7, key=key), theirs)
+
+
+def with_their_signs(maps, theirs):
+    """The library leaves the sign of a component to chance: ours (B, h, w) with the signs of theirs."""
+    maps, theirs = np.asarray(maps), np.asarray(theirs)
+    return maps * np.sign((maps * theirs).sum((1, 2), keepdims=True))
+
+
+def test_eigen_cam_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
+
+    ours = eigen_cam(head_fn, FEATURES, CLASSES)[:, 0]
+    components = get_2d_projection(np.asarray(FEATURES).transpose(0, 3, 1, 2))
+    ours = with_their_signs(ours, components)
+    assert_same(ours, components)
+    assert_same(final_step(ours), by_grad_cam_library(torch, network, grad_cam_library.EigenCAM))
+
+
+def test_eigen_grad_cam_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
+
+    gradients = np.asarray(output_gradients(head_fn, FEATURES)[1](np.array(CLASSES)))[:, 0]
+    components = get_2d_projection((gradients * np.asarray(FEATURES)).transpose(0, 3, 1, 2))
+    ours = with_their_signs(eigen_grad_cam(head_fn, FEATURES, CLASSES)[:, 0], components)
+    assert_same(ours, components)
+    assert_same(final_step(ours), by_grad_cam_library(torch, network, grad_cam_library.EigenGradCAM))
+
+
+def test_eigen_smooth_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    gradients = output_gradients(head_fn, FEATURES)[1](np.array(CLASSES))
+    ours = eigen_smoothing(FEATURES, gradients.mean((2, 3)))[:, 0]
+    theirs = by_grad_cam_library(torch, network, grad_cam_library.GradCAM, eigen_smooth=True)
+    either = [np.asarray(normalize_map(final_step(sign * ours))) for sign in (1, -1)]
+    for image in range(3):
+        assert min(np.abs(maps[image] - theirs[image]).max() for maps in either) < TOLERANCE
+
+
+def test_aug_smooth_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    def maps_fn(images, classes):
+        return normalize_map(final_step(grad_cam(head_fn, features_fn(images), classes)))
+
+    ours = augmentation_smoothing(maps_fn, IMAGES, CLASSES, baseline=MEAN)[:, 0]
+    theirs = by_grad_cam_library(torch, network, grad_cam_library.GradCAM, aug_smooth=True)
+    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)

@@ -1,11 +1,37 @@
-"""Real photographs and the pretrained network, once for all tests."""
+"""What tests share: photographs, networks, and the programs that one of their processes has compiled."""
 
+import os
+
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from skimage import data
 
 import camjax
 from camjax.data.images import resize_image
+from camjax.models import CamModel
+from camjax.models.shapes import model_shapes
+
+# Most of the time of a test goes into compiling. XLA's level of optimization, which takes a half of it, says nothing
+# of what a test's own program computes: `jax.jit(function, compiler_options=QUICK)`.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def pytest_configure(config):
+    """Keeps compiled programs in pytest's own cache, for xdist's workers and for the processes that tests start.
+
+    Also for the next session: `pytest --cache-clear` empties it. JAX's settings in the environment stand.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
+        return
+    for name, value in {
+        "jax_compilation_cache_dir": str(config.cache.mkdir("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 def photos(size=(224, 224)) -> np.ndarray:
@@ -16,3 +42,29 @@ def photos(size=(224, 224)) -> np.ndarray:
 @pytest.fixture(scope="session")
 def lite0():
     return camjax.load_model("efficientnet_lite0")
+
+
+def random_network(name: str, num_classes: int | None = None, **options) -> CamModel:
+    """What `create_model` builds, in inference mode, with nothing zero or alike by construction, drawn by NumPy.
+
+    `create_model` compiles its draws one by one, for several seconds of a deep network.
+    """
+    model = model_shapes(name, num_classes, **options)
+    random = np.random.default_rng(0)
+    for path, variable in nnx.iter_graph(model):
+        if not isinstance(variable, nnx.Variable):
+            continue
+        shape = variable.shape
+        if isinstance(variable, nnx.RngKey):
+            value = jax.random.key(0)
+        elif isinstance(variable, nnx.RngCount):
+            value = np.zeros(shape, np.uint32)
+        elif len(shape) > 1:  # of variance 2 / fan_in, which keeps features at their scale
+            value = random.standard_normal(shape, np.float32) * np.sqrt(2 / np.prod(shape[:-1]))
+        elif path[-1] in ("var", "scale"):
+            value = random.uniform(0.5, 1.5, shape)
+        else:
+            value = random.normal(0, 0.2, shape)
+        variable.set_value(value if isinstance(value, jax.Array) else jax.device_put(value.astype(variable.dtype)))
+    model.eval()
+    return model

@@ -1,8 +1,10 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import photos
+from conftest import QUICK, photos
 from flax import nnx
 
 import camjax
@@ -17,11 +19,18 @@ def identity_error(model, out):
     return np.abs(error).max() / np.abs(out.logits).max()
 
 
+@functools.cache
+def all_maps_fn(dtype):
+    """EfficientNet-Lite0 and its `make_cam_fn(top_k=None)`."""
+    model = camjax.load_model("efficientnet_lite0", dtype=dtype)
+    return model, camjax.make_cam_fn(model, top_k=None)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("size", SIZES)
-def test_mean_of_the_map_plus_bias_is_the_logit_on_photos(lite0, size, dtype):
-    model = lite0 if dtype == jnp.float32 else camjax.load_model("efficientnet_lite0", dtype=dtype)
-    out = camjax.make_cam_fn(model, top_k=None)(photos(size))
+def test_mean_of_the_map_plus_bias_is_the_logit_on_photos(size, dtype):
+    model, cam_fn = all_maps_fn(dtype)
+    out = cam_fn(photos(size))
     assert out.maps.shape == (2, 1000, -(-size[0] // 32), -(-size[1] // 32))
     assert out.logits.dtype == out.maps.dtype == jnp.float32
     assert identity_error(model, out) <= 1e-5
@@ -42,10 +51,15 @@ def test_snapshot_and_direct_call_agree_and_ids_override_top_k(lite0):
     np.testing.assert_allclose(bound.logits, direct.logits, atol=1e-4)
     np.testing.assert_allclose(bound.maps[:, :1], direct.maps, atol=1e-3)
     ids = np.array([[1, 5], [7, 0]])
-    every = camjax.make_cam_fn(lite0, top_k=None)(images).maps
+    every = all_maps_fn(jnp.float32)[1](images).maps
     for out in (cam_fn(images, ids), camjax.cam_fn(lite0, images, ids)):
         np.testing.assert_array_equal(out.class_ids, ids)
         np.testing.assert_allclose(out.maps, np.take_along_axis(every, ids[..., None, None], 1), atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return camjax.create_model("small_gap", rngs=nnx.Rngs(0))
 
 
 def test_cam_fn_leaves_the_model_as_it_was_and_compiles_once():
@@ -62,11 +76,10 @@ def test_cam_fn_leaves_the_model_as_it_was_and_compiles_once():
     assert model.layers[0].bn.use_running_average is False
 
 
-def test_inside_a_jit_of_ones_own():
-    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+def test_inside_a_jit_of_ones_own(small):
     images = photos((64, 64))
-    traced = jax.jit(lambda m, x, ids: camjax.cam_fn(m, x, ids).maps)(model, images, jnp.array([3, 11]))
-    np.testing.assert_allclose(traced[0], camjax.cam_fn(model, images, [3, 1]).maps[0], atol=1e-5)
+    traced = jax.jit(lambda m, x, ids: camjax.cam_fn(m, x, ids).maps)(small, images, jnp.array([3, 11]))
+    np.testing.assert_allclose(traced[0], camjax.cam_fn(small, images, [3, 1]).maps[0], atol=1e-5)
     assert np.isnan(traced[1]).all()
 
 
@@ -87,7 +100,7 @@ def test_maps_without_a_region_have_no_box():
     from camjax.inference import boxes_from_maps
 
     maps = np.stack([np.zeros((4, 4)), -np.ones((4, 4)), np.full((4, 4), 2.0), np.eye(4) * np.nan])
-    boxes, valid = boxes_from_maps(maps, (8, 8), 0.2)
+    boxes, valid = jax.jit(boxes_from_maps, static_argnums=1, compiler_options=QUICK)(maps, (8, 8), 0.2)
     assert valid.tolist() == [False, False, True, False]
     np.testing.assert_array_equal(boxes, [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
 
@@ -104,32 +117,28 @@ def test_maps_without_a_region_have_no_box():
         ([[1]], "of type list"),
     ],
 )
-def test_bad_images(images, message):
-    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+def test_bad_images(small, images, message):
     with pytest.raises(ValueError, match=message):
-        camjax.cam_fn(model, images)
+        camjax.cam_fn(small, images)
 
 
 @pytest.mark.parametrize("ids", [[10, 0], [-1, 0], [0], 0, [0, 1, 2], [0.0, 1.0], [[[0]], [[1]]]])
-def test_bad_class_ids(ids):
-    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
-    for call in (lambda *a: camjax.cam_fn(model, *a), camjax.make_cam_fn(model)):
+def test_bad_class_ids(small, ids):
+    for call in (lambda *a: camjax.cam_fn(small, *a), camjax.make_cam_fn(small)):
         with pytest.raises(ValueError, match=r"class_ids .*(expected integers|0\.\.9)"):
             call(photos((64, 64)), ids)
 
 
-def test_float_images_in_unit_range_warn():
-    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+def test_float_images_in_unit_range_warn(small):
     with pytest.warns(UserWarning, match=r"0\.\.255"):
-        camjax.cam_fn(model, np.ones((1, 64, 64, 3), np.float32))
+        camjax.cam_fn(small, np.ones((1, 64, 64, 3), np.float32))
 
 
-def test_bad_options():
-    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
+def test_bad_options(small):
     with pytest.raises(ValueError, match=r"1\.\.10"):
-        camjax.make_cam_fn(model, top_k=11)
+        camjax.make_cam_fn(small, top_k=11)
     with pytest.raises(ValueError, match="threshold"):
-        camjax.make_localize_fn(model, threshold=1.0)
+        camjax.make_localize_fn(small, threshold=1.0)
     with pytest.raises(ValueError, match="resnet50"):
         camjax.create_model("resnet51")
     with pytest.raises(ValueError, match="weights=FILE"):

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import random_network
 from flax import nnx
 
 import camjax
+from camjax.models.shapes import model_shapes
 from camjax.receptive_field import receptive_fields
 
 
@@ -28,7 +30,7 @@ NIN = [(11, 4, 0), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 1, 1), (3, 2, 0), (3, 1,
 # 11 + 4 * 54 = 227 pixels are all of AlexNet's; NIN's 54 windows end with 11 + 4 * 53 = 223 of 224.
 @pytest.mark.parametrize("name, layers, read", [("alexnet_gap", ALEXNET_GAP, 227), ("nin", NIN, 223)])
 def test_fields_of_chains_are_those_of_the_arithmetic(name, layers, read):
-    fields = receptive_fields(camjax.create_model(name, num_classes=3, rngs=nnx.Rngs(0)))
+    fields = receptive_fields(random_network(name, 3))
     for intervals in (fields.rows, fields.columns):
         assert intervals.tolist() == by_arithmetic(layers, read, len(intervals))
 
@@ -84,7 +86,7 @@ def test_the_model_stays_as_it_is(small):
 
 def test_what_it_refuses(small):
     with pytest.raises(ValueError, match="no class activation maps"):
-        receptive_fields(camjax.create_model("alexnet", num_classes=3, rngs=nnx.Rngs(0)))
+        receptive_fields(model_shapes("alexnet", 3))
     with pytest.raises(ValueError, match="expected at least one image, of at least"):
         receptive_fields(small, (1, 1))
     broken = nnx.clone(small)

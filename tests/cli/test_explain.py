@@ -35,9 +35,9 @@ sys.exit(code)
 
 
 def run(*args, code=None, **environment):
-    """A process of its own, with 80 columns and none of JAX's settings."""
+    """A process of its own, with 80 columns and none of JAX's and XLA's settings: programs as a user has them."""
     command = ["-c", code] if code else ["-m", "camjax.cli.main"]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     return subprocess.run(
         [sys.executable, *command, *map(str, args)],
         capture_output=True,

@@ -17,8 +17,20 @@ from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.evaluation.runner import evaluate_localization
 from camjax.metrics import LocalizationError
+from camjax.models import CamModel, PooledHead
 
 CLASSES = 7
+
+
+class Net(CamModel):
+    """Its features are the colors, bright ones: little to compile, and maps that differ from image to image."""
+
+    def __init__(self, classes=CLASSES):
+        super().__init__(input_size=(16, 16), stride=1, mean=(60,) * 3, std=(60,) * 3)
+        self.head = PooledHead(3, classes, rngs=nnx.Rngs(0))
+
+    def backbone(self, x):
+        return nnx.relu(x)
 
 
 @dataclass
@@ -70,7 +82,7 @@ COUNTS = {"scored": 18, "without boxes": 2, "unreadable": 2, "blacklisted": 1}
 
 @pytest.fixture(scope="module")
 def model():
-    return camjax.create_model("small_gap", num_classes=CLASSES, rngs=nnx.Rngs(0))
+    return Net()
 
 
 def numbers(evaluation):
@@ -103,12 +115,19 @@ def test_every_image_is_counted_once_and_the_errors_are_those_of_a_plain_loop(mo
     assert numbers(evaluation)["cam"]["ilsvrc"] == metric.compute()
 
 
+METRICS = ("ilsvrc", "maxboxaccv2", "thresholds", "heuristic")
+
+
+@pytest.fixture(scope="module")
+def in_fours(model):
+    """All numbers, from batches of 4."""
+    return numbers(evaluate_localization(model, Images(), metrics=METRICS, batch_size=4))
+
+
 @pytest.mark.parametrize("batch_size", [1, 23, 64])
-def test_the_numbers_do_not_depend_on_the_batch_size(model, batch_size):
-    metrics = ("ilsvrc", "maxboxaccv2", "thresholds", "heuristic")
-    expected = evaluate_localization(model, Images(), metrics=metrics, batch_size=4)
-    found = evaluate_localization(model, Images(), metrics=metrics, batch_size=batch_size)
-    assert numbers(found) == numbers(expected) and found.counts == COUNTS
+def test_the_numbers_do_not_depend_on_the_batch_size(model, in_fours, batch_size):
+    found = evaluate_localization(model, Images(), metrics=METRICS, batch_size=batch_size)
+    assert numbers(found) == in_fours and found.counts == COUNTS
 
 
 class Interrupt(Exception):
@@ -185,9 +204,8 @@ def test_what_does_not_fit_together_is_said_first(model, options, message):
 
 
 def test_a_model_of_other_classes_is_an_error():
-    model = camjax.create_model("small_gap", num_classes=3, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="7 classes, and the model 3"):
-        evaluate_localization(model, Images(), batch_size=4)
+        evaluate_localization(Net(3), Images(), batch_size=4)
 
 
 def script(devices: int) -> str:
@@ -196,17 +214,15 @@ import sys, json
 import jax
 jax.config.update("jax_num_cpu_devices", {devices})
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_runner import CLASSES, Images, camjax, evaluate_localization, nnx, numbers
-model = camjax.create_model("small_gap", num_classes=CLASSES, rngs=nnx.Rngs(0))
-evaluation = evaluate_localization(model, Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2"))
+from test_runner import Images, Net, evaluate_localization, numbers
+evaluation = evaluate_localization(Net(), Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2"))
 print(json.dumps([jax.device_count(), evaluation.counts, numbers(evaluation)]))
 """
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_the_numbers_do_not_depend_on_the_number_of_devices(model, devices):
+def test_the_numbers_do_not_depend_on_the_number_of_devices(in_fours, devices):
     done = subprocess.run([sys.executable, "-c", script(devices)], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    expected = evaluate_localization(model, Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2"))
-    assert found == [devices, COUNTS, numbers(expected)]
+    assert found == [devices, COUNTS, {"cam": {name: in_fours["cam"][name] for name in ("ilsvrc", "maxboxaccv2")}}]
     assert jax.device_count() == 1

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import photos
+from conftest import QUICK, photos, random_network
 from flax import nnx
+from networks import cut
 
 import camjax
 
@@ -20,9 +21,11 @@ VARIANTS = {
     *(f"efficientnet_lite{variant}" for variant in (1, 2, 3, 4)),
     *("alexnet_gap", "googlenet", "vgg16_wsol", "vgg16_wsol_28x28", "inception_v3", "inception_v3_wsol_28x28"),
 }
+# Those that take long to compile: with one block in each stage by default, and as they are in the long tests.
+DEEP = {"resnet50", "efficientnet_lite0", "mobilenet_v2", "densenet121", "convnext_tiny"}
 CASES = [
     *(
-        pytest.param(name, dtype, size, marks=[pytest.mark.long] * (name in VARIANTS))
+        pytest.param(name, dtype, size, marks=[pytest.mark.long] * (name in VARIANTS | DEEP))
         for dtype, size in (("float32", (65, 98)), ("bfloat16", (96, 64)))
         for name in camjax.list_models()
         if name not in CLASSIFIERS
@@ -32,29 +35,17 @@ CASES = [
     ("small_gap", "bfloat16", (33, 130)),
 ]
 
-# What takes time here is compiling: done as cheaply as XLA can, a fourth of it.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
 
 def randomized(name, dtype, pool="gap"):
-    """A model in inference mode, in which nothing is zero or alike by construction: BatchNorms, bias, kernel."""
-    model = camjax.create_model(name, CLASSES, pool=pool, dtype=jnp.dtype(dtype))
-    random = np.random.default_rng(0)
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, nnx.BatchNorm):
-            shape = module.mean.shape
-            module.mean[...] = jnp.asarray(random.normal(0, 0.2, shape), jnp.float32)
-            module.var[...] = jnp.asarray(random.uniform(0.5, 2, shape), jnp.float32)
-            module.scale[...] = jnp.asarray(random.uniform(0.5, 1.5, shape), jnp.float32)
-            module.bias[...] = jnp.asarray(random.normal(0, 0.2, shape), jnp.float32)
-    model.eval()
+    """A model in inference mode: nothing is zero or alike by construction, and the kernel has columns of each kind."""
+    model = random_network(name, CLASSES, pool=pool, dtype=jnp.dtype(dtype))
     if model.head.kernel is None:
         return model
     kernel = np.array(model.head.kernel[...])
     kernel[:, POSITIVE] = np.abs(kernel[:, POSITIVE])
     kernel[:, ONE_HOT] = np.arange(len(kernel)) == len(kernel) // 2
     model.head.kernel[...] = jnp.asarray(kernel)
-    model.head.bias[...] = jnp.asarray(random.normal(0, 1, CLASSES), jnp.float32)
+    model.head.bias[...] = jax.random.normal(jax.random.key(0), CLASSES)
     return model
 
 
@@ -91,6 +82,18 @@ def assert_close(found, expected, scale):
 
 @pytest.mark.parametrize(("name", "dtype", "size"), CASES)
 def test_maps_and_logits(name, dtype, size):
+    check_maps_and_logits(name, dtype, size)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", (65, 98)), ("bfloat16", (96, 64))])
+@pytest.mark.parametrize("name", sorted(DEEP))
+def test_maps_and_logits_with_one_block_in_each_stage(monkeypatch, name, dtype, size):
+    """Depth changes nothing of it; the whole networks are among the long tests."""
+    cut(monkeypatch, 4)
+    check_maps_and_logits(name, dtype, size)
+
+
+def check_maps_and_logits(name, dtype, size):
     pool = "gap" if dtype == "float32" else "gmp"
     model = randomized(name, dtype, pool)
     assert model.exact_cam is (pool == "gap")
@@ -144,7 +147,8 @@ def check_gmp_maximum(features, kernel, bias, gmp):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "small_gap"])
-def test_the_snapshot_with_folded_batchnorm_says_the_same(name):
+def test_the_snapshot_with_folded_batchnorm_says_the_same(monkeypatch, name):
+    cut(monkeypatch, 4)
     model, images = randomized(name, "float32"), photos((65, 98))
     expected = camjax.cam_fn(model, images, np.tile(np.arange(CLASSES), (2, 1)))
     out = camjax.make_cam_fn(model, top_k=None)(images)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import photos
+from conftest import QUICK, photos
 from flax import nnx
 
 import camjax
@@ -14,6 +14,7 @@ from camjax.models.base import CamModel, MeanImage
 from camjax.models.caffe_layers import conv, lrn, max_pool
 from camjax.models.classifier import FullyConnectedHead
 from camjax.models.head import MapHead
+from camjax.models.shapes import model_shapes
 from camjax.training.step import cross_entropy
 
 # Parameters for 1000 classes, and the map at the network's input size. The originals' counts are the published ones;
@@ -43,13 +44,12 @@ FACTS = {
     "inception_v3_wsol": (INCEPTION_V3_TO_6E + WSOL_CONVS + DENSE_OF_1024, (14, 14, 1024)),
     "inception_v3_wsol_28x28": (INCEPTION_V3_TO_6E + WSOL_CONVS + DENSE_OF_1024, (28, 28, 1024)),
 }
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 @functools.cache
-def abstract(name, num_classes=None):
+def abstract(name):
     """The network without its weights."""
-    return nnx.eval_shape(lambda: camjax.create_model(name, num_classes, rngs=nnx.Rngs(0)))
+    return model_shapes(name)
 
 
 def map_of(model, height, width):

@@ -1,0 +1,18 @@
+"""Networks of the registry with fewer blocks, for what depends on the layers and not on how many there are."""
+
+import pytest
+
+from camjax.models import convnext, densenet, efficientnet_lite, mobilenet, resnet
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, stages: int) -> None:
+    """Leaves one block in each of the first `stages` stages of the networks of today.
+
+    With 4 stages these are all; of fewer, the inverted residuals keep one more, because their first has no expansion.
+    """
+    monkeypatch.setattr(resnet, "DEPTHS", dict.fromkeys(resnet.DEPTHS, (1,) * stages))
+    monkeypatch.setattr(densenet, "DEPTHS", (1,) * stages)
+    monkeypatch.setattr(convnext, "STAGES", tuple((1, features) for _, features in convnext.STAGES[:stages]))
+    for module in (mobilenet, efficientnet_lite):
+        kept = module.STAGES if stages == 4 else module.STAGES[: stages + 1]
+        monkeypatch.setattr(module, "STAGES", tuple((1, *rest) for _, *rest in kept))

@@ -9,6 +9,10 @@ import numpy as np
 
 from camjax.weights.errors import WeightsError
 
+SOON = 10
+"""Seconds of the processor within which a damaged file has to be refused: the bound is there against reading forever,
+on whatever machine, and says nothing of speed."""
+
 
 def mutated(data: bytes, seed: int, large: bytes = b"\xff") -> bytes:
     """Bytes changed, cut out, doubled, or overwritten by `large` ones, in one or two places; or the end cut off."""
@@ -58,11 +62,11 @@ def refusal(read: Callable[[Path], object], path: Path, data: bytes) -> str:
     """The message of the WeightsError, after seeing that it came soon, cost little memory, and names the file."""
     path.write_bytes(data)
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.thread_time()
     try:
         read(path)
     except WeightsError as error:
-        assert time.perf_counter() - start < 1
+        assert time.thread_time() - start < SOON
         assert tracemalloc.get_traced_memory()[1] < 4 * len(data) + 1_000_000
         assert str(path) in str(error)
         return str(error)

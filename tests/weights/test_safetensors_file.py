@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from mutations import fuzz
+from mutations import SOON, fuzz
 from safetensors.numpy import save_file
 
 from camjax.weights.errors import WeightsError
@@ -46,11 +46,11 @@ def refused(tmp_path):
         path = tmp_path / "weights.safetensors"
         path.write_bytes(data)
         tracemalloc.start()
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             with pytest.raises(WeightsError, match=r"weights\.safetensors") as error:
                 read_safetensors(path)
-            assert time.perf_counter() - start < 2
+            assert time.thread_time() - start < SOON
             assert tracemalloc.get_traced_memory()[1] < 4 * len(data) + 1_000_000
         finally:
             tracemalloc.stop()

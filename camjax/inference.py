@@ -299,7 +299,7 @@ def bind(model: nnx.Module, function: Callable, classes: int) -> Callable:
     def bound(images, class_ids=None):
         check(images)
         class_ids = check_class_ids(class_ids, len(images), classes)
-        device = _committed_device(images)
+        device = committed_device(images)
         if device not in placed:
             placed[device] = jax.device_put(leaves, device)
         return compiled(placed[device], images, class_ids)
@@ -307,7 +307,7 @@ def bind(model: nnx.Module, function: Callable, classes: int) -> Callable:
     return bound
 
 
-def _committed_device(images) -> jax.Device | None:
+def committed_device(images) -> jax.Device | None:
     """The one device that images were put on deliberately; None for NumPy, traced, uncommitted or sharded ones."""
     if not isinstance(images, jax.Array) or isinstance(images, jax.core.Tracer) or not images.committed:
         return None

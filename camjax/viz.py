@@ -135,6 +135,57 @@ def explanation_figure(
     return figure
 
 
+def comparison_figure(
+    image: np.ndarray,
+    maps: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray],
+    methods: Sequence[str],
+    names: Sequence[str],
+    probabilities: Sequence[float],
+    *,
+    alpha: float = 0.5,
+    colormap: str | Colormap = "jet",
+) -> Figure:
+    """A grid of M methods by N classes: a row for each class, with the photograph and each method's map and box.
+
+    Each map is scaled for itself (see `overlay`): colors compare places, not methods.
+
+    Args:
+      image: (H, W, 3) uint8 RGB.
+      maps: for each method (N, h, w) raw maps; their sizes may differ.
+      boxes: for each method (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1. One without area is not drawn.
+      methods: M names.
+      names: N names of classes.
+      probabilities: N numbers in 0..1.
+      alpha: as in `overlay`.
+      colormap: as in `overlay`.
+
+    Returns:
+      A matplotlib figure that needs no display; `figure.savefig(path)` writes it.
+
+    Raises:
+      ValueError: numbers of maps, boxes, methods, names or probabilities that differ, or none at all, and what
+        `overlay` raises.
+    """
+    _check_lengths(maps=maps, boxes=boxes, methods=methods)
+    _check_lengths(names=names, probabilities=probabilities)
+    for method, *of_method in zip(methods, maps, boxes, strict=True):
+        if [len(values) for values in of_method] != [len(names)] * 2:
+            counts = ", ".join(str(len(values)) for values in of_method)
+            raise ValueError(f"{method} has {counts} maps and boxes: expected {len(names)} each, one a class.")
+    labels = [
+        [f"{_wrap(name, 24)}\n{probability:.1%}", *(_wrap(method, 24) for method in methods)]
+        for name, probability in zip(names, probabilities, strict=True)
+    ]
+    figure, axes = _grid([np.shape(image)[:2]] * len(names), labels, cell_width=2.1)
+    for row, of_row in enumerate(axes):
+        _show(of_row[0], image, labels[row][0])
+        for axis, of_method, method_boxes, label in zip(of_row[1:], maps, boxes, labels[row][1:], strict=True):
+            _show(axis, overlay(image, of_method[row], alpha=alpha, colormap=colormap), label)
+            _draw_box(axis, method_boxes[row], image.shape, PREDICTED)
+    return figure
+
+
 def localization_figure(
     images: Sequence[np.ndarray],
     maps: Sequence[np.ndarray],

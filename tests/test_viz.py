@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgb
 from skimage import data
 
-from camjax.viz import PREDICTED, TRUE, explanation_figure, localization_figure, overlay
+from camjax.viz import PREDICTED, TRUE, comparison_figure, explanation_figure, localization_figure, overlay
 
 BLACK_TO_RED = ListedColormap([[0, 0, 0], [1, 0, 0]])  # black below one half, red from there on
 
@@ -146,6 +146,25 @@ def test_explanation_figure_shows_each_photograph_and_its_classes():
     for row in (bounds[:3], bounds[3:]):
         assert row[0].x0 >= 0 and row[2].x1 <= picture.shape[1]
         assert row[0].x1 < row[1].x0 and row[1].x1 < row[2].x0
+
+
+def test_comparison_figure_has_a_row_a_class_and_a_column_a_method():
+    photo = data.chelsea()
+    hot_top_left = np.pad(np.ones((1, 1)), (0, 6))
+    maps = [np.stack([hot_top_left, hot_top_left[:, ::-1]]), np.stack([hot_top_left[::-1]] * 2)]
+    boxes = [np.array([[0, 0, 0.5, 0.5], [0, 0, 0, 0]])] * 2
+    figure = comparison_figure(photo, maps, boxes, ["cam", "scorecam"], ["tabby", "$crane$"], [0.791, 0.05])
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["tabby\n79.1%", "cam", "scorecam", "$crane$\n5.0%", "cam", "scorecam"]
+    assert [len(axis.patches) for axis in figure.axes] == [0, 2, 2, 0, 0, 0]
+    shown = [axis.images[0].get_array() for axis in figure.axes]
+    np.testing.assert_array_equal(shown[0], photo)
+    np.testing.assert_array_equal(shown[1], overlay(photo, maps[0][0]))
+    np.testing.assert_array_equal(shown[5], overlay(photo, maps[1][1]))
+    with pytest.raises(ValueError, match="2 maps, 1 boxes"):
+        comparison_figure(photo, maps, boxes[:1], ["cam", "scorecam"], ["a", "b"], [0.5, 0.5])
+    with pytest.raises(ValueError, match="cam has 2, 2 maps and boxes: expected 1 each"):
+        comparison_figure(photo, maps, boxes, ["cam", "scorecam"], ["a"], [0.5])
 
 
 def test_figures_refuse_numbers_that_differ():

@@ -6,13 +6,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from camjax.attribution.gradients import output_gradients
 from camjax.attribution.layers import combine_layers
 from camjax.attribution.methods import method_named
-from camjax.attribution.network import CutNetwork, as_pytree, cut_network
+from camjax.attribution.network import CutNetwork, as_pytree, cut_network, is_module_method
 from camjax.attribution.targets import as_target
-from camjax.inference import check_class_ids
+from camjax.inference import check_class_ids, inference_view
 
 
 class Explanation(NamedTuple):
@@ -62,7 +63,8 @@ class Explainer:
           **options: of the method: `chunk_size` and `progress` of those that perturb images or features.
 
         Returns:
-          `Explanation`. It stays on the device; a second call with the same shapes compiles nothing.
+          `Explanation`. It stays on the device; a second call with the same shapes compiles nothing. A function of your
+          own as targets has to be the same one: a new lambda is a new program, whatever its text.
 
         Raises:
           ValueError: another method or option, targets that do not fit the outputs (fewer than images, ids out of
@@ -132,11 +134,21 @@ def explainer(features_fn: Callable, head_fn: Callable, *, combine: Literal["mea
     Args:
       features_fn: images (B, ...) -> features (B, h, w, K), or a tuple of several layers' features.
       head_fn: features -> outputs (B, ...): all of the network that follows, before any softmax. Each image's outputs
-        depend on its own features alone. Weights that the functions hold become constants of compiled programs;
-        `jax.tree_util.Partial(function, weights)` keeps them arguments, which compiles faster.
+        depend on its own features alone. Weights of modules of NNX and their methods, such as `model.features`, and of
+        `jax.tree_util.Partial(function, weights)` are arguments of compiled programs, as they are now; those that other
+        functions hold become constants, which takes longer to compile. Modules run in inference mode (no dropout,
+        BatchNorm at its running statistics), whatever their mode, and stay as they were.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Returns:
       `explain(images, targets=None, method="gradcam") -> Explanation`; see `Explainer`.
     """
-    return Explainer(cut_network(features_fn, head_fn), combine)
+    return Explainer(cut_network(_in_inference_mode(features_fn), _in_inference_mode(head_fn)), combine)
+
+
+def _in_inference_mode(function: Callable) -> Callable:
+    if isinstance(function, nnx.Module):
+        return inference_view(function)
+    if is_module_method(function):
+        return getattr(inference_view(function.__self__), function.__name__)
+    return function

@@ -1,5 +1,6 @@
 """A network cut in two at a layer: what every method works on."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,8 +44,21 @@ def cut_network(features_fn: Callable, head_fn: Callable) -> CutNetwork:
 
 
 def as_pytree(function: Callable) -> Callable:
-    """The function as a pytree: modules of NNX and `jax.tree_util.Partial` are, others become a node without leaves."""
-    return function if isinstance(function, Partial | nnx.Module) else Partial(function)
+    """The function as a pytree, with its weights as leaves where they can be found.
+
+    Modules of NNX and `jax.tree_util.Partial` are pytrees; a module's method, as `model.features`, becomes one with the
+    module in it; other functions become a node without leaves.
+    """
+    if isinstance(function, Partial | nnx.Module):
+        return function
+    if is_module_method(function):
+        return Partial(function.__func__, function.__self__)
+    return Partial(function)
+
+
+def is_module_method(function: Callable) -> bool:
+    """Whether the function is a method of a module of NNX, bound to it."""
+    return inspect.ismethod(function) and isinstance(function.__self__, nnx.Module)
 
 
 def _without_images(head_fn: Callable, features: Features, images: jax.Array) -> jax.Array:

@@ -45,8 +45,8 @@ def evaluate(
       masks: A folder of masks, for the lists that name them.
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
-      method: Where maps come from: cam, gradcam, backprop (image gradients), center (no map), or cam_ten_crop.
-      metrics: What to measure: ilsvrc, heuristic, maxboxacc, maxboxaccv2, pxap, pointing, thresholds.
+      method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
+      metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
       batch_size: Images at a time, over all devices.
       crop: "none" squashes an image to the network's input; "center" takes its largest centered part.

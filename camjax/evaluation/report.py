@@ -11,6 +11,7 @@ import jax
 from rich import box
 from rich.table import Table
 
+from camjax.evaluation import faithfulness
 from camjax.evaluation.runner import Evaluation
 from camjax.evaluation.scoring import SCORES
 
@@ -61,7 +62,7 @@ def write_results(directory: Path, results: Mapping) -> list[Path]:
 
 
 def results_table(results: Mapping) -> Table:
-    """A column for each method, a row for each number; rates in percent."""
+    """A column for each method, a row for each number; rates in percent, scores as they are."""
     methods = list(results["results"])
     table = Table("", *methods, box=box.SIMPLE_HEAD, show_edge=False)
     for column in table.columns[1:]:
@@ -69,10 +70,10 @@ def results_table(results: Mapping) -> Table:
     first = results["results"][methods[0]]
     for metric, numbers in first.items():
         table.add_section()
-        table.add_row(f"[bold]{SCORES[metric].title}")
+        table.add_row(f"[bold]{SCORES[metric].title if metric in SCORES else faithfulness.TITLES[metric]}")
         for name in numbers:
             values = [results["results"][method][metric][name] for method in methods]
-            table.add_row(f"  {name.replace('_', ' ')}", *(_number(name, value) for value in values))
+            table.add_row(f"  {name.replace('_', ' ')}", *(_number(metric, name, value) for value in values))
     return table
 
 
@@ -83,7 +84,6 @@ def counts_sentence(results: Mapping) -> str:
     return f"{results['num_images']} images: {', '.join(parts)}."
 
 
-def _number(name: str, value: float) -> str:
-    if "threshold" in name:
-        return f"{value:.3f}"
-    return f"{value:.2f}"
+def _number(metric: str, name: str, value: float) -> str:
+    in_percent = "threshold" not in name and (metric in SCORES or metric in faithfulness.IN_PERCENT)
+    return f"{value:.2f}" if in_percent else f"{value:.3f}"

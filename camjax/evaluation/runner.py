@@ -16,12 +16,14 @@ import numpy as np
 
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.loader import Batch, eval_batches
+from camjax.evaluation.faithfulness import FaithfulnessScorer
 from camjax.evaluation.methods import make_method, method_image_size
 from camjax.evaluation.run_files import RunFiles
 from camjax.evaluation.saved_maps import save_score_maps
 from camjax.evaluation.scoring import SCORES
 from camjax.evaluation.truth import STATUSES, First, TruthReader, statuses_of
 from camjax.inference import Localization
+from camjax.metrics import FAITHFULNESS
 from camjax.metrics.box_overlap import iou_matrix
 from camjax.metrics.streaming import StreamingMetric, merge_across_processes
 from camjax.models import CamModel
@@ -34,7 +36,7 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-      metrics: method -> name of `SCORES` -> the metric, over all images.
+      metrics: method -> name of `SCORES` or `FAITHFULNESS` -> the metric, over all images.
       counts: status -> number of images; together all images of the split (or of its first `limit`).
       num_images: their number.
       seconds: wall time, over all the times that it was taken up.
@@ -72,8 +74,9 @@ def evaluate_localization(
     Args:
       model: a classifier; what it has to have depends on the method.
       source: annotated images, from `camjax.data.annotated.open_annotated`.
-      methods: names of `camjax.evaluation.methods.METHODS`.
-      metrics: names of `SCORES`.
+      methods: names of `camjax.evaluation.method_maps.NAMES`.
+      metrics: names of `SCORES` and of `camjax.metrics.FAITHFULNESS`. The latter run the network on changed images,
+        two to hundreds of times each.
       threshold: of the paper's box rule, a share of the map's maximum.
       batch_size: images per step over all devices of all processes.
       crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect.
@@ -101,7 +104,11 @@ def evaluate_localization(
         source = First(source, limit)
     size = _image_size(model, methods)
     runners = {name: make_method(model, name, threshold=threshold, top_k=min(5, classes)) for name in methods}
-    results = {method: {name: SCORES[name].make(classes) for name in metrics} for method in methods}
+    results = {
+        method: {name: SCORES[name].make(classes) if name in SCORES else FAITHFULNESS[name]() for name in metrics}
+        for method in methods
+    }
+    scorer = FaithfulnessScorer(model, devices) if any(name in FAITHFULNESS for name in metrics) else None
     counts: collections.Counter = collections.Counter()
     start, seconds = 0, 0.0
     with contextlib.ExitStack() as stack:
@@ -141,7 +148,8 @@ def evaluate_localization(
                 )
             )
         )
-        reader = TruthReader(source, classes, any(SCORES[name].needs_masks for name in metrics), size)
+        needs_masks = any(SCORES[name].needs_masks for name in metrics if name in SCORES)
+        reader = TruthReader(source, classes, needs_masks, size)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, num_threads // 2)))
         for done, (batch, truth, outs) in enumerate(_computed(batches, runners, devices, reader, pool), start + 1):
             annotations, truth = truth
@@ -149,8 +157,12 @@ def evaluate_localization(
             counts.update(status for status in statuses if status)
             for method, out in outs.items():
                 outs[method] = out = _in_image(out, truth.view) if crop else out
-                for name in metrics:
-                    SCORES[name].update(results[method][name], out, truth)
+                for name, metric in results[method].items():
+                    if name in SCORES:
+                        SCORES[name].update(metric, out, truth)
+                    else:
+                        files_of = [a.filename if a else "" for a in annotations]
+                        scorer.update(metric, name, batch["image"], out, truth.counted, files_of)
             if files:
                 files.write_images(_rows(batch, annotations, statuses, outs))
             if save_maps:
@@ -266,8 +278,11 @@ def _check(source, methods, metrics, crop, limit, batch_size, run_dir, resume, s
     if not methods or not metrics or len({*methods}) < len(methods) or len({*metrics}) < len(metrics):
         raise ValueError(f"methods={list(methods)}, metrics={list(metrics)}: expected at least one of each, each once.")
     for name in metrics:
+        if name in FAITHFULNESS:
+            continue
         if name not in SCORES:
-            raise ValueError(f"metric {name!r} is not known: expected some of {', '.join(SCORES)}.")
+            known = ", ".join((*SCORES, *FAITHFULNESS))
+            raise ValueError(f"metric {name!r} is not known: expected some of {known}.")
         if SCORES[name].needs_masks and not source.has_masks:
             raise ValueError(f"metric {name!r} asks for masks, and {source!r} has none: give --masks, or leave it out.")
         if SCORES[name].needs_boxes and not source.has_boxes:

@@ -93,6 +93,20 @@ def test_table_and_files(folder, run, tmp_path, capsys):
     assert np.load(out / "scoremaps" / "cup" / "0.png.npy").shape == (224, 224)
 
 
+def test_faithfulness_beside_localization(folder, run, tmp_path, capsys):
+    out = tmp_path / "evaluation"
+    words = ["--method", "cam", "ablationcam", "--metrics", "ilsvrc", "confidence", "sparsity"]
+    assert main(arguments(folder, run, out, *words)) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    numbers = json.loads((out / "results.json").read_text())["results"]
+    for method in ("cam", "ablationcam"):
+        assert set(numbers[method]["confidence"]) == {"average_drop", "increase_in_confidence", "average_gain"}
+        # Rates in percent with two digits, an index in 0..1 with three.
+        assert f"{numbers[method]['confidence']['average_drop']:.2f}" in printed
+        assert f"{numbers[method]['sparsity']['sparsity']:.3f}" in printed
+    assert "Confidence behind the map" in printed and (out / "cases.png").exists()
+
+
 def test_an_evaluation_is_not_overwritten_and_can_be_resumed(folder, run, tmp_path, capsys):
     words = arguments(folder, run, tmp_path / "e", "--limit", "4", "--metrics", "ilsvrc")
     assert main(words) == 0
@@ -107,7 +121,7 @@ def test_an_evaluation_is_not_overwritten_and_can_be_resumed(folder, run, tmp_pa
     ("more", "message"),
     [
         (["--metrics", "pxap"], "masks"),
-        (["--metrics", "accuracy"], "accuracy"),
+        (["--metrics", "accuracy"], "expected some of ilsvrc"),
         (["--method", "magic"], "magic"),
         (["--threshold", "1"], "0 <= threshold < 1"),
         (["--crop", "center"], "whole images"),

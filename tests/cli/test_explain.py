@@ -12,8 +12,10 @@ from PIL import Image
 
 import camjax
 from camjax.cli import compilation_cache
-from camjax.cli.explain import class_ids, explain_photos, figure_path
+from camjax.cli.class_choice import class_ids
+from camjax.cli.figure_file import figure_path
 from camjax.cli.main import main
+from camjax.cli.photographs import explain_photos
 from camjax.data.images import load_image, resize_image
 
 CAT, COFFEE = (Path(skimage.data_dir, name) for name in ("chelsea.png", "coffee.png"))
@@ -115,6 +117,21 @@ def test_the_table_says_what_localize_fn_says(network):
         assert explanation.ranks[5] == rank and explanation.size == photos[i].shape[:2]
 
 
+def test_another_method_says_the_same_of_the_classes_and_where_by_its_own_maps(network):
+    photos, seen = [load_image(CAT), load_image(COFFEE)], []
+    by_cam = explain_photos(network, photos, [7, 0], 1, 0.4)
+    found = explain_photos(network, photos, [7, 0], 1, 0.4, "ablationcam", lambda *at: seen.append(at))
+    explain = camjax.explainer(network.features, network.head)
+    for photo, cam, explanation in zip(photos, by_cam, found, strict=True):
+        np.testing.assert_array_equal(explanation.class_ids, cam.class_ids)
+        np.testing.assert_array_equal(explanation.ranks, cam.ranks)
+        np.testing.assert_allclose(explanation.probabilities, cam.probabilities, rtol=1e-4)
+        image = resize_image(photo, network.input_size)[None]
+        maps = explain(image, explanation.class_ids[None], "ablationcam").maps[0]
+        np.testing.assert_allclose(explanation.maps, maps, atol=1e-4 * np.abs(maps).max())
+    assert seen[-1][0] == seen[-1][1]
+
+
 def test_a_large_photograph_is_shown_small_at_its_own_aspect_ratio(network):
     (explanation,) = explain_photos(network, [resize_image(load_image(COFFEE), (900, 3000))], [], 1, 0.2)
     assert explanation.size == (900, 3000) and explanation.display.shape == (240, 800, 3)
@@ -154,9 +171,9 @@ def test_class_ids_that_are_not_clear(asked, names, message):
 
 def test_where_the_figure_goes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert figure_path([CAT], None) == Path("chelsea_cam.png")
-    assert figure_path([CAT, COFFEE], None) == Path("cam.png")
-    assert figure_path([CAT], tmp_path / "a.PDF") == tmp_path / "a.PDF"
+    assert figure_path([CAT], None, "cam") == Path("chelsea_cam.png")
+    assert figure_path([CAT, COFFEE], None, "gradcam++") == Path("gradcam++.png")
+    assert figure_path([CAT], tmp_path / "a.PDF", "cam") == tmp_path / "a.PDF"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +187,7 @@ def test_where_the_figure_goes(tmp_path, monkeypatch):
         ([CAT, "--out", CAT], "is one of the images"),
         ([CAT, "--top-k", "0"], "--top-k: 0 maps"),
         ([CAT, "--threshold", "1"], "--threshold 1.0"),
+        ([CAT, "--method", "gradcam+"], "expected one of cam, cam_ten_crop, gradcam, gradcam++"),
         (["no_such.jpg"], "no_such.jpg does not exist"),
         ([CAT, Path(skimage.data_dir, "README.txt")], "not an image"),
         ([CAT, "--model", "efficientnet_light0"], "Did you mean efficientnet_lite0"),

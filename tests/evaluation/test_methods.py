@@ -10,7 +10,9 @@ from conftest import photos
 from flax import nnx
 
 import camjax
-from camjax.evaluation.methods import METHODS, make_method, method_image_size
+from camjax.attribution import METHODS
+from camjax.evaluation.method_maps import NAMES, TRACED
+from camjax.evaluation.methods import make_method, method_image_size
 from camjax.evaluation.saliency_boxes import saliency_boxes
 from camjax.inference import boxes_from_maps, inference_view
 from camjax.models import CamModel
@@ -18,6 +20,8 @@ from camjax.models.classifier import FullyConnectedHead
 from camjax.models.head import MapHead, PooledHead
 from camjax.models.shapes import model_shapes
 
+# Each kind of method; a compilation of all would take minutes.
+KINDS = ("cam", "cam_ten_crop", "gradcam", "backprop", "center", "scorecam")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)
 LABELS = np.array([4, 0, 9])
 
@@ -56,7 +60,7 @@ def maps_of(model, names, images, labels, top_k=1):
     """What methods give before boxes are drawn, compiled together: name -> `CamOutput`."""
 
     def methods(model, images, labels):
-        return {name: METHODS[name](inference_view(model), images, labels, top_k) for name in names}
+        return {name: TRACED[name](inference_view(model), images, labels, top_k) for name in names}
 
     return jax.device_get(jax.jit(methods)(model, images, np.asarray(labels)[:, None]))
 
@@ -76,7 +80,7 @@ class Colors(CamModel):
         return x
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_top_classes_and_last_the_label(name):
     found = result(name)
     np.testing.assert_array_equal(found.class_ids[:, :3], np.argsort(-found.logits, axis=1)[:, :3])
@@ -86,7 +90,7 @@ def test_the_top_classes_and_last_the_label(name):
     assert found.maps.shape[:2] == found.valid.shape == (3, 4) and found.boxes.shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"cam_ten_crop"}))
+@pytest.mark.parametrize("name", sorted({*KINDS} - {"cam_ten_crop"}))
 def test_logits_are_those_of_the_model_in_inference_mode(name):
     np.testing.assert_allclose(result(name).logits, camjax.cam_fn(small_gap(), IMAGES).logits, atol=1e-4)
 
@@ -109,6 +113,36 @@ def test_behind_max_pooling_the_weights_are_those_of_the_dense_layer_as_well():
     expected = np.einsum("byxk,bk->byx", images / 255, kernel[:, [1, 2]].T)
     np.testing.assert_allclose(found["cam"].maps[:, 1], expected, atol=1e-5)
     np.testing.assert_allclose(found["gradcam"].maps[:, 1], np.maximum(expected, 0) / 64, atol=1e-6)
+
+
+def test_methods_of_the_family_are_those_of_the_explainer():
+    model = small_gap()
+    explain = camjax.explainer(model.features, model.head)
+    assert {*NAMES} >= {*METHODS}
+    names = [name for name in METHODS if name in TRACED]
+    found = maps_of(model, names, IMAGES, LABELS, top_k=2) | {"scorecam": result("scorecam")}
+    for name, out in found.items():
+        expected = explain(IMAGES, out.class_ids, name)
+        np.testing.assert_allclose(out.logits, expected.outputs, atol=1e-4)
+        np.testing.assert_allclose(out.maps, expected.maps, atol=1e-4 * np.abs(expected.maps).max(), err_msg=name)
+
+
+def test_more_classes_an_image_and_none():
+    name = "scorecam"
+    ids = np.stack([LABELS, (LABELS + 1) % 10], axis=1)
+    found = run(method_of(name), IMAGES, ids)
+    np.testing.assert_array_equal(found.class_ids, np.concatenate([result(name).class_ids[:, :3], ids], axis=1))
+    np.testing.assert_allclose(found.maps[:, :4], result(name).maps, atol=1e-6)
+    alone = run(method_of(name), IMAGES, None)
+    assert alone.class_ids.shape == (3, 3) and alone.boxes.shape == (3, 3, 4)
+
+
+def test_a_method_that_perturbs_says_how_far_it_is():
+    seen = []
+    method = make_method(small_gap(), "ablationcam", top_k=1, chunk_size=50, progress=lambda *at: seen.append(at))
+    method(IMAGES, LABELS)
+    total = seen[-1][1]
+    assert seen[-1] == (total, total) and [done for done, _ in seen] == [*range(50, total, 50), total]
 
 
 boxes_fn = jax.jit(boxes_from_maps, static_argnums=1)
@@ -192,7 +226,7 @@ def test_fully_connected_layers_leave_gradients_and_the_center():
         make_method(model_shapes("alexnet"), "cam")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_padding_is_no_error_and_changes_no_other_row(name):
     images, labels = images_for(name).copy(), LABELS.copy()
     images[1:], labels[1:] = 0, 0
@@ -216,7 +250,7 @@ def shapes_of(network, names):
     labels = jax.ShapeDtypeStruct((2, 1), jnp.int32)
 
     def methods(model, images, labels):
-        return {name: METHODS[name](inference_view(model), images, labels, 5) for name in names}
+        return {name: TRACED[name](inference_view(model), images, labels, 5) for name in names}
 
     return jax.eval_shape(methods, model, images, labels)
 
@@ -271,7 +305,7 @@ class Net(CamModel):
 # As weights that were restored onto a device: they may not hold the images fast there.
 model = jax.device_put(Net(), jax.devices()[0])
 images, labels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8), np.array([3, 1])
-for name in ("cam", "backprop"):
+for name in ("cam", "backprop", "ablationcam"):
     method, found = make_method(model, name, top_k=2), {}
     for device in jax.devices():
         out = method(*jax.device_put((images, labels), device))
@@ -290,18 +324,16 @@ def test_a_method_follows_its_images_to_their_device():
 
 def test_wrong_arguments():
     model = small_gap()
-    with pytest.raises(ValueError, match="method 'scorecam': expected one of cam, cam_ten_crop, gradcam"):
-        make_method(model, "scorecam")
-    for name in METHODS:
+    with pytest.raises(ValueError, match="method 'score-cam': expected one of cam, cam_ten_crop, gradcam"):
+        make_method(model, "score-cam")
+    for name in KINDS:
         with pytest.raises(ValueError, match=r"top_k=11: expected 1\.\.10"):
             make_method(model, name, top_k=11)
         with pytest.raises(ValueError, match="threshold=1"):
             make_method(model, name, threshold=1)
         method = method_of(name)
-        with pytest.raises(ValueError, match=r"labels of shape \(3, 1\): expected \(3,\)"):
-            method(IMAGES, LABELS[:, None])
-        with pytest.raises(ValueError, match=r"labels of shape \(\): expected"):
-            method(IMAGES, None)
+        with pytest.raises(ValueError, match=r"class_ids of shape \(3, 1, 1\)"):
+            method(IMAGES, LABELS[:, None, None])
         with pytest.raises(ValueError, match=r"\[10\] out of range: the model has classes 0\.\.9"):
             method(IMAGES, np.array([0, 10, 1]))
         with pytest.raises(ValueError, match="for 3 images"):

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.tree_util import Partial
 
 import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.evaluation.runner import evaluate_localization
-from camjax.metrics import LocalizationError
+from camjax.metrics import FAITHFULNESS, LocalizationError
 from camjax.models import CamModel, PooledHead
 
 CLASSES = 7
@@ -113,6 +115,49 @@ def test_every_image_is_counted_once_and_the_errors_are_those_of_a_plain_loop(mo
             label_valid=np.asarray(known.valid[:, 0]),
         )
     assert numbers(evaluation)["cam"]["ilsvrc"] == metric.compute()
+
+
+FAITHFUL = ("confidence", "sparsity", "insertion")
+
+
+@pytest.fixture(scope="module")
+def faithful(model):
+    return numbers(evaluate_localization(model, Images(), batch_size=8, metrics=FAITHFUL, methods=("cam", "gradcam")))
+
+
+def test_faithfulness_is_that_of_the_maps_of_the_predicted_classes(model, faithful):
+    source = Images(has_boxes=False)
+    counted = [i for i in range(len(source)) if i not in (*source.unreadable, *source.excluded)]
+    images = np.stack([camjax.data.images.resize_image(source[i]["image"], model.input_size) for i in counted])
+    out = camjax.cam_fn(model, images)
+    probabilities_fn = Partial(lambda model, images: jax.nn.softmax(model(images)), model)
+    for name in FAITHFUL:
+        metric = FAITHFULNESS[name]()
+        metric.update(probabilities_fn, images, out.maps[:, 0], out.class_ids[:, 0])
+        assert faithful["cam"][name] == pytest.approx(metric.compute(), rel=1e-3)
+    assert faithful["gradcam"]["sparsity"] != faithful["cam"]["sparsity"]
+    # It asks for no boxes.
+    without = evaluate_localization(model, source, batch_size=8, metrics=("sparsity",), limit=20)
+    assert without.counts["scored"] == 15 and numbers(without)["cam"]["sparsity"]["sparsity"] > 0
+
+
+def test_faithfulness_can_be_resumed(model, tmp_path, faithful, monkeypatch):
+    monkeypatch.setattr("camjax.evaluation.runner.SAVE_SECONDS", 0)
+    options = {"metrics": FAITHFUL, "batch_size": 8, "methods": ("cam", "gradcam"), "run_dir": tmp_path}
+
+    def interrupt(done, total):
+        raise Interrupt
+
+    with pytest.raises(Interrupt):
+        evaluate_localization(model, Images(), progress=interrupt, **options)
+    assert numbers(evaluate_localization(model, Images(), resume=True, **options)) == faithful
+
+
+def test_maps_that_are_not_a_number_are_an_error_that_names_the_images():
+    model = Net()
+    model.head.kernel[...] = model.head.kernel[...].at[0, 3].set(jnp.nan)
+    with pytest.raises(ValueError, match=r"sparsity: the maps of .* NaN or infinity \(1\.png"):
+        evaluate_localization(model, Images(), batch_size=8, metrics=("sparsity",))
 
 
 METRICS = ("ilsvrc", "maxboxaccv2", "thresholds", "heuristic")
@@ -215,14 +260,15 @@ import jax
 jax.config.update("jax_num_cpu_devices", {devices})
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_runner import Images, Net, evaluate_localization, numbers
-evaluation = evaluate_localization(Net(), Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2"))
+evaluation = evaluate_localization(Net(), Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2", "confidence"))
 print(json.dumps([jax.device_count(), evaluation.counts, numbers(evaluation)]))
 """
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_the_numbers_do_not_depend_on_the_number_of_devices(in_fours, devices):
+def test_the_numbers_do_not_depend_on_the_number_of_devices(in_fours, faithful, devices):
     done = subprocess.run([sys.executable, "-c", script(devices)], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
+    assert found[2]["cam"].pop("confidence") == pytest.approx(faithful["cam"]["confidence"], rel=1e-5)
     assert found == [devices, COUNTS, {"cam": {name: in_fours["cam"][name] for name in ("ilsvrc", "maxboxaccv2")}}]
     assert jax.device_count() == 1

@@ -1,0 +1,70 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+from PIL import Image
+
+import camjax
+from camjax.cli import compilation_cache
+from camjax.cli.main import main
+from camjax.weights.camjax_file import write_camjax_file
+
+CAT = Path(skimage.data_dir, "chelsea.png")
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    """Arguments for a network that compiles soon, with random weights."""
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
+    path = tmp_path / "net.safetensors"
+    write_camjax_file(camjax.create_model("small_gap"), path, version=camjax.__version__)
+    return ["--model", "small_gap", "--weights", str(path)]
+
+
+def test_a_grid_of_methods_by_classes(network, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    methods = ["hirescam", "cam", "ablationcam"]  # in no alphabetical order
+    assert main(["compare", str(CAT), *network, "--methods", *methods, "--classes", "3", "8", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if any(method in line.split() for method in methods)]
+    assert [[word for word in row if word in methods] for row in rows] == [[method] for method in methods] * 2
+    assert [rows[0][:2], rows[3][:2]] == [["class", "3"], ["class", "8"]] and lines[-1] == f"Saved {out}"
+    # Behind average pooling HiResCAM is CAM over the number of cells: their boxes are the same.
+    assert rows[0][3:] == rows[1][1:] and rows[3][3:] == rows[4][1:]
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    # Four columns of 2.1 inches at 150 dpi, two rows of a photograph of 451 x 300.
+    assert 1260 < pixels.shape[1] < 1320 and 500 < pixels.shape[0] < 620
+
+
+def test_without_methods_it_takes_those_of_one_pass(network, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", str(CAT), *network, "--top-k", "1"]) == 0
+    words = capsys.readouterr().out.split()
+    for name in ("cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam", "eigengradcam"):
+        assert words.count(name) == 1
+    assert "scorecam" not in words and (tmp_path / "chelsea_methods.png").exists()
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--methods", "magic"], "methods magic: expected some of cam, "),
+        (["--methods", "cam", "cam"], "each once"),
+        (["--classes", "10"], "--classes 10: out of range"),
+        (["--top-k", "0"], "--top-k: 0 classes"),
+        (["--top-k", "9"], "expected 1..8"),
+        (["--chunk-size", "0"], "--chunk-size 0"),
+        (["--threshold", "1"], "threshold=1"),
+        (["--out", "a.xyz"], "ends in .png"),
+    ],
+)
+def test_bad_input_is_described_and_nothing_is_written(network, args, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = os.listdir(tmp_path)
+    assert main(["compare", str(CAT), *network, *args]) == 1
+    output = capsys.readouterr()
+    assert message in output.err and output.err.startswith("camjax: ") and output.out == ""
+    assert os.listdir(tmp_path) == before

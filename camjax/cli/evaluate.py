@@ -30,10 +30,10 @@ def evaluate(
     save_maps: bool = False,
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
 ) -> None:
-    """Measure how well class activation maps localize the objects of a data set.
+    """Measure how well maps localize the objects of a data set, and how faithful they are to the network.
 
     Prints a table and writes results.json, results.csv, images.csv, a plot of the threshold curves and a grid of the
-    best and worst cases. docs/metrics.md says what each number is.
+    best and worst cases. docs/metrics.md and docs/faithfulness.md say what each number is.
 
     Args:
       dataset: A data set prepared by `camjax prepare` (imagenet2012, caltech_birds2011), scenes, or a folder (./NAME).

@@ -26,7 +26,8 @@ def test_behind_a_pooling_and_a_dense_layer_it_is_the_rectified_cam_over_its_cel
     maps = grad_cam(head_fn, FEATURES, TARGETS)
     assert maps.dtype == jnp.float32 and (np.asarray(maps) > 0).any()
     np.testing.assert_allclose(maps, np.maximum(cam, 0) / (5 * 7), atol=1e-6)
-    np.testing.assert_array_equal(grad_cam(head_fn, FEATURES, TARGETS[:, 0])[:, 0], maps[:, 0])
+    # Another number of targets is another program, which may round otherwise.
+    np.testing.assert_allclose(grad_cam(head_fn, FEATURES, TARGETS[:, 0])[:, 0], maps[:, 0], rtol=1e-5, atol=1e-7)
 
 
 def test_grad_cam_by_hand():

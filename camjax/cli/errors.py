@@ -1,11 +1,15 @@
 """How a command ends: an error that people can do something about is one message, and a bug shows its traceback."""
 
 import linecache
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 
 import jax
+
+INTERRUPTED = 128 + signal.SIGINT
+"""130: what a shell reports of a process that Ctrl-C ended."""
 
 _OURS = ("camjax", "experiments")
 
@@ -22,7 +26,7 @@ def run_command(name: str, command: Callable[[], object]) -> int:
       command: runs without arguments; what it returns is of no account.
 
     Returns:
-      The exit code: 0, or 1 for an error that was printed.
+      The exit code: 0, 1 for an error that was printed, or `INTERRUPTED` after Ctrl-C.
 
     Raises:
       Exception: a bug. Where processes train together every error comes back, without its traceback if it is no bug:
@@ -37,6 +41,11 @@ def run_command(name: str, command: Callable[[], object]) -> int:
             raise error.with_traceback(None) from None
         print(f"{name}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as interrupt:
+        if jax.distributed.is_initialized():
+            raise interrupt.with_traceback(None) from None
+        print(f"{name}: interrupted.", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

@@ -28,7 +28,8 @@ def main(args: Sequence[str] | None = None) -> int:
       args: the words behind `camjax`; those of the process if None.
 
     Returns:
-      The exit code: 0, or 1 for bad input, which is described on stderr. Words that do not parse exit with 2.
+      The exit code: 0, 1 for bad input, which is described on stderr, or 130 after Ctrl-C. Words that do not parse exit
+      with 2.
     """
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:

@@ -258,7 +258,7 @@ def _builder_from_files(name: str, data_dir: Path | None) -> tfds.core.DatasetBu
 
 
 def _not_found(name: str, data_dir: Path | None) -> Exception:
-    known = ["scenes", *tfds.list_builders(with_community_datasets=False)]
+    known = {"scenes", *tfds.list_builders(with_community_datasets=False)}
     if name.split("/")[0].split(":")[0] not in known:
         near = difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tfds.list_builders() lists them"

@@ -59,13 +59,22 @@ def test_bugs_come_back_with_their_traceback(capsys, bug, kind):
     assert capsys.readouterr().err == ""
 
 
+def test_ctrl_c_is_no_traceback_unless_other_processes_have_to_end(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    assert run_command("camjax", interrupt) == 130
+    assert capsys.readouterr().err == "camjax: interrupted.\n"
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        run_command("camjax", interrupt)
+
+
 def test_success_and_exits(capsys):
     assert run_command("program", lambda: "anything") == 0
     with pytest.raises(SystemExit) as exit_code:
         run_command("program", lambda: sys.exit(143))
     assert exit_code.value.code == 143
-    with pytest.raises(KeyboardInterrupt):
-        run_command("program", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
 
 
 def test_among_other_processes_an_error_goes_on_to_end_them(monkeypatch, capsys):

@@ -34,6 +34,14 @@ def pytest_configure(config):
         jax.config.update(name, value)
 
 
+@pytest.fixture(scope="module")
+def quick_programs():
+    """`QUICK` for all programs of a module: `pytestmark = pytest.mark.usefixtures("quick_programs")`."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def photos(size=(224, 224)) -> np.ndarray:
     """(2, H, W, 3) uint8: scikit-image's cat and coffee."""
     return np.stack([resize_image(image, size) for image in (data.chelsea(), data.coffee())])

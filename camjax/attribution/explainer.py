@@ -38,13 +38,15 @@ class Explainer:
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Attributes:
-      network: likewise.
+      network: likewise, with the weights of the time when the explainer was made.
     """
 
     def __init__(self, network: CutNetwork, combine: Literal["mean", "max"] = "mean"):
-        self.network, self._combine = network, combine
+        self._combine = combine
         # Flattened once: a network of many layers takes longer to flatten than its program to start.
         self._leaves, self._structure = jax.tree.flatten(network)
+        # Its own modules, for those of the network may change.
+        self.network = jax.tree.unflatten(self._structure, self._leaves)
         self._by_gradients = jax.jit(self._explain_by_gradients, static_argnums=(3, 4))
         self._forward = jax.jit(self._features_and_outputs)
         self._shapes = functools.lru_cache(self._output_shape)
@@ -97,7 +99,7 @@ class Explainer:
         if callable(targets):
             targets = as_pytree(targets)
         elif len(shape.shape) == 2:
-            targets = check_class_ids(targets, *shape.shape)
+            return check_class_ids(targets, *shape.shape)
         as_target(targets, shape)
         return targets
 
@@ -125,7 +127,7 @@ def chosen_targets(targets, outputs: jax.Array, top_k: int):
     """Targets, those of the largest outputs for None; and the class ids (B, N), None for a function of the outputs."""
     if targets is None:
         targets = jax.lax.top_k(outputs, top_k)[1]
-    return targets, None if callable(targets) else targets.reshape(len(outputs), -1)
+    return targets, None if callable(targets) else jnp.asarray(targets).reshape(len(outputs), -1)
 
 
 def explainer(features_fn: Callable, head_fn: Callable, *, combine: Literal["mean", "max"] = "mean") -> Explainer:

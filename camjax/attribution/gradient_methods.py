@@ -33,7 +33,8 @@ _EPSILON = 1e-7
 def grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     """Grad-CAM (Selvaraju et al. 2017, eqs. 1 and 2); see the module.
 
-    `a_k = mean_{y,x} g_k(y, x)`, and the map is `relu(sum_k a_k f_k)`: rectified by definition.
+    `a_k = mean_{y,x} g_k(y, x)`, and the map is `relu(sum_k a_k f_k)`: rectified by definition, so that it does not sum
+    to the score.
     """
     return _by_gradients(_grad_cam, head_fn, features, targets)
 
@@ -42,8 +43,8 @@ def grad_cam_plus_plus(head_fn: Callable, features: jax.Array, targets) -> jax.A
     """Grad-CAM++ (Chattopadhay et al. 2018, eqs. 10, 13 and 19); see the module.
 
     `a_k(y, x) = g^2 / (2 g^2 + sum_{v,u} f_k(v, u) g^3)`, 0 where g is 0; the map is
-    `relu(sum_k sum_{v,u} a_k(v, u) relu(g_k(v, u)) f_k)`: rectified by definition. The score is taken as the
-    exponential of the output, as in the paper, whose derivatives are then powers of g.
+    `relu(sum_k sum_{v,u} a_k(v, u) relu(g_k(v, u)) f_k)`: rectified by definition, and no share of the score. That is
+    taken as the exponential of the output, as in the paper, whose derivatives are then powers of g.
     """
     return _by_gradients(_grad_cam_plus_plus, head_fn, features, targets)
 
@@ -69,7 +70,7 @@ def hires_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
 def layer_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     """LayerCAM (Jiang et al. 2021, eqs. 5 to 7); see the module. Made for layers that are not the last one.
 
-    The map is `relu(sum_k relu(g_k) f_k)`: rectified by definition.
+    The map is `relu(sum_k relu(g_k) f_k)`: rectified by definition, so that it does not sum to the score.
     """
     return _by_gradients(_layer_cam, head_fn, features, targets)
 

@@ -46,6 +46,8 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
 def image_gradient(model_fn: Callable[[jax.Array], jax.Array], images: jax.Array, targets) -> jax.Array:
     """Image-gradient saliency: `max_color |dS_c / dI(y, x, color)|` (Simonyan et al. 2014, section 3.1).
 
+    Of magnitudes: it says where the score is sensitive, neither in which direction nor by which share.
+
     Args:
       model_fn: (B, H, W, 3) float32 images -> (B, C) scores S, before the softmax. A model normalizes for itself, so
         the gradient is with respect to pixels in 0..255.

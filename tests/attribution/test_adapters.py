@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import nnx
 
 import camjax
-from camjax.attribution import METHODS, combine_layers
+from camjax.attribution import combine_layers
 from camjax.attribution.adapters.linen import explain_linen
 from camjax.attribution.adapters.nnx import explain_nnx
 from camjax.models import CamModel, ConvBN, PooledHead
@@ -21,6 +21,9 @@ from camjax.models import CamModel, ConvBN, PooledHead
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
 IDS = np.array([[2, 0], [1, 3], [0, 0]])
+
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 class Gap(CamModel):
@@ -87,12 +90,6 @@ def test_an_earlier_layer_is_that_of_two_functions(gap):
     found = explain_nnx(gap, "layers.0")(IMAGES, IDS, "layercam")
     assert (np.asarray(found.maps) > 0).any()
     np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_method(of_gap, method):
-    found = of_gap(IMAGES[:1], IDS[:1], method)
-    assert found.maps.shape == (1, 2, 4, 4) and np.isfinite(found.maps).all()
 
 
 class Skip(nnx.Module):
@@ -250,9 +247,17 @@ def inference(module, images):
 @pytest.fixture(scope="module")
 def linen():
     module = LinenGap()
-    variables = jax.jit(functools.partial(module.init, train=False))(jax.random.key(0), IMAGES)
-    statistics = jax.tree.map(lambda x: x - 0.3, variables["batch_stats"])
-    return module, {**variables, "batch_stats": statistics}
+    shapes = jax.eval_shape(functools.partial(module.init, train=False), jax.random.key(0), IMAGES)
+    # Drawn by NumPy, for JAX compiles its draws: weights of variance 2 / fan_in, and negative means.
+    random = np.random.default_rng(1)
+
+    def drawn(path, leaf):
+        kind, shape = path[-1].key, leaf.shape
+        if kind == "kernel":
+            return (random.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+        return np.full(shape, {"bias": 0, "scale": 1, "mean": -0.3, "var": 0.7}[kind], np.float32)
+
+    return module, jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 def test_linen_networks_give_their_class_activation_maps(linen):

@@ -15,6 +15,8 @@ from camjax.attribution import METHODS, ablation_cam, explainer, is_cam, score_c
 from camjax.attribution.perturbation_chunks import _add_scores
 from camjax.attribution.perturbation_masks import with_noise
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 MASKING = [score_cam, ss_cam, is_cam]
 
 # One image of one color, as large as its features, so that masks are [[0, 1/3], [2/3, 1]] and G itself.

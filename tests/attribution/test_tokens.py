@@ -11,6 +11,9 @@ from camjax.attribution import Explainer, cut_network, explain_nnx, reshape_toke
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3)).astype(np.uint8)
 
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
+
 class Block(nnx.Module):
     def __init__(self, rngs):
         self.norm1, self.norm2 = nnx.LayerNorm(8, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)
@@ -105,8 +108,8 @@ def test_two_functions_with_tokens_are_the_adapter(vit):
     np.testing.assert_allclose(by_hand(IMAGES).maps, adapter(IMAGES).maps, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["ablationcam", "eigencam", "layercam", "scorecam"])
-def test_methods_of_every_kind(vit, method):
+@pytest.mark.parametrize("method", ["ablationcam", "scorecam"])
+def test_methods_that_perturb(vit, method):
     found = explain_nnx(vit, "blocks.0", reshape=GRID)(IMAGES, [[0, 1]] * 2, method)
     assert found.maps.shape == (2, 2, 2, 3) and np.isfinite(found.maps).all()
 

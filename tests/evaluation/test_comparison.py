@@ -9,6 +9,8 @@ import camjax
 from camjax.evaluation.comparison import compare_methods
 from camjax.evaluation.methods import make_method
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
 
 

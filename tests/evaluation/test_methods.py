@@ -20,6 +20,8 @@ from camjax.models.classifier import FullyConnectedHead
 from camjax.models.head import MapHead, PooledHead
 from camjax.models.shapes import model_shapes
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 # Each kind of method; a compilation of all would take minutes.
 KINDS = ("cam", "cam_ten_crop", "gradcam", "backprop", "center", "scorecam")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)

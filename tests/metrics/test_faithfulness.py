@@ -21,6 +21,8 @@ from camjax.metrics import (
 from camjax.metrics.faithfulness_curves import blurred
 from camjax.metrics.faithfulness_scores import _filled
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 SIZE = (4, 6)
 PIXELS = 24
 

@@ -235,6 +235,7 @@ def test_the_names_of_results_are_all_different():
         ({"class_ids": [-1, 0]}, r"class_ids \[-1\] out of range"),
         ({"class_ids": [[0], [1]]}, r"expected \(2,\), one class an image"),
         ({"class_ids": [0.0, 1.0]}, "integers"),
+        ({"class_ids": [0]}, "for 2 images"),
         ({"probabilities_fn": lambda images: images[:, 0, 0, 0]}, r"expected \(2, C\)"),
         ({"mask": [True]}, r"expected \(2,\) bool"),
     ],

@@ -14,10 +14,10 @@ demo: .venv/demo
 	$(BIN)/python -m experiments.scenes --out $(OUT)/scenes --data-dir $(OUT)/tensorflow_datasets
 
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 -m "not parity and not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long"
 
 test-parity: .venv/peers .venv-prepare/ready
-	$(BIN)/python -m pytest -m "parity and not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "parity and not long"
 
 test-long: .venv/test
 	$(BIN)/python -m pytest -n 2 -m "long and not parity"

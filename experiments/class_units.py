@@ -37,8 +37,8 @@ import tyro
 from rich.console import Console
 
 import camjax
-from camjax.cli.errors import run_command
 from camjax.cli.class_choice import class_ids
+from camjax.cli.errors import run_command
 from camjax.data.annotated import open_annotated
 from camjax.data.rows import RandomAccessSource
 from camjax.inference import check_threshold, num_classes

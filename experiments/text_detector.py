@@ -42,7 +42,6 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 from rich import box as boxes_of_rich
 from rich.console import Console
 from rich.table import Table
@@ -50,26 +49,18 @@ from sklearn.metrics import average_precision_score
 
 import camjax
 from camjax.cli.errors import run_command
-from camjax.data.images import resize_image
 from camjax.feature_store import FeatureStore, extract_features
-from camjax.features import batch_results, with_linear_classifier
+from camjax.features import with_linear_classifier
 from camjax.linear_svm import PENALTIES, fit_linear_svm
-from camjax.metrics.pointing import PointingGame
-from camjax.metrics.pxap import PxAP
-from camjax.metrics.score_maps import SIZE
-from camjax.models import CamModel
-from camjax.viz import localization_figure
 from camjax.weights.fingerprint import weights_sha256
-from experiments.image_lists import Chosen
 from experiments.progress import progress
 from experiments.sample import NAME as SAMPLE
 from experiments.sample_text import TextCollages
 from experiments.stages import Stages
 from experiments.text_images import TextImages, open_text_images
+from experiments.text_maps import WITH_TEXT, score_maps, top_figure
 
 PROGRAM = "python -m experiments.text_detector"
-WITH_TEXT = 1
-IMAGES_SHOWN = 12
 
 _Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 
@@ -166,42 +157,6 @@ def rank(decisions: np.ndarray, test: TextImages, store: FeatureStore) -> dict[s
     }
 
 
-def score_maps(detector: CamModel, test: TextImages, batch_size: int, console: Console) -> dict[str, float]:
-    """Where the maps of test images with tagged text fall.
-
-    Returns:
-      In percent: pointing_game, PxAP, and boxes_share, the mean share of pixels in boxes on PxAP's grid, which is the
-      chance of both; and tagged, the number of images.
-    """
-    cam_fn = camjax.make_cam_fn(detector)
-    pointing, pxap, shares = PointingGame(), PxAP(), []
-    tagged = np.array([index for index, boxes in enumerate(test.boxes) if len(boxes)])
-    with progress("maps", console) as update:
-        results = batch_results(
-            lambda images, _: cam_fn(images, np.full(len(images), WITH_TEXT)).maps[:, 0],
-            Chosen(test.source, tagged),
-            detector.input_size,
-            batch_size=batch_size,
-            unreadable="mark",
-            progress=update,
-        )
-        for batch, maps in results:
-            boxes = [test.boxes[tagged[index]] for index in batch["index"][batch["mask"]]]
-            pointing.update(maps, boxes, image_sizes=batch["image_size"][batch["mask"]])
-            masks = [box_mask(of_image, SIZE) for of_image in boxes]
-            pxap.update(maps, masks)
-            shares += [mask.mean() for mask in masks]
-    return {**pointing.compute(), **pxap.compute(), "boxes_share": 100 * float(np.mean(shares)), "tagged": len(shares)}
-
-
-def box_mask(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(n, 4) boxes in 0..1 -> (H, W) uint8, 1 where the center of a pixel lies in a box, else 0."""
-    rows, columns = ((np.arange(side) + 0.5) / side for side in size)
-    ymin, xmin, ymax, xmax = np.reshape(boxes, (-1, 4)).T[:, :, None]
-    inside_rows, inside_columns = (rows >= ymin) & (rows < ymax), (columns >= xmin) & (columns < xmax)
-    return (inside_rows[:, :, None] & inside_columns[:, None, :]).any(0).astype(np.uint8)
-
-
 def results_table(results: dict[str, float], network: str, dataset: str) -> Table:
     """Ours beside chance, in percent."""
     table = Table("", f"ours, {network}", "chance", box=boxes_of_rich.SIMPLE_HEAD)
@@ -213,24 +168,6 @@ def results_table(results: dict[str, float], network: str, dataset: str) -> Tabl
     ):
         table.add_row(name, f"{results[ours]:.1f}", f"{results[chance]:.1f}")
     return table
-
-
-def top_figure(detector: CamModel, test: TextImages, decisions: np.ndarray) -> Figure:
-    """The test images with the largest decision values (n,), with maps, the paper's boxes, and those around text."""
-    decisions = np.where(np.isfinite(decisions), decisions, -np.inf)
-    chosen = np.argsort(-decisions, kind="stable")[: min(IMAGES_SHOWN, np.isfinite(decisions).sum())]
-    images = [test.source[index]["image"] for index in chosen]
-    localize_fn = camjax.make_localize_fn(detector)
-    inputs = np.stack([resize_image(image, detector.input_size) for image in images])
-    out = localize_fn(inputs, np.full(len(chosen), WITH_TEXT))
-    titles = [
-        f"{place}: {decisions[index]:.2f}" + ("" if test.labels[index] else ", without text")
-        for place, index in enumerate(chosen, 1)
-    ]
-    if test.source.info.name == SAMPLE:
-        titles = [f"{SAMPLE} {title}" for title in titles]
-    maps, boxes = np.asarray(out.maps)[:, 0], np.asarray(out.boxes)[:, 0]
-    return localization_figure(images, list(maps), list(boxes), [test.boxes[index] for index in chosen], titles)
 
 
 def main(options: Options) -> None:

@@ -40,7 +40,6 @@ The same command goes on where it stopped: features are kept in shards, and the 
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -51,29 +50,18 @@ from rich.console import Console
 
 import camjax
 from camjax.cli.errors import run_command
-from camjax.feature_store import extract_features
-from camjax.models import CamModel
 from camjax.weights.fingerprint import weights_sha256
 from experiments.progress import progress
 from experiments.sample import NAME as SAMPLE
 from experiments.stages import Stages
 from experiments.vqa_accuracy import accuracy_table, mean_accuracies
 from experiments.vqa_baseline import Baseline, Examples, best_answers, train_baseline
-from experiments.vqa_data import (
-    CocoImages,
-    Question,
-    bags_of_words,
-    frequent_answers,
-    open_vqa,
-    question_words,
-)
+from experiments.vqa_data import frequent_answers, open_vqa, question_words
+from experiments.vqa_examples import Splits, examples_of
 from experiments.vqa_maps import answers_figure, explain_answers
 from experiments.vqa_sample import write_sample
 
 PROGRAM = "python -m experiments.vqa"
-
-Splits = Mapping[str, tuple[list[Question], CocoImages]]
-"""Split -> its questions, and their images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +128,8 @@ def run(options: Options, splits: Splits, console: Console) -> dict:
     stages, model = Stages(options.out), camjax.load_model(options.model, options.weights)
     asked = [question for split in options.train for question in splits[split][0]]
     vocabulary, answers = question_words(asked, options.min_count), frequent_answers(asked, options.answers)
-    train_questions, train = _examples(options, model, splits, options.train, vocabulary, console)
-    test_questions, test = _examples(options, model, splits, (options.test,), vocabulary, console)
+    train_questions, train = examples_of(options.out, model, splits, options.train, vocabulary, console)
+    test_questions, test = examples_of(options.out, model, splits, (options.test,), vocabulary, console)
     weights_file, answers_file, figure_file = (options.out / name for name in ("vqa.npz", "answers.json", "vqa.png"))
     learning = {name: getattr(options, name) for name in ("width", "epochs", "batch_size", "seed")}
     subject = {
@@ -200,35 +188,6 @@ def run(options: Options, splits: Splits, console: Console) -> dict:
         console.print(f"{results['answers']['answered']} answers to {data_and_split}, for the evaluation server")
     console.print(f"Saved {stages.path}, {answers_file.name} and {figure_file.name} beside it", soft_wrap=True)
     return results
-
-
-def _examples(
-    options: Options,
-    model: CamModel,
-    splits: Splits,
-    names: Sequence[str],
-    vocabulary: Sequence[str],
-    console: Console,
-) -> tuple[list[Question], Examples]:
-    """The questions of some splits whose images can be read, and what the baseline takes of them."""
-    kept, features, rows = [], [], []
-    for name in names:
-        questions, images = splits[name]
-        with progress(f"{name}: features", console) as update:
-            store = extract_features(model, images, options.out / "features" / name, progress=update)
-        readable = store.readable[images.rows(questions)]
-        if store.unreadable:
-            some = "; ".join(list(store.unreadable.values())[:3])
-            console.print(
-                f"{name}: {len(store.unreadable)} images can't be read, and {np.sum(~readable)} questions about them "
-                f"are left out: {some}",
-                soft_wrap=True,
-            )
-        chosen = [question for question, is_readable in zip(questions, readable, strict=True) if is_readable]
-        rows.append(images.rows(chosen) + sum(map(len, features)))
-        features.append(store[:])
-        kept += chosen
-    return kept, Examples(np.concatenate(features), np.concatenate(rows), bags_of_words(kept, vocabulary))
 
 
 def main(options: Options) -> None:

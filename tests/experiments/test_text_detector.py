@@ -17,8 +17,9 @@ from camjax.data.annotation import no_boxes
 from camjax.data.sources import SourceInfo
 from camjax.features import with_linear_classifier
 from experiments import sample_text, text_detector
-from experiments.text_detector import Options, box_mask, rank, score_maps
+from experiments.text_detector import Options, rank
 from experiments.text_images import TextImages, open_text_images
+from experiments.text_maps import box_mask, score_maps
 from tests.data.test_svt_xml import svt_image, svt_xml
 
 QUIET = Console(file=io.StringIO())

@@ -40,6 +40,8 @@ def quick_programs():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    # They round otherwise, which no test behind them may find in what it compares bit by bit with another process.
+    jax.clear_caches()
 
 
 def photos(size=(224, 224)) -> np.ndarray:

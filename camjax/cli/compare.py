@@ -52,7 +52,7 @@ def compare(
     from camjax.cli.class_choice import class_ids, class_name
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
-    from camjax.cli.photographs import for_display
+    from camjax.cli.photographs import for_display, softmax
     from camjax.data.images import load_image, resize_image
     from camjax.evaluation.comparison import compare_methods
     from camjax.evaluation.methods import method_image_size
@@ -84,7 +84,6 @@ def compare(
     # The classes asked for stand behind the most probable one.
     drawn = slice(1, None) if asked else slice(top_k)
     logits, ids = found[0].logits[0], found[0].class_ids[0, drawn]
-    exponentials = np.exp(logits - logits.max())
     names = [class_name(i, network.class_names) for i in ids]
     maps, boxes, valid = ([getattr(out, of)[0, drawn] for out in found] for of in ("maps", "boxes", "valid"))
 
@@ -92,9 +91,7 @@ def compare(
     height, width = photo.shape[:2]
     console.print(Text(f"{image} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
     console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")
-    figure = comparison_figure(
-        for_display(photo), maps, boxes, methods, names, (exponentials / exponentials.sum())[ids]
-    )
+    figure = comparison_figure(for_display(photo), maps, boxes, methods, names, softmax(logits)[ids])
     save_figure(figure, out)
     console.print(Text(f"Saved {out}"), soft_wrap=True)
 

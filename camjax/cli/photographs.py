@@ -73,7 +73,6 @@ def explain_photos(
     explanations = []
     for photo in photos:
         logits, ids, maps, boxes, valid = localize(resize_image(photo, size))
-        exponentials = np.exp(logits - logits.max())
         ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1
         explanations.append(
             Explanation(
@@ -81,13 +80,19 @@ def explain_photos(
                 display=for_display(photo),
                 class_ids=ids,
                 ranks=ranks[ids],
-                probabilities=(exponentials / exponentials.sum())[ids],
+                probabilities=softmax(logits)[ids],
                 maps=maps,
                 boxes=boxes,
                 valid=valid,
             )
         )
     return explanations
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(C,) logits -> (C,) probabilities; in NumPy, for it compiles nothing."""
+    exponentials = np.exp(logits - logits.max())
+    return exponentials / exponentials.sum()
 
 
 def for_display(photo: np.ndarray) -> np.ndarray:

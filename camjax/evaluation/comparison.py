@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from flax import nnx
 
 from camjax.evaluation.method_maps import NAMES, TRACED
-from camjax.evaluation.methods import located, make_method, method_classes, method_image_size
+from camjax.evaluation.methods import common_image_size, located, make_method, method_classes
 from camjax.inference import Localization, bind, check_threshold, check_top_k, inference_view
 
 
@@ -46,10 +46,7 @@ def compare_methods(
         raise ValueError(f"methods {list(names)}: expected at least one, each once.")
     if unknown := [name for name in names if name not in NAMES]:
         raise ValueError(f"methods {', '.join(unknown)}: expected some of {', '.join(NAMES)}.")
-    sizes = {method_image_size(model, name): name for name in names}
-    if len(sizes) > 1:
-        listed = ", ".join(f"{name} takes {h} x {w}" for (h, w), name in sizes.items())
-        raise ValueError(f"methods with images of different sizes: {listed}. Compare them one size at a time.")
+    common_image_size(model, names)
     check_threshold(threshold)
     check_top_k(top_k, min(method_classes(model, name) for name in names))
     found = {}

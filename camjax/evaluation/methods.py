@@ -1,7 +1,7 @@
 """Every method by its name, on one contract: images in, maps and boxes of classes out."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +107,19 @@ def make_method(
 def method_image_size(model: nnx.Module, name: str) -> tuple[int, int]:
     """(H, W) in pixels of the images that a method is made for: the model's input size, or more for ten crops of it."""
     return ten_crop_size(model.input_size) if name == "cam_ten_crop" else model.input_size
+
+
+def common_image_size(model: nnx.Module, names: Sequence[str]) -> tuple[int, int]:
+    """(H, W) in pixels of the images that several methods are made for.
+
+    Raises:
+      ValueError: their sizes differ.
+    """
+    sizes = {method_image_size(model, name): name for name in names}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{name} takes {h} x {w}" for (h, w), name in sizes.items())
+        raise ValueError(f"methods with images of different sizes: {listed}. Take them one after the other.")
+    return next(iter(sizes))
 
 
 def method_classes(model: nnx.Module, name: str) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.loader import Batch, eval_batches
 from camjax.evaluation.faithfulness import FaithfulnessScorer
-from camjax.evaluation.methods import make_method, method_image_size
+from camjax.evaluation.methods import common_image_size, make_method
 from camjax.evaluation.run_files import RunFiles
 from camjax.evaluation.saved_maps import save_score_maps
 from camjax.evaluation.scoring import SCORES
@@ -102,7 +102,7 @@ def evaluate_localization(
     _check(source, methods, metrics, crop, limit, batch_size, run_dir, resume, save_maps, classes)
     if limit is not None and limit < len(source):
         source = First(source, limit)
-    size = _image_size(model, methods)
+    size = common_image_size(model, methods)
     runners = {name: make_method(model, name, threshold=threshold, top_k=min(5, classes)) for name in methods}
     results = {
         method: {name: SCORES[name].make(classes) if name in SCORES else FAITHFULNESS[name]() for name in metrics}
@@ -257,15 +257,6 @@ def _total(counts: collections.Counter) -> dict[str, int]:
         for row in gathered:
             counts.update(json.loads(bytes(row).rstrip(b"\0")))
     return {status: counts.get(status, 0) for status in (*STATUSES, *sorted(set(counts) - set(STATUSES)))}
-
-
-def _image_size(model: CamModel, methods: Sequence[str]) -> tuple[int, int]:
-    """H and W of the images that the methods take."""
-    sizes = {method_image_size(model, name): name for name in methods}
-    if len(sizes) > 1:
-        listed = ", ".join(f"{name} takes {h} x {w}" for (h, w), name in sizes.items())
-        raise ValueError(f"methods with images of different sizes: {listed}. Evaluate them one after the other.")
-    return next(iter(sizes))
 
 
 def _check(source, methods, metrics, crop, limit, batch_size, run_dir, resume, save_maps, classes) -> None:

@@ -431,13 +431,7 @@ signal.pause()
 
 
 def test_a_run_with_workers_ends_without_a_word():
-    process = subprocess.Popen(
-        [sys.executable, "-c", WITH_WORKERS + ENDS],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started(WITH_WORKERS + ENDS)
     try:
         # Until all of its processes have closed the pipes: the tracker of leaked memory ends, and speaks, last.
         out, err = process.communicate(timeout=SOON)
@@ -447,19 +441,19 @@ def test_a_run_with_workers_ends_without_a_word():
 
 
 def test_workers_end_with_a_process_that_is_killed():
-    process = subprocess.Popen(
-        [sys.executable, "-c", WITH_WORKERS + KILLED],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started(WITH_WORKERS + KILLED)
     try:
         assert process.stdout.readline() == "running\n"
         process.kill()
         process.communicate(timeout=SOON)  # until the worker has closed the pipes
     finally:
         end_group(process)
+
+
+def started(code):
+    """A process of its own group, with pipes."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], **pipes, start_new_session=True)
 
 
 def end_group(process):

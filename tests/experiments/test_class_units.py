@@ -7,17 +7,17 @@ import json
 import jax
 import numpy as np
 import pytest
-from colors import SIDE, Colors, Identity, painted
 from flax import nnx
 from rich.console import Console
 
 import camjax
 from camjax.data.images import resize_image
+from camjax.features.receptive_field import ReceptiveFields, receptive_fields
 from camjax.inference import inference_view
 from camjax.models.head import MapHead
-from camjax.receptive_field import ReceptiveFields, receptive_fields
-from experiments import class_units as experiment
-from experiments.unit_images import class_units, darkened, top_images, unit_maps_fn, unit_region
+from experiments.class_units import __main__ as experiment
+from experiments.class_units.unit_images import class_units, darkened, top_images, unit_maps_fn, unit_region
+from tests.experiments.colors import SIDE, Colors, Identity, painted
 
 QUIET = Console(file=io.StringIO())
 RED, GREEN, BLUE = 0, 1, 2

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import scipy.integrate
-from colors import Colors, Identity, painted
 from flax import nnx
 from rich.console import Console
 
@@ -17,9 +16,11 @@ from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.training.published import wsol
 from camjax.weights.camjax_file import write_camjax_file
-from experiments import cub, cub_table4
-from experiments.cub_finetuning import augmentation, finetuning_recipe, is_published
-from experiments.stages import Stages
+from experiments.common.stages import Stages
+from experiments.cub import __main__ as cub
+from experiments.cub import table4 as cub_table4
+from experiments.cub.finetuning import augmentation, finetuning_recipe, is_published
+from tests.experiments.colors import Colors, Identity, painted
 
 QUIET = Console(file=io.StringIO())
 RED, GREEN = 0, 1

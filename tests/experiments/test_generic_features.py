@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from colors import Identity
 from flax import nnx
 from PIL import Image
 from rich.console import Console
@@ -17,13 +16,17 @@ from sklearn.metrics import average_precision_score
 
 import camjax
 from camjax.data.sources import SourceInfo
-from camjax.feature_store import FeatureStore, extract_features
+from camjax.features.store import FeatureStore, extract_features
 from camjax.weights.camjax_file import write_camjax_file
-from experiments import generic_classifiers, generic_datasets, generic_features, generic_folders
-from experiments.generic_datasets import DATASETS, Dataset, splits_of
-from experiments.generic_images import Images
-from experiments.generic_splits import Split, attribute_split, listed_split, random_splits
-from experiments.generic_table import summary, table5
+from experiments.generic_features import __main__ as generic_features
+from experiments.generic_features import classifiers as generic_classifiers
+from experiments.generic_features import datasets as generic_datasets
+from experiments.generic_features import folders as generic_folders
+from experiments.generic_features.datasets import DATASETS, Dataset, splits_of
+from experiments.generic_features.images import Images
+from experiments.generic_features.splits import Split, attribute_split, listed_split, random_splits
+from experiments.generic_features.table import summary, table5
+from tests.experiments.colors import Identity
 
 QUIET = Console(file=io.StringIO())
 

@@ -17,9 +17,9 @@ from camjax.data.fake import FakeImages
 from camjax.data.sources import SourceInfo
 from camjax.training.curves import read_metrics
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
-from experiments import imagenet
-from experiments.imagenet import CenterViews, intervals, main, open_data, starting_model, training_view
-from experiments.imagenet_options import Options, recipe_of
+from experiments.imagenet import __main__ as imagenet
+from experiments.imagenet.__main__ import CenterViews, intervals, main, open_data, starting_model, training_view
+from experiments.imagenet.options import Options, recipe_of
 
 FINE_TUNING = {"recipe": "googlenet_cam", "weights": "bvlc_googlenet.caffemodel"}
 

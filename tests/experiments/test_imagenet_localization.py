@@ -11,8 +11,8 @@ import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.training import Recipe, fit
-from experiments import imagenet_localization
-from experiments.imagenet_localization import NETWORKS, TABLES, Row, main, tables, weights_of
+from experiments.imagenet_localization import __main__ as imagenet_localization
+from experiments.imagenet_localization.__main__ import NETWORKS, TABLES, Row, main, tables, weights_of
 
 
 class Squares(AnnotatedSource):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.layouts import check_layout, missing_layout
+from experiments.common.layouts import check_layout, missing_layout
 
 TREE = """
     Images/

@@ -9,17 +9,18 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from colors import Identity, painted
 from PIL import Image
 from rich.console import Console
 
 import camjax
 from camjax.data.sources import prepared_builder
-from experiments import sample_labels, scene_objects
-from experiments.labeled_scenes import choose_scenes, read_object_names, read_scene_list
-from experiments.scene_folders import open_ade, open_folder, open_scene_parse150
-from experiments.scene_objects import Options
-from experiments.scene_overlaps import SceneCounts, high_region, in_words, shares_in_region
+from experiments.scene_objects import __main__ as scene_objects
+from experiments.scene_objects import sample as sample_labels
+from experiments.scene_objects.__main__ import Options
+from experiments.scene_objects.folders import open_ade, open_folder, open_scene_parse150
+from experiments.scene_objects.overlaps import SceneCounts, high_region, in_words, shares_in_region
+from experiments.scene_objects.places import choose_scenes, read_object_names, read_scene_list
+from tests.experiments.colors import Identity, painted
 
 PREPARE = Path(__file__).parents[2] / ".venv-prepare" / "bin" / "python"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.scenes import CENTER_SIDES, THRESHOLDS, Localizations, center_boxes, is_right, result_table
+from experiments.scenes.__main__ import CENTER_SIDES, THRESHOLDS, Localizations, center_boxes, is_right, result_table
 
 FULL, HALF, CORNER = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5], [0.0, 0.0, 0.1, 0.1]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from colors import Identity, painted
 from PIL import Image
 from rich.console import Console
 from sklearn.metrics import average_precision_score
@@ -15,12 +14,14 @@ from sklearn.metrics import average_precision_score
 import camjax
 from camjax.data.annotation import no_boxes
 from camjax.data.sources import SourceInfo
-from camjax.features import with_linear_classifier
-from experiments import sample_text, text_detector
-from experiments.text_detector import Options, rank
-from experiments.text_images import TextImages, open_text_images
-from experiments.text_maps import box_mask, score_maps
-from tests.data.test_svt_xml import svt_image, svt_xml
+from camjax.features.pooled import with_linear_classifier
+from experiments.text_detector import __main__ as text_detector
+from experiments.text_detector import sample as sample_text
+from experiments.text_detector.__main__ import Options, rank
+from experiments.text_detector.images import TextImages, open_text_images
+from experiments.text_detector.maps import box_mask, score_maps
+from tests.experiments.colors import Identity, painted
+from tests.experiments.test_svt_xml import svt_image, svt_xml
 
 QUIET = Console(file=io.StringIO())
 

@@ -12,10 +12,10 @@ from flax import nnx
 from rich.console import Console
 
 import camjax
-from camjax.features import gap_features
-from experiments import vqa
-from experiments.vqa_accuracy import mean_accuracies, normalize_answer, official_accuracy, simple_accuracy
-from experiments.vqa_baseline import (
+from camjax.features.pooled import gap_features
+from experiments.vqa import __main__ as vqa
+from experiments.vqa.accuracy import mean_accuracies, normalize_answer, official_accuracy, simple_accuracy
+from experiments.vqa.baseline import (
     ANSWER_NORM,
     ANSWER_RATE,
     DECAY,
@@ -28,7 +28,7 @@ from experiments.vqa_baseline import (
     logits,
     train_baseline,
 )
-from experiments.vqa_data import (
+from experiments.vqa.data import (
     UNKNOWN,
     Question,
     bags_of_words,
@@ -38,7 +38,7 @@ from experiments.vqa_data import (
     read_questions,
     words_of,
 )
-from experiments.vqa_maps import explain_answers
+from experiments.vqa.maps import explain_answers
 
 QUIET = Console(file=io.StringIO())
 

@@ -1,4 +1,4 @@
-r"""Class-specific units (Zhou et al. 2016, section 5): the parts that a network puts a class together from.
+r"""Class-specific units (Zhou et al. 2016, section 5): the parts that a network composes a class from.
 
     python -m experiments.class_units --sample                                  # a trial without a data set
     python -m experiments.class_units --dataset imagenet2012 --classes 281 espresso
@@ -6,45 +6,40 @@ r"""Class-specific units (Zhou et al. 2016, section 5): the parts that a network
         --weights FILE.caffemodel --out runs/class_units_alexnet                # the paper's network, as released
 
 The units k of the last convolution are ranked by their weight w_k^c for a class c. For each of the first three, the
-images of a data set are found to which it responds most, by the maximum of its map over space, and segmented. The paper
-shows AlexNet*-GAP, trained on ILSVRC and on Places: each unit stands for a part of the class, and the network puts the
-parts together as a bag of words.
+experiment finds the images of a data set to which it responds most, by the maximum of its map over space, and segments
+them. The paper shows AlexNet*-GAP, trained on ILSVRC and on Places: each unit stands for a part of the class, and the
+network puts the parts together as a bag of words.
 
 **Segmentation.** A region is where the unit's map, resized to the image, exceeds a share of its maximum, within the
-receptive field of the position of that maximum; the rest is darkened. The fields are exact, found from the network
-itself (`camjax.features.receptive_fields`), where Zhou et al. 2015 ("Object Detectors Emerge in Deep Scene CNNs")
-estimate smaller ones by occlusion. Fields of deep networks are large, the whole image in EfficientNet-Lite0, 163 to 227 of 227
-pixels in AlexNet*-GAP: the threshold does most of the work. Its default, half of the maximum, is ours; the authors'
-toolkit for such figures has 0.2 of the maximum in the best image.
+receptive field of the position of that maximum; the rest is darkened. The fields are exact, measured on the network
+itself (`camjax.features.receptive_fields`). Zhou et al. 2015 ("Object Detectors Emerge in Deep Scene CNNs") estimate
+smaller ones by occlusion. Fields of deep networks are large: the whole image in EfficientNet-Lite0, 163 to 227 of 227
+pixels in AlexNet*-GAP. So the threshold does most of the work. Its default, half of the maximum, is ours; the authors'
+toolkit for such figures uses 0.2 of the maximum in the best image.
 
-**Data.** Any images: a data set of tfds, "imagenet2012" (`camjax prepare imagenet2012`, which says where to get it) or
-"scenes", or a folder with a sub-folder for each class. Classes are those of the network, by id or name as in
+**Data.** Any images: a data set of tfds, such as "imagenet2012" (`camjax prepare imagenet2012`, which says where to get
+it) or "scenes", or a folder with a sub-folder for each class. Classes are those of the network, by id or name as in
 `camjax explain`; networks trained on Places take ids. Nothing is trained.
 
 Cost: one pass over the images, at 70 images/s for Lite0 on two CPU cores: 12 minutes for ILSVRC's 50,000 validation
-images (estimated), in constant memory. The pass serves all classes: the same command with other --classes starts from
-its results. The paper has figures here and no number; ours of ILSVRC: not run, for it was not at hand where this was
-written.
+images (estimated), in constant memory. One pass serves all classes: the same command with other --classes reuses it.
+
+The paper has figures here and no numbers. Our results on ILSVRC: none yet, it was not available where this was written.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import tyro
 from rich.console import Console
 
-import camjax
 from camjax.cli.class_choice import class_ids
-from camjax.cli.errors import run_command
 from camjax.data.annotated import open_annotated
 from camjax.data.rows import RandomAccessSource
-from camjax.features.receptive_field import ReceptiveFields, receptive_fields
+from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import check_threshold, num_classes
 from camjax.models import CamModel
-from camjax.weights.fingerprint import weights_sha256
 from experiments.class_units.unit_images import (
     TopImages,
     class_units,
@@ -54,53 +49,46 @@ from experiments.class_units.unit_images import (
     unit_region,
     units_figure,
 )
+from experiments.common.command import start
+from experiments.common.features import report_unreadable
+from experiments.common.options import Count, FeatureOptions, Folder, OptionalFolder, Share, arg, at_least_one
 from experiments.common.progress import progress
-from experiments.common.sample import PHOTOGRAPHS, Views
+from experiments.common.sample import PHOTOGRAPHS, Views, announce
 from experiments.common.stages import Stages
-
-PROGRAM = "python -m experiments.class_units"
 
 SAMPLE_CLASSES = "tabby", "espresso"
 _SAMPLE_VIEWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """The units of the last convolution that matter most for a class, and what in images they respond to.
+class Options(FeatureOptions):
+    """The units of the last convolution that matter most for a class, and the parts of images they respond to.
 
     Attributes:
-      sample: A trial on views of a few photographs, without a data set.
+      sample: A trial on views of a few photographs, without a data set; its results mean nothing.
       dataset: A data set of tfds, or a folder of images with a sub-folder for each class ("./photos").
-      split: Of the data set, "validation" for example; of a folder, a sub-folder or "all".
-      data_dir: Where tfds keeps the data set; tensorflow-datasets' own place if not given.
-      classes: Classes of the network, by id or name; of the sample, tabby and espresso.
-      model: A network of `camjax models` with a dense layer behind its pooling, or the directory of a training run.
-      weights: A file of its weights, or an address (hf://, https://). EfficientNet-Lite needs none.
-      out: Where results and figures go; the same command goes on where it stopped.
+      split: A split of the data set, such as "validation"; for a folder, a sub-folder or "all".
+      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      classes: Classes of the network, by id or name; for the sample, tabby and espresso if not given.
+      out: Where results and figures go. The same command continues where it stopped.
       units: Units of each class.
-      images: Images of each unit.
+      shown: Images of each unit.
       threshold: A region is where a unit's map exceeds this share of its maximum.
-      batch_size: Images at a time.
     """
 
     sample: bool = False
-    dataset: Annotated[str | None, tyro.conf.arg(metavar="NAME|DIR", help_behavior_hint="")] = None
-    split: Annotated[str, tyro.conf.arg(metavar="SPLIT")] = "validation"
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = ()
-    model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0"
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/class_units")
-    units: Annotated[int, tyro.conf.arg(metavar="N")] = 3
-    images: Annotated[int, tyro.conf.arg(metavar="N")] = 6
-    threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.5
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32
+    dataset: Annotated[str | None, arg("NAME|DIR", default=False)] = None
+    split: Annotated[str, arg("SPLIT")] = "validation"
+    data_dir: OptionalFolder = None
+    classes: Annotated[tuple[str, ...], arg("CLASS...", default=False)] = ()
+    out: Folder = Path("runs/class_units")
+    units: Count = 3
+    shown: Count = 6
+    threshold: Share = 0.5
 
     def __post_init__(self):
         check_threshold(self.threshold)
-        for name in ("units", "images", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1.")
+        at_least_one(self, "units", "shown", "batch_size")
         if self.sample == (self.dataset is not None):
             raise ValueError("expected --dataset with images, or --sample for a trial without: one of them.")
         if self.sample and self.data_dir:
@@ -110,16 +98,16 @@ class Options:
 
 
 def run(options: Options, source: RandomAccessSource, console: Console) -> dict:
-    """The experiment on the images given; see the module.
+    """Runs the experiment on the given images; see the module.
 
     Returns:
-      Class id -> its name and units, as results.json has them.
+      Class id -> its name and units, as in results.json.
     """
-    model = camjax.load_model(options.model, options.weights)
+    model = options.load_model()
     classes = num_classes(model)
     if model.head.kernel is None:
         raise ValueError(
-            f"{options.model} has no dense layer behind its last convolution, whose units are the class maps already: "
+            f"{options.model} has no dense layer after its last convolution, whose units are the class maps already: "
             "each class has one unit, its own, and there is nothing to rank. Take a network with a kernel, such as "
             "alexnet_star_gap or efficientnet_lite0."
         )
@@ -130,9 +118,8 @@ def run(options: Options, source: RandomAccessSource, console: Console) -> dict:
         "dataset": source.info.name,
         "split": source.info.split,
         "images": len(source),
-        "model": options.model,
-        "weights_sha256": weights_sha256(model),
-        "images_of_a_unit": min(options.images, len(source)),
+        **options.network(model),
+        "images_of_a_unit": min(options.shown, len(source)),
     }
 
     def responding() -> dict:
@@ -142,9 +129,7 @@ def run(options: Options, source: RandomAccessSource, console: Console) -> dict:
         return {"units": len(top.values), "unreadable": {str(index): why for index, why in top.unreadable.items()}}
 
     found = stages.run("top images", subject, responding, files=[units_file])
-    if found["unreadable"]:
-        some = "; ".join(list(found["unreadable"].values())[:3])
-        console.print(f"{len(found['unreadable'])} images can't be read and are left out: {some}", soft_wrap=True)
+    report_unreadable(found["unreadable"], console)
     with console.status("receptive fields"):
         fields = receptive_fields(model)
     results = {}
@@ -177,7 +162,7 @@ def _units(
     weights: np.ndarray,
     threshold: float,
 ) -> tuple[list[dict], list]:
-    """For each unit what results.json says of it, and its row of `units_figure`."""
+    """For each unit its entry in results.json, and its row of `units_figure`."""
     unit_maps = unit_maps_fn(model)
     listed, rows = [], []
     for unit in units.tolist():
@@ -208,8 +193,9 @@ def _units(
 def main(options: Options) -> None:
     """Opens the images, and runs."""
     console = Console(highlight=False)
+    source: RandomAccessSource
     if options.sample:
-        console.print("A sample: views of a few photographs. What units respond to most in them says little.")
+        announce(console, "views of a few photographs")
         source = Views(tuple(PHOTOGRAPHS), _SAMPLE_VIEWS, "all")
     else:
         source = open_annotated(options.dataset, options.split, data_dir=options.data_dir)
@@ -217,4 +203,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(PROGRAM, lambda: main(tyro.cli(Options, prog=PROGRAM))))
+    start("class_units", main, Options)

@@ -8,25 +8,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from camjax.cam import resize_map
-from camjax.data.images import resize_image
 from camjax.data.rows import RandomAccessSource
-from camjax.features.pooled import Progress, batch_results, unreadable_because
-from camjax.features.receptive_field import ReceptiveFields
+from camjax.features import Progress, ReceptiveFields, batch_results, unreadable_because
 from camjax.inference import inference_view
 from camjax.models import CamModel, fold_batchnorm
 from camjax.models.head import global_pool
+from experiments.common.map_figure import squashed
 
 DARK = 0.3
-"""What is left of the brightness outside of a unit's region."""
+"""The share of the brightness that is kept outside of a unit's region."""
 
 
 class TopImages(NamedTuple):
     """The n images to which each of K units responds most: the maximum of its map over space.
 
     Attributes:
-      values: (K, n) float32, falling; of fewer images than n, -inf behind the last.
-      indices: (K, n) int32 in the source, -1 likewise. Of equal responses, the first image in the source comes first.
-      unreadable: index -> what was wrong, of the images that could not be read.
+      values: (K, n) float32, falling; -inf after the last image where there are fewer than n.
+      indices: (K, n) int32 in the source, -1 after the last image. Equal responses are in the order of the source.
+      unreadable: index -> what was wrong, for the images that could not be read.
     """
 
     values: np.ndarray
@@ -38,12 +37,12 @@ def class_units(kernel: np.ndarray, class_id: int, count: int) -> np.ndarray:
     """The units that matter most for a class (Zhou et al. 2016, section 5): those of the largest weights.
 
     Args:
-      kernel: (K, C) of the dense layer behind the pooling.
+      kernel: (K, C) of the dense layer after the pooling.
       class_id: c.
       count: of units.
 
     Returns:
-      (count,) units k in the order of falling w[k, c]; of equal ones the first.
+      (count,) units k by falling w[k, c]; equal ones by k.
     """
     return np.argsort(-np.asarray(kernel)[:, class_id], kind="stable")[:count]
 
@@ -69,7 +68,7 @@ def top_images(
       `TopImages`.
 
     Raises:
-      ValueError: no image, or none that can be read.
+      ValueError: there is no image, or none that can be read.
     """
     snapshot = fold_batchnorm(model)
     values, indices, unreadable = None, None, {}
@@ -88,28 +87,28 @@ def top_images(
             indices = np.full(values.shape, -1, np.int32)
         here = np.broadcast_to(batch["index"][batch["mask"]], responses.T.shape)
         values, indices = (np.concatenate(both, axis=1) for both in ((values, responses.T), (indices, here)))
-        # Those kept stand in front, and come earlier in the source: a stable sort leaves equal ones in its order.
+        # Kept images stand in front and come earlier in the source: a stable sort leaves equal ones in this order.
         best = np.argsort(-values, axis=1, kind="stable")[:, :count]
         values, indices = (np.take_along_axis(both, best, axis=1) for both in (values, indices))
     return TopImages(values, indices, unreadable)
 
 
 def unit_maps_fn(model: CamModel) -> Callable[[Sequence[np.ndarray], int], tuple[np.ndarray, np.ndarray]]:
-    """A snapshot of a network as a function of images (any sizes) and a unit k.
+    """A function of images (of any sizes) and a unit k, bound to a snapshot of a network.
 
     It returns the images squashed to the input size, (n, H, W, 3) uint8, and the maps of the unit, (n, h, w) float32.
     """
     snapshot = fold_batchnorm(model)
 
     def unit_maps(images: Sequence[np.ndarray], unit: int) -> tuple[np.ndarray, np.ndarray]:
-        inputs = np.stack([resize_image(image, model.input_size) for image in images])
+        inputs = squashed(images, model.input_size)
         return inputs, np.asarray(_unit_maps(snapshot, inputs, unit))
 
     return unit_maps
 
 
 class Region(NamedTuple):
-    """Where in an image a unit responds.
+    """The part of an image that a unit responds to.
 
     Attributes:
       mask: (H, W) bool.

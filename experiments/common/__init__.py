@@ -1,1 +1,1 @@
-"""What experiments share."""
+"""What experiments share: options, features, stages, sample photographs, figures and tables."""

@@ -1,4 +1,4 @@
-"""Images that lists name, or choose, as data sets."""
+"""Data sets of some of the images of another one, and of the image files that a list names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ class Chosen:
 
     Args:
       source: the images.
-      indices: (n,) of the chosen ones, in the order that they get.
+      indices: (n,) of the chosen images, in their new order.
     """
 
     def __init__(self, source: RandomAccessSource, indices: np.ndarray):
@@ -29,12 +29,12 @@ class Chosen:
 
 
 class ListedImages:
-    """Image files of a folder that a list names, where their folders are not their classes.
+    """Image files of a folder that a list names; their sub-folders are not their classes.
 
     Args:
       folder: of the images.
-      names: (n) of the files, relative to it.
-      labels: (n,) int; zeros where they have none.
+      names: n file names, relative to the folder.
+      labels: (n,) int; zeros if the images have no labels.
       info: name, split and class names.
     """
 
@@ -51,5 +51,5 @@ class ListedImages:
 
 
 def list_lines(path: Path) -> list[str]:
-    """The lines of a text file that say something, without the space around them."""
+    """The lines of a text file that are not blank, stripped."""
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Folders of data sets as they are distributed: what has to be in them, and what to say where it is not."""
+"""Folders of data sets as they are distributed: the files that they must have, and the error if one is missing."""
 
 import textwrap
 from collections.abc import Iterable
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def missing_layout(folder: Path, tree: str, where: str, missing: Iterable[str] = ()) -> FileNotFoundError:
-    """The error of a folder that is not laid out as its data set: raise it.
+    """The error for a folder without the layout of its data set.
 
     Args:
       folder: that was given.
-      tree: what is expected in it, one name a line, indented below the folder that it is in.
+      tree: the expected layout, one name a line, indented below its folder.
       where: a sentence or two: where to get the data set, and the option that takes its folder.
-      missing: the names that are not there, relative to the folder; none where the folder itself is not there.
+      missing: the missing names, relative to the folder; empty if the folder itself is missing.
 
     Returns:
       The error, to be raised by the caller.
@@ -24,7 +24,7 @@ def missing_layout(folder: Path, tree: str, where: str, missing: Iterable[str] =
 
 
 def check_layout(folder: Path, names: Iterable[str], tree: str, where: str) -> None:
-    """Checks that a folder has what its data set cannot do without.
+    """Checks that a folder has the files that its data set needs.
 
     Args:
       folder: of the data set.
@@ -33,7 +33,7 @@ def check_layout(folder: Path, names: Iterable[str], tree: str, where: str) -> N
       where: as in `missing_layout`.
 
     Raises:
-      FileNotFoundError: the folder or one of the names is not there; the message shows the tree.
+      FileNotFoundError: the folder or one of the names is missing; the message shows the tree.
     """
     if not folder.is_dir():
         raise missing_layout(folder, tree, where)

@@ -11,6 +11,11 @@ from camjax.viz import overlay
 _SIDE = 256
 
 
+def squashed(images: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Images (h, w, 3) uint8 of any sizes, resized to one size (H, W): (n, H, W, 3) uint8."""
+    return np.stack([resize_image(image, size) for image in images])
+
+
 def map_figure(
     images: Sequence[np.ndarray],
     maps: Sequence[np.ndarray],
@@ -19,14 +24,14 @@ def map_figure(
     *,
     columns: int = 3,
 ) -> Figure:
-    """A grid of cells with a photograph and, on its right, the same under its map.
+    """A grid of photographs, each with the same photograph under its map on its right.
 
     Args:
       images: B images (H, W, 3) uint8 RGB, of any sizes.
       maps: B raw maps (h, w).
-      titles: B titles, of a line each.
+      titles: B titles, one line each.
       heading: above the grid.
-      columns: cells in a row.
+      columns: pairs in a row.
 
     Returns:
       A matplotlib figure that needs no display; `figure.savefig(path)` writes it.

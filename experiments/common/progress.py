@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time that is left, as the function (done, total) that moves it."""
+    """Shows a bar with the remaining time; yields the function (done, total) that moves it."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None)

@@ -1,12 +1,13 @@
-"""A few real photographs, for trials of experiments without a data set: what scikit-image and scikit-learn ship.
+"""A few real photographs, which scikit-image and scikit-learn ship, for `--sample`: a trial without a data set.
 
-A trial shows that an experiment runs and what it draws. Its numbers say nothing: training and test images are views of
+A trial shows that an experiment runs and what it draws. Its numbers mean nothing: training and test images are views of
 the same few photographs.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from rich.console import Console
 from skimage import data, io
 from sklearn.datasets import load_sample_image
 
@@ -16,7 +17,8 @@ from camjax.data.sources import SourceInfo
 NAME = "sample"
 """What tables and figures call the data set."""
 
-_SIDE = 256
+SIDE = 256
+"""Pixels on the shorter side of a view."""
 
 
 def _shipped(name: str) -> Callable[[], np.ndarray]:
@@ -49,6 +51,31 @@ def photograph(name: str) -> np.ndarray:
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
 
 
+def announce(console: Console, what: str) -> None:
+    """Prints that this is a trial.
+
+    Args:
+      console: to print to.
+      what: its images are.
+    """
+    console.print(f"This is a {NAME}: {what}. Its numbers mean nothing.\n", soft_wrap=True)
+
+
+def random_part(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A random box in 0..1, `[ymin, xmin, ymax, xmax]`, with half to all of the height and of the width."""
+    extent = rng.uniform(0.5, 1, 2)
+    corner = rng.uniform(0, 1 - extent)
+    return (*corner, *(corner + extent))
+
+
+def part_of_image(pixels: np.ndarray, part: Sequence[float], side: int = SIDE) -> np.ndarray:
+    """The part `[ymin, xmin, ymax, xmax]` of an image, its shorter side resized to `side` pixels."""
+    ymin, xmin, ymax, xmax = part
+    height, width = (ymax - ymin) * pixels.shape[0], (xmax - xmin) * pixels.shape[1]
+    scale = side / min(height, width)
+    return resize_image(pixels, (round(height * scale), round(width * scale)), box=(ymin, xmin, ymax, xmax))
+
+
 def views(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
     """Random views of a photograph: half to all of its height and width, mirrored or not, brighter or darker.
 
@@ -64,11 +91,7 @@ def views(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng([seed, *name.encode()])
     found = []
     for _ in range(count):
-        extent = rng.uniform(0.5, 1, 2)
-        corner = rng.uniform(0, 1 - extent)
-        height, width = extent * pixels.shape[:2]
-        scale = _SIDE / min(height, width)
-        view = resize_image(pixels, (round(height * scale), round(width * scale)), box=(*corner, *(corner + extent)))
+        view = part_of_image(pixels, random_part(rng))
         view = view[:, ::-1] if rng.random() < 0.5 else view
         found.append(np.clip(view * rng.uniform(0.7, 1.2), 0, 255).astype(np.uint8))
     return found

@@ -10,7 +10,7 @@ class Stages:
     """The results of an experiment's finished stages, kept in `results.json`.
 
     Args:
-      directory: made where it is missing.
+      directory: of results.json; created if missing.
 
     Attributes:
       path: of `results.json`: stage -> its options, seconds and results.
@@ -22,7 +22,7 @@ class Stages:
     def __init__(self, directory: Path):
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "results.json"
-        self._stages = {}
+        self._stages: dict = {}
         if self.path.exists():
             try:
                 self._stages = json.loads(self.path.read_text())
@@ -30,25 +30,25 @@ class Stages:
                 raise ValueError(f"{self.path} is damaged ({error}). Delete it to compute all stages again.") from error
 
     def run(self, name: str, options: Mapping, compute: Callable[[], dict], files: Sequence[Path] = ()) -> dict:
-        """The results of a stage: those that are kept, or else computed, and kept.
+        """Returns the results of a stage; computes and keeps them unless they are there.
 
         Args:
           name: of the stage.
-          options: what its results depend on, in JSON's types.
+          options: everything that the results depend on, in JSON's types.
           compute: returns the results, in JSON's types.
-          files: what else it writes, for other stages; without them it is not finished.
+          files: that the stage also writes, for other stages; if one is missing, the stage is computed again.
 
         Raises:
-          ValueError: what is kept was computed with other options; the message says which.
+          ValueError: the kept results were computed with other options; the message says which.
         """
         options = json.loads(json.dumps(dict(options)))
         if name in self._stages:
-            there = self._stages[name]["options"]
-            keys = sorted({*there, *options})
-            if differing := [key for key in keys if there.get(key) != options.get(key)]:
-                lines = [f"{key} was {there.get(key)}, is {options.get(key)}" for key in differing]
+            kept = self._stages[name]["options"]
+            keys = sorted({*kept, *options})
+            if differing := [key for key in keys if kept.get(key) != options.get(key)]:
+                lines = [f"{key} was {kept.get(key)}, is {options.get(key)}" for key in differing]
                 raise ValueError(
-                    f"{self.path} holds {name!r} of other options: {'; '.join(lines)}. Give another --out, or delete "
+                    f"{self.path} holds {name!r} with other options: {'; '.join(lines)}. Give another --out, or delete "
                     "that file."
                 )
             if all(file.exists() for file in files):

@@ -1,4 +1,4 @@
-"""Images with captions: MS COCO's from tensorflow-datasets, or a folder of images and a CSV file."""
+"""Images with captions: MS COCO from tensorflow-datasets, or a folder of images and a CSV file."""
 
 import csv
 import posixpath
@@ -13,7 +13,7 @@ from camjax.data.files import check_files, read_stored_image
 from camjax.data.images import decode_image
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo, prepared_builder
-from camjax.features.pooled import Progress
+from camjax.features import Progress
 from experiments.common.layouts import missing_layout
 
 COCO = "coco_captions"
@@ -24,19 +24,19 @@ lakes/mirror.jpg
 ...
 """
 _CSV_WHERE = (
-    "--images is that folder of images, and --captions a CSV file whose first line is image,caption; below it stands a "
+    "--folder is that folder of images, and --captions a CSV file whose first line is image,caption; below it is one "
     "line for each caption, with the image's name relative to the folder: lakes/mirror.jpg,Hills mirrored in a lake"
 )
 
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """n images, each once, with all of their captions.
+    """n images, each listed once, with all of their captions.
 
     Attributes:
-      source: the images, all with label 0, for `camjax.features.store.extract_features`; its `info` names the data set.
-      image_ids: n, different ones.
-      captions: of each image any number.
+      source: the images, all with label 0, for `camjax.features.extract_features`; its `info` names the data set.
+      image_ids: n different ids.
+      captions: any number for each image.
     """
 
     source: RandomAccessSource
@@ -71,13 +71,13 @@ class Images:
 def gathered(
     rows: Iterable[tuple[str, object, Sequence[str]]], read: Callable[[object], np.ndarray], name: str, split: str
 ) -> CaptionedImages:
-    """Images from rows of which several may be of the same image: it counts once, where its first row is.
+    """Images from rows; an image with several rows is listed once, at the place of its first row.
 
     Args:
       rows: image id, place and captions.
       read: as in `Images`.
-      name: as in `Images`.
-      split: as in `Images`.
+      name: of the data set.
+      split: of the data set.
     """
     images: dict[str, tuple[object, list[str]]] = {}
     for image_id, place, captions in rows:
@@ -92,10 +92,10 @@ def open_coco(split: str, *, data_dir: Path | None = None, progress: Progress | 
     Args:
       split: "train" (82,783 images), "val" (5,000), "test" (5,000), "restval" (30,504), or a slice or sum of these.
       data_dir: where tfds keeps its data.
-      progress: called with the records read, and their number: all are read once, for their captions.
+      progress: called with the number of records read, and of all; each is read once, for its captions.
 
     Raises:
-      FileNotFoundError, ValueError: as `camjax.data.sources.prepared_builder`; or no such split.
+      FileNotFoundError, ValueError: as `camjax.data.sources.prepared_builder`; or there is no such split.
     """
     builder = prepared_builder(COCO, data_dir=data_dir)
     try:
@@ -130,13 +130,13 @@ def open_csv(captions: Path, folder: Path) -> CaptionedImages:
     """The images that a CSV file has captions for.
 
     Args:
-      captions: the file, UTF-8, with the columns "image", a name relative to the folder, and "caption"; a line for
+      captions: the file, UTF-8, with the columns "image", a name relative to the folder, and "caption"; one line for
         each caption.
       folder: of the images.
 
     Raises:
-      FileNotFoundError: the file, the folder or an image is not there.
-      ValueError: the file is no such CSV; the message names the line.
+      FileNotFoundError: the file, the folder or an image is missing.
+      ValueError: the file is not such a CSV; the message names the line.
     """
     for path, there in ((captions, captions.is_file()), (folder, folder.is_dir())):
         if not there:
@@ -159,8 +159,8 @@ def open_csv(captions: Path, folder: Path) -> CaptionedImages:
                 names.append((name, where))
                 rows.append((name, folder / name, [line["caption"]]))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{captions}, near line {lines.line_num + 1}, is no CSV in UTF-8: {error}.") from error
+            raise ValueError(f"{captions}, near line {lines.line_num + 1}, is not CSV in UTF-8: {error}.") from error
     if not rows:
-        raise ValueError(f"{captions} has no captions: expected a line for each below the names of the columns.")
+        raise ValueError(f"{captions} has no captions: expected one line for each, below the names of the columns.")
     check_files(folder, names)
     return gathered(rows, read_stored_image, str(captions), "all")

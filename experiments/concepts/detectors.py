@@ -1,20 +1,18 @@
-"""The detector of a phrase: trained, tested and drawn; see `experiments.concepts`."""
+"""The detector of a phrase: training, test and figure; see `experiments/concepts/__main__.py`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from rich import box as boxes_of_rich
 from rich.table import Table
 from sklearn.metrics import average_precision_score
 
-from camjax.data.images import resize_image
-from camjax.features.pooled import with_linear_classifier
-from camjax.features.store import FeatureStore
+from camjax.features import FeatureStore, with_linear_classifier
 from camjax.inference import make_cam_fn
 from camjax.models import CamModel
-from experiments.common.map_figure import map_figure
+from experiments.common.map_figure import map_figure, squashed
+from experiments.common.table import result_table
 from experiments.concepts.captions import CaptionedImages
 from experiments.concepts.hard_negatives import concept_scores, mine_hard_negatives
 
@@ -24,7 +22,7 @@ RANKED = 50
 
 
 class Settings(Protocol):
-    """What of `experiments.concepts.Options` is about detectors."""
+    """The options of the experiment that are about detectors."""
 
     negatives: float
     rounds: int
@@ -52,15 +50,15 @@ def run_concept(
       training: rows of the images to train on.
       held_out: rows of the others.
       file: where the detector is written, as kernel (K,) and bias ().
-      settings: see `experiments.concepts.Options`.
+      settings: see the experiment's `Options`.
 
     Returns:
       positives: training images with the phrase.
       random_negatives, mined: negatives, in all rounds together.
       held_out: images, and with_phrase, those of them that have it.
       average_precision: in percent, before mining and after each round; empty where no held-out image has the phrase.
-      penalty: that was chosen, and cross_validation, penalty -> accuracy in percent.
-      ranking: of the held-out images that score highest row, id, score and has_phrase.
+      penalty: the chosen one, and cross_validation, penalty -> accuracy in percent.
+      ranking: row, id, score and has_phrase of the held-out images that score highest.
     """
     positives, others = training[has_phrase[training]], training[~has_phrase[training]]
     wanted = max(FOLDS, round(settings.negatives * len(positives)))
@@ -109,11 +107,11 @@ def concept_figures(
     """Draws for each phrase the held-out images that rank first, with the detector's maps.
 
     Args:
-      model: whose features the detectors are of.
+      model: gives the features of the detectors.
       images: all of them.
       results: of `run_concept`, each with its phrase.
       what: the data set, in words.
-      settings: see `experiments.concepts.Options`.
+      settings: see the experiment's `Options`.
 
     Returns:
       The files.
@@ -126,7 +124,7 @@ def concept_figures(
     for number, result in enumerate(results):
         top = result["ranking"][: settings.shown]
         pictures = [images.source[image["row"]]["image"] for image in top]
-        inputs = np.stack([resize_image(picture, model.input_size) for picture in pictures])
+        inputs = squashed(pictures, model.input_size)
         maps = np.asarray(cam_fn(inputs, np.full(len(top), number, np.int32)).maps)[:, 0]
         titles = [
             f"{place}. {'with' if image['has_phrase'] else 'without'} the phrase, score {image['score']:.2f}"
@@ -143,17 +141,16 @@ def _file_name(result: dict) -> str:
 
 
 def concept_table(results: Sequence[dict], network: str, what: str) -> Table:
-    """Average precisions of the phrases; empty where no held-out image has it.
+    """Average precisions of the phrases; empty for a phrase that no held-out image has.
 
     Args:
       results: as in `concept_figures`.
       network: the name of ours.
       what: the data set, in words.
     """
-    table = Table(title=f"Concepts of captions, {network}: {what}", box=boxes_of_rich.SIMPLE_HEAD)
-    table.add_column("phrase")
-    for column in ("positives", "negatives,\nand mined", "held out\nwith it", "AP (%)", "before\nmining", "chance"):
-        table.add_column(column, justify="right")
+    columns = "positives", "negatives,\nand mined", "held out\nwith it", "AP (%)", "before\nmining", "chance"
+    table = result_table(f"Concepts of captions, {network}: {what}", *columns)
+    table.columns[0].header = "phrase"
     for result in results:
         precisions = result["average_precision"]
         shown = [precisions[-1], precisions[0], 100 * result["with_phrase"] / result["held_out"]] if precisions else []

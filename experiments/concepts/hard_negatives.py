@@ -1,8 +1,8 @@
 """Hard-negative mining: a detector is trained again on the negatives that it took for positives.
 
-Of the many images without a concept only some are told from it with effort. A detector of positives and random
-negatives finds them, in rounds: what it scores highest among the other negatives joins the training examples
-(Felzenszwalb et al. 2010, section 4.2; Zhou et al. 2015, ConceptLearner, for concepts of captions).
+Only some of the many images without a concept are hard to tell from it. A detector of positives and random negatives
+finds them in rounds: the other negatives that it scores highest join the training examples (Felzenszwalb et al. 2010,
+section 4.2; Zhou et al. 2015, ConceptLearner, for concepts of captions).
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camjax.features.store import FeatureStore
+from camjax.features import FeatureStore
 from camjax.features.svm import PENALTIES, LinearSVM, fit_linear_svm
 
 _ROWS = 4096  # scored at a time
@@ -20,10 +20,10 @@ class Detector(NamedTuple):
     """A detector of one concept, and what it was trained on.
 
     Attributes:
-      svms: of two classes, 0 without and 1 with the concept: the machine of the random negatives, then that of each
-        round; the last is the detector.
-      negatives: (m,) rows of the features, the random ones first, then those of each round, the highest score first.
-      added: negatives that each round added; the rounds end early where no negative is taken for a positive.
+      svms: machines of two classes, 0 without and 1 with the concept: the first has the random negatives, each round
+        adds one; the last is the detector.
+      negatives: (m,) rows of the features: the random ones first, then those of each round by falling score.
+      added: number of negatives that each round added; rounds end early when no negative is taken for a positive.
     """
 
     svms: tuple[LinearSVM, ...]
@@ -49,12 +49,12 @@ def mine_hard_negatives(
     Args:
       features: (n, K) real numbers.
       positives: (p,) rows with the concept.
-      candidates: (c,) rows that negatives may come from; see `negative_pool` for those that do.
-      image_ids: n, which image each row is of.
-      random_negatives: how many are drawn for the first training; all of the pool, if it has fewer.
-      hard_negatives: most that a round adds, of those with a decision value above 0: the highest.
-      rounds: of mining; with 0 the detector is that of the random negatives.
-      penalties: as in `fit_linear_svm`; the one that is chosen in the first training is kept.
+      candidates: (c,) rows that negatives may come from; `negative_pool` selects them.
+      image_ids: n, the image of each row.
+      random_negatives: how many are drawn for the first training; the whole pool, if it has fewer.
+      hard_negatives: most that a round adds: the highest decision values above 0.
+      rounds: of mining; with 0 the detector is the machine of the random negatives.
+      penalties: as in `fit_linear_svm`; the choice of the first training is kept.
       folds: as in `fit_linear_svm`.
       seed: of the negatives drawn, and as in `fit_linear_svm`.
 
@@ -62,8 +62,7 @@ def mine_hard_negatives(
       `Detector`.
 
     Raises:
-      ValueError: fewer positives or negatives than folds; numbers below 1, rounds below 0; and what `fit_linear_svm`
-        raises.
+      ValueError: fewer positives or negatives than folds; numbers below 1, rounds below 0; or as `fit_linear_svm`.
     """
     if random_negatives < 1 or hard_negatives < 1 or rounds < 0:
         raise ValueError(
@@ -101,7 +100,7 @@ def mine_hard_negatives(
 
 
 def concept_scores(svm: LinearSVM, features: np.ndarray | FeatureStore, rows: np.ndarray) -> np.ndarray:
-    """Decision values of the second of two classes, in parts: above 0 is with the concept.
+    """Decision values of the second of two classes, computed in parts; above 0 means with the concept.
 
     Args:
       svm: of `Detector`.
@@ -117,14 +116,14 @@ def concept_scores(svm: LinearSVM, features: np.ndarray | FeatureStore, rows: np
 
 
 def negative_pool(positives: np.ndarray, candidates: np.ndarray, image_ids: Sequence[Hashable]) -> np.ndarray:
-    """The rows that may be negatives: of images of which no row is positive, one row of each image.
+    """The rows that may be negatives: one row of each image without a positive row.
 
-    An image that is there twice, with the concept in one of its captions alone, is a positive and never a negative.
+    An image with several rows, only one of which has the concept, is a positive and never a negative.
 
     Args:
       positives: (p,) rows.
       candidates: (c,) rows.
-      image_ids: which image each row is of.
+      image_ids: the image of each row.
 
     Returns:
       (m,) of the candidates, sorted; the first row of each image.

@@ -1,4 +1,4 @@
-"""Phrases of captions: which are frequent, and whether a caption has one."""
+"""Phrases of captions: finding the frequent ones, and testing whether a caption has one."""
 
 import re
 from collections import Counter
@@ -14,14 +14,14 @@ _STOP_WORDS = """
     why will with within without would you your
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-"""Words that say nothing of a picture by themselves: no mined phrase begins or ends with one."""
+"""Words that say nothing about a picture by themselves: no mined phrase begins or ends with one."""
 
 
 def normalized(captions: Iterable[str]) -> str:
-    """Captions as one text, in which a phrase is where `normalized([phrase])` is.
+    """Captions as one text, which has a phrase if it contains `normalized([phrase])`.
 
-    Words are runs of letters and digits, in lower case, each between two spaces; hyphens and apostrophes part words,
-    all other punctuation and the ends of captions part phrases, and are bars.
+    Words are runs of letters and digits, in lower case, each between two spaces. Hyphens and apostrophes separate
+    words; all other punctuation and the ends of captions separate phrases, and become bars.
 
     >>> normalized(["A red T-shirt, by the sea.", "Waves"])
     ' a red t shirt | by the sea | waves '
@@ -32,9 +32,9 @@ def normalized(captions: Iterable[str]) -> str:
 
 
 def mine_phrases(texts: Sequence[str], *, min_images: int, lengths: tuple[int, int] = (1, 4)) -> dict[str, int]:
-    """The phrases that are frequent: runs of words that neither begin nor end with a stop word.
+    """The frequent phrases: runs of words that neither begin nor end with a stop word.
 
-    A phrase that only ever occurs within the same longer one ("hydrant" in "fire hydrant") is left out for it.
+    A phrase that only occurs within one longer phrase ("hydrant" in "fire hydrant") is left out.
 
     Args:
       texts: the normalized captions of each image.
@@ -42,12 +42,12 @@ def mine_phrases(texts: Sequence[str], *, min_images: int, lengths: tuple[int, i
       lengths: fewest and most words of a phrase.
 
     Returns:
-      Phrase -> the number of images that have it in a caption; the most frequent first, of equally frequent ones the
-      longer, then in alphabetical order.
+      Phrase -> the number of images that have it in a caption; most frequent first, equally frequent ones by falling
+      length, then in alphabetical order.
     """
     frequent: dict[tuple[str, ...], int] = {}
     for length in range(1, lengths[1] + 1):
-        # A phrase is no more frequent than what it begins and ends with, so that few have to be counted.
+        # A phrase is no more frequent than its beginning and its end, so only few have to be counted.
         counts = Counter(gram for text in texts for gram in _grams(text, length, frequent))
         frequent |= {gram: count for gram, count in counts.items() if count >= min_images}
     whole = {gram: count for gram, count in frequent.items() if not {gram[0], gram[-1]} & STOP_WORDS}
@@ -63,19 +63,19 @@ def mine_phrases(texts: Sequence[str], *, min_images: int, lengths: tuple[int, i
 
 
 def frequent_phrases(texts: Sequence[str], number: int, *, min_images: int, lengths: tuple[int, int]) -> list[str]:
-    """Of each number of words the most frequent phrases; none that more than half of the images have.
+    """The most frequent phrases of each number of words, without those that more than half of the images have.
 
     Args:
       texts: as in `mine_phrases`.
-      number: of phrases of each number of words, at most.
+      number: most phrases of each number of words.
       min_images: as in `mine_phrases`.
       lengths: as in `mine_phrases`.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are no such phrases.
     """
     counts = mine_phrases(texts, min_images=min_images, lengths=lengths)
-    # What most images have tells nothing of them.
+    # A phrase that most images have does not tell them apart.
     frequent = [phrase for phrase, count in counts.items() if 2 * count <= len(texts)]
     if not frequent:
         raise ValueError(
@@ -90,15 +90,15 @@ def frequent_phrases(texts: Sequence[str], number: int, *, min_images: int, leng
 
 
 def checked_phrases(phrases: Iterable[str], texts: Sequence[str], *, least: int) -> list[str]:
-    """Phrases that are given, as they are in normalized texts, each once.
+    """Normalizes the phrases of the user, and checks that they can be learned; repeated ones count once.
 
     Args:
-      phrases: in words without punctuation between them.
+      phrases: words without punctuation between them.
       texts: as in `mine_phrases`.
-      least: images that have to be with, and without, each phrase.
+      least: fewest images with, and fewest without, each phrase.
 
     Raises:
-      ValueError: a phrase that is none, or that too few images are with or without.
+      ValueError: an invalid phrase, or too few images with or without it.
     """
     chosen = []
     for phrase in phrases:
@@ -116,7 +116,7 @@ def checked_phrases(phrases: Iterable[str], texts: Sequence[str], *, least: int)
 
 
 def _grams(text: str, length: int, frequent: dict[tuple[str, ...], int]) -> set[tuple[str, ...]]:
-    """The runs of so many words of an image's captions whose two runs of one word less are frequent."""
+    """The runs of `length` words in an image's captions whose two runs of one word less are frequent."""
     found = set()
     for part in text.split("|"):
         words = part.split()

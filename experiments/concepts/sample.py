@@ -1,4 +1,4 @@
-"""Captions of the sample photographs, of our own: for a trial without a data set."""
+"""Our own captions of the sample photographs, for a trial without a data set."""
 
 from experiments.common.sample import Views
 from experiments.concepts.captions import CaptionedImages
@@ -95,14 +95,14 @@ CAPTIONS: dict[str, tuple[str, ...]] = {
         "A rocket between towers of steel",
     ),
 }
-"""Photograph -> what one might say of it."""
+"""Photograph -> its captions."""
 
-VIEWS = 18
-TOLD = 3  # captions of a view
+VIEWS = 18  # of each photograph
+TOLD = 3  # captions of each view
 
 
 def sample_captions() -> CaptionedImages:
-    """Views of the photographs, each with some of its photograph's captions: not all that is in a picture is told."""
+    """Views of the photographs, each with some of its photograph's captions: captions do not tell everything."""
     source = Views(list(CAPTIONS), VIEWS, "captions")
     ids, captions = [], []
     for name, told in CAPTIONS.items():

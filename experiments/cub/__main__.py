@@ -1,91 +1,90 @@
-r"""Table 4 of Zhou et al. 2016: which bird it is, from the whole image and from where the maps say that it is.
+r"""Table 4 of Zhou et al. 2016: which bird it is, from the whole image and from the part that a map shows.
 
     camjax prepare caltech_birds2011 --data-dir DATA                       # once; 1.1 GB to download
     python -m experiments.cub --data-dir DATA                              # EfficientNet-Lite0, works offline
     python -m experiments.cub --data-dir DATA --model googlenet_gap \
         --weights imagenet_googlenetCAM.caffemodel --out runs/cub_googlenet \
-        --finetune-model resnet50_wsol --finetune-weights resnet50.pth     # the paper's network, the benchmark's
+        --finetune-model resnet50_wsol --finetune-weights resnet50.pth     # the networks of the paper and the benchmark
     python -m experiments.cub --dataset scenes --limit-train 300 --limit-test 150 --epochs 1   # a trial without CUB
 
-**Table 4** (section 4.1) has 5,994 training and 5,794 test images of 200 kinds of birds, and features of a network that
-was trained on ImageNet alone: the global average of its last feature map, of the image squashed to the network's input.
-Linear support vector machines, one kind against all others, are trained on them
+**Table 4** (section 4.1) uses 5,994 training and 5,794 test images of 200 species of birds, and features of a network
+that was trained on ImageNet alone: the global average of its last feature map, of the image squashed to the network's
+input. One-vs-all linear support vector machines are trained on features
 
-1. of full images. Their weights in place of the dense layer's give the maps of the 200 kinds (section 4);
+1. of full images. Their weights, in place of the dense layer's, give the maps of the 200 species (section 4);
 2. of crops: the largest region above 20 % of the map's maximum, as in section 3.2, gives a box for each image of both
-   sets, and features are computed again from the crop. Whose map that is, is our choice: of the true class in training
-   images; in test images, whose label nobody knows, of the class that the first machines predict. Where a map has no
-   region, the crop is the image; `results.json` says how often;
-3. of the true boxes.
+   sets, and features are computed again from the crop. Which class's map to take is our choice: the true class for
+   training images; for test images, whose labels are unknown, the class that the first machines predict. Where a map
+   has no region, the crop is the whole image; `results.json` says how often;
+3. of crops by the true boxes.
 
-The CAM box has IoU > 0.5 with the bird in 41.0 % of the images in the paper, against a chance of 5.5 %. Ours is on the
-test images, with the box of the predicted class, and of the true class below it; our chance is a box between two random
-points. Our choices too: features are standardized, and the machines' penalty is chosen by cross-validation on the
-training images.
+In the paper the CAM box has IoU > 0.5 with the bird in 41.0 % of the images, against a chance of 5.5 %. We measure it
+on the test images, with the box of the predicted class, and below it with that of the true class; our chance is a box
+between two random points. Also our choices: features are standardized, and the machines' penalty is chosen by
+cross-validation on the training images.
 
 The paper's accuracies with GoogLeNet-GAP: 63.0 % on full images, 67.8 % on CAM crops, 70.5 % on true boxes.
 
 **Fine-tuning** follows the benchmark of Choe et al. 2020: 50 epochs in batches of 32, images squashed to 256 pixels,
 cropped at random to 224, and flipped; learning rates as in `camjax.training.published.wsol`. MaxBoxAccV2 of CAM there:
-VGG 63.7, Inception 56.7, ResNet 63.0, the center box 59.7. Networks that it has no settings for, as EfficientNet-Lite0,
-take those of its ResNet-50.
+VGG 63.7, Inception 56.7, ResNet 63.0, the center box 59.7. Networks without published settings, such as
+EfficientNet-Lite0, take those of its ResNet-50.
 
-Ours: CUB-200-2011 was not at hand where this was written, and no number of ours on it stands here. What was run is
-the command with `--dataset scenes`.
+Our numbers: none yet. CUB-200-2011 was not available where this was written; only the command with `--dataset scenes`
+was run.
 
-Cost, of which only what says so was measured. Table 4 takes four passes over the images, 11 minutes for Lite0 at 70
-images/s on two CPU cores, and 600 machines in ten fits each (three penalties, three folds, and the last): one machine
+Cost (estimated where not marked as measured): Table 4 takes four passes over the images, 11 minutes for Lite0 at 70
+images/s on two CPU cores, and 600 machines in ten fits each (three penalties, three folds, and the last). One machine
 on 5,994 made-up examples of 1,280 features took 0.5 to 2 s on a busy core (measured), so about 40 minutes on two cores.
-Fine-tuning goes through 300,000 images forward and backward: hours on CPU, not measured on a GPU.
+Fine-tuning passes 300,000 images forward and backward: hours on CPU, not measured on a GPU.
 
-A stage that has finished is in `results.json` in the output folder, and the same command goes on behind it.
+Each finished stage is kept in `results.json` in the output folder: the same command continues after it.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
-import camjax
-from camjax.cli.errors import run_command
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.evaluation.truth import First
-from camjax.features.svm import PENALTIES
 from camjax.inference import check_threshold
 from camjax.models import CamModel
 from camjax.training import Recipe
-from camjax.weights.fingerprint import weights_sha256
+from experiments.common.command import start
+from experiments.common.options import (
+    Count,
+    Folder,
+    OptionalCount,
+    OptionalFolder,
+    OptionalName,
+    OptionalRate,
+    Share,
+    Weights,
+    arg,
+    at_least_one,
+)
 from experiments.common.stages import Stages
+from experiments.common.svm import SvmOptions
 from experiments.cub.finetuning import finetune, finetuning_recipe, finetuning_table, is_published, starting_model
 from experiments.cub.table4 import read_birds, run_table4, table4
 
-PROGRAM = "python -m experiments.cub"
-
-_Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
-_Number = tyro.conf.arg(metavar="N", help_behavior_hint="")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(SvmOptions):
     """Table 4 on CUB-200-2011: birds classified from full images, from CAM crops and from true boxes; then fine-tuning.
 
     Attributes:
       dataset: A prepared data set of images with one box each, with splits "train" and "test"; "scenes" needs no
         download.
-      data_dir: Where it is prepared; tensorflow-datasets' own place if not given.
-      model: A network of `camjax models`, or the directory of a training run.
-      weights: A file of its weights, or an address (hf://, https://). EfficientNet-Lite needs none.
-      out: Where results, boxes and figures go; the same command goes on where it stopped.
+      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      out: Where results, boxes and figures go. The same command continues where it stopped.
       threshold: CAM boxes enclose the largest region where the map exceeds this share of its maximum.
-      penalties: Candidates for the support vector machines' penalty, scikit-learn's C.
-      batch_size: Images at a time, for features.
-      limit_train: The first N training images alone.
-      limit_test: The first N test images alone.
-      skip_finetuning: Table 4 alone.
+      limit_train: Only the first N training images.
+      limit_test: Only the first N test images.
+      skip_finetuning: Only Table 4.
       finetune_model: The network to fine-tune, if it is another one: vgg16_wsol, inception_v3_wsol or resnet50_wsol
         have published settings.
       finetune_weights: A file of its ImageNet weights (torchvision's vgg16, inception_v3, resnet50), or an address.
@@ -94,29 +93,22 @@ class Options:
       workers: Processes that read images in fine-tuning; 0 reads in threads.
     """
 
-    dataset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "caltech_birds2011"
-    data_dir: Annotated[Path | None, _Optional] = None
-    model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0"
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/cub")
-    threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2
-    penalties: Annotated[tuple[float, ...], tyro.conf.arg(metavar="C...")] = PENALTIES
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32
-    limit_train: Annotated[int | None, _Number] = None
-    limit_test: Annotated[int | None, _Number] = None
+    dataset: Annotated[str, arg("NAME")] = "caltech_birds2011"
+    data_dir: OptionalFolder = None
+    out: Folder = Path("runs/cub")
+    threshold: Share = 0.2
+    limit_train: OptionalCount = None
+    limit_test: OptionalCount = None
     skip_finetuning: bool = False
-    finetune_model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    finetune_weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    epochs: Annotated[int | None, _Number] = None
-    learning_rate: Annotated[float | None, tyro.conf.arg(metavar="RATE", help_behavior_hint="")] = None
-    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    finetune_model: OptionalName = None
+    finetune_weights: Weights = None
+    epochs: OptionalCount = None
+    learning_rate: OptionalRate = None
+    workers: Count = 0
 
     def __post_init__(self):
         check_threshold(self.threshold)
-        for name in ("batch_size", "limit_train", "limit_test", "epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1.")
+        at_least_one(self, "batch_size", "limit_train", "limit_test", "epochs")
         of_finetuning = ("finetune_model", "finetune_weights", "epochs", "learning_rate")
         given = [f"--{name.replace('_', '-')}" for name in of_finetuning if getattr(self, name) is not None]
         if self.skip_finetuning and given:
@@ -126,15 +118,14 @@ class Options:
 
 
 def run(options: Options, train: AnnotatedSource, test: AnnotatedSource, console: Console) -> None:
-    """The experiment on the images given; see the module."""
-    stages = Stages(options.out)
-    model = camjax.load_model(options.model, options.weights)
+    """Runs the experiment on the given images; see the module."""
+    stages, model = Stages(options.out), options.load_model()
     data = {
         "dataset": train.info.name,
         "splits": [train.info.split, test.info.split],
         "images": [len(train), len(test)],
     }
-    # What goes wrong with the network to fine-tune should not do so hours later.
+    # Errors about the network to fine-tune should come now, not hours later.
     tuning = None if options.skip_finetuning else _prepare_finetuning(options, train, data)
     results = run_table4(
         model,
@@ -142,7 +133,7 @@ def run(options: Options, train: AnnotatedSource, test: AnnotatedSource, console
         read_birds(test),
         stages,
         options.out,
-        {**data, "model": options.model, "weights_sha256": weights_sha256(model)},
+        {**data, **options.network(model)},
         threshold=options.threshold,
         penalties=options.penalties,
         batch_size=options.batch_size,
@@ -166,7 +157,7 @@ def run(options: Options, train: AnnotatedSource, test: AnnotatedSource, console
 
 
 def _prepare_finetuning(options: Options, train: AnnotatedSource, data: dict) -> tuple[CamModel, Recipe, dict]:
-    """The network to fine-tune, how, and what both are in words."""
+    """The network to fine-tune, the recipe, and what results.json says about both."""
     network, weights = options.model, options.weights
     if options.finetune_model:
         network, weights = options.finetune_model, options.finetune_weights
@@ -185,4 +176,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(PROGRAM, lambda: main(tyro.cli(Options, prog=PROGRAM))))
+    start("cub", main, Options)

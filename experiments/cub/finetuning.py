@@ -1,13 +1,12 @@
 """Fine-tuning on CUB-200-2011 as the benchmark of weakly supervised localization does it (Choe et al. 2020).
 
-What is done, and what to expect, is told in `experiments.cub`.
+`experiments/cub/__main__.py` describes the experiment, and what to expect.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich import box as boxes_of_rich
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from camjax.training import Recipe, fit
 from camjax.training.published import wsol
 from camjax.weights.fingerprint import weights_sha256
 from experiments.common.progress import progress
+from experiments.common.table import result_table
 from experiments.cub.table4 import ours_on
 
 # MaxBoxAccV2 of CAM on CUB's test images (Choe et al. 2020). Networks with a map of 28x28 share the settings.
@@ -52,8 +52,8 @@ def is_published(network: str) -> bool:
 def starting_model(network: str, weights: str | None, num_classes: int) -> CamModel:
     """The network to fine-tune, with a new head.
 
-    The benchmark's networks take the backbone of a file of ImageNet weights (torchvision's vgg16, inception_v3,
-    resnet50), for their last layers are new; others keep all but the head.
+    The benchmark's networks have new last layers: they take only the backbone of a file of ImageNet weights
+    (torchvision's vgg16, inception_v3, resnet50). Other networks keep everything but the head.
     """
     if is_published(network):
         return camjax.load_model(network, weights, num_classes=num_classes, backbone_only=True)
@@ -63,13 +63,12 @@ def starting_model(network: str, weights: str | None, num_classes: int) -> CamMo
 def finetuning_recipe(
     network: str, num_examples: int, *, epochs: int | None = None, learning_rate: float | None = None
 ) -> Recipe:
-    """The benchmark's settings for a network; those of its ResNet-50, with the head as new, for networks it has not.
+    """The benchmark's settings for a network; for other networks those of its ResNet-50, with a new head.
 
     Args:
       network: a name of the registry, or the directory of a run.
       num_examples: training images.
-      epochs: rounds through them in place of the published 50; the learning rate then falls at the same shares of the
-        run.
+      epochs: rounds through them in place of the published 50; the learning rate falls at the same shares of the run.
       learning_rate: in place of the published one.
     """
     if is_published(network):
@@ -103,17 +102,17 @@ def finetune(
     workers: int,
     console: Console,
 ) -> dict:
-    """Trains, evaluates the last checkpoint on the test images, and draws figures; goes on where it was interrupted.
+    """Trains, evaluates the last checkpoint on the test images, and draws figures; continues an interrupted run.
 
     Args:
-      model: where training starts.
-      recipe: how.
-      train: training images; of their annotations only labels are seen.
+      model: training starts from it.
+      recipe: of the training.
+      train: training images; of their annotations only the labels are used.
       test: test images.
-      out: for the run, and `evaluation` in it.
-      subject: what model and data are, in JSON's types.
+      out: folder of the run, and of `evaluation` in it.
+      subject: describes model and data, in JSON's types.
       workers: processes that read images.
-      console: where progress is shown.
+      console: shows progress.
 
     Returns:
       Metric -> its numbers, see `METRICS`.
@@ -165,12 +164,9 @@ def finetuning_table(numbers: Mapping[str, Mapping], network: str, dataset: str)
       dataset: of our column.
     """
     compared = network.removesuffix("_28x28") if is_published(network) else "resnet50_wsol"
-    published = f"published, {compared}"
-    table = Table("", published, "center box", f"ours, {network}", box=boxes_of_rich.SIMPLE_HEAD)
-    table.title = f"Fine-tuned on CUB-200-2011, test images{ours_on(dataset)} (%)"
-    table.caption = "Localization at the threshold 0.2 of the paper, MaxBoxAcc at the best."
-    for column in table.columns[1:]:
-        column.justify = "right"
+    title = f"Fine-tuned on CUB-200-2011, test images{ours_on(dataset)} (%)"
+    caption = "Localization at the paper's threshold 0.2, MaxBoxAcc at the best threshold."
+    table = result_table(title, f"published, {compared}", "center box", f"ours, {network}", caption=caption)
     for name, metric, key in ROWS:
         theirs = PUBLISHED[compared], PUBLISHED_CENTER_BOX
         theirs = (f"{number:.1f}" for number in theirs) if key == "MaxBoxAccV2" else ("", "")

@@ -1,6 +1,6 @@
-"""Table 4 of Zhou et al. 2016: birds classified by GAP features, of whole images and of the parts that maps show.
+"""Table 4 of Zhou et al. 2016: birds classified by GAP features of whole images and of the parts that maps show.
 
-What is done, and what the paper leaves open, is told in `experiments.cub`.
+`experiments/cub/__main__.py` describes the experiment, and what the paper leaves open.
 """
 
 from collections.abc import Mapping
@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich import box as boxes_of_rich
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from camjax.data.annotation import AnnotatedSource
-from camjax.data.images import resize_image
 from camjax.evaluation.methods import make_method
-from camjax.features.pooled import gap_features, map_images, with_linear_classifier
+from camjax.features import gap_features, map_images
 from camjax.features.svm import LinearSVM, fit_linear_svm
 from camjax.metrics.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
 from camjax.viz import localization_figure
+from experiments.common.map_figure import squashed
 from experiments.common.progress import progress
 from experiments.common.stages import Stages
+from experiments.common.svm import load_localizer, save_svm
+from experiments.common.table import result_table
 
 IOU = 0.5
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -43,7 +45,13 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Birds:
-    """A split: n images, their labels (n,) int32 and their one true box each, (n, 4)."""
+    """A split of the data set.
+
+    Attributes:
+      source: n images.
+      labels: (n,) int32.
+      boxes: (n, 4) float32, the one true box of each image.
+    """
 
     source: AnnotatedSource
     labels: np.ndarray
@@ -54,7 +62,7 @@ def read_birds(source: AnnotatedSource) -> Birds:
     """The labels and true boxes of a split.
 
     Raises:
-      ValueError: an image that has not exactly one box; the message names it.
+      ValueError: an image does not have exactly one box; the message names it.
     """
     annotations = [source.annotation(index) for index in range(len(source))]
     for annotation in annotations:
@@ -80,23 +88,23 @@ def run_table4(
     batch_size: int,
     console: Console,
 ) -> dict[str, dict]:
-    """The four stages of the table.
+    """Runs the four stages of the table.
 
     Args:
-      model: whose features are taken.
+      model: gives the features.
       train: the training images.
       test: the test images.
-      stages: where results are kept.
-      out: where the support vector machine, boxes and the figure are.
-      subject: what model and data are, in JSON's types.
+      stages: keep the results.
+      out: the folder of the machines, the boxes and the figure.
+      subject: describes model and data, in JSON's types.
       threshold: of the boxes, a share of the map's maximum.
       penalties: candidates, see `camjax.features.svm`.
       batch_size: images at a time.
-      console: where progress is shown.
+      console: shows progress.
 
     Returns:
-      Stage -> results. Of the classifiers: accuracy (percent of the test images), penalty, cross_validation (penalty ->
-      accuracy). Of "CAM box": what `_localize` says.
+      Stage -> results. For the classifiers: accuracy (percent of the test images), penalty, cross_validation (penalty
+      -> accuracy). For "CAM box": the numbers of `_localize`.
     """
     svm_file, boxes_file, figure_file = out / "svm.npz", out / "boxes.npz", out / "birds.png"
     fitting = {**subject, "penalties": list(penalties)}
@@ -116,12 +124,11 @@ def run_table4(
 
     def full_image() -> dict:
         numbers, svm = classify("full image")
-        np.savez(svm_file, kernel=svm.kernel, bias=svm.bias)
+        save_svm(svm_file, svm)
         return numbers
 
     def cam_box() -> dict:
-        svm = np.load(svm_file)
-        localizer = with_linear_classifier(model, svm["kernel"], svm["bias"])
+        localizer = load_localizer(model, svm_file)
         numbers, boxes = _localize(localizer, train, test, threshold, batch_size, console)
         np.savez(boxes_file, **boxes)
         birds_figure(localizer, test, threshold).savefig(figure_file)
@@ -150,12 +157,12 @@ def _numbers(svm: LinearSVM, right: np.ndarray) -> dict:
 def _localize(
     localizer: CamModel, train: Birds, test: Birds, threshold: float, batch_size: int, console: Console
 ) -> tuple[dict, dict]:
-    """Draws the boxes that images are cut to: of training images the true class's, of test images the predicted one's.
+    """Draws the boxes that images are cut to: of the true class in training images, of the predicted in test images.
 
     Returns:
-      Numbers, in percent of the images: localized (the box of the predicted class has IoU >= 0.5 with the true one),
-      gt_known (that of the true class), train_gt_known, chance; and the numbers of images without a region, whose box
-      is the whole image. And {"train": (n, 4), "test": (n, 4)}.
+      Numbers, in percent of the images: localized (the box of the predicted class has IoU >= 0.5 with the true box),
+      gt_known (the same for the box of the true class), train_gt_known, chance; and how many images have no region, so
+      that their box is the whole image. Then {"train": (n, 4), "test": (n, 4)}.
     """
     method = make_method(localizer, "cam", threshold=threshold, top_k=1)
     found = []
@@ -171,7 +178,7 @@ def _localize(
             )
         found.append((np.where(valid[..., None], boxes, WHOLE), valid))
     (train_boxes, train_valid), (test_boxes, test_valid) = found
-    # Of each image the box of the predicted class comes first, that of the true class last.
+    # In each image the box of the predicted class comes first, the box of the true class last.
     numbers = {
         "localized": _share_right(test_boxes[:, 0], test.boxes),
         "gt_known": _share_right(test_boxes[:, 1], test.boxes),
@@ -189,7 +196,7 @@ def _share_right(boxes: np.ndarray, true_boxes: np.ndarray) -> float:
 
 
 def chance(true_boxes: np.ndarray, draws: int = CHANCE_DRAWS, seed: int = 0) -> float:
-    """How many boxes between two random points, each uniform in the image, have IoU >= 0.5 with a true box, in percent.
+    """The percentage of boxes between two uniform random points that have IoU >= 0.5 with a true box.
 
     Args:
       true_boxes: (n, 4).
@@ -201,12 +208,12 @@ def chance(true_boxes: np.ndarray, draws: int = CHANCE_DRAWS, seed: int = 0) -> 
     return 100 * float((iou_matrix(boxes, true_boxes[:, None]) >= IOU).mean())
 
 
-def birds_figure(localizer: CamModel, birds: Birds, threshold: float):
-    """A figure of images from all over the split: maps and boxes of the predicted classes, and true boxes."""
+def birds_figure(localizer: CamModel, birds: Birds, threshold: float) -> Figure:
+    """A figure of images from the whole split: maps and boxes of the predicted classes, and true boxes."""
     chosen = np.unique(np.linspace(0, len(birds.labels) - 1, BIRDS_SHOWN).astype(int))
     images = [birds.source[i]["image"] for i in chosen]
     method = make_method(localizer, "cam", threshold=threshold, top_k=1)
-    out = method(np.stack([resize_image(image, localizer.input_size) for image in images]), birds.labels[chosen])
+    out = method(squashed(images, localizer.input_size), birds.labels[chosen])
     names = birds.source.info.class_names
     predictions = np.asarray(out.class_ids)[:, 0]
     titles = [
@@ -218,7 +225,7 @@ def birds_figure(localizer: CamModel, birds: Birds, threshold: float):
 
 
 def ours_on(dataset: str) -> str:
-    """What a title has to say of our column where it is of another data set than the paper's."""
+    """The end of a title: names our data set if it is not the paper's."""
     return "" if dataset.startswith("caltech_birds2011") else f"; ours on {dataset}"
 
 
@@ -230,20 +237,17 @@ def table4(results: Mapping[str, Mapping], network: str, dataset: str) -> list[T
       network: the name of ours.
       dataset: of our column.
     """
-    accuracies = Table("", "paper", f"ours, {network}", box=boxes_of_rich.SIMPLE_HEAD)
-    accuracies.title = f"Table 4. Accuracy on the test images of CUB-200-2011{ours_on(dataset)} (%)"
+    title = f"Table 4. Accuracy on the test images of CUB-200-2011{ours_on(dataset)} (%)"
+    accuracies = result_table(title, "paper", f"ours, {network}")
     for name, paper, stage in ROWS:
         ours = f"{results[stage]['accuracy']:.1f}" if stage else ""
         accuracies.add_row(name, f"{paper:.1f}", ours)
-    boxes = Table("", "paper", f"ours, {network}", box=boxes_of_rich.SIMPLE_HEAD)
-    boxes.title = f"Test images whose box has IoU >= {IOU} with the bird's{ours_on(dataset)} (%)"
+    title = f"Test images whose box has IoU >= {IOU} with the bird's{ours_on(dataset)} (%)"
+    boxes = result_table(title, "paper", f"ours, {network}")
     for name, paper, key in (
         ("CAM box of the predicted class", "41.0", "localized"),
         ("CAM box of the true class", "", "gt_known"),
         ("chance", "5.5", "chance"),
     ):
         boxes.add_row(name, paper, f"{results['CAM box'][key]:.1f}")
-    for table in (accuracies, boxes):
-        for column in table.columns[1:]:
-            column.justify = "right"
     return [accuracies, boxes]

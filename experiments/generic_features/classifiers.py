@@ -1,4 +1,4 @@
-"""Support vector machines of a split of table 5, how good they are, and their maps."""
+"""Support vector machines of a split of table 5: training, scores and maps."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,10 @@ from matplotlib.figure import Figure
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score
 
 import camjax
-from camjax.data.images import resize_image
-from camjax.features.pooled import with_linear_classifier
-from camjax.features.store import FeatureStore
+from camjax.features import FeatureStore, with_linear_classifier
 from camjax.features.svm import fit_linear_svm
 from camjax.models import CamModel
-from experiments.common.map_figure import map_figure
+from experiments.common.map_figure import map_figure, squashed
 from experiments.generic_features.images import Images
 from experiments.generic_features.splits import Split, has_attribute
 
@@ -33,7 +31,7 @@ def run_split(
     Returns:
       In JSON's types, in percent: score, the mean over the classes of their accuracies, or over the attributes of their
       average precisions; share_of_images, the accuracy over all images, or of_attributes, name -> average precision;
-      train and test, the numbers of images; and penalty, those that were chosen. Then kernel (K, C) and bias (C,).
+      train and test, the numbers of images; and penalty, the chosen ones. Then kernel (K, C) and bias (C,).
     """
     if images.labels.ndim == 1:
         return _classes(store, images, splits[0], penalties[0])
@@ -83,7 +81,7 @@ def examples_figure(
     splits: Sequence[Split],
     title: str,
 ) -> tuple[Figure, list[dict]]:
-    """A figure of maps: for classes from all over the list, the test image of each that its machine is surest of.
+    """A figure of maps: for classes from the whole list, the test image that each class's machine scores highest.
 
     Args:
       model: the network of the features.
@@ -91,12 +89,12 @@ def examples_figure(
       store: the features of all its images.
       kernel: (K, C) of the machines.
       bias: (C,) of the machines.
-      splits: whose test images are shown, as in `run_split`.
+      splits: as in `run_split`; their test images are shown.
       title: of the data set.
 
     Returns:
       The figure, and for each image of it, in JSON's types: class, image (its index), decision_value, and
-      map_mean_plus_bias, which is the same but for rounding.
+      map_mean_plus_bias, which equals it up to rounding.
     """
     shown, values = [], []
     classes = np.unique(np.linspace(0, len(images.class_names) - 1, EXAMPLES_SHOWN).astype(int))
@@ -110,9 +108,9 @@ def examples_figure(
         values.append(float(decisions.max()))
     pixels = [images.source[index]["image"] for index in shown]
     cam_fn = camjax.make_cam_fn(with_linear_classifier(model, kernel, bias))
-    out = cam_fn(np.stack([resize_image(image, model.input_size) for image in pixels]), classes[:, None])
+    out = cam_fn(squashed(pixels, model.input_size), classes[:, None])
     titles = [f"{images.class_names[label]}: {value:.2f}" for label, value in zip(classes, values, strict=True)]
-    heading = f"{title}: the test image of which a class's machine is surest, its decision value, and its map"
+    heading = f"{title}: the test image that a class's machine scores highest, its decision value, and its map"
     maps = np.asarray(out.maps)[:, 0]
     numbers = zip(classes, shown, values, maps.mean((1, 2)) + bias[classes], strict=True)
     results = [

@@ -1,7 +1,7 @@
 """The data sets of table 5 in Zhou et al. 2016: where their images and splits come from, and the paper's numbers.
 
-The numbers of training images and of splits are those of the paper's supplement, section 1.2, where not said otherwise
-in `experiments.generic_features`.
+The numbers of training images and of splits are those of the paper's supplement, section 1.2, except where
+`experiments/generic_features/__main__.py` says otherwise.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from experiments.generic_features.images import Images, without_class
 from experiments.generic_features.splits import Split, attribute_split, listed_split, random_splits
 
 SUN397_LEFT_OUT = ("/c/church/outdoor/sun_bhenjvsvrtumjuri.jpg", "/t/track/outdoor/sun_aophkoiosslinihb.jpg")
-"""Images that tfds' builder of sun397 leaves out: badly encoded."""
+"""Badly encoded images, which tfds' builder of sun397 leaves out."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Dataset:
     """A row of the table.
 
     Attributes:
-      name: of its options, files and stages.
+      name: of its option, files and stages.
       title: in the table.
       paper: accuracies in percent with fc7 of AlexNet, the average pool of GoogLeNet, and GAP of GoogLeNet-GAP.
-      open: the data set from its folder, or where tfds keeps its data.
+      open: opens the data set from its folder, or from where tfds keeps its data.
       train: training images of each class, or for each attribute with it and as many without; None where listed.
       test: test images of each class; None for all that are left, or listed.
-      splits: how many there are.
+      splits: number of splits.
       metric: mean over the classes of their accuracies, or over the attributes of their average precisions.
     """
 
@@ -56,7 +56,7 @@ class Dataset:
 
 
 def open_caltech101(data_dir: Path | None) -> Images:
-    """All images of tfds' caltech101 but those of its background class; tfds' own two splits are one of random choice.
+    """All images of tfds' caltech101 except its background class; tfds' own two splits are a random choice.
 
     Raises:
       FileNotFoundError, ValueError: as `camjax.data.sources.open_source`.
@@ -74,8 +74,8 @@ def open_sun397(partitions: Path, data_dir: Path | None) -> Images:
       data_dir: where tfds keeps its data.
 
     Raises:
-      FileNotFoundError, ValueError: as `camjax.data.sources.open_source`; or a list is missing, or names an image that
-        is not there.
+      FileNotFoundError, ValueError: as `camjax.data.sources.open_source`; or a list is missing, or names a missing
+        image.
     """
     lists = [(f"Training_{number:02d}.txt", f"Testing_{number:02d}.txt") for number in range(1, 11)]
     where = (
@@ -98,7 +98,7 @@ def open_sample() -> Images:
 
 
 def _listed(path: Path, places: Mapping[str, int]) -> np.ndarray:
-    """The places of the images that a list of sun397 names, ascending; those that tfds leaves out have none."""
+    """The ascending indices of the images that a list of sun397 names, without those that tfds leaves out."""
     names = [name for name in list_lines(path) if name not in SUN397_LEFT_OUT]
     if missing := [name for name in names if name not in places]:
         raise ValueError(
@@ -129,22 +129,22 @@ DATASETS = (
 """The columns of the paper's table, in its order."""
 
 SAMPLE = Dataset(NAME, NAME, None, open_sample, train=6, splits=3)
-"""Of the trial without a data set."""
+"""The trial without a data set."""
 
 
 def splits_of(dataset: Dataset, images: Images, usable: np.ndarray) -> list[list[Split]]:
     """The splits of a data set: those that it lists, or else random ones.
 
     Args:
-      dataset: says how many, and of how many images.
-      images: the data set, opened.
-      usable: (n,) bool, the images that can be read; the others are in no split.
+      dataset: has the number of splits and of images in each.
+      images: the open data set.
+      usable: (n,) bool, the images that can be read; other images are in no split.
 
     Returns:
       For each split a list of one, or of one for each attribute.
 
     Raises:
-      ValueError: a class or an attribute with too few images.
+      ValueError: a class or an attribute has too few images.
     """
     labels, names = images.labels, images.class_names
     if labels.ndim == 2:

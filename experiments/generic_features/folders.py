@@ -1,4 +1,4 @@
-"""The data sets of table 5 that come as folders of images, in the layouts that they are distributed in."""
+"""The data sets of table 5 that are folders of images, in the layouts in which they are distributed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A data set as the experiment on generic features needs it: images, labels, and the splits that it lists."""
+"""A data set for the experiment on generic features: images, labels, and the splits that the data set lists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from experiments.generic_features.splits import Split
 
 @dataclass(frozen=True)
 class Images:
-    """A data set, opened.
+    """An open data set.
 
     Attributes:
       source: its n images.
       labels: (n,) int32 classes; or (n, A) float32, the share of votes for each of A attributes, in 0..1.
       class_names: of the C classes, or the A attributes.
-      listed: the splits that the data set itself lists; none where they are drawn at random.
+      listed: the splits that the data set itself lists; empty where they are drawn at random.
     """
 
     source: RandomAccessSource
@@ -28,13 +28,13 @@ class Images:
 
 
 def without_class(source: RandomAccessSource, labels: np.ndarray, class_names: Sequence[str], name: str) -> Images:
-    """The images of all classes but one, whose labels close up.
+    """The images of all classes but one; the remaining labels are renumbered without a gap.
 
     Args:
       source: n images.
       labels: (n,) int.
       class_names: of all classes.
-      name: of the one that is left out.
+      name: of the class that is left out.
     """
     label = class_names.index(name)
     kept = np.flatnonzero(labels != label)

@@ -1,4 +1,4 @@
-"""Training and test images: as a data set lists them, or drawn at random with so many of each class."""
+"""Training and test images: as a data set lists them, or drawn at random with a fixed number of each class."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,18 +22,18 @@ def random_splits(
     test: int | None,
     count: int,
 ) -> list[Split]:
-    """Draws splits that have nothing to do with each other, always the same ones.
+    """Draws independent splits, the same ones in every run.
 
     Args:
       labels: (n,) int.
       class_names: for the message.
-      usable: (n,) bool; the others are in no split.
+      usable: (n,) bool; other images are in no split.
       train: training images of each class.
       test: test images of each class; None takes all that are left.
       count: of splits.
 
     Raises:
-      ValueError: a class with too few usable images; the message names all of them.
+      ValueError: a class has too few usable images; the message names all such classes.
     """
     of_class = [np.flatnonzero((labels == label) & usable) for label in range(len(class_names))]
     needed = train + (test or 1)
@@ -54,7 +54,7 @@ def random_splits(
 
 
 def listed_split(split: Split, labels: np.ndarray, class_names: Sequence[str], usable: np.ndarray) -> Split:
-    """A split that the data set lists, without the images that can't be used.
+    """A split that the data set lists, without the unusable images.
 
     Args:
       split: as it is listed.
@@ -63,7 +63,7 @@ def listed_split(split: Split, labels: np.ndarray, class_names: Sequence[str], u
       usable: (n,) bool.
 
     Raises:
-      ValueError: a class that has no training or no test image left.
+      ValueError: a class has no training or no test image left.
     """
     split = Split(*(part[usable[part]] for part in split))
     for name, part in zip(("training", "test"), split, strict=True):
@@ -74,20 +74,20 @@ def listed_split(split: Split, labels: np.ndarray, class_names: Sequence[str], u
 
 
 def attribute_split(votes: np.ndarray, name: str, usable: np.ndarray, *, train: int, seed: Sequence[int]) -> Split:
-    """Draws a split for one attribute, with as many images that have it as images without it in both parts.
+    """Draws a split for one attribute; in both parts as many images have it as lack it.
 
-    An image has the attribute where at least two thirds of the votes say so, and lacks it where none does; the others
-    count neither way. Where one of the two has fewer than twice the training images, half of it is for training.
+    An image has the attribute if at least two thirds of the votes say so, and lacks it if none does; other images are
+    not used. Where there are fewer than twice the training images of either kind, half of them are for training.
 
     Args:
       votes: (n,) the share of votes for the attribute, in 0..1.
       name: of the attribute, for the message.
-      usable: (n,) bool; the others are not drawn.
-      train: training images with the attribute, at most; and as many without.
+      usable: (n,) bool; other images are not drawn.
+      train: most training images with the attribute; and as many without.
       seed: of the choice.
 
     Raises:
-      ValueError: fewer than six usable images that have the attribute, or that lack it.
+      ValueError: fewer than six usable images have the attribute, or lack it.
     """
     present, absent = np.flatnonzero(has_attribute(votes) & usable), np.flatnonzero((votes == 0) & usable)
     number = min(len(present), len(absent))
@@ -103,7 +103,7 @@ def attribute_split(votes: np.ndarray, name: str, usable: np.ndarray, *, train: 
 
 
 def has_attribute(votes: np.ndarray) -> np.ndarray:
-    """Shares of votes in 0..1 -> bool: at least two of three."""
+    """Shares of votes in 0..1 -> bool: at least two of three votes."""
     return votes > 0.6
 
 

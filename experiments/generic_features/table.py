@@ -3,25 +3,25 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from rich import box as boxes_of_rich
 from rich.table import Table
 
+from experiments.common.table import result_table
 from experiments.generic_features.datasets import Dataset
 
 PAPER = ("AlexNet fc7", "GoogLeNet pool", "GoogLeNet-GAP")
 
 
 def summary(dataset: Dataset, results: Sequence[Mapping], unreadable: Mapping[int, str]) -> dict:
-    """What the splits of a data set come to.
+    """Summarizes the splits of a data set.
 
     Args:
       dataset: a row of the table.
-      results: of each split, as of `experiments.generic_features.classifiers.run_split`.
-      unreadable: index -> what was wrong, of the images that were left out.
+      results: of each split, from `experiments.generic_features.classifiers.run_split`.
+      unreadable: index -> what was wrong, for the images that were left out.
 
     Returns:
       In JSON's types: title, metric, paper (name of the network -> percent), scores of the splits, their mean and
-      standard deviation (with n - 1; None of one split), and unreadable.
+      standard deviation (with n - 1; None for one split), and unreadable.
     """
     scores = [result["score"] for result in results]
     return {
@@ -42,11 +42,8 @@ def table5(found: Mapping[str, Mapping], network: str) -> Table:
       found: name of the data set -> `summary`.
       network: the name of ours.
     """
-    table = Table("", *PAPER, "ours", "splits", box=boxes_of_rich.SIMPLE_HEAD)
-    table.title = f"Table 5. Linear SVM on pooled features (%); ours: {network}"
-    table.caption = "The paper's numbers are quoted from memory."
-    for column in table.columns[1:]:
-        column.justify = "right"
+    title = f"Table 5. Linear SVM on pooled features (%); ours: {network}"
+    table = result_table(title, *PAPER, "ours", "splits", caption="The paper's numbers are quoted from memory.")
     for column in table.columns[3:5]:
         column.no_wrap = True
     for row in found.values():

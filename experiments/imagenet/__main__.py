@@ -8,9 +8,9 @@ r"""Train a network on ImageNet from class labels: the networks of Zhou et al. 2
     python -m experiments.imagenet --recipe googlenet_cam --model small_gap --weights random --dataset scenes \
         --epochs 5 --learning-rate 0.05
 
-The last is a trial without ImageNet, of five minutes on two CPU cores that had other work too; its top-1 error was
-30.2 %. `--dry-run` says what a run would be; docs/tpu_pods.md has the commands for GPUs, TPUs and pod slices. The same
-command goes on where it was interrupted.
+The last is a trial without ImageNet: five minutes on two busy CPU cores, top-1 error 30.2 %. `--dry-run` describes a
+run without training; docs/tpu_pods.md has the commands for GPUs, TPUs and pod slices. The same command continues an
+interrupted run.
 
 | recipe | starts from | images seen | in training | in evaluation |
 |---|---|---|---|---|
@@ -18,9 +18,9 @@ command goes on where it was interrupted.
 | resnet50 | random | 115.3 million (90 epochs) | random resized crop of 224 | short side to 256, middle 224 |
 | wsol | weights | 12.8 million (10 epochs) | squashed to 256, random crop of 224 | squashed to 224 |
 
-All flip at random; networks for other sizes than 224 keep the proportion. Learning rates, batches and weight decay, and
-where they are from: `camjax.training.published`. googlenet_cam is the solver that was released with GoogLeNet-GAP. The
-paper's other networks came without one, and train by it here; `--pool gmp` is GoogLeNet-GMP.
+All flip at random; networks for other sizes than 224 keep the proportion. `camjax.training.published` has learning
+rates, batches, weight decay and their sources. googlenet_cam is the solver that was released with GoogLeNet-GAP; the
+paper's other networks were released without one, and train by it here. `--pool gmp` is GoogLeNet-GMP.
 
 **Errors to expect**, in percent. Table 1 of Zhou et al., top-1 and top-5 on the validation images: VGGnet-GAP 33.4 and
 12.2, GoogLeNet-GAP 35.0 and 13.2, AlexNet*-GAP 44.9 and 20.9, AlexNet-GAP 51.1 and 26.3, GoogLeNet-GMP 35.6 and 13.9.
@@ -30,95 +30,32 @@ ResNet 63.7, the center box 52.5. `camjax evaluate` measures boxes and top-5 err
 
 **Hours to expect**: images seen / images a second / 3600. From the literature, for 100 epochs of ResNet-50 in Flax's
 example: 4.3 hours on 8 V100 in mixed precision (8,300 images a second), 13.2 in float32, 4.4 on a TPU v3-8, 2.1 on a
-v3-32. No hours are published for googlenet_cam and wsol. `--fake-data images --steps 200` shows the images a second of
-your machine without its input, `--fake-data jpeg` with decoding and cropping of JPEGs of ImageNet's size.
+v3-32. No hours are published for googlenet_cam and wsol. `--fake-data images --steps 200` measures the images a second
+of your machine without its input, `--fake-data jpeg` with decoding and cropping of JPEGs of ImageNet's size.
 
-Ours: ImageNet, published weights and accelerators were not at hand where this was written. No error and no hours of
-ours on ImageNet stand here; what was run is the trial on scenes, on a CPU.
+Our numbers: none yet on ImageNet. The data, published weights and accelerators were not available where this was
+written; only the trial on scenes was run, on a CPU.
 """
 
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import tyro
 from flax import nnx
 from rich.console import Console
 
 import camjax
-from camjax.cli.errors import run_command
-from camjax.data import transforms
-from camjax.data.fake import FakeImages
-from camjax.data.images import center_view, resize_image
-from camjax.data.loader import RandomAccessSource
-from camjax.data.sources import SourceInfo, open_source
+from camjax.data.sources import SourceInfo
 from camjax.loading import imagenet_class_names
 from camjax.models import CamModel, model_spec
 from camjax.models.shapes import model_shapes
 from camjax.training import describe_plan, fit, initialize
-from camjax.training.published import IMAGENET_IMAGES
+from experiments.common.command import start
+from experiments.imagenet.data import open_data, training_view
 from experiments.imagenet.options import IMAGENET, Options, recipe_of
-
-PROGRAM = "python -m experiments.imagenet"
-PHOTOGRAPH = (375, 500)
-
-
-class CenterViews:
-    """The examples of a source with the middle of each image: 224 of 256 pixels along both axes.
-
-    Args:
-      source: images of any size.
-      size: (h, w) of the views.
-      squash: whether of the whole image, as Caffe's networks are tested; or of its largest centered part that has the
-        aspect of `size`, which is the crop from an image that is resized so that its short side has 256.
-    """
-
-    def __init__(self, source: RandomAccessSource, size: tuple[int, int], *, squash: bool):
-        self.source, self.size, self.squash = source, size, squash
-        self.info = source.info
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict:
-        example = self.source[index]
-        image = example["image"]
-        top, left, bottom, right = (0, 0, 1, 1) if self.squash else center_view(image.shape[:2], self.size)
-        y, x = (bottom - top) / 16, (right - left) / 16
-        box = (top + y, left + x, bottom - y, right - x)
-        return {"image": resize_image(image, self.size, box=box), "label": example["label"]}
-
-
-def open_data(options: Options, size: tuple[int, int]) -> tuple[RandomAccessSource, RandomAccessSource | None]:
-    """The training images, and those for evaluation as it sees them (None for fake data); `size` is the network's."""
-    if options.fake_data:
-        jpeg = options.fake_data == "jpeg"
-        classes = model_spec(options.network).num_classes
-        shape = PHOTOGRAPH if jpeg else size
-        return FakeImages(IMAGENET_IMAGES, num_classes=classes, image_size=shape, jpeg=jpeg), None
-    train, validation = (
-        open_source(options.dataset, split, data_dir=options.data_dir)
-        for split in (options.train_split, options.eval_split)
-    )
-    if options.recipe == "wsol":
-        return train, validation  # `fit` squashes them
-    return train, CenterViews(validation, size, squash=options.recipe == "googlenet_cam")
-
-
-def training_view(options: Options, size: tuple[int, int]) -> transforms.Transform | None:
-    """What training sees of an image, in the network's size; None for the whole of it."""
-    if options.fake_data == "images":
-        return None
-    if options.recipe == "resnet50":
-        crop = transforms.random_resized_crop(size)
-    else:  # AlexNet's 227 pixels are cut out of 256 too
-        whole = tuple(256 if side == 227 else round(side * 256 / 224) for side in size)
-        crop = transforms.resize_then_random_crop(whole, size)
-    return transforms.compose(crop, transforms.random_horizontal_flip)
 
 
 def starting_model(options: Options, info: SourceInfo) -> CamModel:
@@ -135,20 +72,20 @@ def starting_model(options: Options, info: SourceInfo) -> CamModel:
         surgery = model_spec(options.network).new_layers != ("head",)
         new = surgery if options.head is None else options.head == "new"
         model = camjax.load_model(options.network, options.weights, backbone_only=new, **how)
-    # tfds has the numbers of ImageNet's synsets, in the same order.
+    # tfds has the ids of ImageNet's synsets, in the same order.
     model.class_names = imagenet_class_names() if info.name == IMAGENET else info.class_names
     return model
 
 
 def intervals(options: Options, steps_per_epoch: int) -> tuple[int, int]:
-    """Steps between two checkpoints, and between two evaluations, which is a multiple of it."""
+    """Steps between two checkpoints, and between two evaluations; the second is a multiple of the first."""
     every = options.checkpoint_every or options.eval_every
     every = every or max(1, steps_per_epoch // max(1, steps_per_epoch // 1000))
     return every, options.eval_every or every * max(1, round(steps_per_epoch / every))
 
 
 def main(options: Options) -> None:
-    """Trains, or says what the run would be."""
+    """Trains, or describes the run without training."""
     initialize(options.coordinator, options.num_processes, options.process_id)
     console = Console(highlight=False, markup=False, soft_wrap=True, quiet=jax.process_index() > 0)
     size = model_shapes(options.network).input_size
@@ -190,4 +127,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(PROGRAM, lambda: main(tyro.cli(Options, prog=PROGRAM))))
+    start("imagenet", main, Options)

@@ -1,8 +1,7 @@
-"""What can be asked of `experiments.imagenet`, what does not fit together, and the recipe that it comes to."""
+"""The options of `python -m experiments.imagenet`, and the recipe that they describe."""
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -13,15 +12,11 @@ from camjax.models.shapes import model_shapes
 from camjax.training import Recipe
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
 from camjax.weights.efficientnet_lite import PACKAGED
+from experiments.common.options import Count, OptionalCount, OptionalFolder, OptionalName, OptionalRate, Weights, arg
 
 IMAGENET = "imagenet2012"
 NETWORKS = {"googlenet_cam": "googlenet_gap", "resnet50": "resnet50", "wsol": "resnet50_wsol"}
 RESNET50_BATCH = 1024
-
-
-def _arg(metavar: str | None = None):
-    """An option's place-holder; without a remark on its default, which its sentence tells."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,62 +29,63 @@ class Options:
       model: A network of `camjax models`; if not given, googlenet_gap, resnet50 or resnet50_wsol, by the recipe.
       weights: What fine-tuning starts from: a file (.caffemodel, .pth, .safetensors, ...), an address (hf://,
         https://), the directory of a run, or "random". EfficientNet-Lite0 to 2 need none.
-      head: Whether the head, and layers in front of it that the original network has not, start from random weights
-        or are in --weights. If not given, they are new in networks with such layers, and the head of others is kept.
+      head: Whether the head, and layers before it that the original network lacks, start from random weights or come
+        from --weights. If not given, they are new in networks with such layers, and the head of others is kept.
       pool: Global average ("gap") or global max ("gmp") pooling.
       dataset: A prepared data set of images with labels; "scenes" prepares itself.
       train_split: The split or slice to train on, such as "train[:99%]".
       eval_split: The split or slice to evaluate on.
       data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
-      fake_data: Made-up images in place of a data set, to see how fast it goes: "images" are ready for the network,
-        which leaves the network alone; "jpeg" are to be decoded and cropped, which leaves out the disk.
+      fake_data: Made-up images in place of a data set, to measure speed: "images" are ready for the network, to time
+        only the network; "jpeg" are decoded and cropped, to time everything but the disk.
       batch_size: Images a step, over all devices, in place of the recipe's (64, 1024, 32). The learning rate changes in
-        proportion, and the epochs stay as many.
+        proportion, and the number of epochs stays.
       epochs: Rounds through the training split in place of the recipe's; warm-up and decays keep their shares.
-      steps: The length in steps, likewise.
-      learning_rate: Its peak, in place of the recipe's.
+      steps: The length in steps, in place of --epochs.
+      learning_rate: The peak of the learning rate, in place of the recipe's.
       accumulate: Parts that a batch is split into, one after the other in the memory of one.
       ema_decay: Average the weights with this decay, such as 0.9999, and evaluate and keep the average.
-      freeze: "backbone" trains the new layers alone, "batchnorm" keeps all BatchNorms as they are in --weights.
-      dtype: What convolutions compute in; if not given, bfloat16 for resnet50 and float32 for the others.
+      freeze: "backbone" trains only the new layers, "batchnorm" keeps all BatchNorms as they are in --weights.
+      dtype: The type in which convolutions compute; if not given, bfloat16 for resnet50 and float32 for the others.
       seed: Of random weights, and of the order of the images and their changes.
       eval_every: Steps between two evaluations; about an epoch if not given.
       checkpoint_every: Steps between two checkpoints, a divisor of --eval-every; about 1,000 if not given.
       workers: Processes that read images; 0 reads in threads.
-      out: Where the run goes; runs/MODEL if not given, and nowhere for fake data. All processes have to see it.
-      dry_run: Say what the run would be (settings, parameters, memory, steps), and do not train.
-      coordinator: host:port of process 0, on machines that JAX does not know how to join; see docs/tpu_pods.md.
-      num_processes: How many processes train together, likewise.
-      process_id: Which of them this is, counted from 0, likewise.
+      out: Where the run goes; runs/MODEL if not given, and nowhere for fake data. All processes must see this folder.
+        The same command continues where it stopped.
+      dry_run: Describe the run (settings, parameters, memory, steps), and do not train.
+      coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
+      num_processes: The number of processes that train together; with --coordinator.
+      process_id: The number of this process, from 0; with --coordinator.
     """
 
     recipe: Literal["googlenet_cam", "resnet50", "wsol"]
-    model: Annotated[str | None, _arg("NAME")] = None
-    weights: Annotated[str | None, _arg("FILE")] = None
-    head: Annotated[Literal["new", "kept"] | None, _arg("{new,kept}")] = None
+    model: OptionalName = None
+    weights: Weights = None
+    head: Annotated[Literal["new", "kept"] | None, arg("{new,kept}", default=False)] = None
     pool: Pool = "gap"
-    dataset: Annotated[str, tyro.conf.arg(metavar="NAME")] = IMAGENET
-    train_split: Annotated[str, tyro.conf.arg(metavar="SPLIT")] = "train"
-    eval_split: Annotated[str, tyro.conf.arg(metavar="SPLIT")] = "validation"
-    data_dir: Annotated[Path | None, _arg("DIR")] = None
-    fake_data: Annotated[Literal["images", "jpeg"] | None, _arg("{images,jpeg}")] = None
-    batch_size: Annotated[int | None, _arg("N")] = None
-    epochs: Annotated[float | None, _arg("N")] = None
-    steps: Annotated[int | None, _arg("N")] = None
-    learning_rate: Annotated[float | None, _arg("RATE")] = None
-    accumulate: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    ema_decay: Annotated[float | None, _arg("SHARE")] = None
-    freeze: Annotated[Literal["backbone", "batchnorm"] | None, _arg("{backbone,batchnorm}")] = None
-    dtype: Annotated[Literal["float32", "bfloat16"] | None, _arg("{float32,bfloat16}")] = None
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    eval_every: Annotated[int | None, _arg("N")] = None
-    checkpoint_every: Annotated[int | None, _arg("N")] = None
-    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    out: Annotated[Path | None, _arg("DIR")] = None
+    dataset: Annotated[str, arg("NAME")] = IMAGENET
+    train_split: Annotated[str, arg("SPLIT")] = "train"
+    eval_split: Annotated[str, arg("SPLIT")] = "validation"
+    data_dir: OptionalFolder = None
+    fake_data: Annotated[Literal["images", "jpeg"] | None, arg("{images,jpeg}", default=False)] = None
+    batch_size: OptionalCount = None
+    epochs: Annotated[float | None, arg("N", default=False)] = None
+    steps: OptionalCount = None
+    learning_rate: OptionalRate = None
+    accumulate: Count = 1
+    ema_decay: Annotated[float | None, arg("SHARE", default=False)] = None
+    freeze: Annotated[Literal["backbone", "batchnorm"] | None, arg("{backbone,batchnorm}", default=False)] = None
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg("{float32,bfloat16}", default=False)] = None
+    seed: Count = 0
+    eval_every: OptionalCount = None
+    checkpoint_every: OptionalCount = None
+    workers: Count = 0
+    out: OptionalFolder = None
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    coordinator: Annotated[str | None, _arg("HOST:PORT")] = None
-    num_processes: Annotated[int | None, _arg("N")] = None
-    process_id: Annotated[int | None, _arg("N")] = None
+    coordinator: Annotated[str | None, arg("HOST:PORT", default=False)] = None
+    num_processes: OptionalCount = None
+    process_id: OptionalCount = None
 
     def __post_init__(self):
         for name in ("batch_size", "epochs", "steps", "eval_every", "checkpoint_every"):
@@ -149,7 +145,7 @@ class Options:
 
 
 def recipe_of(options: Options, num_examples: int) -> Recipe:
-    """The published recipe, for so many training images and with the options' changes."""
+    """The published recipe for this number of training images, with the options' changes."""
     if options.recipe == "googlenet_cam":
         recipe = replace(googlenet_cam_release(), new_layers=model_spec(options.network).new_layers)
         recipe = _of_length(recipe, recipe.steps * num_examples / IMAGENET_IMAGES)
@@ -174,7 +170,7 @@ def recipe_of(options: Options, num_examples: int) -> Recipe:
 
 
 def _of_length(recipe: Recipe, steps: float) -> Recipe:
-    """The recipe in more or fewer steps, of which warm-up and decays keep their shares."""
+    """The recipe with another number of steps; warm-up and decays keep their shares."""
     times = {name: getattr(recipe, name) for name in ("warmup_steps", "decay_every", "decay_first")}
     scaled = {name: max(1, round(time * steps / recipe.steps)) for name, time in times.items() if time}
     return replace(recipe, steps=max(1, round(steps)), **scaled)

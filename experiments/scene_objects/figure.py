@@ -1,4 +1,4 @@
-"""Figure 9 of Zhou et al. 2016: maps of scenes, and the objects that they rest on; and the same as a table."""
+"""Figure 9 of Zhou et al. 2016, maps of places and the objects that they show, and the same as a table."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,18 @@ from rich.table import Table
 
 import camjax
 from camjax.data.images import resize_image
-from camjax.features.store import FeatureStore
+from camjax.features import FeatureStore
 from camjax.models import CamModel
 from camjax.viz import overlay
-from experiments.scene_objects.places import LabeledScenes
+from experiments.common.map_figure import squashed
+from experiments.scene_objects.places import LabeledPlaces
 
 IMAGES_SHOWN = 3
 _HEIGHT = 220
 
 
 class Shown(NamedTuple):
-    """An image of a scene: image (H, W, 3) uint8, its raw map (h, w), and its label map (H, W)."""
+    """An image of a place: image (H, W, 3) uint8, its raw map (h, w), and its label map (H, W)."""
 
     image: np.ndarray
     map: np.ndarray
@@ -31,30 +32,30 @@ class Shown(NamedTuple):
 
 
 def objects_table(found: Mapping[str, Mapping], accuracy: float | None, network: str, dataset: str) -> Table:
-    """The two lists of each scene.
+    """The two lists of objects of each place.
 
     Args:
-      found: scene -> images, frequent and informative, as `experiments.scene_objects.run` returns them.
-      accuracy: of the scenes, in 0..1; None where there was no cross-validation.
+      found: place -> images, frequent and informative, as the experiment's `run` returns them.
+      accuracy: of the places, in 0..1; None where there was no cross-validation.
       network: its name.
       dataset: its name.
     """
     known = "" if accuracy is None else f"; {100 * accuracy:.1f} % of the scenes right in cross-validation"
     table = Table("scene", "images", "frequent", "in", "informative", "share", box=boxes_of_rich.SIMPLE_HEAD)
     table.title = f"Objects of scenes, {network} on {dataset}{known}"
-    for scene, result in found.items():
+    for place, result in found.items():
         cells = []
         for key, of in (("frequent", "frequency"), ("informative", "share")):
             cells.append("\n".join(entry["object"] for entry in result[key]))
             cells.append("\n".join(f"{entry[of]:.2f}" for entry in result[key]))
-        table.add_row(scene, f"{result['images']:,}", *cells, end_section=True)
+        table.add_row(place, f"{result['images']:,}", *cells, end_section=True)
     return table
 
 
 def examples_figure(
-    localizer: CamModel, data: LabeledScenes, store: FeatureStore, found: Mapping[str, Mapping]
+    localizer: CamModel, data: LabeledPlaces, store: FeatureStore, found: Mapping[str, Mapping]
 ) -> Figure:
-    """The figure, with the images of each scene that its machine is surest of.
+    """The figure, with the images of each place that its machine scores highest.
 
     Args:
       localizer: the network with the machines as its head.
@@ -65,25 +66,25 @@ def examples_figure(
     shown = {}
     cam_fn = camjax.make_cam_fn(localizer)
     kernel, bias = np.asarray(localizer.head.kernel[...]), np.asarray(localizer.head.bias[...])
-    for label, scene in enumerate(data.scenes):
-        of_scene = np.flatnonzero((data.labels == label) & store.readable)
-        decisions = store[of_scene] @ kernel[:, label] + bias[label]
-        chosen = of_scene[np.argsort(-decisions, kind="stable")[:IMAGES_SHOWN]]
+    for label, place in enumerate(data.places):
+        of_place = np.flatnonzero((data.labels == label) & store.readable)
+        decisions = store[of_place] @ kernel[:, label] + bias[label]
+        chosen = of_place[np.argsort(-decisions, kind="stable")[:IMAGES_SHOWN]]
         images = [data.source[index]["image"] for index in chosen]
-        inputs = np.stack([resize_image(image, localizer.input_size) for image in images])
+        inputs = squashed(images, localizer.input_size)
         maps = np.asarray(cam_fn(inputs, np.full(len(chosen), label)).maps)[:, 0]
         label_maps = [data.label_map(index) for index in chosen]
-        shown[scene] = [Shown(*of_image) for of_image in zip(images, maps, label_maps, strict=True)]
+        shown[place] = [Shown(*of_image) for of_image in zip(images, maps, label_maps, strict=True)]
     name = data.source.info.name
     heading = f"{name}: frequent objects (share of the images), and those that overlap the map's region (of theirs)"
-    return scenes_figure(shown, found, heading)
+    return places_figure(shown, found, heading)
 
 
-def scenes_figure(shown: Mapping[str, Sequence[Shown]], found: Mapping[str, Mapping], heading: str) -> Figure:
-    """A row for each scene: its frequent and its informative objects, then images under their maps with the latter.
+def places_figure(shown: Mapping[str, Sequence[Shown]], found: Mapping[str, Mapping], heading: str) -> Figure:
+    """A row for each place: its frequent and informative objects, then images under their maps with the latter.
 
     Args:
-      shown: scene -> at most `IMAGES_SHOWN` images.
+      shown: place -> at most `IMAGES_SHOWN` images.
       found: as in `objects_table`.
       heading: above the rows.
     """
@@ -92,23 +93,23 @@ def scenes_figure(shown: Mapping[str, Sequence[Shown]], found: Mapping[str, Mapp
     axes = figure.subplots(len(shown), 1 + IMAGES_SHOWN, squeeze=False, width_ratios=[1.25, *[1] * IMAGES_SHOWN])
     for axis in axes.flat:
         axis.set_axis_off()
-    for row, (scene, images) in zip(axes, shown.items(), strict=True):
-        informative = found[scene]["informative"]
-        _write(row[0], scene, found[scene]["frequent"], informative)
+    for row, (place, images) in zip(axes, shown.items(), strict=True):
+        informative = found[place]["informative"]
+        _write(row[0], place, found[place]["frequent"], informative)
         for axis, one in zip(row[1:], images, strict=False):
             _draw(axis, one, informative)
     return figure
 
 
-def _write(axis, scene: str, frequent: Sequence[Mapping], informative: Sequence[Mapping]) -> None:
-    """The two lists, below the scene's name."""
+def _write(axis, place: str, frequent: Sequence[Mapping], informative: Sequence[Mapping]) -> None:
+    """The two lists, below the place's name."""
     axis.set(xlim=(0, 1), ylim=(0, 1))
-    axis.text(0, 1, scene.replace("_", " "), fontsize=11, weight="bold", va="top")
+    axis.text(0, 1, place.replace("_", " "), fontsize=11, weight="bold", va="top")
     for x, title, entries, key in ((0, "frequent", frequent, "frequency"), (0.5, "informative", informative, "share")):
         axis.text(x, 0.86, title, fontsize=8.5, style="italic", va="top")
-        for place, entry in enumerate(entries):
+        for line_number, entry in enumerate(entries):
             line = f"{textwrap.shorten(entry['object'], 16, placeholder='…')} {entry[key]:.2f}"
-            axis.text(x, 0.74 - 0.12 * place, line, fontsize=8.5, va="top")
+            axis.text(x, 0.74 - 0.12 * line_number, line, fontsize=8.5, va="top")
 
 
 def _draw(axis, shown: Shown, informative: Sequence[Mapping]) -> None:

@@ -1,4 +1,4 @@
-"""Data sets of scenes with label maps: SceneParse150, from its archive or from tfds, and any folder of images."""
+"""Data sets of places with label maps: SceneParse150, from its archive or from tfds, and any folder of images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from camjax.data.images import ImageError, decode_image
 from camjax.data.sources import SourceInfo, prepared_builder
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout
-from experiments.scene_objects.places import LabeledScenes, choose_scenes, read_object_names, read_scene_list
+from experiments.scene_objects.places import LabeledPlaces, choose_places, read_object_names, read_place_list
 
 FOLDER_TREE = """
     images/
@@ -40,74 +40,74 @@ ADE_TREE = """
 """
 
 
-def open_folder(folder: Path, wanted: Sequence[str] | int) -> LabeledScenes:
-    """Opens a folder with a sub-folder for each scene.
+def open_folder(folder: Path, wanted: Sequence[str] | int) -> LabeledPlaces:
+    """Opens a folder with a sub-folder for each place.
 
     Args:
       folder: see `FOLDER_TREE`.
-      wanted: as in `choose_scenes`.
+      wanted: as in `choose_places`.
 
     Raises:
-      FileNotFoundError: it is not laid out so, or a label map is missing.
-      ValueError: what `choose_scenes` and `read_object_names` raise.
+      FileNotFoundError: the folder has another layout, or a label map is missing.
+      ValueError: as `choose_places` and `read_object_names`.
     """
     where = "Give the folder that has these three as --folder."
     check_layout(folder, ["images", "labels", "objects.csv"], FOLDER_TREE, where)
     names = [name for name in find_images(folder / "images") if "/" in name]
-    scenes, indices, labels = choose_scenes([name.partition("/")[0] for name in names], wanted)
+    places, indices, labels = choose_places([name.partition("/")[0] for name in names], wanted)
     names = [names[index] for index in indices]
     label_files = [f"labels/{name.rpartition('.')[0]}.png" for name in names]
     check_files(folder, [(file, f"images/{name}") for name, file in zip(names, label_files, strict=True)])
     object_names = read_object_names(folder / "objects.csv")
-    return _from_files(folder, [f"images/{name}" for name in names], label_files, labels, scenes, object_names)
+    return _from_files(folder, [f"images/{name}" for name in names], label_files, labels, places, object_names)
 
 
-def open_ade(folder: Path, wanted: Sequence[str] | int) -> LabeledScenes:
+def open_ade(folder: Path, wanted: Sequence[str] | int) -> LabeledPlaces:
     """Opens the training and validation images of SceneParse150, as they are distributed, with all 150 objects.
 
     Args:
       folder: see `ADE_TREE`.
-      wanted: as in `choose_scenes`.
+      wanted: as in `choose_places`.
 
     Raises:
-      FileNotFoundError: it is not laid out so, or an image or a label map that the list has is missing.
-      ValueError: a damaged list, and what `choose_scenes` raises.
+      FileNotFoundError: the folder has another layout, or an image or a label map of the list is missing.
+      ValueError: a damaged list, or as `choose_places`.
     """
     where = (
         "Unpack http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip (about 1 GB), and give its "
         "folder ADEChallengeData2016 as --ade."
     )
     check_layout(folder, ["images", "annotations", "sceneCategories.txt", "objectInfo150.txt"], ADE_TREE, where)
-    listed = read_scene_list(folder / "sceneCategories.txt")
-    scenes, indices, labels = choose_scenes(list(listed.values()), wanted)
+    listed = read_place_list(folder / "sceneCategories.txt")
+    places, indices, labels = choose_places(list(listed.values()), wanted)
     names = [list(listed)[index] for index in indices]
-    places = ["training" if name.startswith("ADE_train_") else "validation" for name in names]
-    images = [f"images/{place}/{name}.jpg" for place, name in zip(places, names, strict=True)]
-    label_files = [f"annotations/{place}/{name}.png" for place, name in zip(places, names, strict=True)]
+    parts = ["training" if name.startswith("ADE_train_") else "validation" for name in names]
+    images = [f"images/{part}/{name}.jpg" for part, name in zip(parts, names, strict=True)]
+    label_files = [f"annotations/{part}/{name}.png" for part, name in zip(parts, names, strict=True)]
     check_files(folder, [(name, "sceneCategories.txt") for name in images + label_files])
     object_names = read_object_names(folder / "objectInfo150.txt")
-    return _from_files(folder, images, label_files, labels, scenes, object_names)
+    return _from_files(folder, images, label_files, labels, places, object_names)
 
 
 def open_scene_parse150(
     data_dir: Path | None, scene_list: Path, object_names: Path | None, wanted: Sequence[str] | int
-) -> LabeledScenes:
-    """Opens tfds' scene_parse150, which holds neither scenes nor names of images.
+) -> LabeledPlaces:
+    """Opens tfds' scene_parse150, which has neither the places nor the names of its images.
 
-    Its examples are in the order of a hash of their names, so that the list of names tells which is which. Its label
-    maps are those of *instances*, of the 100 objects that have some: no wall, floor or sky.
+    Its examples are in the order of a hash of their names, so that the list of names identifies them. Its label maps
+    are those of *instances*, of the 100 objects that have instances: no wall, floor or sky.
 
     Args:
       data_dir: where tfds keeps it; None for tfds' own place.
       scene_list: sceneCategories.txt, which has the names of all images.
-      object_names: instanceInfo100_train.txt; None for ids alone.
-      wanted: as in `choose_scenes`.
+      object_names: instanceInfo100_train.txt; None for ids without names.
+      wanted: as in `choose_places`.
 
     Raises:
-      FileNotFoundError: it is not prepared there, or a file is missing.
-      ValueError: another number of images in the list, a damaged list, and what `choose_scenes` raises.
+      FileNotFoundError: the data set is not prepared there, or a file is missing.
+      ValueError: the list is damaged or has another number of images, or as `choose_places`.
     """
-    listed = read_scene_list(scene_list)
+    listed = read_place_list(scene_list)
     builder = prepared_builder("scene_parse150", data_dir=data_dir)
     names = []
     for split, prefix in (("train", "ADE_train_"), ("test", "ADE_val_")):
@@ -118,12 +118,12 @@ def open_scene_parse150(
                 f"{split!r}: expected the complete list that belongs to the data set."
             )
         names += sorted(of_split, key=Hasher(split).hash_key)
-    scenes, indices, labels = choose_scenes([listed[name] for name in names], wanted)
+    places, indices, labels = choose_places([listed[name] for name in names], wanted)
     names = [names[index] for index in indices]
-    info = SourceInfo("scene_parse150", ", ".join(scenes), scenes, len(names), ("image", "label", "filename"))
+    info = SourceInfo("scene_parse150", ", ".join(places), places, len(names), ("image", "label", "filename"))
     records = _Records(builder, indices, names, labels, info)
     found = {} if object_names is None else read_object_names(object_names)
-    return LabeledScenes(records, labels, scenes, found, records.label_map)
+    return LabeledPlaces(records, labels, places, found, records.label_map)
 
 
 def _from_files(
@@ -131,11 +131,11 @@ def _from_files(
     images: Sequence[str],
     label_files: Sequence[str],
     labels: np.ndarray,
-    scenes: tuple[str, ...],
+    places: tuple[str, ...],
     object_names: Mapping[int, str],
-) -> LabeledScenes:
-    # With the scenes, for features on disk are of these alone.
-    info = SourceInfo(str(folder), ", ".join(scenes), scenes, len(images), ("image", "label", "filename"))
+) -> LabeledPlaces:
+    # The split names the places: features on disk are of their images alone.
+    info = SourceInfo(str(folder), ", ".join(places), places, len(images), ("image", "label", "filename"))
 
     def label_map(index: int) -> np.ndarray:
         path = folder / label_files[index]
@@ -144,7 +144,7 @@ def _from_files(
             raise ValueError(f"{path} is of shape {found.shape}, and its image {size}: expected the same.")
         return found
 
-    return LabeledScenes(ListedImages(folder, images, labels, info), labels, scenes, object_names, label_map)
+    return LabeledPlaces(ListedImages(folder, images, labels, info), labels, places, object_names, label_map)
 
 
 def _read_ids(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which objects lie where a scene's map is high: the region, an object's share in it, and counts over images."""
+"""The objects in the high region of a place's map: the region, an object's share in it, and counts over images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ObjectCount(NamedTuple):
-    """An object in the images of a scene.
+    """An object in the images of a place.
 
     Attributes:
       id: of the object.
@@ -23,7 +23,7 @@ class ObjectCount(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of the images that have it, those where it overlaps the region, in 0..1."""
+        """The share of the images with the object in which it overlaps the region, in 0..1."""
         return self.overlapping / self.images
 
 
@@ -45,7 +45,7 @@ def high_region(map: np.ndarray, size: tuple[int, int], threshold: float) -> np.
 
 
 def shares_in_region(region: np.ndarray, label_map: np.ndarray) -> dict[int, float]:
-    """How much of each object lies in a region.
+    """The share of each object that lies in a region.
 
     Args:
       region: (H, W) bool.
@@ -61,12 +61,12 @@ def shares_in_region(region: np.ndarray, label_map: np.ndarray) -> dict[int, flo
 
 
 @dataclass
-class SceneCounts:
-    """Counts over the images of a scene.
+class PlaceCounts:
+    """Counts over the images of a place.
 
     Attributes:
-      images: seen.
-      without_region: those whose map has none; their objects overlap nothing.
+      images: counted so far.
+      without_region: images whose map has no region; their objects overlap nothing.
       present: id -> images that have the object.
       overlapping: id -> images where it overlaps the region.
     """
@@ -88,19 +88,19 @@ class SceneCounts:
         return [ObjectCount(number, images, self.overlapping[number]) for number, images in self.present.items()]
 
     def frequent(self, number: int) -> list[ObjectCount]:
-        """The objects that most images have; of equally many the one with the lower id first."""
+        """The objects that most images have; equally frequent ones by id."""
         return sorted(self._counts(), key=lambda count: (-count.images, count.id))[:number]
 
     def informative(self, number: int, least_frequency: float) -> list[ObjectCount]:
         """The objects that most often overlap the region, as a share of the images that have them.
 
         Args:
-          number: of objects, at most: those that never overlap it are left out.
-          least_frequency: share of the scene's images that have to have the object, in 0..1: of one that is in two
+          number: most objects; those that never overlap the region are left out.
+          least_frequency: least share of the place's images that have the object, in 0..1: for an object in only two
             images, two are all.
 
         Returns:
-          By falling share; of equal shares the one in more images first, then the one with the lower id.
+          By falling share; equal shares by falling number of images, then by id.
         """
         ranked = [
             count for count in self._counts() if count.overlapping and count.images >= least_frequency * self.images
@@ -108,8 +108,8 @@ class SceneCounts:
         return sorted(ranked, key=lambda count: (-count.share, -count.images, count.id))[:number]
 
 
-def in_words(counts: Sequence[ObjectCount], images: int, names: Mapping[int, str]) -> list[dict]:
-    """Counts in JSON's types: object, its name or id; frequency, share of the `images` that have it; share."""
+def to_json(counts: Sequence[ObjectCount], images: int, names: Mapping[int, str]) -> list[dict]:
+    """Counts in JSON's types: object (name or id), frequency (share of the `images` that have it), share."""
     return [
         {
             "object": names.get(count.id, f"object {count.id}"),

@@ -1,4 +1,7 @@
-"""Images of scenes with label maps, which say of every pixel what object it belongs to."""
+"""Images of places (bathroom, street) with label maps, which give the object of each pixel.
+
+The data sets say "scene". In camjax "scenes" is a data set of digits on textures, so the code here says "place".
+"""
 
 import csv
 from collections import Counter
@@ -12,66 +15,66 @@ from camjax.data.rows import RandomAccessSource
 from experiments.common.image_lists import list_lines
 
 LEAST_IMAGES = 3
-"""Of a scene: each part of the cross-validation gets one."""
+"""Of a place: each part of the cross-validation gets one."""
 
-NO_SCENE = "misc"
-"""The category of sceneCategories.txt that is none, which is not chosen by itself."""
+NO_PLACE = "misc"
+"""The rest category of sceneCategories.txt, which is only taken if it is asked for."""
 
 
 @dataclass(frozen=True)
-class LabeledScenes:
-    """Images of some scenes.
+class LabeledPlaces:
+    """Images of some places.
 
     Attributes:
-      source: n images; an example's label is its scene.
-      labels: (n,) int, the scenes.
-      scenes: their names, in the order of the labels.
-      object_names: id -> name, of those that have one.
-      label_map: index -> (H, W) integers of the image's size, ids of objects, 0 where there is none. ValueError for one
-        that can't be read.
+      source: n images; an example's label is its place.
+      labels: (n,) int, the places.
+      places: their names, in the order of the labels.
+      object_names: id -> name; some objects have none.
+      label_map: index -> (H, W) integers of the image's size, ids of objects, 0 for no object. Raises ValueError if the
+        label map can't be read.
     """
 
     source: RandomAccessSource
     labels: np.ndarray
-    scenes: tuple[str, ...]
+    places: tuple[str, ...]
     object_names: Mapping[int, str]
     label_map: Callable[[int], np.ndarray]
 
 
-def choose_scenes(
-    scene_of: Sequence[str], wanted: Sequence[str] | int
+def choose_places(
+    place_of: Sequence[str], wanted: Sequence[str] | int
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Chooses scenes, and their images.
+    """Chooses places, and their images.
 
     Args:
-      scene_of: the scene of each of n images.
-      wanted: names of scenes, or how many: those with the most images, of equally many the first in the alphabet.
+      place_of: the place of each of n images.
+      wanted: names of places, or how many: those with the most images, equal ones in alphabetical order.
 
     Returns:
-      The scenes in alphabetical order, the indices of their m images (m,) int, ascending, and the scene of each (m,).
+      The places in alphabetical order, the indices of their m images (m,) int, ascending, and the place of each (m,).
 
     Raises:
-      ValueError: a scene that is not there, or that has too few images; or fewer than two.
+      ValueError: a place has no or too few images, or fewer than two places are wanted.
     """
-    counts = Counter(scene_of)
+    counts = Counter(place_of)
     if isinstance(wanted, int):
-        ordered = sorted((scene for scene in counts if scene != NO_SCENE), key=lambda scene: (-counts[scene], scene))
+        ordered = sorted((place for place in counts if place != NO_PLACE), key=lambda place: (-counts[place], place))
         wanted = ordered[:wanted]
-    if missing := [scene for scene in wanted if scene not in counts]:
-        most = ", ".join(f"{scene} ({number})" for scene, number in counts.most_common(10))
+    if missing := [place for place in wanted if place not in counts]:
+        most = ", ".join(f"{place} ({number})" for place, number in counts.most_common(10))
         raise ValueError(f"no images of the scene {missing[0]!r}: expected some of {len(counts)}, such as {most}.")
-    scenes = tuple(sorted(set(wanted)))
-    if len(scenes) < 2:
-        raise ValueError(f"scenes {', '.join(scenes) or 'none'}: expected at least two, to tell them apart.")
-    check_counts(scenes, [counts[scene] for scene in scenes])
-    numbers = {scene: label for label, scene in enumerate(scenes)}
-    indices = np.array([index for index, scene in enumerate(scene_of) if scene in numbers])
-    return scenes, indices, np.array([numbers[scene_of[index]] for index in indices])
+    places = tuple(sorted(set(wanted)))
+    if len(places) < 2:
+        raise ValueError(f"scenes {', '.join(places) or 'none'}: expected at least two, to tell them apart.")
+    check_counts(places, [counts[place] for place in places])
+    numbers = {place: label for label, place in enumerate(places)}
+    indices = np.array([index for index, place in enumerate(place_of) if place in numbers])
+    return places, indices, np.array([numbers[place_of[index]] for index in indices])
 
 
-def check_counts(scenes: Sequence[str], counts: Sequence[int]) -> None:
-    """Raises ValueError for scenes with fewer than `LEAST_IMAGES` images; the message names them."""
-    short = [f"{scene} ({count})" for scene, count in zip(scenes, counts, strict=True) if count < LEAST_IMAGES]
+def check_counts(places: Sequence[str], counts: Sequence[int]) -> None:
+    """Raises ValueError for places with fewer than `LEAST_IMAGES` images; the message names them."""
+    short = [f"{place} ({count})" for place, count in zip(places, counts, strict=True) if count < LEAST_IMAGES]
     if short:
         raise ValueError(
             f"too few images that can be read of {', '.join(short)}: expected at least {LEAST_IMAGES} of each scene. "
@@ -79,12 +82,12 @@ def check_counts(scenes: Sequence[str], counts: Sequence[int]) -> None:
         )
 
 
-def read_scene_list(path: Path) -> dict[str, str]:
-    """Reads sceneCategories.txt: image -> scene, in the order of the file.
+def read_place_list(path: Path) -> dict[str, str]:
+    """Reads sceneCategories.txt: image -> place, in the order of the file.
 
     Raises:
       OSError: the file can't be read.
-      ValueError: a line of another form, or an image twice.
+      ValueError: a line has another form, or names an image again.
     """
     found = {}
     for number, line in enumerate(list_lines(path), 1):
@@ -96,15 +99,15 @@ def read_scene_list(path: Path) -> dict[str, str]:
 
 
 def read_object_names(path: Path) -> dict[int, str]:
-    """Reads the names of objects; of several for one object the first.
+    """Reads the names of objects; the first one where an object has several.
 
     Args:
       path: objects.csv, with the columns id and name; or objectInfo150.txt or instanceInfo100_train.txt, with columns
-        between tabs, of which one is called Idx and one Name or Object Names.
+        Idx and Name or Object Names, separated by tabs.
 
     Raises:
       OSError: the file can't be read.
-      ValueError: other columns, an id that is no number or comes twice.
+      ValueError: other columns; an id is not a number, or comes twice.
     """
     lines = list_lines(path)
     rows = list(csv.reader(lines)) if path.suffix == ".csv" else [filter(None, line.split("\t")) for line in lines]

@@ -1,4 +1,4 @@
-"""What lies where in a few of the sample photographs, outlined by hand.
+"""The objects in a few of the sample photographs, outlined by hand.
 
 Outlines are rough: like the photographs (`experiments.common.sample`) they are for trials without a data set.
 """
@@ -8,16 +8,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from camjax.data.images import resize_image
 from camjax.data.sources import SourceInfo
-from experiments.common.sample import NAME, photograph
-
-_SIDE = 256
+from experiments.common.sample import NAME, part_of_image, photograph, random_part
 
 Outline = str | tuple[int, int, int, int]
 """A polygon "x,y x,y ...", as in SVG, or an ellipse (x, y, semi-axis across, semi-axis down), in pixels."""
 
-_SCENES: dict[str, tuple[str, tuple[tuple[str, Outline], ...]]] = {
+_PLACES: dict[str, tuple[str, tuple[tuple[str, Outline], ...]]] = {
     "coffee": (
         "coffee break",
         (
@@ -109,22 +106,22 @@ _SCENES: dict[str, tuple[str, tuple[tuple[str, Outline], ...]]] = {
         ),
     ),
 }
-"""Photograph -> the scene that it shows, and its objects from back to front."""
+"""Photograph -> the place that it shows, and its objects from back to front."""
 
-SCENES = tuple(scene for scene, _ in _SCENES.values())
-"""The scenes, in the order of their labels."""
+PLACES = tuple(place for place, _ in _PLACES.values())
+"""The places, in the order of their labels."""
 
 OBJECTS: dict[int, str] = dict(
-    enumerate(sorted({name for _, objects in _SCENES.values() for name, _ in objects}), start=1)
+    enumerate(sorted({name for _, objects in _PLACES.values() for name, _ in objects}), start=1)
 )
-"""Id -> object; 0 is what has no outline."""
+"""Id -> object; 0 is for pixels outside all outlines."""
 
 
 def label_map(name: str) -> np.ndarray:
-    """The objects of a photograph that has them: (H, W) uint8, ids of `OBJECTS`, 0 elsewhere."""
+    """The objects of an outlined photograph: (H, W) uint8, ids of `OBJECTS`, 0 elsewhere."""
     ids = {object_name: number for number, object_name in OBJECTS.items()}
     labels = np.zeros(photograph(name).shape[:2], np.uint8)
-    for object_name, outline in _SCENES[name][1]:
+    for object_name, outline in _PLACES[name][1]:
         if isinstance(outline, str):
             corners = np.array([corner.split(",") for corner in outline.split()], np.int32)
             cv2.fillPoly(labels, [corners], ids[object_name])
@@ -134,26 +131,26 @@ def label_map(name: str) -> np.ndarray:
     return labels
 
 
-class SceneViews:
-    """Random views of the photographs with objects: half to all of their height and width, mirrored or not.
+class PlaceViews:
+    """Random views of the outlined photographs: half to all of their height and width, mirrored or not.
 
     Args:
       count: views of each photograph.
 
     Attributes:
-      info: its class names are `SCENES`.
+      info: its class names are `PLACES`.
       labels: (n,) int.
     """
 
     def __init__(self, count: int):
-        self.labels = np.repeat(np.arange(len(SCENES)), count)
-        self.info = SourceInfo(NAME, "all", SCENES, len(self.labels), ("image", "label"))
+        self.labels = np.repeat(np.arange(len(PLACES)), count)
+        self.info = SourceInfo(NAME, "all", PLACES, len(self.labels), ("image", "label"))
         self._views = []
-        for name in _SCENES:
+        for name in _PLACES:
             rng, pixels, objects = np.random.default_rng([*name.encode()]), photograph(name), label_map(name)
             for _ in range(count):
-                part, mirrored = random_part(rng, 0.5), rng.random() < 0.5
-                image = part_of_image(pixels, part, _SIDE)
+                part, mirrored = random_part(rng), rng.random() < 0.5
+                image = part_of_image(pixels, part)
                 labels = part_of_labels(objects, part, image.shape[:2])
                 self._views.append((image[:, ::-1], labels[:, ::-1]) if mirrored else (image, labels))
 
@@ -167,21 +164,6 @@ class SceneViews:
     def label_map(self, index: int) -> np.ndarray:
         """The objects of a view: (H, W) uint8 of its size, ids of `OBJECTS`, 0 elsewhere."""
         return self._views[index][1]
-
-
-def random_part(rng: np.random.Generator, least: float) -> tuple[float, float, float, float]:
-    """A random box in 0..1, `[ymin, xmin, ymax, xmax]`, with at least this share of height and width."""
-    extent = rng.uniform(least, 1, 2)
-    corner = rng.uniform(0, 1 - extent)
-    return (*corner, *(corner + extent))
-
-
-def part_of_image(pixels: np.ndarray, part: Sequence[float], side: int) -> np.ndarray:
-    """The part `[ymin, xmin, ymax, xmax]` of an image, its shorter side resized to `side` pixels."""
-    ymin, xmin, ymax, xmax = part
-    height, width = (ymax - ymin) * pixels.shape[0], (xmax - xmin) * pixels.shape[1]
-    scale = side / min(height, width)
-    return resize_image(pixels, (round(height * scale), round(width * scale)), box=tuple(part))
 
 
 def part_of_labels(labels: np.ndarray, part: Sequence[float], size: tuple[int, int]) -> np.ndarray:

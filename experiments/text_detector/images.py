@@ -35,12 +35,12 @@ SUN_TREE = """
 
 @dataclass(frozen=True)
 class TextImages:
-    """The images of a part, training or test.
+    """The training or the test images.
 
     Attributes:
       source: n images, with the labels of `CLASS_NAMES`.
       labels: (n,) int.
-      boxes: of each image the boxes around its text, (m, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
+      boxes: for each image the boxes around its text, (m, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
     """
 
     source: RandomAccessSource
@@ -51,7 +51,7 @@ class TextImages:
 def open_text_images(
     svt: Path, outdoor: Path, categories: Path | None, negatives: int, seed: int = 0
 ) -> tuple[TextImages, TextImages]:
-    """The training and test images of Street View Text, each with as many images of outdoor scenes, drawn at random.
+    """The training and the test images of Street View Text, each with `negatives` random images of outdoor scenes.
 
     Args:
       svt: the folder svt1 of Street View Text, see `SVT_TREE`.
@@ -61,8 +61,8 @@ def open_text_images(
       seed: of their choice.
 
     Raises:
-      FileNotFoundError: a folder is not laid out so, or lacks an image.
-      ValueError: a damaged list, an image of another size than its list says, or too few images.
+      FileNotFoundError: a folder has another layout, or lacks an image.
+      ValueError: a damaged list, an image whose size differs from its list, or too few images.
     """
     where = "Unpack http://www.iapr-tc11.org/dataset/SVT/svt.zip, and give its folder svt1 as --svt."
     check_layout(svt, ["img", "train.xml", "test.xml"], SVT_TREE, where)
@@ -90,7 +90,7 @@ def _part(split: str, svt: Path, images: Sequence[SvtImage], outdoor: Path, name
     files = [str((svt / image.name).absolute()) for image in images]
     files += [str((outdoor / name).absolute()) for name in names]
     labels = np.repeat([1, 0], [len(images), len(names)])
-    # Other categories give as many other images: what was computed of these should not pass for theirs.
+    # Other categories give other images of the same number: their results must not pass for these.
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     dataset, keys = f"{svt.name} and {outdoor.name}", ("image", "label", "filename")
     info = SourceInfo(dataset, f"{split}, scenes {digest}", CLASS_NAMES, len(labels), keys)
@@ -103,11 +103,11 @@ def _check_sizes(svt: Path, images: Sequence[SvtImage]) -> None:
         try:
             size = read_stored_size(svt / image.name)
         except ImageError:
-            continue  # features are not computed of it either, which says so
+            continue  # the extraction of features reports it
         if size != image.size:
             raise ValueError(
                 f"{svt / image.name} has {size[1]} x {size[0]} pixels, and the list says {image.size[1]} x "
-                f"{image.size[0]}: its boxes are of another copy."
+                f"{image.size[0]}: its boxes belong to another copy."
             )
 
 

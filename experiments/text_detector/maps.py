@@ -1,18 +1,18 @@
-"""The maps of a text detector: how they fall on tagged text, in numbers and in a figure."""
+"""The maps of a text detector on tagged text, in numbers and in a figure."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
 import camjax
-from camjax.data.images import resize_image
-from camjax.features.pooled import batch_results
+from camjax.features import batch_results
 from camjax.metrics.pointing import PointingGame
 from camjax.metrics.pxap import PxAP
 from camjax.metrics.score_maps import SIZE
 from camjax.models import CamModel
 from camjax.viz import localization_figure
 from experiments.common.image_lists import Chosen
+from experiments.common.map_figure import squashed
 from experiments.common.progress import progress
 from experiments.common.sample import NAME as SAMPLE
 from experiments.text_detector.images import TextImages
@@ -24,11 +24,11 @@ IMAGES_SHOWN = 12
 
 
 def score_maps(detector: CamModel, test: TextImages, batch_size: int, console: Console) -> dict[str, float]:
-    """Where the maps of test images with tagged text fall.
+    """Measures where the maps of test images with tagged text fall.
 
     Returns:
-      In percent: pointing_game, PxAP, and boxes_share, the mean share of pixels in boxes on PxAP's grid, which is the
-      chance of both; and tagged, the number of images.
+      In percent: pointing_game, PxAP, and boxes_share, the mean share of pixels in boxes on PxAP's grid, which is
+      chance for both; and tagged, the number of images.
     """
     cam_fn = camjax.make_cam_fn(detector)
     pointing, pxap, shares = PointingGame(), PxAP(), []
@@ -65,7 +65,7 @@ def top_figure(detector: CamModel, test: TextImages, decisions: np.ndarray) -> F
     chosen = np.argsort(-decisions, kind="stable")[: min(IMAGES_SHOWN, np.isfinite(decisions).sum())]
     images = [test.source[index]["image"] for index in chosen]
     localize_fn = camjax.make_localize_fn(detector)
-    inputs = np.stack([resize_image(image, detector.input_size) for image in images])
+    inputs = squashed(images, detector.input_size)
     out = localize_fn(inputs, np.full(len(chosen), WITH_TEXT))
     titles = [
         f"{place}: {decisions[index]:.2f}" + ("" if test.labels[index] else ", without text")

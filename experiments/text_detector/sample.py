@@ -1,16 +1,15 @@
-"""Collages of sample photographs, with text and without: a part of one lies upon another.
+"""Collages of sample photographs, with text and without: a part of one is pasted on another.
 
-These are composites, not photographs: boxes around text follow from where it was put.
+These are composites, not photographs: boxes around text follow from where it was pasted.
 """
 
 import numpy as np
 
 from camjax.data.annotation import no_boxes
 from camjax.data.sources import SourceInfo
-from experiments.common.sample import NAME, PHOTOGRAPHS, photograph
-from experiments.scene_objects.sample import part_of_image, random_part
+from experiments.common.sample import NAME, PHOTOGRAPHS, part_of_image, photograph, random_part
 
-_SIDE, _UPPER_SIDE = 256, (70, 110)
+_UPPER_SIDE = 70, 110
 _COUNT = 24
 
 TEXT: dict[str, tuple[tuple[int, int, int, int], ...]] = {
@@ -36,14 +35,14 @@ TEXT: dict[str, tuple[tuple[int, int, int, int], ...]] = {
         (386, 78, 444, 96),
     ),
 }
-"""Photograph -> boxes around what is written, (xmin, ymin, xmax, ymax) in pixels, half-open."""
+"""Photograph -> boxes around its text, (xmin, ymin, xmax, ymax) in pixels, half-open."""
 
 
 class TextCollages:
-    """Images of which one half shows text: the same number of either kind.
+    """Images with text, and as many without.
 
-    Below are other photographs in training than in testing, so that text is what tells the two kinds apart; above is a
-    part of a photograph with text, or of one of the others.
+    The photographs below differ between training and testing, so that only text tells the two kinds apart. On them is
+    pasted a part of a photograph with text, or of another one.
 
     Args:
       split: "train" or "test".
@@ -77,8 +76,8 @@ class TextCollages:
 
 def _collage(lower: str, upper: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The image, and the boxes around the text in it."""
-    image = part_of_image(photograph(lower), random_part(rng, 0.5), _SIDE)
-    part = random_part(rng, 0.5)
+    image = part_of_image(photograph(lower), random_part(rng))
+    part = random_part(rng)
     above = part_of_image(photograph(upper), part, int(rng.integers(*_UPPER_SIDE)))
     size = np.array(above.shape[:2])
     seen = np.minimum(size, image.shape[:2])

@@ -37,7 +37,7 @@ def read_svt_xml(path: str | os.PathLike) -> list[SvtImage]:
 
     Raises:
       OSError: the file can't be read.
-      ValueError: it is no such file; the message names it.
+      ValueError: as `parse_svt_xml`; the message names the file.
     """
     with open(path, "rb") as file:
         data = file.read(MAX_BYTES + 1)
@@ -47,9 +47,8 @@ def read_svt_xml(path: str | os.PathLike) -> list[SvtImage]:
 def parse_svt_xml(data: bytes, name: str) -> list[SvtImage]:
     """Reads a list of images: `<imageName>`, `<Resolution x y>`, and the `<taggedRectangles>` around words.
 
-    A rectangle has its upper left corner at (x, y), in pixels that count from 0, and is `width` wide and `height` high.
-    Words that are not tagged are not known: annotators tagged those of businesses nearby alone, so that an image may
-    show text outside of all boxes.
+    A rectangle has its upper left corner at (x, y), in pixels from 0, and is `width` wide and `height` high. Annotators
+    tagged only the words of businesses nearby, so an image may show text outside of all boxes.
 
     Args:
       data: the file's bytes.
@@ -59,9 +58,9 @@ def parse_svt_xml(data: bytes, name: str) -> list[SvtImage]:
       The images in the order of the file. One may have no words.
 
     Raises:
-      ValueError: not XML, a document type, a file beyond `MAX_BYTES`, one without images or with an image twice; an
-        element that is missing or no number, an image without extent, a rectangle without extent or outside of its
-        image. The message names the file and the image.
+      ValueError: not XML, a document type, a file beyond `MAX_BYTES`, no images, or an image twice; an element is
+        missing or not a number, an image has no extent, a rectangle has no extent or lies outside of its image. The
+        message names the file and the image.
     """
     root = parse_xml(data, name, MAX_BYTES)
     if root.tag != "tagset":

@@ -1,58 +1,57 @@
 r"""Visual question answering, and the region that an answer rests on (Zhou et al. 2016, section 4).
 
     python -m experiments.vqa --sample                                  # a trial without the data set
-    python -m experiments.vqa --data-dir VQA                            # EfficientNet-Lite0, works offline
-    python -m experiments.vqa --data-dir VQA --train train2014 val2014 --test test2015 \
+    python -m experiments.vqa --vqa DIR                                 # EfficientNet-Lite0, works offline
+    python -m experiments.vqa --vqa DIR --train train2014 val2014 --test test2015 \
         --model googlenet_gap --weights imagenet_googlenetCAM.caffemodel --out runs/vqa_googlenet   # the paper's
 
-The baseline of Zhou et al. 2015 (arXiv:1512.02167): the pooled feature of the image beside a bag of the question's
-words, and a softmax over the frequent answers. The logit of an answer is exactly what the words add to it, and what the
-image adds: a dense layer on a global average, whose weights, in place of the network's own, give a map with that mean.
-The figure shows the map of the answer given, with the part of the image and the words that spoke for it.
+The baseline of Zhou et al. 2015 (arXiv:1512.02167): the pooled feature of the image and a bag of the question's words,
+side by side, and a softmax over the frequent answers. The logit of an answer is exactly what the words add to it plus
+what the image adds. The image's part is a dense layer on a global average: its weights, in place of the network's own,
+give a map with that mean. The figure shows the map of each answer, with the part of the image and the strongest words.
 
 **Data.** VQA v1 (Antol et al. 2015): three questions on each of 82,783 training, 40,504 validation and 81,434 test
 images of MS COCO, 248,349 and 121,512 and 244,302, each answered by ten people; `--version v2` takes the balanced
 questions of Goyal et al. 2017, 443,757 and 214,354 and 447,793. Questions and answers are at
 https://visualqa.org/download.html, images at https://cocodataset.org/#download: 13 and 6 GB for training and
-validation, and as much again for the test images (from memory). The error of a folder that lacks them shows the layout.
+validation, and as much again for the test images (from memory). The error for a folder that lacks them shows the
+layout.
 
-**Training** is that of the authors' released code, as far as that tells it: words that occur six times, the others as
-one unknown word; word vectors of 800 numbers; batches of 100, and at most 100 rounds; the rates, momentum and limits
-that `experiments.vqa.baseline` names. Ours: words are letters, digits and apostrophes in lower case; the 1,000 most
-frequent answers, where that code has all that occur three times; questions whose answer is none of them are left out of
-training; the number of rounds is fixed, where that code takes what was best for held-out questions.
+**Training** follows the authors' released code where it is clear: words that occur six times, the others as one unknown
+word; word vectors of 800 numbers; batches of 100, and at most 100 rounds; the rates, momentum and limits in
+`experiments.vqa.baseline`. Ours: words are letters, digits and apostrophes in lower case; the 1,000 most frequent
+answers, where that code has all that occur three times; questions with other answers are left out of training; the
+number of rounds is fixed, where that code takes what was best for held-out questions.
 
 **Accuracy** is the official one, min(people who gave the answer / 3, 1) averaged over the ten sets of nine people, with
 answers normalized as there (`experiments.vqa.accuracy`); the same over all ten people is beside it. Types of answers
-are those of the annotations. For the test images, whose answers are secret, answers.json is what the evaluation server
-takes.
+are those of the annotations. For the test images, whose answers are secret, answers.json is in the format of the
+evaluation server.
 
 The paper's number, of GoogLeNet on the test images of VQA v1, open-ended: 55.89 %, quoted from memory.
 
-Ours: not run, for VQA was not at hand where this was written.
+Our numbers: none yet, VQA was not available where this was written.
 
 Cost: the features of the training and validation images take 30 minutes (estimated: 70 images/s for Lite0 on two CPU
 cores) and 0.6 GB of memory. A step of training took 0.15 s on two busy cores (measured, on made-up questions): 6
 minutes for the 2,484 of a round, 10 hours for 100 rounds; on a GPU not measured. The sample took 85 s there.
 
-The same command goes on where it stopped: features are kept in shards, and the stages in results.json.
+The same command continues where it stopped: features are kept in shards, and the stages in results.json.
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 
-import camjax
-from camjax.cli.errors import run_command
-from camjax.weights.fingerprint import weights_sha256
+from experiments.common.command import start
+from experiments.common.options import Count, Folder, NetworkOptions, OptionalFolder, arg, at_least_one
 from experiments.common.progress import progress
 from experiments.common.sample import NAME as SAMPLE
+from experiments.common.sample import announce
 from experiments.common.stages import Stages
 from experiments.vqa.accuracy import accuracy_table, mean_accuracies
 from experiments.vqa.baseline import Baseline, Examples, best_answers, train_baseline
@@ -61,22 +60,18 @@ from experiments.vqa.examples import Splits, examples_of
 from experiments.vqa.maps import answers_figure, explain_answers
 from experiments.vqa.sample import write_sample
 
-PROGRAM = "python -m experiments.vqa"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Answers to questions about images, by a bag of words and a pooled feature, and where in the image they are from.
+class Options(NetworkOptions):
+    """Answers to questions about images, from a bag of words and a pooled feature, and the part of the image they use.
 
     Attributes:
-      sample: A trial on a few photographs and questions of our own, without the data set; its numbers mean nothing.
-      data_dir: The folder of questions, annotations and images.
+      sample: A trial on a few photographs, with our own questions; its results mean nothing.
+      vqa: The folder of questions, annotations and images.
       version: The release of the questions, v1 or v2.
       train: The splits to train on.
       test: The split to answer: val2014, test2015 or test-dev2015.
-      model: A network of `camjax models`, or the directory of a training run.
-      weights: A file of its weights, or an address (hf://, https://). EfficientNet-Lite needs none.
-      out: Where features, weights, answers, results and the figure go; the same command goes on where it stopped.
+      out: Where features, weights, answers, results and the figure go. The same command continues where it stopped.
       answers: The most frequent N answers are those to choose from.
       min_count: Words that occur less often in the training questions are unknown.
       width: Numbers in a word vector.
@@ -87,27 +82,23 @@ class Options:
     """
 
     sample: bool = False
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    vqa: OptionalFolder = None
     version: Literal["v1", "v2"] = "v1"
-    train: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SPLIT...")] = ("train2014",)
-    test: Annotated[str, tyro.conf.arg(metavar="SPLIT")] = "val2014"
-    model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0"
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/vqa")
-    answers: Annotated[int, tyro.conf.arg(metavar="N")] = 1000
-    min_count: Annotated[int, tyro.conf.arg(metavar="N")] = 6
-    width: Annotated[int, tyro.conf.arg(metavar="N")] = 800
-    epochs: Annotated[int, tyro.conf.arg(metavar="N")] = 100
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 100
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    shown: Annotated[int, tyro.conf.arg(metavar="N")] = 12
+    train: Annotated[tuple[str, ...], arg("SPLIT...")] = ("train2014",)
+    test: Annotated[str, arg("SPLIT")] = "val2014"
+    out: Folder = Path("runs/vqa")
+    answers: Count = 1000
+    min_count: Count = 6
+    width: Count = 800
+    epochs: Count = 100
+    batch_size: Count = 100
+    seed: Count = 0
+    shown: Count = 12
 
     def __post_init__(self):
-        for name in ("answers", "min_count", "width", "epochs", "batch_size", "shown"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 1.")
-        if self.sample == (self.data_dir is not None):
-            raise ValueError("expected --data-dir with the VQA data set, or --sample for a trial without: one of them.")
+        at_least_one(self, "answers", "min_count", "width", "epochs", "batch_size", "shown")
+        if self.sample == (self.vqa is not None):
+            raise ValueError("expected --vqa with the VQA data set, or --sample for a trial without: one of them.")
         if not self.train or len(set(self.train)) < len(self.train) or self.test in self.train:
             raise ValueError(
                 f"--train {' '.join(self.train)} --test {self.test}: expected one split or more to train on, and "
@@ -120,12 +111,12 @@ class Options:
 
 
 def run(options: Options, splits: Splits, console: Console) -> dict:
-    """The experiment on the questions and images of all splits; see the module.
+    """Runs the experiment on the questions and images of all splits; see the module.
 
     Returns:
-      Stage -> results, as results.json has them.
+      Stage -> results, as in results.json.
     """
-    stages, model = Stages(options.out), camjax.load_model(options.model, options.weights)
+    stages, model = Stages(options.out), options.load_model()
     asked = [question for split in options.train for question in splits[split][0]]
     vocabulary, answers = question_words(asked, options.min_count), frequent_answers(asked, options.answers)
     train_questions, train = examples_of(options.out, model, splits, options.train, vocabulary, console)
@@ -135,8 +126,7 @@ def run(options: Options, splits: Splits, console: Console) -> dict:
     subject = {
         "data": SAMPLE if options.sample else f"VQA {options.version}",
         "splits": [*options.train, options.test],
-        "model": options.model,
-        "weights_sha256": weights_sha256(model),
+        **options.network(model),
         "answers": options.answers,
         "min_count": options.min_count,
         **learning,
@@ -192,9 +182,9 @@ def run(options: Options, splits: Splits, console: Console) -> dict:
 
 def main(options: Options) -> None:
     """Opens the data set, or writes the sample, and runs."""
-    console, folder = Console(highlight=False), options.data_dir
-    if options.sample:
-        console.print("A sample: a few photographs, and questions of our own. Its numbers mean nothing.")
+    console, folder = Console(highlight=False), options.vqa
+    if folder is None:
+        announce(console, "a few photographs, and our own questions")
         folder = options.out / "sample"
         write_sample(folder)
     splits = {split: open_vqa(folder, split, options.version) for split in (*options.train, options.test)}
@@ -202,4 +192,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(PROGRAM, lambda: main(tyro.cli(Options, prog=PROGRAM))))
+    start("vqa", main, Options)

@@ -1,25 +1,26 @@
 """The accuracy of answers to visual questions, as the official evaluation code of the VQA data sets computes it.
 
 An answer that three of ten people gave is right: accuracy is min(people who gave it / 3, 1) (Antol et al. 2015,
-section 3). The evaluation code averages that over the ten sets of nine of them, so that people, who are compared with
-the nine others, are measured alike: an answer of three people scores 0.9. Both are here.
+section 3). The evaluation code averages that over the ten sets of nine people, so that a person, who is compared with
+the nine others, is measured in the same way: an answer of three people scores 0.9. Both are here.
 
-Before they are compared, answers are normalized. Versions of the evaluation code differ in when; this follows the one
-that normalizes the given answer and the people's in the same way, and neither where all people wrote the same. Upper
-and lower case never matter.
+Answers are normalized before they are compared. Versions of the evaluation code differ in when they do it. This follows
+the one that normalizes the given answer and the people's answers in the same way, and neither if all people wrote the
+same. Upper and lower case never matter.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 
-from rich import box as boxes_of_rich
 from rich.table import Table
+
+from experiments.common.table import result_table
 
 PAPER = 55.89
 """Of the baseline on the test images of VQA v1, open-ended, in percent (Zhou et al. 2015)."""
 
 ENOUGH = 3
-"""So many people make an answer right."""
+"""An answer is right if this many people gave it."""
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _ARTICLES = {"a", "an", "the"}
@@ -44,18 +45,18 @@ _WITH_APOSTROPHES = {
 
 
 def normalize_answer(answer: str) -> str:
-    """An answer in the form in which answers are compared.
+    """Normalizes an answer for comparison.
 
-    Lower case; punctuation but apostrophes, colons and decimal points gone; number words up to ten as digits ("none" is
-    0); no articles; contractions with their apostrophe. A mark becomes a space, or nothing where it stands beside a
-    space somewhere in the answer, or where the answer has a comma between digits.
+    Lower case; no punctuation except apostrophes, colons and decimal points; number words up to ten as digits ("none"
+    is 0); no articles; contractions with their apostrophe. A mark becomes a space, or nothing if it stands beside a
+    space somewhere in the answer, or if the answer has a comma between digits.
     """
     text = answer
     has_thousands = re.search(r"\d,\d", answer) is not None
     for mark in _PUNCTUATION:
         beside_space = f"{mark} " in answer or f" {mark}" in answer
         text = text.replace(mark, "" if beside_space or has_thousands else " ")
-    # At most 32, for the official code passes a flag of that value where the count belongs.
+    # At most 32: the official code passes a flag of that value in place of the count.
     text = re.sub(r"\.(?!\d)", "", text, count=32)
     words = [_NUMBERS.get(word, word) for word in text.lower().split()]
     return " ".join(_WITH_APOSTROPHES.get(word, word) for word in words if word not in _ARTICLES)
@@ -80,7 +81,7 @@ def agreements(answer: str, people: Sequence[str]) -> list[bool]:
 
 
 def official_accuracy(answer: str, people: Sequence[str]) -> float:
-    """What the evaluation code says of an answer: min(matches / 3, 1), averaged over the sets that lack one person.
+    """The evaluation code's accuracy of an answer: min(matches / 3, 1), averaged over the sets without one person.
 
     Args:
       answer: in question.
@@ -118,14 +119,14 @@ def mean_accuracies(answers: Sequence[str], people: Sequence[Sequence[str]], typ
     Args:
       answers: to the questions.
       people: the people's answers to each.
-      types: of the answers, such as "yes/no", "number" and "other", which the annotations tell.
+      types: of the answers, from the annotations, such as "yes/no", "number" and "other".
 
     Returns:
-      "official" and "simple": of all questions; "per_answer_type": type -> official accuracy; "questions": type -> how
-      many there are.
+      "official" and "simple": over all questions; "per_answer_type": type -> official accuracy; "questions": type ->
+      number of questions.
 
     Raises:
-      ValueError: other numbers of each, or none.
+      ValueError: the three have different lengths, or are empty.
     """
     if not len(answers) == len(people) == len(types) or not answers:
         raise ValueError(
@@ -150,13 +151,11 @@ def accuracy_table(accuracies: Mapping, title: str, network: str) -> Table:
       title: of the table.
       network: the name of ours.
     """
-    table = Table("", "paper, test", f"ours, {network}", box=boxes_of_rich.SIMPLE_HEAD, title=title)
+    table = result_table(title, "paper, test", f"ours, {network}")
     table.add_row("all, official", f"{PAPER:.2f}", f"{accuracies['official']:.2f}")
     for kind, value in accuracies["per_answer_type"].items():
         table.add_row(f"{kind}, {accuracies['questions'][kind]} questions", "", f"{value:.2f}")
     table.add_row("all, min(people / 3, 1)", "", f"{accuracies['simple']:.2f}")
-    for column in table.columns[1:]:
-        column.justify = "right"
     return table
 
 

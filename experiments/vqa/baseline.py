@@ -1,8 +1,8 @@
 """The baseline of Zhou et al. 2015 (iBOWIMG): a question's words and an image's feature, side by side, and a softmax.
 
-The words of the question, each once, are a sum of learned word vectors; the pooled feature of the image is put behind
+The set of the question's words becomes a sum of learned word vectors; the pooled feature of the image is appended to
 it; one dense layer without bias gives the logits of the answers. So a logit is a sum over the words plus a part of the
-image alone, and that part, a dense layer on a global average, has a class activation map.
+image alone. That part is a dense layer on a global average, so it has a class activation map.
 """
 
 import functools
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from camjax.features.pooled import Progress
+from camjax.features import Progress
 
-# Those of the authors' released code, as are the default width of word vectors, rounds and batch size below.
+# From the authors' released code, as are the default width of word vectors, rounds and batch size below.
 WORD_RATE, ANSWER_RATE = 0.8, 0.01
 WORD_NORM, ANSWER_NORM = 1500.0, 20.0
 GRADIENT_NORM = 0.1
@@ -40,12 +40,12 @@ class Baseline(NamedTuple):
 
     @property
     def image_kernel(self) -> jax.Array:
-        """(K, A): what a feature of the image adds to the logit of an answer."""
+        """(K, A): how much a feature of the image adds to the logit of an answer."""
         return self.kernel[self.word_vectors.shape[1] :]
 
     @property
     def word_kernel(self) -> jax.Array:
-        """(V, A): what a word of the question adds to the logit of an answer."""
+        """(V, A): how much a word of the question adds to the logit of an answer."""
         width = self.word_vectors.shape[1]
         return jnp.dot(self.word_vectors, self.kernel[:width], precision=jax.lax.Precision.HIGHEST)
 
@@ -55,7 +55,7 @@ class Baseline(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "Baseline":
-        """Reads what `save` wrote."""
+        """Reads the file of `save`."""
         with np.load(path) as weights:
             return cls(weights["word_vectors"], weights["kernel"])
 
@@ -86,16 +86,16 @@ def train_baseline(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Baseline, list[float]]:
-    """Trains the baseline, on the default device; the same seed gives the same weights there.
+    """Trains the baseline on the default device; there, the same seed gives the same weights.
 
     As in the authors' code: stochastic gradient descent with momentum on the cross-entropy summed over a batch; the
-    gradient of each of the two weights is cut to norm 0.1; word vectors learn 80 times as fast as the dense layer;
-    weights decay by 5e-6 times the learning rate, and are scaled back where their norm exceeds 1500 or 20. Their code
-    takes as many of 100 rounds as were best for held-out questions; here the number is given.
+    gradient of each of the two weights is clipped to norm 0.1; word vectors learn 80 times as fast as the dense layer;
+    weights decay by 5e-6 times the learning rate, and are scaled back if their norm exceeds 1500 or 20. Their code
+    chooses the number of rounds, up to 100, on held-out questions; here it is given.
 
     Args:
       examples: to train on. The features of all images are on the device: 0.6 GB for 124,000 images of 1,280.
-      answers: (n,) the answer of each, in 0..A-1.
+      answers: (n,) their answers, in 0..A-1.
       num_words: V.
       num_answers: A.
       width: D.
@@ -119,7 +119,7 @@ def train_baseline(
     losses = []
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(answers)).astype(np.int32)
-        # The last batch is filled up by -1, which counts for nothing.
+        # The last batch is padded with -1, which does not count.
         order = np.pad(order, (0, -len(order) % batch_size), constant_values=-1).reshape(-1, batch_size)
         weights, state, loss = _epoch(optimizer, weights, state, examples, answers, order)
         losses.append(float(loss) / len(answers))
@@ -130,14 +130,14 @@ def train_baseline(
 
 def logits(weights: Baseline, examples: Examples) -> jax.Array:
     """(n, A) float32."""
-    # Places behind the vocabulary are no words.
+    # Places after the vocabulary are not words.
     words = jnp.asarray(weights.word_vectors).at[examples.bags].get(mode="fill", fill_value=0).sum(1)
     images = jnp.asarray(examples.features)[examples.rows]
     return jnp.dot(jnp.concatenate([words, images], axis=1), weights.kernel, precision=jax.lax.Precision.HIGHEST)
 
 
 def best_answers(weights: Baseline, examples: Examples) -> np.ndarray:
-    """(n,) the answer of the largest logit; of equal ones the first."""
+    """(n,) the answer of the largest logit; the first of equal ones."""
     weights, examples = jax.device_put((weights, examples))
 
     def best(question):
@@ -149,7 +149,7 @@ def best_answers(weights: Baseline, examples: Examples) -> np.ndarray:
 
 
 def _first_weights(num_words: int, num_answers: int, width: int, features: int, seed: int) -> Baseline:
-    """Uniform, within one over the root of the number of inputs, as in Torch."""
+    """Uniform, within plus or minus one over the root of the number of inputs, as in Torch."""
     keys = jax.random.split(jax.random.key(seed))
     shapes = (num_words, width), (width + features, num_answers)
 
@@ -172,7 +172,7 @@ def _optimizer() -> optax.GradientTransformation:
 
 
 def _shrink(decay: float, largest: float) -> optax.GradientTransformation:
-    """Makes the updated weights smaller by the share `decay`, and no longer than `largest`."""
+    """Shrinks the updated weights by the share `decay`, and to a norm of at most `largest`."""
 
     def update(updates, state, weights):
         def of_one(update, weight):

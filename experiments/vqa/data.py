@@ -1,6 +1,6 @@
 """The VQA data sets as they are distributed: questions and people's answers in JSON files, and the images of MS COCO.
 
-Antol et al. 2015 (VQA v1), Goyal et al. 2017 (v2); https://visualqa.org/download.html tells the formats.
+Antol et al. 2015 (VQA v1), Goyal et al. 2017 (v2); https://visualqa.org/download.html describes the formats.
 """
 
 import json
@@ -18,7 +18,7 @@ from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout
 
 UNKNOWN = "<unknown>"
-"""The first word of a vocabulary, in place of all that it lacks."""
+"""The first word of a vocabulary, which stands for all words that it lacks."""
 
 _PREFIXES = {"v1": "", "v2": "v2_"}
 
@@ -31,9 +31,9 @@ class Question:
       question_id: unique.
       image_id: MS COCO's.
       text: of the question.
-      people: the answers of people, ten in these data sets; none where they are kept secret, as for the test images.
-      answer: the one that most of them gave, which the data sets call multiple_choice_answer; empty likewise.
-      answer_type: "yes/no", "number" or "other"; empty likewise.
+      people: the answers of people, ten in these data sets; empty where they are secret, as for the test images.
+      answer: the one that most of them gave, called multiple_choice_answer in the data sets; empty where secret.
+      answer_type: "yes/no", "number" or "other"; empty where secret.
     """
 
     question_id: int
@@ -50,7 +50,7 @@ class CocoImages(ListedImages):
     Args:
       folder: has the split's folder.
       split: such as "train2014".
-      image_ids: repeated ones count once.
+      image_ids: in any order; repeated ones count once.
 
     Attributes:
       ids: (n,) int, rising.
@@ -68,7 +68,7 @@ class CocoImages(ListedImages):
         super().__init__(folder, names, np.zeros(len(names), int), info)
 
     def rows(self, questions: Sequence[Question]) -> np.ndarray:
-        """(m,) where the image of each question is in this source."""
+        """(m,) the index of each question's image in this source."""
         return np.searchsorted(self.ids, [question.image_id for question in questions])
 
 
@@ -76,7 +76,7 @@ def open_vqa(folder: Path, split: str, version: str = "v1") -> tuple[list[Questi
     """The questions of a split, and their images.
 
     Args:
-      folder: laid out as the error of one that is not shows.
+      folder: of the data set; the error for another layout shows the expected one.
       split: "train2014" or "val2014"; of "test2015" and "test-dev2015", whose images are the same, the people's answers
         are secret, and their file is not expected.
       version: "v1" or "v2".
@@ -85,8 +85,8 @@ def open_vqa(folder: Path, split: str, version: str = "v1") -> tuple[list[Questi
       The questions in the order of their file, and the images.
 
     Raises:
-      FileNotFoundError: a file is not there; the message shows the layout.
-      ValueError: an unknown version, and what `read_questions` refuses.
+      FileNotFoundError: a file is missing; the message shows the layout.
+      ValueError: an unknown version, or as `read_questions`.
     """
     if version not in _PREFIXES:
         raise ValueError(f"version {version!r}: expected one of {', '.join(_PREFIXES)}.")
@@ -99,14 +99,14 @@ def open_vqa(folder: Path, split: str, version: str = "v1") -> tuple[list[Questi
         [name for name in (questions, annotations, images) if name],
         tree + f"{images}/\n  COCO_{images}_{9:012d}.jpg\n  ...",
         "Questions and annotations are at https://visualqa.org/download.html, with a page for v1; the images at "
-        "https://cocodataset.org/#download. Give the folder as --data-dir, and --version for the questions' release.",
+        "https://cocodataset.org/#download. Give the folder as --vqa, and --version for the questions' release.",
     )
     found = read_questions(folder / questions, folder / annotations if annotations else None)
     return found, CocoImages(folder, images, (question.image_id for question in found))
 
 
 def read_questions(questions: Path, annotations: Path | None = None) -> list[Question]:
-    """Reads a file of questions, and that of the answers to them.
+    """Reads a file of questions, and the file of the answers to them.
 
     Args:
       questions: {"questions": [{"question_id", "image_id", "question"}, ...]} and more, which is left alone.
@@ -153,11 +153,11 @@ def read_questions(questions: Path, annotations: Path | None = None) -> list[Que
 
 
 def _read(path: Path, list_name: str, keys: Sequence[str]) -> dict[int, Mapping]:
-    """The entries of a file by question_id, in order; ValueError where it is not of that form."""
+    """The entries of a file by question_id, in order; ValueError for a file of another form."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON, or damaged: {error}. Download it again.") from error
+        raise ValueError(f"{path} is not JSON, or damaged: {error}. Download it again.") from error
     entries = content.get(list_name) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path} has no list "{list_name}" with entries: expected a file of the VQA data sets.')
@@ -183,16 +183,16 @@ def question_words(questions: Sequence[Question], min_count: int) -> tuple[str, 
 
 
 def frequent_answers(questions: Sequence[Question], count: int) -> tuple[str, ...]:
-    """The `count` answers that are most often the one that most people gave, the most frequent first."""
+    """The `count` most frequent answers, counted by the answer that most people gave to a question."""
     return tuple(_by_frequency(Counter(question.answer for question in questions))[:count])
 
 
 def bags_of_words(questions: Sequence[Question], vocabulary: Sequence[str]) -> np.ndarray:
-    """Which words a question has, each once.
+    """The set of words of each question.
 
     Returns:
-      (n, L) int32 places in the vocabulary, rising; behind a question's last word the vocabulary's length. L is that of
-      the question with the most words.
+      (n, L) int32 places in the vocabulary, rising; after a question's last word, the vocabulary's length. L is the
+      number of words in the longest question.
     """
     places = {word: place for place, word in enumerate(vocabulary)}
     bags = [sorted({places.get(word, 0) for word in words_of(question.text)}) for question in questions]
@@ -203,5 +203,5 @@ def bags_of_words(questions: Sequence[Question], vocabulary: Sequence[str]) -> n
 
 
 def _by_frequency(counts: Counter) -> list[str]:
-    """The frequent ones first; equally frequent ones in alphabetical order, so that the order is always the same."""
+    """By falling frequency; equally frequent ones in alphabetical order, so that the order is always the same."""
     return sorted(counts, key=lambda item: (-counts[item], item))

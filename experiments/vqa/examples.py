@@ -1,4 +1,4 @@
-"""From questions and images to what the baseline of visual question answering takes."""
+"""From questions and images to the inputs of the baseline of visual question answering."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from camjax.features.store import extract_features
 from camjax.models import CamModel
-from experiments.common.progress import progress
+from experiments.common.features import stored_features
 from experiments.vqa.baseline import Examples
 from experiments.vqa.data import CocoImages, Question, bags_of_words
 
 Splits = Mapping[str, tuple[list[Question], CocoImages]]
-"""Split -> its questions, and their images."""
+"""Split -> its questions and their images."""
 
 
 def examples_of(
@@ -24,29 +23,23 @@ def examples_of(
     vocabulary: Sequence[str],
     console: Console,
 ) -> tuple[list[Question], Examples]:
-    """The questions of some splits whose images can be read, and what the baseline takes of them.
+    """The questions of some splits whose images can be read, and the baseline's inputs for them.
 
     Args:
-      directory: of the run, where the features of all images are kept.
-      model: whose features.
+      directory: of the run; the features of all images are kept there.
+      model: gives the features.
       splits: of the data set.
-      names: of those that are wanted.
-      vocabulary: the words that are known.
-      console: for progress, and for what can't be read.
+      names: of the wanted splits.
+      vocabulary: the known words.
+      console: shows progress, and the unreadable images.
     """
     kept, features, rows = [], [], []
     for name in names:
         questions, images = splits[name]
-        with progress(f"{name}: features", console) as update:
-            store = extract_features(model, images, directory / "features" / name, progress=update)
+        store = stored_features(model, images, directory / "features" / name, console, title=name)
         readable = store.readable[images.rows(questions)]
-        if store.unreadable:
-            some = "; ".join(list(store.unreadable.values())[:3])
-            console.print(
-                f"{name}: {len(store.unreadable)} images can't be read, and {np.sum(~readable)} questions about them "
-                f"are left out: {some}",
-                soft_wrap=True,
-            )
+        if not readable.all():
+            console.print(f"{name}: {np.sum(~readable)} questions about these images are left out", soft_wrap=True)
         chosen = [question for question, is_readable in zip(questions, readable, strict=True) if is_readable]
         rows.append(images.rows(chosen) + sum(map(len, features)))
         features.append(store[:])

@@ -1,4 +1,4 @@
-"""What an answer of the baseline rests on: the part of the image, as a map, and the words of the question."""
+"""The reasons for an answer of the baseline: the part of the image, as a map, and the words of the question."""
 
 import textwrap
 from collections.abc import Sequence
@@ -7,11 +7,10 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from camjax.data.images import resize_image
-from camjax.features.pooled import with_linear_classifier
+from camjax.features import with_linear_classifier
 from camjax.inference import make_cam_fn
 from camjax.models import CamModel
-from experiments.common.map_figure import map_figure
+from experiments.common.map_figure import map_figure, squashed
 from experiments.vqa.baseline import Baseline, Examples, logits
 from experiments.vqa.data import Question
 
@@ -30,24 +29,24 @@ def explain_answers(
     """The baseline's answers to some questions, and the parts of their logits.
 
     Args:
-      model: whose pooled features the examples have.
+      model: gave the pooled features of the examples.
       weights: of the baseline.
       examples: m questions.
-      images: (m) of each question, (H, W, 3) uint8, of any sizes.
+      images: m images, one for each question, (H, W, 3) uint8, of any sizes.
       vocabulary: V words.
       answers: A.
 
     Returns:
-      For each question the answer, its probability in 0..1, its logit, the image_part of it, and for each of the words
-      (falling) what it adds; image_part and words sum up to the logit. And (m, h, w) the answers' maps, whose means are
-      the image's parts: class activation maps with the image's rows of the kernel.
+      For each question the answer, its probability in 0..1, its logit, image_part, and words: word -> what it adds, by
+      falling value. image_part and words sum up to the logit. Then the answers' maps (m, h, w), whose means are the
+      image parts: class activation maps with the image's rows of the kernel.
     """
     values = np.asarray(logits(weights, examples))
     chosen = values.argmax(1)
     probabilities = np.asarray(jax.nn.softmax(values))
     image_kernel, word_kernel = np.asarray(weights.image_kernel), np.asarray(weights.word_kernel)
     localizer = with_linear_classifier(model, image_kernel, np.zeros(len(answers)))
-    inputs = np.stack([resize_image(image, model.input_size) for image in images])
+    inputs = squashed(images, model.input_size)
     out = make_cam_fn(localizer)(inputs, chosen)
     explained = []
     for row, answer in enumerate(chosen):
@@ -72,7 +71,7 @@ def answers_figure(
     maps: np.ndarray,
     heading: str,
 ) -> Figure:
-    """The map of each answer beside its image; above, the question, the answer, and what the image and words added.
+    """The map of each answer beside its image; above it the question, the answer, and what image and words added.
 
     Args:
       questions: m.

@@ -1,7 +1,6 @@
-"""Questions about the sample photographs, laid out as VQA v1: for a trial without the data set.
+"""Questions about the sample photographs in the layout of VQA v1, for a trial without the data set.
 
-Questions and answers are our own, ten answers each as ten people might give them. Images of both splits are views of
-the same photographs.
+Questions and answers are our own, with ten answers each. Images of both splits are views of the same photographs.
 """
 
 import json
@@ -91,7 +90,7 @@ def write_sample(folder: Path) -> None:
 
 
 def _of_people(text: str) -> dict:
-    """The entries that an annotation has of answers such as "cat 9, kitten 1"."""
+    """The entries of an annotation for answers such as "cat 9, kitten 1"."""
     counts = [part.rsplit(" ", 1) for part in text.split(", ")]
     people = [answer for answer, count in counts for _ in range(int(count))]
     most = max(counts, key=lambda pair: int(pair[1]))[0]

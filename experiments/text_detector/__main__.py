@@ -11,7 +11,7 @@ numbers.
 
 **Ours** follows the paper as far as it goes, with support vector machines on standardized features, whose penalty is
 chosen by cross-validation, and measures what the paper shows. That needs images outside of training: those of SVT's
-test.xml, and as many outdoor scenes as in training (`--negatives`), which no machine has seen.
+test.xml, and as many outdoor scenes as in training (`--num-negatives`), which no machine has seen.
 
 - *Average precision* of the ranking of these images by decision value: is there text in the image?
 - *Pointing game* (Zhang et al. 2016, tolerance 0): the share of test images with text where the map's maximum lies in a
@@ -66,7 +66,7 @@ class Options(SvmOptions):
       svt: The folder svt1 of Street View Text.
       outdoor: A folder of images of outdoor scenes, such as SUN397's.
       categories: A text file with the sub-folders of --outdoor to take, one a line; all if not given.
-      negatives: Images of --outdoor for training, and again for testing.
+      num_negatives: Images of --outdoor for training, and again for testing.
       out: Where features, results and the figure go. The same command continues where it stopped.
     """
 
@@ -74,7 +74,7 @@ class Options(SvmOptions):
     svt: OptionalFolder = None
     outdoor: OptionalFolder = None
     categories: OptionalPath = None
-    negatives: Count = 1000
+    num_negatives: Count = 1000
     out: Folder = Path("runs/text_detector")
 
     def __post_init__(self):
@@ -155,7 +155,7 @@ def main(options: Options) -> None:
         announce(console, "collages of a few photographs")
         train, test = (TextImages(part, part.labels, part.boxes) for part in map(TextCollages, ("train", "test")))
     else:
-        train, test = open_text_images(options.svt, options.outdoor, options.categories, options.negatives)
+        train, test = open_text_images(options.svt, options.outdoor, options.categories, options.num_negatives)
     run(options, train, test, console)
 
 

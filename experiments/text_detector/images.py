@@ -75,7 +75,7 @@ def open_text_images(
     outdoors = _outdoor_images(outdoor, categories)
     if negatives < LEAST_IMAGES or len(outdoors) < 2 * negatives:
         raise ValueError(
-            f"--negatives {negatives}, for training and again for testing, of {len(outdoors)} images in {outdoor}: "
+            f"--num-negatives {negatives}, for training and again for testing, of {len(outdoors)} images in {outdoor}: "
             f"expected at least {LEAST_IMAGES}, and twice as many images. Give another number, or more categories."
         )
     drawn = [outdoors[index] for index in np.random.default_rng(seed).permutation(len(outdoors))]

@@ -139,21 +139,6 @@ def test_what_is_outside_of_a_region_is_dark():
     assert darkened(image, np.array([[True, False]]))[0, :, 0].tolist() == [100, 30]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"dataset": "scenes"}, "leave out one|one of them"),
-        ({"sample": False}, "expected --dataset"),
-        ({"sample": False, "dataset": "scenes"}, "no --classes"),
-        ({"units": 0}, "--units 0"),
-        ({"threshold": 1.0}, "threshold"),
-    ],
-)
-def test_options_that_do_not_go_together(changes, message):
-    with pytest.raises(ValueError, match=message):
-        experiment.Options(**{"sample": True, **changes})
-
-
 def test_networks_without_a_kernel_have_nothing_to_rank(tmp_path, monkeypatch):
     model = Identity()
     model.head = MapHead(3)
@@ -169,7 +154,7 @@ def test_the_experiment(small_gap, tmp_path, monkeypatch):
     rng = np.random.default_rng(3)
     source = damaged([rng.integers(0, 256, (30, 40, 3), dtype=np.uint8) for _ in range(6)])
     options = experiment.Options(
-        dataset="unused", model="small_gap", classes=("crimson", "2"), out=tmp_path, units=2, images=3, batch_size=4
+        dataset="unused", model="small_gap", classes=("crimson", "2"), out=tmp_path, units=2, shown=3, batch_size=4
     )
     console = Console(file=io.StringIO(), width=200)
     found = experiment.run(options, source, console)
@@ -198,7 +183,7 @@ def test_the_experiment(small_gap, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "top_images", lambda *_, **__: pytest.fail("a second pass"))
     assert list(experiment.run(dataclasses.replace(options, classes=("green",)), source, QUIET)) == [1]
     with pytest.raises(ValueError, match="images_of_a_unit was 3, is 2"):
-        experiment.run(dataclasses.replace(options, images=2), source, QUIET)
+        experiment.run(dataclasses.replace(options, shown=2), source, QUIET)
 
 
 @pytest.mark.long

@@ -353,24 +353,6 @@ def test_a_concept_that_no_held_out_image_has(tmp_path):
     assert "x" in console.file.getvalue() and "mean" not in console.file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"num_phrases": 0}, "--num-phrases 0"),
-        ({"min_images": 2}, "--min-images 2: expected at least 3"),
-        ({"words": (3, 2)}, "--words 3 2"),
-        ({"held_out": 1.0}, "--held-out 1"),
-        ({"negatives": 0.0}, "--negatives 0"),
-        ({"rounds": -1}, "--rounds -1"),
-        ({"captions": "a.csv"}, "--captions together with --images"),
-        ({"captions": "a.csv", "images": "a", "sample": True}, "without --sample"),
-    ],
-)
-def test_options_that_do_not_go_together(given, message):
-    with pytest.raises(ValueError, match=message):
-        concepts.Options(**given)
-
-
 @pytest.mark.long
 def test_the_sample(tmp_path):
     options = concepts.Options(sample=True, out=tmp_path, num_phrases=2)

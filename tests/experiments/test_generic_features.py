@@ -444,19 +444,6 @@ def test_too_few_images_are_said_before_the_features(experiment, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "no data set: expected at least one of --sun397, .*--sun-attribute.* or --sample"),
-        ({"sample": True, "caltech101": True}, "--sample with --caltech101"),
-        ({"sample": True, "splits": 0}, "--splits 0"),
-    ],
-)
-def test_options_that_do_not_fit_together(options, message):
-    with pytest.raises(ValueError, match=message):
-        generic_features.Options(**options)
-
-
 @pytest.mark.long
 def test_the_sample_runs_offline(tmp_path):
     generic_features.main(generic_features.Options(sample=True, out=tmp_path))

@@ -18,9 +18,9 @@ PACKAGE = Path(camjax.__file__).parent
 STOREYS = (
     {"cam", "components", "models", "weights"},
     {"boxes"},
-    {"inference", "attribution", "receptive_field"},
+    {"inference", "attribution"},
     {"loading", "metrics", "data", "viz", "training"},
-    {"evaluation", "features", "feature_store", "linear_svm", "hard_negatives"},
+    {"evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"cli"},
 )

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 import camjax
-from camjax.data.sources import prepared_builder
+from camjax.data.builders import prepared_builder
 from experiments import sample_labels, scene_objects
 from experiments.labeled_scenes import choose_scenes, read_object_names, read_scene_list
 from experiments.scene_folders import open_ade, open_folder, open_scene_parse150

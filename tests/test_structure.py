@@ -16,7 +16,7 @@ PACKAGE = Path(camjax.__file__).parent
 
 # From the ground up: a part imports from its own storey and those below. A new part gets its place here.
 STOREYS = (
-    {"cam", "components", "models", "weights"},
+    {"cam", "components", "files", "models", "weights"},
     {"boxes"},
     {"inference", "attribution"},
     {"loading", "metrics", "data", "viz", "training"},
@@ -163,6 +163,10 @@ def test_no_circles():
 
 def test_pmap_is_the_business_of_one_file():
     assert [module for module, tree in TREES.items() if mentions(tree, "pmap")] == ["camjax.training.parallel"]
+
+
+def test_files_imports_only_the_standard_library():
+    assert {top(name) for name, _ in IMPORTS["camjax.files"]} <= sys.stdlib_module_names
 
 
 def test_orbax_is_the_business_of_one_file():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from camjax.files import write_whole
+
 
 class RunFiles:
     """The state of an evaluation and its table of images, in a directory; each process has its own.
@@ -60,12 +62,7 @@ class RunFiles:
         self._images.flush()
         os.fsync(self._images.fileno())
         self.state = {"options": self._options, **state, "images_bytes": self._images.tell()}
-        draft = self._state_file.with_suffix(".draft")
-        with draft.open("w") as file:
-            json.dump(self.state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._state_file)
+        write_whole(self._state_file, json.dumps(self.state))
 
     def close(self) -> None:
         """Closes the files."""

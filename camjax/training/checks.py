@@ -7,8 +7,7 @@ from pathlib import Path
 
 import jax
 
-from camjax.data.loader import RandomAccessSource
-from camjax.data.order import batch_indices
+from camjax.data.loader import RandomAccessSource, batch_indices
 from camjax.models import CamModel
 from camjax.training.recipes import Recipe
 

@@ -11,7 +11,7 @@ import optax
 from jax.experimental import multihost_utils
 
 from camjax.data.loader import Augment, RandomAccessSource, train_batches
-from camjax.data.prefetch import prefetch
+from camjax.data.prefetching import prefetch
 from camjax.models import CamModel
 from camjax.training.checkpoints import KEPT, Checkpoints, checkpoint_bytes
 from camjax.training.checks import check_classes, check_room, check_writable, finite_means

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.data.rows import Augment, RandomAccessSource
+from camjax.files import write_whole
 from camjax.models import CamModel
 from camjax.models.shapes import model_shapes
 from camjax.training.checkpoints import Checkpoints
@@ -93,9 +94,7 @@ def start_run(directory: Path, description: dict) -> None:
         return
     if jax.process_index() != 0:
         return
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(description, indent=2) + "\n")
-    draft.replace(path)
+    write_whole(path, json.dumps(description, indent=2) + "\n")
 
 
 def _differences(key: str, there, now) -> list[str]:

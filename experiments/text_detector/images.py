@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from camjax.data.annotation import no_boxes
+from camjax.data.decoding import ImageError
 from camjax.data.files import check_files, find_images, read_stored_size
-from camjax.data.images import ImageError
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import ListedImages, list_lines

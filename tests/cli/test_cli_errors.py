@@ -11,7 +11,7 @@ import pytest
 
 import camjax
 from camjax.cli.errors import run_command
-from camjax.data.images import decode_image
+from camjax.data.decoding import decode_image
 from camjax.data.rows import with_position
 from camjax.training import Recipe, TrainingError
 

@@ -1,4 +1,4 @@
-"""Data sets in wsolevaluation's text lists: boxes of ImageNetV2, CUBV2 and others, masks of OpenImages.
+"""A folder of images with wsolevaluation's text lists: boxes of ImageNetV2, CUBV2 and others, masks of OpenImages.
 
 A folder of lists (`metadata/ILSVRC/val`, say) describes one split of a folder of images (`dataset/ILSVRC`). Paths have
 forward slashes, numbers are whole, lines have no header (Choe et al., CVPR 2020; github.com/clovaai/wsolevaluation):
@@ -7,20 +7,24 @@ forward slashes, numbers are whole, lines have no header (Choe et al., CVPR 2020
 - class_labels.txt: `path,label`.
 - localization.txt: `path,x0,y0,x1,y1`, one box a line; or `path,mask,ignore`, one object's mask a line. One line of an
   image names its mask of regions to ignore, the others leave it empty. Splits for training may lack this file.
-- image_sizes.txt: `path,width,height`, beside boxes.
+- image_sizes.txt: `path,width,height`; needed with boxes.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, check_corners, no_boxes, shares, stem_of
+from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, stem_of
+from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
+from camjax.data.annotations._format import Format, Request
 from camjax.data.files import check_files, read_stored_image
+from camjax.data.pixel_boxes import Corners, check_corners, shares
 from camjax.data.sources import SourceInfo
+from camjax.data.text_files import read_lines
+from camjax.data.wsol import resize_mask, with_extent, wsol_boxes
 
 _LOCALIZATION = {5: "path,x0,y0,x1,y1", 3: "path,mask,ignore"}
 
@@ -40,18 +44,17 @@ class Lists:
 
     image_ids: tuple[str, ...]
     labels: tuple[int, ...]
-    sizes: dict[str, tuple[int, int]]
-    corners: dict[str, list[tuple[int, int, int, int]]] | None
-    masks: dict[str, list[str]] | None
-    ignores: dict[str, str]
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    corners: dict[str, list[Corners]] | None = None
+    masks: dict[str, list[str]] | None = None
+    ignores: dict[str, str] = field(default_factory=dict)
 
 
 class ListedImages(AnnotatedSource):
-    """The images that text lists describe; `open_lists` makes one.
+    """The images that text lists describe.
 
-    `boxes` are the listed numbers as shares, x / width and y / height, and not a pixel wider: wsolevaluation's metrics
-    multiply these by 224 and cut off the fraction. Only a side without length is one pixel long; `wsol_boxes` has it
-    as listed.
+    `boxes` are the listed numbers as shares, x / width and y / height, and not a pixel wider, as wsolevaluation takes
+    them. Only a side without length is one pixel long; `wsol_boxes` has it as listed.
     """
 
     def __init__(self, folder: Path, mask_folder: Path, lists: Lists, info: SourceInfo, blacklist: frozenset[str]):
@@ -77,8 +80,8 @@ class ListedImages(AnnotatedSource):
         if not corners:
             return Annotation(name, label, no_boxes(), excluded)
         size = self._lists.sizes[name]
-        boxes = shares([(x0, y0, max(x1, x0 + 1, 1), max(y1, y0 + 1, 1)) for x0, y0, x1, y1 in corners], size)
-        return Annotation(name, label, boxes, excluded, wsol_boxes=shares(corners, size))
+        boxes = shares([with_extent(box) for box in corners], size)
+        return Annotation(name, label, boxes, excluded, wsol_boxes(corners, size))
 
     def mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """See `AnnotatedSource.mask`; what is both object and to be ignored is object.
@@ -86,52 +89,42 @@ class ListedImages(AnnotatedSource):
         An image's files may differ in size: each is brought to `size` by itself, as wsolevaluation does, or to the size
         of the first.
         """
-        if not self.has_masks:
+        if self._lists.masks is None:
             return super().mask(index, size)
         self._check_index(index)
         name = self._lists.image_ids[index]
         if name not in self._lists.masks:
             raise ValueError(f"{name} has no mask in {self!r}.")
-        files = self._lists.masks[name]
-        regions = [_region(self._mask_folder / file) for file in files]
-        size = size or regions[0].shape
-        mask = np.zeros(size, np.uint8)
+        regions = [_region(self._mask_folder / file) for file in self._lists.masks[name]]
+        height, width = size or regions[0].shape
+        mask = np.zeros((height, width), np.uint8)
         if name in self._lists.ignores:
-            mask[_resized(_region(self._mask_folder / self._lists.ignores[name]), size)] = 255
+            ignored = _region(self._mask_folder / self._lists.ignores[name])
+            mask[resize_mask(ignored, (height, width)) > 0] = 255
         for region in regions:
-            mask[_resized(region, size)] = 1
+            mask[resize_mask(region, (height, width)) > 0] = 1
         return mask
 
 
-def open_lists(
-    folder: str | os.PathLike,
-    split: str,
-    lists: str | os.PathLike,
-    *,
-    masks: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
-    blacklist: frozenset[str] = frozenset(),
-) -> ListedImages:
+def open_lists(request: Request) -> ListedImages:
     """Opens the images that a folder of text lists describes.
 
     Args:
-      folder: what the paths of the images are relative to, such as `dataset/ILSVRC`.
-      split: the folder of lists within `lists`, such as "val"; a name alone where `lists` has the files itself.
-      lists: `metadata/ILSVRC`, say, or `metadata/ILSVRC/val`.
-      masks: what the paths of masks are relative to; None is `folder`.
-      class_names: in the order of the labels; None calls them by their numbers.
-      blacklist: file names without suffix whose annotations are excluded.
+      request: `dataset` is the folder that the paths of images are relative to, such as `dataset/ILSVRC`; `lists` is
+        `metadata/ILSVRC`, say, where `split` names a folder in it ("val"), or that folder itself; the paths of masks
+        are relative to `masks`, or to `dataset`; `class_names` are in the order of the labels, by default numbers.
 
     Raises:
-      FileNotFoundError: a folder, a list, an image or a mask is not there; the message names the line that lists it.
-      ValueError: a line of another form, twice the same image, a label or a box out of range, or lists that do not fit
+      FileNotFoundError: a folder, a list, an image or a mask is missing; the message names the line that lists it.
+      ValueError: a line of another form, an image listed twice, a label or a box out of range, or lists that do not fit
         each other; the message names file and line.
     """
-    folder, lists = Path(folder).expanduser(), Path(lists).expanduser()
-    mask_folder = folder if masks is None else Path(masks).expanduser()
+    folder, lists, split = request.folder, request.lists or request.folder, request.split
+    mask_folder = request.masks or folder
+    blacklist, class_names = read_blacklist(request.blacklist), request.class_names
     for path in (folder, lists, mask_folder):
         if not path.is_dir():
-            raise FileNotFoundError(f"{path} is no folder: expected images, and text lists as wsolevaluation has them.")
+            raise FileNotFoundError(f"{path} is not a folder: expected images, and text lists as in wsolevaluation.")
     if split and (lists / split).is_dir():
         lists = lists / split
     found = read_lists(lists, len(class_names) if class_names is not None else None)
@@ -142,15 +135,17 @@ def open_lists(
     if class_names is None:
         class_names = [str(number) for number in range(max(found.labels) + 1)]
     info = SourceInfo(str(folder), split, tuple(class_names), len(found.image_ids), ("image", "label", "filename"))
-    return ListedImages(folder, mask_folder, found, info, blacklist)
+    images = ListedImages(folder, mask_folder, found, info, blacklist)
+    check_blacklist(request.blacklist, images)
+    return images
 
 
 def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
-    """Reads the text lists of a split; see the module for their form.
+    """Reads the text lists of a split; the module's docstring has their form.
 
     Args:
       folder: has image_ids.txt, class_labels.txt and, for boxes, localization.txt and image_sizes.txt.
-      num_classes: labels have to be below; None allows any.
+      num_classes: labels have to be below it; None allows any.
 
     Raises:
       FileNotFoundError: a list is missing.
@@ -175,7 +170,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
 
     path = folder / "localization.txt"
     if not path.exists():
-        return Lists(names, values, {}, None, None, {})
+        return Lists(names, values)
     rows = list(_rows(path, *_LOCALIZATION.values()))
     widths = {len(fields) for _, fields in rows}
     if len(widths) > 1:
@@ -188,21 +183,22 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
                 f"{where}: {name} is not in {folder / 'image_ids.txt'}. Add it there, or remove this line."
             )
     if widths == {3}:
-        return Lists(names, values, {}, None, *_masks(rows))
+        masks, ignores = _masks(rows)
+        return Lists(names, values, masks=masks, ignores=ignores)
     sizes: dict[str, tuple[int, int]] = {}
     for where, (name, *texts) in _rows(folder / "image_sizes.txt", "path,width,height"):
         width, height = _integers(texts, where, "path,width,height")
         if width < 1 or height < 1:
             raise ValueError(f"{where}: {name} is {width} x {height} pixels: expected its size.")
         _once(sizes, name, (height, width), where)
-    corners: dict[str, list[tuple[int, int, int, int]]] = {}
+    corners: dict[str, list[Corners]] = {}
     for where, (name, *texts) in rows:
         if name not in sizes:
             raise ValueError(f"{where}: {name} has no size in {folder / 'image_sizes.txt'}. Add a line for it.")
-        box = _integers(texts, where, _LOCALIZATION[5])
-        check_corners(box, sizes[name], where)
-        corners.setdefault(name, []).append(box)
-    return Lists(names, values, sizes, corners, None, {})
+        x0, y0, x1, y1 = _integers(texts, where, _LOCALIZATION[5])
+        check_corners((x0, y0, x1, y1), sizes[name], where)
+        corners.setdefault(name, []).append((x0, y0, x1, y1))
+    return Lists(names, values, sizes, corners)
 
 
 def _masks(rows: Sequence[tuple[str, list[str]]]) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -222,11 +218,11 @@ def _rows(path: Path, *forms: str) -> Iterator[tuple[str, list[str]]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected a line {' or '.join(forms)} for each image.")
     numbers = {form.count(",") + 1 for form in forms}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1):
+    # File names may be in another encoding.
+    for where, line in read_lines(path, errors="surrogateescape"):
         if not line:
             continue
         fields = line.split(",")
-        where = f"{path}, line {number}"
         if len(fields) not in numbers or not fields[0]:
             raise ValueError(f"{where}: {line[:80]!r}: expected {' or '.join(forms)}.")
         yield where, fields
@@ -249,10 +245,13 @@ def _region(path: Path) -> np.ndarray:
     """(H, W) uint8: above 0 where a mask file marks pixels."""
     gray = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
     if gray is None:
-        raise ValueError(f"{path} is no image, or damaged: expected a mask. Get a complete copy of it.")
+        raise ValueError(f"{path} is not an image, or is damaged: expected a mask. Get a complete copy of it.")
     return gray
 
 
-def _resized(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: what a region marks, at another size."""
-    return cv2.resize(gray, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+FORMAT = Format(
+    title="a folder of images with text lists",
+    options=("blacklist", "lists", "masks", "class_names"),
+    recognizes=lambda request: request.lists is not None,
+    open=open_lists,
+)

@@ -20,7 +20,7 @@ from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from camjax.data.archives import Archives, base_name, file_name, published, readable_size
-from camjax.data.sources import prepared_builder
+from camjax.data.builders import prepared_builder
 
 
 @dataclass(frozen=True)

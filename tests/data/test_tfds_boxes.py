@@ -1,6 +1,4 @@
 import io
-import pickle
-import shutil
 import tarfile
 
 import cv2
@@ -10,9 +8,9 @@ import tensorflow_datasets as tfds
 from skimage import data
 
 from camjax.data import scenes
-from camjax.data.annotated import BLACKLISTED, AnnotatedSource, Annotation, TfdsImages, open_annotated
-from camjax.data.images import CropTransform
-from camjax.data.loader import eval_batches
+from camjax.data.annotated import open_annotated
+from camjax.data.annotation import BLACKLISTED, AnnotatedSource
+from camjax.data.annotations.tfds_boxes import TfdsImages
 from camjax.data.sources import open_source
 
 FEW = {"train": 20, "validation": 10, "test": 10}
@@ -200,7 +198,7 @@ def test_boxes_of_another_class_name_the_file(data_dir, tmp_path):
     write = lambda wnid: (tmp_path / f"{stem(1)}.xml").write_text(  # noqa: E731
         XML.format(stem=stem(1), objects=OBJECT.format(1, 2, 3, 4, wnid=wnid))
     )
-    for wnid, what in ((WNIDS[2], "another class"), ("n99999999", "no class of this data set")):
+    for wnid, what in ((WNIDS[2], "another class"), ("n99999999", "not a class of this data set")):
         write(wnid)
         message = rf"{stem(1)}\.xml: object 1 is a '{wnid}', {what}: expected '{WNIDS[1]}'"
         with pytest.raises(ValueError, match=message):
@@ -250,106 +248,3 @@ def test_a_box_of_the_data_set_that_cannot_be_names_the_image(data_dir):
     for index in (0, 1):
         with pytest.raises(ValueError, match=r"'a\.png' in .* has the box \[0\.0, "):
             TfdsImages(Broken()).annotation(index)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    (tmp_path / "photos" / "val" / "cat").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "photos" / "val" / "cat" / "a.png"), data.chelsea()[..., ::-1])
-    (tmp_path / "boxes.csv").write_text("filename,xmin,ymin,xmax,ymax\ncat/a.png,0,0,450,299\n")
-    for name, text in {
-        "image_ids": "val/cat/a.png",
-        "class_labels": "val/cat/a.png,1",
-        "image_sizes": "val/cat/a.png,451,300",
-        "localization": "val/cat/a.png,0,0,450,299",
-    }.items():
-        (tmp_path / f"{name}.txt").write_text(text + "\n")
-    return tmp_path / "photos"
-
-
-def test_folders_of_images(photos, monkeypatch):
-    source = open_annotated(photos, "val", boxes=photos.parent / "boxes.csv", class_names=["dog", "cat"])
-    assert source.annotation(0).label == 1 and source.annotation(0).boxes.tolist() == [[0, 0, 1, 1]]
-    monkeypatch.chdir(photos.parent)
-    for folder in ("./photos", str(photos), "../" + photos.parent.name + "/photos"):
-        assert open_annotated(folder, "val").annotation(0).filename == "cat/a.png"
-    assert open_annotated("photos/val", "all").annotation(0).filename == "cat/a.png"
-    with pytest.raises(ValueError, match=r"unknown data set 'photos'.*give '\./photos'"):
-        open_annotated("photos", "val")
-
-
-def test_a_folder_called_as_a_data_set_does_not_hide_it(data_dir, tmp_path, monkeypatch):
-    (tmp_path / "scenes").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert len(open_annotated("scenes", "test", data_dir=data_dir)) == 10
-
-
-def test_lists_of_wsolevaluation(photos, monkeypatch):
-    monkeypatch.chdir(photos.parent)
-    source = open_annotated("photos", "val", lists=photos.parent)
-    assert source.annotation(0).filename == "val/cat/a.png" and source.annotation(0).label == 1
-    expected = np.array([[0, 0, 299 / 300, 450 / 451]], np.float32)
-    np.testing.assert_array_equal(source.annotation(0).boxes, expected)
-    (photos.parent / "blacklist.txt").write_text("1\n")
-    with pytest.raises(ValueError, match=r"files such as 'val/cat/a\.png'"):
-        open_annotated("photos", "val", lists=photos.parent, blacklist=photos.parent / "blacklist.txt")
-
-
-def test_lists_and_archive_of_the_validation_set_say_the_same(data_dir, archive, tmp_path):
-    name = f"val/{stem(2)}.JPEG"
-    (tmp_path / "ILSVRC" / "val").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "ILSVRC" / f"{name}.jpg"), data.chelsea())
-    shutil.move(tmp_path / "ILSVRC" / f"{name}.jpg", tmp_path / "ILSVRC" / name)
-    lists = {"image_ids": name, "class_labels": f"{name},2", "image_sizes": f"{name},451,300"}
-    lists["localization"] = "\n".join(",".join([name, *map(str, box)]) for box in BOXES[1])
-    for kind, text in lists.items():
-        (tmp_path / f"{kind}.txt").write_text(text)
-    (tmp_path / "blacklist.txt").write_text("2\n")
-    listed = open_annotated(tmp_path / "ILSVRC", "test", lists=tmp_path, blacklist=tmp_path / "blacklist.txt")
-    assert listed.annotation(0).excluded == BLACKLISTED
-    source = open_annotated("imagenet2012", "validation", data_dir=data_dir, boxes=archive)
-    joined = by_name(source)[f"{stem(2)}.JPEG"]
-    assert listed.annotation(0).label == joined.label == 2
-    np.testing.assert_array_equal(listed.annotation(0).wsol_boxes, joined.wsol_boxes)
-
-
-@pytest.mark.parametrize(
-    ("folder", "options", "message"),
-    [
-        (False, {"masks": "m"}, r"masks cannot go together with 'scenes', which is taken for a data set of tfds\."),
-        (False, {"class_names": ["a"]}, "class_names cannot go together with 'scenes'"),
-        (True, {"data_dir": "d"}, "data_dir cannot go together with .*photos', which is taken for a folder of images"),
-        (True, {"blacklist": "b", "masks": "m"}, "masks, blacklist cannot go together"),
-        (True, {"boxes": "b", "lists": "l"}, "boxes cannot go together .* a folder of images with text lists"),
-    ],
-)
-def test_options_that_do_not_go_together(photos, folder, options, message):
-    with pytest.raises(ValueError, match=message):
-        open_annotated(photos if folder else "scenes", "val", **options)
-
-
-def test_sources_can_be_pickled_and_batched(data_dir, archive, photos):
-    for source in (
-        open_annotated("imagenet2012", "validation", data_dir=data_dir, boxes=archive),
-        open_annotated("scenes", "test[:3]", data_dir=data_dir),
-        open_annotated(photos, "val", boxes=photos.parent / "boxes.csv"),
-        open_annotated(photos, "val", lists=photos.parent),
-    ):
-        copy = pickle.loads(pickle.dumps(source))
-        assert copy.info == source.info and repr(copy) == repr(source)
-        np.testing.assert_array_equal(copy.annotation(0).boxes, source.annotation(0).boxes)
-        (batch,) = eval_batches(copy, batch_size=4, size=32)
-        assert batch["mask"].sum() == len(source)
-        assert batch["label"].tolist()[: len(source)] == [source.annotation(i).label for i in range(len(source))]
-
-
-def test_boxes_come_back_from_a_center_crop(data_dir):
-    transform = CropTransform((0.0, 0.125, 1.0, 0.875))
-    boxes = open_annotated("scenes", "test", data_dir=data_dir).annotation(0).boxes
-    back = transform.boxes_to_original(transform.boxes_from_original(boxes))
-    np.testing.assert_allclose(back, boxes, atol=1e-7)
-
-
-def test_an_annotation_without_more_is_its_own_for_wsolevaluation():
-    boxes = np.array([[0, 0, 1, 1]], np.float32)
-    assert Annotation("a.png", 0, boxes).wsol_boxes is boxes

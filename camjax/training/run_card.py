@@ -13,8 +13,8 @@ import jax
 from flax import nnx
 
 from camjax.models import CamModel
+from camjax.runs import read_run
 from camjax.training.recipes import Recipe
-from camjax.training.runs import read_run
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation")

@@ -16,7 +16,7 @@ PACKAGE = Path(camjax.__file__).parent
 
 # From the ground up: a part imports from its own storey and those below. A new part gets its place here.
 STOREYS = (
-    {"cam", "components", "models", "weights"},
+    {"cam", "components", "errors", "models", "weights"},
     {"boxes", "checkpoints", "runs"},
     {"inference", "attribution", "receptive_field"},
     {"loading", "metrics", "data", "viz", "training"},

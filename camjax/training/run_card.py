@@ -14,8 +14,8 @@ from flax import nnx
 
 from camjax.files import write_whole
 from camjax.models import CamModel
+from camjax.runs import read_run
 from camjax.training.recipes import Recipe
-from camjax.training.runs import read_run
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation")

@@ -1,7 +1,8 @@
-"""Checkpoints of a training run: the only file that knows of Orbax."""
+"""Checkpoints of a training run: the only file that imports Orbax."""
 
 import os
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -10,18 +11,37 @@ from flax import nnx
 from orbax.checkpoint import checkpoint_managers
 
 from camjax.models import CamModel
-from camjax.training.checks import TrainingError
-from camjax.training.step import TrainState
 
 _KEEP_NEWEST = 2
 KEPT = _KEEP_NEWEST + 1
 """How many checkpoints a run keeps at most: the newest two, and the best."""
 
 
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+class TrainingState(Protocol):
+    """What `Checkpoints` saves and restores: `camjax.training.TrainState`, a NamedTuple of modules, or of None."""
+
+    @property
+    def ema(self) -> CamModel | None:
+        """The model with averaged weights."""
+
+    @property
+    def step(self) -> jax.Array:
+        """() integer: the number of steps taken."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+State = TypeVar("State", bound=TrainingState)
+
+
 class _Manager(ocp.CheckpointManager):
     """Orbax's manager, which does not ask JAX about preemption: `camjax.training.interruption` does.
 
-    JAX's agreement on the step to stop at wants one count; Orbax would put in steps of its own from another thread.
+    JAX's processes agree on the step to stop at by counting steps; Orbax would count from another thread as well.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -31,18 +51,18 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints of one run, each a directory named by its step.
 
-    Writing goes on in the background while training continues, under a temporary name until it is complete, so that a
-    checkpoint that can be seen is whole. What a killed process left under such a name is removed before the next
-    is written. The newest two stay, and the best by accuracy.
+    A checkpoint is written in the background while training continues. It has a temporary name until it is complete,
+    and what a killed process leaves under such a name is removed before the next checkpoint is written. The newest two
+    checkpoints are kept, and the one of the best accuracy.
 
-    Several processes open, save and restore together; the first writes, and all read, so that the directory has to be
-    one that all of them see.
+    Several processes open, save and restore together. The first one writes and all of them read, so all of them have
+    to see the directory.
 
     Use it as a context manager, or call `close`, which waits for the last checkpoint.
 
     Args:
-      directory: made where it does not exist, unless read_only.
-      read_only: for reading alone: nothing is made or changed, and saving is an error.
+      directory: created if it does not exist, unless read_only.
+      read_only: create and change nothing; `save` is an error.
     """
 
     def __init__(self, directory: str | os.PathLike, *, read_only: bool = False):
@@ -70,10 +90,10 @@ class Checkpoints:
         self.close()
 
     def steps(self) -> list[int]:
-        """The steps that there are complete checkpoints of, in rising order."""
+        """The steps of the complete checkpoints, in rising order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+    def save(self, state: TrainingState, metrics: dict[str, float] | None = None) -> None:
         """Writes a checkpoint of model, optimizer, averaged weights, random state and step, in the background.
 
         Args:
@@ -83,7 +103,7 @@ class Checkpoints:
         Raises:
           ValueError: opened with read_only.
           TrainingError: a parameter or statistic is not finite; nothing is written.
-          OSError: the checkpoint before could not be written.
+          OSError: the previous checkpoint could not be written.
         """
         if self._read_only:
             raise ValueError(f"{self.directory} was opened with read_only=True: open it without, to save.")
@@ -99,12 +119,12 @@ class Checkpoints:
         args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
-    def restore(self, state: TrainState, step: int | None = None) -> TrainState:
+    def restore(self, state: State, step: int | None = None) -> State:
         """The state of a checkpoint, on any number of devices.
 
         Args:
-          state: of the same structure, whose values do not matter; left as it is. Where it has averaged weights and the
-            checkpoint has none, the average starts from the checkpoint's weights.
+          state: of the same structure; its values do not matter and stay as they are. If it has averaged weights and
+            the checkpoint has none, the average starts from the checkpoint's weights.
           step: of the checkpoint, or None for the newest.
 
         Raises:
@@ -117,10 +137,10 @@ class Checkpoints:
         restored = {name: _from_tree(part, trees[name]) for name, part in parts.items()}
         if state.ema is not None and "ema" not in restored:
             restored["ema"] = _from_tree(state.ema, trees["model"])
-        return TrainState(**restored)
+        return type(state)(**restored)
 
     def restore_model(self, model: CamModel, step: int | None = None) -> CamModel:
-        """The model of a checkpoint, with the averaged weights where it has any; arguments and errors as for `restore`.
+        """The model of a checkpoint, with its averaged weights if it has any; arguments and errors as for `restore`.
 
         `model` may be abstract (`nnx.eval_shape`).
         """
@@ -165,13 +185,13 @@ class Checkpoints:
             ) from error
 
 
-def checkpoint_bytes(state: TrainState) -> int:
-    """The size of a checkpoint of a state, at most: Orbax compresses. The state may be abstract (`jax.eval_shape`)."""
+def checkpoint_bytes(state: TrainingState) -> int:
+    """The size of a checkpoint before Orbax compresses it. The state may be abstract (`jax.eval_shape`)."""
     shapes = jax.eval_shape(lambda: _parts(state))
     return sum(leaf.nbytes for part in shapes.values() for leaf in jax.tree.leaves(_to_tree(part)))
 
 
-def _parts(state: TrainState) -> dict:
+def _parts(state: TrainingState) -> dict:
     """The modules of a state by the names that they have in a checkpoint."""
     return {name: part for name, part in state._asdict().items() if part is not None}
 

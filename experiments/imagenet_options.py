@@ -12,7 +12,6 @@ from camjax.models.head import Pool
 from camjax.models.shapes import model_shapes
 from camjax.training import Recipe
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
-from camjax.weights.efficientnet_lite import PACKAGED
 
 IMAGENET = "imagenet2012"
 NETWORKS = {"googlenet_cam": "googlenet_gap", "resnet50": "resnet50", "wsol": "resnet50_wsol"}
@@ -106,7 +105,7 @@ class Options:
         for wrong, message in (
             (self.recipe == "resnet50" and not_random, "--recipe resnet50 --weights: it starts from random weights."),
             (
-                self.recipe != "resnet50" and not self.weights and self.network not in PACKAGED,
+                self.recipe != "resnet50" and not self.weights and not model_spec(self.network).packaged,
                 f"--recipe {self.recipe} fine-tunes {self.network}, whose weights do not come with camjax: give "
                 "--weights FILE (`camjax models` and docs/models.md say which), or --weights random.",
             ),

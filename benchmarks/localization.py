@@ -64,7 +64,7 @@ def networks() -> dict:
     from efficientnet_lite_pytorch import EfficientNet
     from safetensors.torch import save_file
 
-    from camjax.weights.efficientnet_lite import packaged_file
+    from camjax.models.efficientnet_lite import packaged_file
 
     torchvision = import_torchvision()
     import torch

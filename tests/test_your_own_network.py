@@ -16,6 +16,7 @@ from skimage import data
 import camjax
 from camjax.attribution import explain_nnx
 from camjax.cli.main import main
+from camjax.models import registry
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "your_own_network.md").read_text()
 
@@ -113,7 +114,7 @@ def test_a_model_with_a_name(directory, monkeypatch, capsys):
     module, training = blocks("A model with a name")
     (commands,) = blocks("A model with a name", "sh")
     (directory / "my_nets.py").write_text(module)
-    monkeypatch.setattr(camjax.models, "_SPECS", dict(camjax.models._SPECS))
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
     monkeypatch.setitem(sys.modules, "my_nets", None)
     del sys.modules["my_nets"]
     with monkeypatch.context() as patch:

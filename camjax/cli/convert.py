@@ -40,7 +40,7 @@ def convert(
     from camjax.loading import model_with_weights
     from camjax.weights.camjax_file import write_camjax_file
 
-    network = model_with_weights(model, source, any_classes=num_classes is not None)
+    network = model_with_weights(model, source, num_classes=num_classes)
     classes = network.head.num_classes
     if num_classes not in (None, classes):
         raise ValueError(f"--num-classes {num_classes}: {source} has {classes} classes, and they stay what they are.")

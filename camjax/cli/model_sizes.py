@@ -78,5 +78,4 @@ def _version() -> str:
 
 
 def _size(fields: dict) -> ModelSize:
-    size = ModelSize(**fields)
-    return dataclasses.replace(size, input_size=tuple(size.input_size), map_size=tuple(size.map_size))
+    return ModelSize(**{**fields, **{name: tuple(fields[name]) for name in ("input_size", "map_size")}})

@@ -44,7 +44,5 @@ def models() -> None:
 
 def _weights(name: str) -> str:
     """Where a network's weights come from, as short as a column of a table wants it."""
-    words, of_camjax, _ = (model_spec(name).weights or "none").partition(", in the pip package")
-    if of_camjax:
-        return f"{words}, with camjax"
-    return words.removeprefix("a file of ").removesuffix(", given as weights=FILE")
+    spec = model_spec(name)
+    return f"{spec.packaged.data}, with camjax" if spec.packaged else spec.weights_in_words() or "none"

@@ -17,11 +17,7 @@ LAYERS = ((24, 2), (32, 2), (64, 1), (64, 1), (128, 1))
 class SmallGap(CamModel):
     """Five 3x3 convolutions with BatchNorm and a pooled head. Map: input side / 4.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 10, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -40,4 +36,4 @@ class SmallGap(CamModel):
         return x
 
 
-SPECS = (ModelSpec("small_gap", SmallGap, 10),)
+SPECS = (ModelSpec(name="small_gap", build=SmallGap, num_classes=10),)

@@ -8,6 +8,7 @@ import functools
 import math
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -123,7 +124,7 @@ def read_mean_binaryproto(path: str | PathLike[str]) -> np.ndarray:
     return np.ascontiguousarray(blue_green_red[::-1].transpose(1, 2, 0), dtype=np.float32)
 
 
-def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, object, bytes]:
+def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, Any, bytes]:
     """Return the path, the file's message, and its first bytes."""
     path = check_weights_file(path)
     with path.open("rb") as file:
@@ -162,7 +163,7 @@ def _array(path: Path, name: str, blob, *, filters: bool) -> np.ndarray:
 
 
 @functools.cache
-def _message_classes() -> dict[str, type]:
+def _message_classes() -> dict[str, Any]:
     """The classes of the messages, by name, in a pool of their own: other packages register Caffe's as well."""
     file = descriptor_pb2.FileDescriptorProto(name="camjax/caffe_weights.proto", package="caffe", syntax="proto2")
     kinds = descriptor_pb2.FieldDescriptorProto

@@ -98,12 +98,13 @@ def _download_from_hub(address: str, repository: str, name: str, revision: str |
         why = f"the Hugging Face Hub cannot be reached, and the file is not in the cache ({_first_line(error)})"
     else:
         # Of large files the Hub's ETag is the SHA-256; of small ones, which are no weights, it is Git's SHA-1.
-        if re.fullmatch("[0-9a-f]{64}", known.etag or ""):
+        expected = known.etag or ""
+        if re.fullmatch("[0-9a-f]{64}", expected):
             found = _sha256(path)
-            if found != known.etag:
+            if found != expected:
                 path.resolve().unlink()
                 path.unlink(missing_ok=True)
-                raise WeightsError(_wrong_digest(address, found, known.etag))
+                raise WeightsError(_wrong_digest(address, found, expected))
         return path
     raise FetchError(f"{address}: {why}.")
 

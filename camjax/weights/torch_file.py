@@ -12,6 +12,7 @@ import pickle
 import struct
 import zipfile
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_legacy(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
+def _read_legacy(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
     """Return the pickled object, and where in the file each storage's data begin."""
     reader = ByteReader(mapped, 0, len(mapped))
     try:
@@ -107,9 +108,9 @@ def _read_legacy(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
     return content, starts
 
 
-def _read_zip(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
+def _read_zip(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
     """Return the pickled object, and where in the file each storage's data begin."""
-    members = zipfile.ZipFile(mapped).infolist()
+    members = zipfile.ZipFile(mapped).infolist()  # type: ignore[call-overload]  # mmap reads and seeks as files do
     by_name = {member.filename: member for member in members}
     if len(by_name) != len(members):
         raise WeightsError("the archive has two members of one name. Download or copy it again.")

@@ -6,7 +6,9 @@ functions of this file, and whatever else it asks for is an error before anythin
 
 import mmap
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -61,10 +63,10 @@ class _Tensor:
         stride: should be the tuple of its steps, in elements.
     """
 
-    storage: object
-    offset: object
-    size: object
-    stride: object
+    storage: Any
+    offset: Any
+    size: Any
+    stride: Any
 
 
 class ByteReader:
@@ -105,7 +107,7 @@ class ByteReader:
         return self.read(newline + 1 - self.position)
 
 
-def unpickle(reader: ByteReader) -> tuple[object, dict[str, Storage]]:
+def unpickle(reader: ByteReader) -> tuple[Any, dict[str, Storage]]:
     """Read one pickle, and leave the reader behind it.
 
     Args:
@@ -156,12 +158,18 @@ class _TensorUnpickler(pickle._Unpickler):
         for name in _KEPT_INSTRUCTIONS.split()
     )
 
+    # What the class in Python has, and its type stub does not say.
+    stack: list[Any]
+    append: Callable[[object], None]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+
     def __init__(self, reader: ByteReader):
         # Python 2's str is read as text, as torch.load does.
         super().__init__(reader, encoding="utf-8")
         self._reader = reader
         self.storages: dict[str, Storage] = {}
-        self._constructors = {
+        self._constructors: dict[str, Callable[..., object]] = {
             "collections.OrderedDict": self._ordered_dict,
             "torch.Size": self._size,
             "torch._utils._rebuild_tensor": self._tensor,
@@ -196,7 +204,7 @@ class _TensorUnpickler(pickle._Unpickler):
             raise _refusal(function.name)
         return self._constructors[function.name](*args)
 
-    def _ordered_dict(self, pairs: object = ()) -> dict:
+    def _ordered_dict(self, pairs: Any = ()) -> dict:
         # Python 2 pickles an OrderedDict as a call with its items; each such call copies them.
         if type(pairs) not in (list, tuple):
             raise pickle.UnpicklingError("an OrderedDict of no list")

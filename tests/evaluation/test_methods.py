@@ -16,8 +16,7 @@ from camjax.evaluation.methods import make_method, method_image_size
 from camjax.evaluation.saliency_boxes import saliency_boxes
 from camjax.inference import boxes_from_maps, inference_view
 from camjax.models import CamModel
-from camjax.models.classifier import FullyConnectedHead
-from camjax.models.head import MapHead, PooledHead
+from camjax.models.head import FullyConnectedHead, MapHead, PooledHead
 from camjax.models.shapes import model_shapes
 
 pytestmark = pytest.mark.usefixtures("quick_programs")

@@ -12,8 +12,7 @@ from flax import nnx
 import camjax
 from camjax.models.base import CamModel, MeanImage
 from camjax.models.caffe_layers import conv, lrn, max_pool
-from camjax.models.classifier import FullyConnectedHead
-from camjax.models.head import MapHead
+from camjax.models.head import FullyConnectedHead, MapHead
 from camjax.models.shapes import model_shapes
 from camjax.training.step import cross_entropy
 

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 import camjax
-from camjax.weights.caffe_names import TABLE
+from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.weights.errors import WeightsError
 
 SIZES = {"alexnet": (227, 227), "alexnet_gap": (227, 227), "alexnet_star_gap": (227, 227)}
@@ -15,7 +15,7 @@ NETWORKS = (*SIZES, "googlenet", "googlenet_gap", "nin", "vgg16", "vgg16_gap")
 
 def placed(name: str) -> tuple[str | None, tuple[int, ...] | None]:
     """The place and the axes that the table's first matching rule gives an entry."""
-    for rule in TABLE:
+    for rule in CAFFE_NAMES:
         if match := re.fullmatch(rule.pattern, name):
             return rule.place and match.expand(rule.place), rule.axes
     raise AssertionError(f"no rule for {name}")

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.images import resize_image
-from camjax.evaluation.methods import make_method
 from camjax.features import gap_features, map_images, with_linear_classifier
+from camjax.inference import make_localize_fn, make_localize_fns
 from camjax.linear_svm import LinearSVM, fit_linear_svm
 from camjax.metrics.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
@@ -157,18 +157,19 @@ def _localize(
       gt_known (that of the true class), train_gt_known, chance; and the numbers of images without a region, whose box
       is the whole image. And {"train": (n, 4), "test": (n, 4)}.
     """
-    method = make_method(localizer, "cam", threshold=threshold, top_k=1)
+    localize = make_localize_fns(localizer, ["cam"], threshold=threshold)
     found = []
     for part, birds in (("training", train), ("test", test)):
 
         def boxes_of(images, indices, labels=birds.labels):
-            out = method(images, labels[indices])
-            return out.boxes, out.valid
+            out = localize(images, labels[indices])["cam"]
+            return (out.top.boxes, out.asked.boxes), (out.top.valid, out.asked.valid)
 
         with progress(f"CAM box: {part} images", console) as update:
-            boxes, valid = map_images(
+            found_in_part = map_images(
                 boxes_of, birds.source, localizer.input_size, batch_size=batch_size, progress=update
             )
+        boxes, valid = (np.concatenate(of_classes, axis=1) for of_classes in found_in_part)
         found.append((np.where(valid[..., None], boxes, WHOLE), valid))
     (train_boxes, train_valid), (test_boxes, test_valid) = found
     # Of each image the box of the predicted class comes first, that of the true class last.
@@ -205,8 +206,9 @@ def birds_figure(localizer: CamModel, birds: Birds, threshold: float):
     """A figure of images from all over the split: maps and boxes of the predicted classes, and true boxes."""
     chosen = np.unique(np.linspace(0, len(birds.labels) - 1, BIRDS_SHOWN).astype(int))
     images = [birds.source[i]["image"] for i in chosen]
-    method = make_method(localizer, "cam", threshold=threshold, top_k=1)
-    out = method(np.stack([resize_image(image, localizer.input_size) for image in images]), birds.labels[chosen])
+    out = make_localize_fn(localizer, threshold=threshold)(
+        np.stack([resize_image(image, localizer.input_size) for image in images])
+    )
     names = birds.source.info.class_names
     predictions = np.asarray(out.class_ids)[:, 0]
     titles = [

@@ -51,7 +51,7 @@ class Row:
     Attributes:
       name: as the paper writes it.
       file: the name of the file of weights; "" for a row that is quoted alone.
-      method: of `camjax.evaluation.methods.METHODS`.
+      method: of `camjax.attribution.METHODS`.
       metric: of `camjax.evaluation.scoring.SCORES`.
       paper: top-1 and top-5 errors; None where the paper has no number.
     """

@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 import camjax
+from camjax.boxes import boxes_from_maps
 from camjax.cli.errors import run_command
 from camjax.data.loader import eval_batches
 from camjax.data.scenes import SIDE
 from camjax.data.sources import Source, open_source
 from camjax.data.transforms import random_translation
-from camjax.inference import boxes_from_maps
 from camjax.training import Recipe, fit
 
 PROGRAM = "python -m experiments.scenes"

@@ -8,6 +8,7 @@ from conftest import QUICK, photos
 from flax import nnx
 
 import camjax
+from camjax.boxes import boxes_from_maps
 from camjax.inference import _cam_jit
 
 SIZES = [(224, 224), (256, 192), (97, 130)]
@@ -97,8 +98,6 @@ def test_localize_boxes_are_those_of_the_masks(lite0):
 
 
 def test_maps_without_a_region_have_no_box():
-    from camjax.inference import boxes_from_maps
-
     maps = np.stack([np.zeros((4, 4)), -np.ones((4, 4)), np.full((4, 4), 2.0), np.eye(4) * np.nan])
     boxes, valid = jax.jit(boxes_from_maps, static_argnums=1, compiler_options=QUICK)(maps, (8, 8), 0.2)
     assert valid.tolist() == [False, False, True, False]

@@ -91,6 +91,11 @@ class ConvBN(nnx.Module):
         return x.astype(self.dtype)
 
 
+def inference_view(model: nnx.Module) -> nnx.Module:
+    """A view of the model in inference mode, whatever its mode: no dropout, BatchNorm at its running statistics."""
+    return nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
+
+
 def fold_batchnorm(model: nnx.Module) -> nnx.Module:
     """A copy of `model` whose BatchNorms, at their running statistics, are part of the convolutions.
 

@@ -17,6 +17,8 @@ import camjax
 from camjax.attribution import explain_nnx
 from camjax.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 GUIDE = (Path(__file__).parents[1] / "docs" / "your_own_network.md").read_text()
 
 

@@ -135,7 +135,7 @@ def lite0() -> CamModel:
 @functools.cache
 def lite0_cam_fn(top_k: int | None):
     """`make_cam_fn` of it; what one section has compiled, the next one uses."""
-    return camjax.make_cam_fn(lite0(), top_k)
+    return camjax.make_cam_fn(lite0(), top_k=top_k)
 
 
 def lite0_beside_torch(report: Report) -> None:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,7 @@ def explanation_figure(
     maps: Sequence[np.ndarray],
     boxes: Sequence[np.ndarray],
     names: Sequence[Sequence[str]],
-    probabilities: Sequence[Sequence[float]],
+    probabilities: Sequence[Sequence[float] | np.ndarray],
     *,
     titles: Sequence[str] | None = None,
     alpha: float = 0.5,
@@ -141,7 +141,7 @@ def comparison_figure(
     boxes: Sequence[np.ndarray],
     methods: Sequence[str],
     names: Sequence[str],
-    probabilities: Sequence[float],
+    probabilities: Sequence[float] | np.ndarray,
     *,
     alpha: float = 0.5,
     colormap: str | Colormap = "jet",
@@ -180,8 +180,8 @@ def comparison_figure(
     figure, axes = _grid([np.shape(image)[:2]] * len(names), labels, cell_width=2.1)
     for row, of_row in enumerate(axes):
         _show(of_row[0], image, labels[row][0])
-        for axis, of_method, method_boxes, label in zip(of_row[1:], maps, boxes, labels[row][1:], strict=True):
-            _show(axis, overlay(image, of_method[row], alpha=alpha, colormap=colormap), label)
+        for axis, method_maps, method_boxes, label in zip(of_row[1:], maps, boxes, labels[row][1:], strict=True):
+            _show(axis, overlay(image, method_maps[row], alpha=alpha, colormap=colormap), label)
             _draw_box(axis, method_boxes[row], image.shape, PREDICTED)
     return figure
 
@@ -236,7 +236,7 @@ def localization_figure(
         for box in np.reshape(true, (-1, 4)):
             _draw_box(axis, box, image.shape, TRUE)
         _draw_box(axis, predicted, image.shape, PREDICTED)
-    figure.legend(
+    figure.legend(  # type: ignore[call-overload]  # the stub does not know that a tuple of artists is one handle
         [tuple(_rectangles((0, 0), 1, 1, style)) for style in (PREDICTED, TRUE)],
         ["predicted box", "true box"],
         loc="upper center",
@@ -253,7 +253,7 @@ def _resized_and_normalized(maps: jax.Array, size: tuple[int, int]) -> jax.Array
     return normalize_map(resize_map(maps, size))
 
 
-def _check_lengths(**sequences: Sequence) -> None:
+def _check_lengths(**sequences: Sized) -> None:
     """Raises ValueError unless all have the same length, which is at least 1."""
     lengths = {name: len(sequence) for name, sequence in sequences.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():

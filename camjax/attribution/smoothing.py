@@ -1,5 +1,6 @@
 """Maps made smoother: by the mean over changed copies of the images, or by the first principal component."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -52,14 +53,15 @@ def augmentation_smoothing(
     for scale in scales:
         copies = _resized(images, scale)
         unseen = _resized(jnp.broadcast_to(jnp.asarray(baseline, jnp.float32), images.shape), scale)
-        total = 0.0
+        total = jnp.zeros(())
         for factor, mirrored in itertools.product(factors, (False, True) if flip else (False,)):
             changed = unseen + factor * (copies - unseen)
             maps = maps_fn(changed[:, :, ::-1] if mirrored else changed, targets)
             total += maps[..., ::-1] if mirrored else maps
         sums.append(total)
     size = max(m.shape[-2] for m in sums), max(m.shape[-1] for m in sums)
-    return sum(resize_map(m, size) for m in sums) / (len(scales) * len(factors) * (2 if flip else 1))
+    count = len(scales) * len(factors) * (2 if flip else 1)
+    return functools.reduce(jnp.add, [resize_map(m, size) for m in sums]) / count
 
 
 def eigen_smoothing(features: jax.Array, weights: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ A target of one's own is any such function.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from camjax.attribution.network import as_pytree
-from camjax.inference import check_class_ids
+from camjax.checks import check_class_ids
 
 Target = Callable[[jax.Array], jax.Array]
 
@@ -116,7 +117,7 @@ def per_image(targets: Sequence[Target]) -> Target:
     return Partial(_per_image, tuple(map(as_pytree, targets)))
 
 
-def as_target(targets, outputs: jax.Array) -> Target:
+def as_target(targets: Any, outputs: jax.Array | jax.ShapeDtypeStruct) -> Target:
     """Checks targets against outputs.
 
     Args:

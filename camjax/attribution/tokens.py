@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camjax.attribution.network import CutNetwork
-from camjax.attribution.shared_weights import SharedWeights
+from camjax.attribution.network import CutNetwork, SharedWeights
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def class_ids(classes: Sequence[str], names: Sequence[str] | None, num_classes: 
     Raises:
       ValueError: an id out of range, or a name that none or several of the classes have.
     """
-    ids = {}
+    ids: dict[int, None] = {}
     for text in classes:
         if text.lstrip("-").isdecimal():
             if not 0 <= int(text) < num_classes:

@@ -60,12 +60,13 @@ def evaluate(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from camjax.attribution import METHODS
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.data.annotated import open_annotated
     from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
-    from camjax.evaluation.methods import make_method, method_image_size
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
     from camjax.evaluation.runner import evaluate_localization
+    from camjax.inference import make_localize_fn
     from camjax.loading import load_model
     from camjax.weights.fingerprint import weights_sha256
 
@@ -141,8 +142,8 @@ def evaluate(
                     source,
                     out / "images.csv",
                     method[0],
-                    make_method(network, method[0], threshold=threshold, top_k=1),
-                    method_image_size(network, method[0]),
+                    make_localize_fn(network, method[0], threshold=threshold),
+                    METHODS[method[0]].image_size(network),
                 ),
             },
         )

@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
-from camjax.inference import Localization, inference_view
+from camjax.inference import Localization
 from camjax.metrics import FAITHFULNESS
 from camjax.metrics.faithfulness_scores import FaithfulnessMetric
-from camjax.models.layers import fold_batchnorm
+from camjax.models.layers import fold_batchnorm, inference_view
 
 TITLES = {
     "insertion": "Insertion",

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from camjax.inference import boxes_from_maps, check_threshold
+from camjax.boxes import boxes_from_maps
+from camjax.checks import check_threshold
 
 RANKS = (0, 0, 1, 1, 2)
 """Whose class each of the five boxes is, by rank of the logit."""
@@ -37,8 +38,8 @@ def heuristic_boxes(class_ids, maps, size: tuple[int, int], *, tight: float = 0.
     that of the tight one is close to the 100 of 255 at which the box generator of its release looks for smaller boxes.
 
     Args:
-      class_ids: (B, N) integers by falling logit, N >= 3; those behind the third are not looked at. From the result of
-        `camjax.evaluation.methods.make_method`, all but the last, which is the label.
+      class_ids: (B, N) integers by falling logit, N >= 3, such as `TopAndAsked.top.class_ids` of
+        `camjax.inference.make_localize_fns`; those after the third are not used.
       maps: (B, N, h, w) their raw maps.
       size: (H, W) of the images in pixels.
       tight: share of the maximum for tight boxes, above `loose` and below 1.

@@ -14,15 +14,15 @@ from typing import Literal
 import jax
 import numpy as np
 
+from camjax.attribution.methods import common_image_size
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.loader import Batch, eval_batches
 from camjax.evaluation.faithfulness import FaithfulnessScorer
-from camjax.evaluation.methods import common_image_size, make_method
 from camjax.evaluation.run_files import RunFiles
 from camjax.evaluation.saved_maps import save_score_maps
 from camjax.evaluation.scoring import SCORES
 from camjax.evaluation.truth import STATUSES, First, TruthReader, statuses_of
-from camjax.inference import Localization
+from camjax.inference import Localization, TopAndAsked, make_localize_fns
 from camjax.metrics import FAITHFULNESS
 from camjax.metrics.box_overlap import iou_matrix
 from camjax.metrics.streaming import StreamingMetric, merge_across_processes
@@ -74,7 +74,7 @@ def evaluate_localization(
     Args:
       model: a classifier; what it has to have depends on the method.
       source: annotated images, from `camjax.data.annotated.open_annotated`.
-      methods: names of `camjax.evaluation.method_maps.NAMES`.
+      methods: names of `camjax.attribution.METHODS`.
       metrics: names of `SCORES` and of `camjax.metrics.FAITHFULNESS`. The latter run the network on changed images,
         two to hundreds of times each.
       threshold: of the paper's box rule, a share of the map's maximum.
@@ -103,7 +103,7 @@ def evaluate_localization(
     if limit is not None and limit < len(source):
         source = First(source, limit)
     size = common_image_size(model, methods)
-    runners = {name: make_method(model, name, threshold=threshold, top_k=min(5, classes)) for name in methods}
+    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, classes))
     results = {
         method: {name: SCORES[name].make(classes) if name in SCORES else FAITHFULNESS[name]() for name in metrics}
         for method in methods
@@ -151,7 +151,7 @@ def evaluate_localization(
         needs_masks = any(SCORES[name].needs_masks for name in metrics if name in SCORES)
         reader = TruthReader(source, classes, needs_masks, size)
         pool = stack.enter_context(ThreadPoolExecutor(max(1, num_threads // 2)))
-        for done, (batch, truth, outs) in enumerate(_computed(batches, runners, devices, reader, pool), start + 1):
+        for done, (batch, truth, outs) in enumerate(_computed(batches, localize, devices, reader, pool), start + 1):
             annotations, truth = truth
             statuses = statuses_of(batch, annotations)
             counts.update(status for status in statuses if status)
@@ -191,7 +191,7 @@ def evaluate_localization(
 
 
 def _computed(
-    batches: Iterator[Batch], runners: dict, devices: list, read_truth: TruthReader, pool: ThreadPoolExecutor
+    batches: Iterator[Batch], localize: Callable, devices: list, read_truth: TruthReader, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Batch, tuple, dict[str, Localization]]]:
     """The batches with what is known and what each method says; a batch is under way while the one before is scored."""
     waiting = collections.deque()
@@ -200,7 +200,7 @@ def _computed(
         # The labels of the images go to the methods; annotations carry them too, and are checked there.
         parts = zip(*(np.split(batch[key], len(devices)) for key in ("image", "label")), strict=True)
         parts = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
-        outs = {name: [run(images, labels) for images, labels in parts] for name, run in runners.items()}
+        outs = [localize(images, labels) for images, labels in parts]
         waiting.append((batch, truth, outs))
         if len(waiting) > 1:
             yield _finished(*waiting.popleft())
@@ -208,13 +208,20 @@ def _computed(
         yield _finished(*waiting.popleft())
 
 
-def _finished(batch: Batch, truth, outs: dict) -> tuple[Batch, tuple, dict[str, Localization]]:
+def _finished(batch: Batch, truth, outs: list[dict[str, TopAndAsked]]) -> tuple[Batch, tuple, dict[str, Localization]]:
     """Waits for a batch, and joins what came from each device."""
-    joined = {
-        name: Localization(*(np.concatenate(field) for field in zip(*jax.device_get(of_devices), strict=True)))
-        for name, of_devices in outs.items()
-    }
+    joined = {name: _of_all_classes(jax.device_get([of_device[name] for of_device in outs])) for name in outs[0]}
     return batch, truth.result(), joined
+
+
+def _of_all_classes(outs: list[TopAndAsked]) -> Localization:
+    """The top classes and last the label, of the images of all devices."""
+    logits = np.concatenate([top.logits for top, _ in outs])
+    fields = (
+        np.concatenate([np.concatenate([top[i], asked[i]], axis=1) for top, asked in outs])
+        for i in range(1, len(Localization._fields))
+    )
+    return Localization(logits, *fields)
 
 
 def _in_image(out: Localization, view: np.ndarray) -> Localization:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from camjax.boxes import boxes_from_maps
 from camjax.cam import resize_map
-from camjax.inference import boxes_from_maps
 from camjax.metrics.box_overlap import (
     best_iou,
     check_boxes,

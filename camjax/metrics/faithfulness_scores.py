@@ -9,7 +9,7 @@ import numpy as np
 
 from camjax.attribution.network import as_pytree
 from camjax.cam import resize_map
-from camjax.inference import check_class_ids, check_images
+from camjax.checks import check_class_ids, check_images
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

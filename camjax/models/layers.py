@@ -137,6 +137,11 @@ class ConvBN(nnx.Module):
         return x.astype(self.dtype)
 
 
+def inference_view(model: nnx.Module) -> nnx.Module:
+    """A view of the model in inference mode, whatever its mode: no dropout, BatchNorm at its running statistics."""
+    return nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
+
+
 def fold_batchnorm(model: nnx.Module) -> nnx.Module:
     """A copy of `model` for inference, with each `ConvBN`'s BatchNorm multiplied into its convolution.
 

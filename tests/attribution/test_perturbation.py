@@ -12,8 +12,8 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from camjax.attribution import METHODS, ablation_cam, explainer, is_cam, score_cam, ss_cam, targets
+from camjax.attribution.perturbation import with_noise
 from camjax.attribution.perturbation_chunks import _add_scores
-from camjax.attribution.perturbation_masks import with_noise
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 
@@ -172,14 +172,14 @@ def test_a_copy_is_made_once_for_all_targets_and_no_more_than_a_chunk_of_them_at
 def test_memory_is_that_of_a_chunk_whatever_the_number_of_channels():
     def temporary(method_name, channels, chunk_size):
         """Bytes beside arguments and results, of the one program that runs perturbed copies."""
-        from camjax.attribution import perturbation, perturbation_masks
+        from camjax.attribution import perturbation
 
         features, images = jnp.zeros((2, 4, 4, channels)), jnp.zeros((2, 64, 64, 3))
         head = Partial(lambda features, images: features.mean((1, 2)))
         network = Partial(lambda images: images.mean((1, 2)))
         outputs_of = {
             "scorecam": Partial(
-                perturbation_masks._masked_outputs,
+                perturbation._masked_outputs,
                 *(network, images, features, jnp.ones((2, channels), bool), jnp.zeros(()), Partial(lambda m, r: m)),
             ),
             "ablationcam": Partial(perturbation._ablated_outputs, head, images, features),
@@ -286,7 +286,7 @@ def test_by_name_it_has_the_options_and_defaults_of_the_function(function):
         return {p.name: p.default for p in parameters if p.default is not p.empty}
 
     method = METHODS[function.__name__.replace("_", "")]
-    assert defaults(method.from_network) == defaults(function)
+    assert defaults(method.function) == defaults(function)
     assert method.options == tuple(defaults(function))
 
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage
 
 import camjax
-from camjax.inference import boxes_from_maps
+from camjax.boxes import boxes_from_maps
 from camjax.metrics.box_overlap import iou_matrix
 from camjax.metrics.curves import DEFAULT_THRESHOLDS, Curve, ThresholdCurve, boxes_at_thresholds
 

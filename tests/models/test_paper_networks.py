@@ -139,7 +139,7 @@ def test_mean_image():
     mean = np.arange(4 * 4 * 3.0).reshape(4, 4, 3)
     model.set_input_rule(mean=(0, 0, 0), channel_order="bgr", mean_image=mean)
     np.testing.assert_array_equal(model.features(images), np.tile(200 - mean[1:3, :, ::-1], (2, 1, 1, 1)))
-    np.testing.assert_array_equal(camjax.make_cam_fn(model, None)(images).maps[0, 0], 200 - mean[1:3, :, 2])
+    np.testing.assert_array_equal(camjax.make_cam_fn(model, top_k=None)(images).maps[0, 0], 200 - mean[1:3, :, 2])
     # A larger image has the mean image at its size: here every pixel twice, and halfway between them.
     model.set_input_rule(mean=(0, 0, 0), mean_image=np.stack([np.zeros((2, 3)), np.full((2, 3), 8.0)]))
     np.testing.assert_array_equal(model.features(np.zeros((1, 4, 1, 3)))[0, :, 0, 0], [0, -2, -6, -8])

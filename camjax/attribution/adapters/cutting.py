@@ -11,8 +11,7 @@ from typing import Any
 
 import jax
 
-from camjax.attribution.network import CutNetwork
-from camjax.attribution.shared_weights import SharedWeights
+from camjax.attribution.network import CutNetwork, SharedWeights
 from camjax.attribution.tokens import reshaped
 
 

@@ -63,7 +63,7 @@ def explain_equinox(
 
     def capture(weights, images):
         def of_image(image):
-            outputs = [[] for _ in layers]
+            outputs: list[list] = [[] for _ in layers]
             run(weights, image, [_keeping(of_layer) for of_layer in outputs])
             return outputs
 

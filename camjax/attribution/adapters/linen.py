@@ -47,7 +47,9 @@ def explain_linen(
         for name in names:
             if name not in found:
                 every_call = jax.eval_shape(
-                    lambda *arguments: run(*arguments, lambda _, method: method == "__call__"), variables, images
+                    lambda variables, images: run(variables, images, lambda _, method: method == "__call__"),
+                    variables,
+                    images,
                 )
                 raise unknown_layer(name, (layer for layer in every_call if layer), type(module).__name__)
         return [found[name] for name in names]

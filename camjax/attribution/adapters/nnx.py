@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import nnx
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainer import Explainer
-from camjax.inference import inference_view
+from camjax.models.layers import inference_view
 
 
 def explain_nnx(
@@ -50,10 +50,11 @@ def explain_nnx(
         model = nnx.merge(structure, weights, copy=True)
         layers = _layers(model)
         for name, exchange in zip(names, exchanges, strict=True):
-            # Python looks up `__call__` on the type: the layer gets one of its own, and stays in its place in the
-            # network, be that an attribute, a list, or two of them.
-            layers[name].__class__ = _tapped(type(layers[name]))
-            layers[name].exchange = exchange
+            # Python looks up `__call__` on the type: the layer gets a type of its own, and stays in its place in the
+            # network, which may be an attribute, a list, or two of them.
+            layer: Any = layers[name]
+            layer.__class__ = _tapped(layer.__class__)
+            layer.exchange = exchange
         return model
 
     def capture(weights, images):

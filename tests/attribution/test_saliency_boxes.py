@@ -7,7 +7,7 @@ import pytest
 from conftest import photos
 from test_components import scipy_box
 
-from camjax.evaluation.saliency_boxes import object_mask, saliency_boxes
+from camjax.attribution.saliency_boxes import object_mask, saliency_boxes
 
 SIDE = 40
 rng = np.random.default_rng(0)

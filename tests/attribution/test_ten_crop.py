@@ -2,7 +2,7 @@ import numpy as np
 import scipy.special
 from PIL import Image
 
-from camjax.evaluation.ten_crop import mean_score_logits, merge_ten_crops, ten_crop_size, ten_crops
+from camjax.attribution.ten_crop import mean_score_logits, merge_ten_crops, ten_crop_size, ten_crops
 
 rng = np.random.default_rng(0)
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
-from camjax.metrics.wsol import MaxBoxAcc, contour_boxes, score_map
+from camjax.metrics import MaxBoxAcc, contour_boxes, score_map
 
 PROMISES = {"maxboxaccv2_1000_1_thread": 3.0}
 

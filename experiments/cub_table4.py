@@ -17,7 +17,7 @@ from camjax.data.images import resize_image
 from camjax.evaluation.methods import make_method
 from camjax.features import gap_features, map_images, with_linear_classifier
 from camjax.linear_svm import LinearSVM, fit_linear_svm
-from camjax.metrics.box_overlap import iou_matrix, reaches_iou
+from camjax.metrics.localization.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
 from camjax.viz import localization_figure
 from experiments.progress import progress

@@ -17,8 +17,8 @@ in 70 minutes.
 
 The paper's numbers are errors in percent. Table 3 is on the test split, whose labels are not public: our column is on
 the validation split, which the paper's table 2 shows to lie within 0.2 points of it. The thresholds of the tight and
-the loose box are not in the paper; ours are the defaults of `camjax.evaluation.heuristic`. None of the networks'
-published weights were at hand where this file was written, so that no number of ours stands here.
+the loose box are not in the paper; ours are the defaults of `camjax.metrics.localization.heuristic`. None of the
+networks' published weights were at hand where this file was written, so that no number of ours stands here.
 """
 
 import json
@@ -52,7 +52,7 @@ class Row:
       name: as the paper writes it.
       file: the name of the file of weights; "" for a row that is quoted alone.
       method: of `camjax.evaluation.methods.METHODS`.
-      metric: of `camjax.evaluation.scoring.SCORES`.
+      metric: of `camjax.metrics.METRICS`.
       paper: top-1 and top-5 errors; None where the paper has no number.
     """
 

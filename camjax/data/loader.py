@@ -18,7 +18,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from typing import Literal
@@ -120,7 +120,7 @@ def eval_batches(
     num_threads: int = 4,
     shard_index: int | None = None,
     shard_count: int | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches for evaluation: over all processes, each example exactly once.
 
     Every process gets the same number of batches of the same shape, so that collectives meet; the rows that are
@@ -171,7 +171,7 @@ def eval_batches(
     return _iterate(batches[start_batch:], num_workers, num_threads)
 
 
-def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Iterator[Batch]:
+def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Generator[Batch, None, None]:
     # Batched before to_iter_dataset: batching behind it would deal examples instead of batches to the workers.
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     dataset = batches.to_iter_dataset(read_options)
@@ -194,12 +194,12 @@ def _close_running() -> None:
             generator.close()
 
 
-def _from_threads(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+def _from_threads(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
     with contextlib.closing(iterator):
         yield from iterator
 
 
-def _from_workers(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+def _from_workers(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
     with contextlib.ExitStack() as stack:
         stack.callback(_wait_for_shared_memory)
         stack.enter_context(contextlib.closing(iterator))

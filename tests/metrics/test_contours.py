@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from camjax.metrics import contours
-from camjax.metrics.contours import contour_boxes
+from camjax.metrics.localization.contours import contour_boxes
 
 HUNDRED = np.arange(0, 1, 0.01)
 THOUSAND = np.arange(0, 1, 0.001)
@@ -212,7 +212,7 @@ def test_float32_maps_count_with_their_exact_value():
         (np.zeros((0, 4)), r"shape \(0, 4\)"),
         (np.array([[0.0, 1.5]]), r"values in 0\.\.1\.5: expected 0\.\.1"),
         (np.array([[-0.1, 0.5]]), r"values in -0\.1\.\.0\.5"),
-        (np.array([[np.nan, 0.5]]), "no NaN; see camjax.metrics.wsol.score_map"),
+        (np.array([[np.nan, 0.5]]), "no NaN; see camjax.metrics.localization.wsol.score_map"),
     ],
 )
 def test_what_is_no_score_map_is_an_error(score_map, message):

@@ -18,8 +18,8 @@ from camjax.metrics import (
     insertion_curve,
     sensitivity_n,
 )
-from camjax.metrics.faithfulness_curves import blurred
-from camjax.metrics.faithfulness_scores import _filled
+from camjax.metrics.faithfulness.insertion_deletion import blurred
+from camjax.metrics.faithfulness.scores import _filled
 
 pytestmark = pytest.mark.usefixtures("quick_programs")
 

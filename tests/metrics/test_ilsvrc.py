@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import camjax
-from camjax.metrics.box_overlap import best_iou, iou_matrix, pad_true_boxes, reaches_iou
-from camjax.metrics.ilsvrc import LocalizationError
+from camjax.metrics.localization.box_overlap import best_iou, iou_matrix, pad_true_boxes, reaches_iou
+from camjax.metrics.localization.ilsvrc import LocalizationError
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
 LEFT = [0.0, 0.0, 1.0, 0.5]  # IoU 0.5 with WHOLE

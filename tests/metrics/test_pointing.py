@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import camjax
-from camjax.metrics.pointing import PointingGame
+from camjax.metrics.localization.pointing import PointingGame
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_contours import blobs, boxes_one_by_one
 
-from camjax.metrics.wsol import MaxBoxAcc, PxAP, _grid_boxes, score_map
+from camjax.metrics import MaxBoxAcc, PxAP, score_map
+from camjax.metrics.localization.wsol import _grid_boxes
 
 HUNDRED = np.arange(0, 1, 0.01)
 

@@ -1,10 +1,19 @@
 """ILSVRC's localization error, with classification error and GT-known localization in the same pass."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
-from camjax.metrics.box_overlap import best_iou, check_boxes, iou_of_units, iou_units, pad_true_boxes, reaches_iou
+from camjax.metrics.localization.box_overlap import (
+    best_iou,
+    check_boxes,
+    iou_of_units,
+    iou_units,
+    pad_true_boxes,
+    reaches_iou,
+)
+from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
 
@@ -29,6 +38,10 @@ class LocalizationError(StreamingMetric):
       ValueError: top_k or iou_threshold out of range.
     """
 
+    title = "ILSVRC"
+    unit = "percent"
+    needs = frozenset({"boxes"})
+
     def __init__(self, top_k: Sequence[int] = (1, 5), iou_threshold: float = 0.5):
         top_k = [int(k) for k in top_k]
         if not top_k or top_k[0] < 1 or top_k != sorted(set(top_k)):
@@ -42,6 +55,11 @@ class LocalizationError(StreamingMetric):
             | {name: np.zeros(len(top_k), np.int64) for name in ("localized", "classified")},
         )
 
+    @classmethod
+    def for_evaluation(cls, num_classes: int) -> Self:
+        """Top-1 and top-5 errors; of fewer than five classes, top-1 alone."""
+        return cls(top_k=[k for k in (1, 5) if k <= num_classes])
+
     @property
     def num_images(self) -> int:
         """The number of images seen, without padding."""
@@ -51,6 +69,20 @@ class LocalizationError(StreamingMetric):
     def num_without_boxes(self) -> int:
         """The number of images seen that have no true box."""
         return int(self.sums["images"] - self.sums["images_with_boxes"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the boxes of the most probable classes, and the box of the true class."""
+        top, asked, truth = sample.top, sample.asked, sample.truth
+        self.update(
+            top.class_ids,
+            top.boxes,
+            truth.labels,
+            truth.boxes,
+            valid=top.valid,
+            label_boxes=asked.boxes[:, 0],
+            label_valid=asked.valid[:, 0],
+            mask=truth.counted,
+        )
 
     def update(
         self,
@@ -68,8 +100,8 @@ class LocalizationError(StreamingMetric):
         """Adds a batch of B images.
 
         Args:
-          class_ids: (B, N) integers: the class of each entry, best first, N >= max(top_k); entries behind that do not
-            matter.
+          class_ids: (B, N) integers: the class of each entry, best first, N >= max(top_k); later entries do
+            not matter.
           boxes: (B, N, 4) one box in 0..1 for each entry.
           labels: (B,) integers: the true classes.
           true_boxes: B arrays (n_i, 4) of true boxes in 0..1, n_i >= 0; or an array (B, n, 4) or (B, 4).

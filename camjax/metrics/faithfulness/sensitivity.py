@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from camjax.metrics.faithfulness_scores import (
+from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
     FaithfulnessMetric,
     check_baseline,
@@ -120,6 +120,9 @@ class SensitivityN(FaithfulnessMetric):
     Raises:
       ValueError: a baseline that is neither.
     """
+
+    title = "Sensitivity-n"
+    unit = "correlation"
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from camjax.metrics.faithfulness_scores import correlation
+from camjax.metrics.faithfulness.scores import correlation
 
 
 def randomization_check(
@@ -74,7 +74,7 @@ def layers_from_top(model: nnx.Module) -> list[str]:
     return layers[::-1]
 
 
-def _layers(module: nnx.Module, path: str) -> Iterator[str]:
+def _layers(module: nnx.Pytree, path: str) -> Iterator[str]:
     """Paths of modules with parameters of their own, in order of assignment."""
     for name, value in vars(module).items():
         if isinstance(value, nnx.Param):

@@ -10,7 +10,7 @@ import numpy as np
 
 from camjax.cam import resize_map
 from camjax.inference import boxes_from_maps
-from camjax.metrics.box_overlap import (
+from camjax.metrics.localization.box_overlap import (
     best_iou,
     check_boxes,
     iou_of_units,
@@ -18,7 +18,8 @@ from camjax.metrics.box_overlap import (
     pad_true_boxes,
     reaches_iou,
 )
-from camjax.metrics.streaming import StreamingMetric, rows_of
+from camjax.metrics.sample import Sample
+from camjax.metrics.streaming import StreamingMetric, Unit, rows_of
 
 # 0, 0.05, ..., 0.95, with the paper's 0.2 among them.
 DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))
@@ -54,6 +55,11 @@ class ThresholdCurve(StreamingMetric):
       ValueError: thresholds or iou_threshold out of range.
     """
 
+    title = "Threshold curve"
+    unit = "percent"
+    needs = frozenset({"boxes"})
+    whole_images = True
+
     def __init__(self, thresholds: Sequence[float] = DEFAULT_THRESHOLDS, iou_threshold: float = 0.5):
         thresholds = _check_thresholds(thresholds)
         if not 0 < iou_threshold <= 1:
@@ -64,6 +70,11 @@ class ThresholdCurve(StreamingMetric):
             | {name: np.zeros(len(thresholds), np.int64) for name in ("localized", "iou_units")},
         )
 
+    @classmethod
+    def unit_of(cls, result: str) -> Unit:
+        """See `StreamingMetric.unit_of`: thresholds are shares of the map's maximum."""
+        return "share" if result.endswith("_threshold") else cls.unit
+
     @property
     def num_images(self) -> int:
         """The number of images seen, without padding."""
@@ -73,6 +84,12 @@ class ThresholdCurve(StreamingMetric):
     def num_without_boxes(self) -> int:
         """The number of images seen that have no true box: left out of the rates."""
         return int(self.sums["images"] - self.sums["images_with_boxes"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: boxes from the maps of the true classes at every threshold."""
+        height, width = sample.images.shape[1:3]
+        boxes, valid = boxes_at_thresholds(sample.asked.maps[:, 0], (height, width), self.options["thresholds"])
+        self.update(boxes, valid, sample.truth.boxes, mask=sample.truth.counted)
 
     def update(self, boxes, valid, true_boxes, mask=None) -> None:
         """Adds a batch of B images.

@@ -11,13 +11,11 @@ from itertools import repeat
 
 import numpy as np
 
-from camjax.metrics.box_overlap import check_boxes
-from camjax.metrics.contours import check_thresholds, contour_boxes, region_boxes
-from camjax.metrics.pxap import PxAP
-from camjax.metrics.score_maps import SIZE, in_threads, maps_and_rows, score_map
-from camjax.metrics.streaming import StreamingMetric
-
-__all__ = ["MaxBoxAcc", "PxAP", "contour_boxes", "score_map"]
+from camjax.metrics.localization.box_overlap import check_boxes
+from camjax.metrics.localization.contours import check_thresholds, region_boxes
+from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
+from camjax.metrics.sample import Sample
+from camjax.metrics.streaming import StreamingMetric, Unit
 
 _IOU_THRESHOLDS = {1: (0.5,), 2: (0.3, 0.5, 0.7)}
 
@@ -42,6 +40,11 @@ class MaxBoxAcc(StreamingMetric):
     Raises:
       ValueError: another version, or thresholds out of range.
     """
+
+    title = "MaxBoxAcc"
+    unit = "percent"
+    needs = frozenset({"boxes"})
+    whole_images = True
 
     def __init__(
         self,
@@ -70,6 +73,11 @@ class MaxBoxAcc(StreamingMetric):
             },
         )
 
+    @classmethod
+    def unit_of(cls, result: str) -> Unit:
+        """See `StreamingMetric.unit_of`: thresholds are shares of the score map's maximum."""
+        return "share" if result.startswith("optimal_threshold") else cls.unit
+
     @property
     def num_images(self) -> int:
         """The number of images seen, padding left out."""
@@ -79,6 +87,10 @@ class MaxBoxAcc(StreamingMetric):
     def num_without_boxes(self) -> int:
         """The number of images seen that have no true box."""
         return int(self.sums["images"] - self.sums["images_with_boxes"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the true classes."""
+        self.update(sample.asked.maps[:, 0], sample.truth.wsol_boxes, mask=sample.truth.counted)
 
     def update(self, maps, true_boxes, mask=None) -> None:
         """Adds a batch of B images.
@@ -153,6 +165,28 @@ class MaxBoxAcc(StreamingMetric):
         return np.maximum.reduceat(_grid_iou(boxes, true_boxes).max(1), starts)[region]
 
 
+class MaxBoxAccV2(MaxBoxAcc):
+    """`MaxBoxAcc(version=2)`.
+
+    Args:
+      thresholds: this and the arguments that follow are those of `MaxBoxAcc`.
+      iou_thresholds: see `MaxBoxAcc`.
+      size: see `MaxBoxAcc`.
+      num_threads: see `MaxBoxAcc`.
+    """
+
+    title = "MaxBoxAccV2"
+
+    def __init__(
+        self,
+        thresholds: Sequence[float] | None = None,
+        iou_thresholds: Sequence[float] | None = None,
+        size: tuple[int, int] = SIZE,
+        num_threads: int | None = None,
+    ):
+        super().__init__(2, thresholds, iou_thresholds, size, num_threads)
+
+
 def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
     """True boxes in 0..1 on the grid of whole pixels, truncated as `int(x * 224 / width)`.
 
@@ -175,7 +209,7 @@ def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
-    check_boxes(boxes[None], np.ones((1, len(boxes)), bool), [row], "true_boxes")
+    check_boxes(boxes[None], np.ones((1, len(boxes)), bool), np.array([row]), "true_boxes")
     pixels = np.trunc(np.round(boxes * [*size, *size], 4)).astype(np.int64)
     return pixels[:, [1, 0, 3, 2]]
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from camjax.metrics.faithfulness_scores import (
+from camjax.metrics.faithfulness.imputation import linear_imputation
+from camjax.metrics.faithfulness.scores import (
     FaithfulnessMetric,
     checked_maps,
     checked_scores,
@@ -16,7 +17,6 @@ from camjax.metrics.faithfulness_scores import (
     pixel_ranks,
     scores_of_classes,
 )
-from camjax.metrics.road_imputation import linear_imputation
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of pixels taken away, as in pytorch-grad-cam."""
@@ -129,6 +129,9 @@ class Road(FaithfulnessMetric):
       seed: of the noise.
       chunk_size: images imputed and scored at a time. It does not change the results.
     """
+
+    title = "ROAD"
+    unit = "score"
 
     def __init__(
         self, fractions: Sequence[float] = FRACTIONS, noise: float = NOISE, seed: int = 0, chunk_size: int = 16

@@ -10,6 +10,7 @@ import numpy as np
 from camjax.attribution.network import as_pytree
 from camjax.cam import resize_map
 from camjax.inference import check_class_ids, check_images
+from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -21,8 +22,10 @@ class FaithfulnessMetric(StreamingMetric):
 
     Args:
       options: what the metric was made with, in JSON's types.
-      names: of the numbers, as `compute` gives them.
+      names: the names of the numbers, as in the results of `compute`.
     """
+
+    needs = frozenset({"scores"})
 
     def __init__(self, options: Mapping, names: Sequence[str]):
         super().__init__(
@@ -33,6 +36,26 @@ class FaithfulnessMetric(StreamingMetric):
     def num_images(self) -> int:
         """The number of images seen, padding left out."""
         return int(self.sums["images"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the most probable classes.
+
+        As in the papers, a map has to explain the network's own answer, right or wrong.
+
+        Raises:
+          ValueError: a sample without `probabilities_fn`, or a map of an image that counts holds NaN or infinity.
+        """
+        maps, class_ids, truth = sample.top.maps[:, 0], sample.top.class_ids[:, 0], sample.truth
+        if sample.probabilities_fn is None:
+            raise ValueError(f"{self.title} of a sample without probabilities_fn: expected the network's.")
+        broken = np.flatnonzero(truth.counted & ~np.isfinite(maps).all((1, 2)))
+        if len(broken):
+            listed = ", ".join(truth.filenames[i] for i in broken[:5])
+            raise ValueError(
+                f"{self.title}: the maps of {len(broken)} images of a batch hold NaN or infinity ({listed}). The "
+                "network's features are not finite there: check its weights, or leave out the metrics of faithfulness."
+            )
+        self.update(sample.probabilities_fn, sample.images, maps, class_ids, truth.counted)
 
     def update(self, probabilities_fn: Callable, images, maps, class_ids, mask=None) -> None:
         """Adds a batch of B images.

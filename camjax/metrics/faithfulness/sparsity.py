@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from camjax.metrics.faithfulness_scores import FaithfulnessMetric, checked_maps, checked_scores
+from camjax.metrics.faithfulness.scores import FaithfulnessMetric, checked_maps, checked_scores
 
 
 @jax.jit
@@ -36,6 +36,9 @@ class Sparsity(FaithfulnessMetric):
     Maps of all methods are resized to the image (bilinear), so that a map of few cells is not sparse or dense for its
     size. Its function of probabilities is there for the common interface: no image is scored.
     """
+
+    title = "Sparsity"
+    unit = "index"
 
     def __init__(self):
         super().__init__({}, ["sparsity"])

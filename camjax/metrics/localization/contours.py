@@ -102,7 +102,7 @@ def _quantize(score_map) -> np.ndarray:
     low, high = score_map.min(), score_map.max()
     if not (low >= 0 and high <= 1):
         raise ValueError(
-            f"score_map with values in {low:g}..{high:g}: expected 0..1 and no NaN; see camjax.metrics.wsol.score_map."
+            f"score_map with values in {low:g}..{high:g}: expected 0..1 and no NaN; see camjax.metrics.score_map."
         )
     return np.ascontiguousarray(score_map * 255).astype(np.uint8)
 
@@ -158,7 +158,8 @@ def _stacked_contours(q: np.ndarray, levels: np.ndarray) -> tuple[list[np.ndarra
         rows from one region to the next, and the frame's first column and row in q.
     """
     row_maximum, column_maximum = q.max(1), q.max(0)
-    contours, stacks = [], []
+    contours: list[np.ndarray] = []
+    stacks: list[tuple[int, ...]] = []
     first = 0
     while first < len(levels):
         rows, columns = np.flatnonzero(row_maximum > levels[first]), np.flatnonzero(column_maximum > levels[first])

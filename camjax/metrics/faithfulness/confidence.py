@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from camjax.cam import normalize_map
-from camjax.metrics.faithfulness_scores import (
+from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
     FaithfulnessMetric,
     check_baseline,
@@ -118,6 +118,9 @@ class Confidence(FaithfulnessMetric):
     Raises:
       ValueError: a baseline that is neither.
     """
+
+    title = "Change in confidence"
+    unit = "percent"
 
     def __init__(self, baseline=IMAGENET_MEAN, chunk_size: int = 32):
         self._chunk_size = chunk_size

@@ -9,8 +9,8 @@ import scipy.ndimage
 
 import camjax
 from camjax.inference import boxes_from_maps
-from camjax.metrics.box_overlap import iou_matrix
-from camjax.metrics.curves import DEFAULT_THRESHOLDS, Curve, ThresholdCurve, boxes_at_thresholds
+from camjax.metrics.localization.box_overlap import iou_matrix
+from camjax.metrics.localization.threshold_curve import DEFAULT_THRESHOLDS, Curve, ThresholdCurve, boxes_at_thresholds
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
 LEFT = [0.0, 0.0, 1.0, 0.5]  # IoU 0.5 with WHOLE

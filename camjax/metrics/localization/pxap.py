@@ -6,8 +6,9 @@ from itertools import repeat
 import cv2
 import numpy as np
 
-from camjax.metrics.contours import check_thresholds
-from camjax.metrics.score_maps import SIZE, in_threads, maps_and_rows, score_map
+from camjax.metrics.localization.contours import check_thresholds
+from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
+from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric
 
 
@@ -26,6 +27,11 @@ class PxAP(StreamingMetric):
     Raises:
       ValueError: thresholds that do not rise from 0 to below 1.
     """
+
+    title = "PxAP"
+    unit = "percent"
+    needs = frozenset({"masks"})
+    whole_images = True
 
     def __init__(
         self,
@@ -55,6 +61,16 @@ class PxAP(StreamingMetric):
         """The number of images seen, padding left out."""
         return int(self.sums["images"])
 
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the true classes.
+
+        Raises:
+          ValueError: a sample without masks.
+        """
+        if sample.truth.masks is None:
+            raise ValueError("PxAP of a sample without masks: expected Truth.masks, one mask an image.")
+        self.update(sample.asked.maps[:, 0], sample.truth.masks, mask=sample.truth.counted)
+
     def update(self, maps, masks, mask=None) -> None:
         """Adds a batch of B images.
 
@@ -70,11 +86,11 @@ class PxAP(StreamingMetric):
         maps, rows = maps_and_rows(maps, len(masks), "masks", mask)
         size = tuple(self.options["size"])
         resized = [_resize_mask(masks[row], row, size) for row in rows]
-        counts = in_threads(self._count, self.num_threads, [maps[row] for row in rows], resized, repeat(size))
-        objects, backgrounds = np.sum(list(counts), axis=0, dtype=np.int64) if len(rows) else (0, 0)
+        counts = list(in_threads(self._count, self.num_threads, [maps[row] for row in rows], resized, repeat(size)))
         self.sums["images"] += len(rows)
-        self.sums["object_pixels"] += objects
-        self.sums["background_pixels"] += backgrounds
+        for objects, backgrounds in counts:
+            self.sums["object_pixels"] += objects
+            self.sums["background_pixels"] += backgrounds
 
     def compute(self) -> dict[str, float]:
         """PxAP in percent.

@@ -1,4 +1,4 @@
-"""What an evaluation writes for its readers: a table, `results.json`, `results.csv`, and figures."""
+"""The report of an evaluation: a table, `results.json` and `results.csv`."""
 
 import csv
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""What the faithfulness metrics share: arguments, the order of pixels, scores of many copies, and means over images."""
+"""What the faithfulness metrics share: checked arguments, ranks of pixels, scores of many copies, means over images."""
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 
 
 class FaithfulnessMetric(StreamingMetric):
-    """Means over images of numbers that each have from an image, a map and a class; see `camjax.metrics.FAITHFULNESS`.
+    """Means over images of numbers that depend on an image, its map and a class; see `camjax.metrics.FAITHFULNESS`.
 
     Args:
       options: what the metric was made with, in JSON's types.
@@ -61,11 +61,11 @@ class FaithfulnessMetric(StreamingMetric):
         """Adds a batch of B images.
 
         Args:
-          probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C), for any b; each row depends on its own
-            image alone. Probabilities, such as a softmax, as far as the metric does not say that other scores will do.
-            The same function every time: each new one is compiled anew. Weights of modules of NNX and of
-            `jax.tree_util.Partial(function, weights)` are arguments of the compiled programs, others constants. A model
-            of camjax's has to be in inference mode: see `camjax.inference.inference_view`.
+          probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C), for any b; each row depends only on its
+            own image. Probabilities, such as a softmax, unless the metric says that other scores will do. Pass the same
+            function every time: each new one is compiled. Weights of NNX modules and of
+            `jax.tree_util.Partial(function, weights)` are arguments of the compiled programs, others constants. A
+            camjax model has to be in inference mode: see `camjax.inference.inference_view`.
           images: (B, H, W, 3) RGB in 0..255, uint8 or float.
           maps: (B, h, w), one of each image, for the class that is asked about; more is more relevant.
           class_ids: (B,) integers in 0..C-1.
@@ -79,7 +79,7 @@ class FaithfulnessMetric(StreamingMetric):
         if not len(rows):
             return
         if mask is not None:
-            # Padding is scored like the rest, as leaving it out would be another shape, and its values may be anything.
+            # Padding is scored like the rest, because another shape would be compiled. Its values may be anything.
             maps, class_ids = (_where(mask, array, len(images), rows) for array in (maps, class_ids))
         numbers = self._numbers(probabilities_fn, images, maps, class_ids)
         numbers = {name: np.asarray(values, np.float64)[rows].sum() for name, values in numbers.items()}
@@ -135,8 +135,8 @@ def checked_maps(images, maps) -> jax.Array:
     finite = np.asarray(jnp.isfinite(jnp.asarray(maps)).all((1, 2)))
     if not finite.all():
         raise ValueError(
-            f"maps of rows {np.flatnonzero(~finite)[:10].tolist()} hold NaN or infinity: expected finite numbers, for "
-            "pixels have no order by others. Leave such images out, by the mask of update()."
+            f"maps of rows {np.flatnonzero(~finite)[:10].tolist()} hold NaN or infinity: expected finite numbers, "
+            "which put pixels in an order. Leave such images out by the mask of update()."
         )
     return _resized(maps, tuple(images.shape[1:3]))
 
@@ -160,7 +160,7 @@ def checked_scores(scores_fn: Callable, images, class_ids) -> tuple[Callable, ja
 
 
 def check_baseline(baseline, images) -> jax.Array:
-    """What is seen in place of a pixel, as an array that broadcasts with images (B, H, W, 3).
+    """The baseline, which replaces pixels, as an array that broadcasts with images (B, H, W, 3).
 
     Args:
       baseline: a number, a color (3,), or images that broadcast to (B, H, W, 3), in 0..255.
@@ -194,7 +194,7 @@ def color_option(baseline) -> float | list[float]:
 
 @jax.jit
 def pixel_ranks(maps: jax.Array) -> jax.Array:
-    """The place of each pixel in the order of a map: 0 for the largest value, H W - 1 for the least.
+    """The rank of each pixel of a map: 0 for the largest value, H W - 1 for the least.
 
     Args:
       maps: (B, H, W), finite.
@@ -253,7 +253,7 @@ def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _standardized(values):
-    # Scaled to 0..1 first: a constant's rounded mean need not be that constant, and small numbers have squares of 0.
+    # Scaled to 0..1 first: the rounded mean of a constant may differ from it, and squares of small numbers are 0.
     low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
     values = (values - low) / jnp.where(high > low, high - low, 1)
     values = values - values.mean(-1, keepdims=True)

@@ -26,7 +26,7 @@ class LocalizationError(StreamingMetric):
     - GT-known localization: the share of images where the box of the true class's map, whatever was predicted, reaches
       `iou_threshold` with any true box; and the mean of that box's best IoU, 0 where the map gave no box.
 
-    Images without true boxes are part of the classification errors alone. Boxes are half-open. ILSVRC's own evaluation
+    Images without true boxes count in the classification errors only. Boxes are half-open. ILSVRC's own evaluation
     counts widths one pixel larger, because its boxes name their last pixel; a box [x0, y0, x1, y1] of its files is
     `[y0 / H, x0 / W, (y1 + 1) / H, (x1 + 1) / W]` here, and the IoU is the same.
 
@@ -57,7 +57,7 @@ class LocalizationError(StreamingMetric):
 
     @classmethod
     def for_evaluation(cls, num_classes: int) -> Self:
-        """Top-1 and top-5 errors; of fewer than five classes, top-1 alone."""
+        """Top-1 and top-5 errors; with fewer than five classes only top-1."""
         return cls(top_k=[k for k in (1, 5) if k <= num_classes])
 
     @property
@@ -115,7 +115,7 @@ class LocalizationError(StreamingMetric):
 
         Raises:
           ValueError: an array of another shape; a negative class; class_ids that repeat a class, without `ranking`; a
-            box that is turned inside out or not in 0..1. The message names the row; nothing has been added.
+            box with its edges in the wrong order or not in 0..1. The message names the row. Nothing is added then.
         """
         top_k, threshold = self.options["top_k"], self.options["iou_threshold"]
         batch, most = len(labels), top_k[-1]
@@ -162,7 +162,7 @@ class LocalizationError(StreamingMetric):
           give other names.
 
         Raises:
-          ValueError: no images; or label_boxes were given for a part of the images only.
+          ValueError: no images; or label_boxes were given for some of the images only.
         """
         images, located, gt_known = (
             int(self.sums[name]) for name in ("images", "images_with_boxes", "gt_known_images")
@@ -202,7 +202,7 @@ def _classes(name: str, ids, batch: int, most: int, rows: np.ndarray) -> np.ndar
 
 
 def _check_no_repeats(ranking: np.ndarray, rows: np.ndarray) -> None:
-    """Raises ValueError where a class stands twice in a row of (R, K) predictions: they are no ranking then."""
+    """Raises ValueError where a class is named twice in a row of (R, K) predictions, which then is not a ranking."""
     ordered = np.sort(ranking, axis=1)
     if (repeated := (ordered[:, 1:] == ordered[:, :-1]).any(1)).any():
         image = repeated.argmax()

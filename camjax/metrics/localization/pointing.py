@@ -16,13 +16,13 @@ _IGNORE = 255
 class PointingGame(StreamingMetric):
     """The share of images where the map's maximum lies on the object (Zhang et al. 2016, excitation backprop, 4.1).
 
-    The map is resized to the image (bilinear, half-pixel centers), and its maximum, the first in raster order of equal
-    ones, is a pixel. A hit is a pixel of the object at a distance of at most `tolerance` pixels from it, centers
-    counted. The object is all pixels with their center in any true box, or those that are 1 in a mask. A map that is
-    constant, or that holds NaN or infinity, has no maximum and counts as a miss.
+    The map is resized to the image (bilinear, half-pixel centers). Its maximum is a pixel, of equal values the first in
+    raster order. It is a hit if a pixel of the object is at most `tolerance` pixels away, from center to center. The
+    object is all pixels with their center in any true box, or those that are 1 in a mask. A map that is constant, or
+    that holds NaN or infinity, has no maximum and counts as a miss.
 
-    The paper averages the rate over categories; this one is over images, which is the same where all categories have
-    as many images.
+    The paper averages the rate over categories. This one is over images, which is the same where all categories have
+    the same number of images.
 
     Args:
       tolerance: in pixels of the image, >= 0; 15 in the paper.
@@ -75,17 +75,17 @@ class PointingGame(StreamingMetric):
         """Adds a batch of B images.
 
         Args:
-          maps: (B, h, w) raw maps, as for instance those of the true classes.
+          maps: (B, h, w) raw maps, such as those of the true classes.
           true_boxes: B arrays (n_i, 4) of true boxes in 0..1, n_i >= 0; or an array (B, n, 4) or (B, 4).
           masks: in place of true_boxes, B arrays (H_i, W_i): 1 (True) object, 0 background, 255 pixels to ignore,
-            which the maximum is not looked for in.
+            where the maximum is not searched.
           image_sizes: (B, 2) or (2,) integers, height and width in pixels of each image or of all; with true_boxes
             only, as masks have the images' sizes.
           mask: (B,) bool, False for padding; None where there is none.
 
         Raises:
           ValueError: both or none of true_boxes and masks; no image_sizes for boxes; an array of another shape, or a
-            box or mask with other values, by its row. Nothing has been added then.
+            box or mask with other values; the message names the row. Nothing is added then.
         """
         maps = np.asarray(maps)
         if maps.ndim != 3 or 0 in maps.shape[1:] or not np.issubdtype(maps.dtype, np.floating):

@@ -44,8 +44,8 @@ class ThresholdCurve(StreamingMetric):
 
     The rule (Zhou et al. 2016, section 3.2): the box of the largest component of the region where the map is above
     `threshold` x its maximum. The IoU of an image is the best with any of its true boxes, 0 where the map gave no box.
-    Images without true boxes are left out. MaxBoxAcc of wsolevaluation is another curve: its maps are scaled between
-    minimum and maximum, and its boxes are contours'.
+    Images without true boxes are left out. MaxBoxAcc of wsolevaluation is a different curve: it scales maps from
+    minimum to maximum, and draws boxes around contours.
 
     Args:
       thresholds: T thresholds, rising, in 0 <= threshold < 1.
@@ -101,8 +101,8 @@ class ThresholdCurve(StreamingMetric):
           mask: (B,) bool, False for padding; None where there is none.
 
         Raises:
-          ValueError: an array of another shape, or a box that is turned inside out or not in 0..1, by its row. Nothing
-            has been added then.
+          ValueError: an array of another shape, or a box with its edges in the wrong order or not in 0..1; the message
+            names the row. Nothing is added then.
         """
         boxes, valid = np.asarray(boxes, np.float64), np.asarray(valid, bool)
         count = len(self.options["thresholds"])
@@ -143,8 +143,8 @@ class ThresholdCurve(StreamingMetric):
 
         Returns:
           "best_gt_known_localization" and "best_mean_iou" in percent; "best_gt_known_localization_threshold" and
-          "best_mean_iou_threshold", shares of the map's maximum in 0..1. Chosen on the images they are reported for,
-          they are upper bounds of what a threshold fixed beforehand reaches.
+          "best_mean_iou_threshold", shares of the map's maximum in 0..1. As the
+          threshold is chosen on the same images, they are upper bounds of what a threshold fixed beforehand reaches.
 
         Raises:
           ValueError: no image with a true box.
@@ -174,7 +174,7 @@ def boxes_at_thresholds(
       valid: (..., T) bool.
 
     Raises:
-      ValueError: thresholds out of range, or maps that are none.
+      ValueError: thresholds out of range, or maps of another shape or type.
     """
     return _boxes_at_thresholds(maps, tuple(size), jnp.asarray(_check_thresholds(thresholds), jnp.float32))
 

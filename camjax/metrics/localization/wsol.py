@@ -1,7 +1,7 @@
-"""The localization benchmark's metrics (Choe et al., CVPR 2020), with its conventions: MaxBoxAcc, MaxBoxAccV2, PxAP.
+"""MaxBoxAcc and MaxBoxAccV2 of the localization benchmark (Choe et al., CVPR 2020), with its conventions.
 
-From the same maps, boxes and masks the results are those of its evaluator, wsolevaluation, to the last digit. Its
-conventions live here, in `contours`, `score_maps` and `pxap`, and nowhere else: maps resized by OpenCV's cubic
+From the same maps, boxes and masks the results equal those of its evaluator, wsolevaluation, to the last digit. Its
+conventions are in this file, `contours`, `score_maps` and `pxap`, and nowhere else: maps resized by OpenCV's cubic
 interpolation and scaled to 0..1, boxes around OpenCV's contours, and boxes of whole pixels whose widths and heights
 count one pixel more.
 """
@@ -27,7 +27,7 @@ class MaxBoxAcc(StreamingMetric):
     is at least 0.5. Version 2 draws a box around every contour and counts an image if any of them meets any true box;
     it is the mean over IoU 0.3, 0.5 and 0.7, each at its own best threshold. See `contour_boxes` for the boxes.
 
-    Images without a true box are counted apart and are in no rate. A map that is constant or not finite has the box
+    Images without a true box are counted apart and enter no rate. A map that is constant or not finite has the box
     (0, 0, 0, 0), as in the benchmark.
 
     Args:
@@ -103,7 +103,7 @@ class MaxBoxAcc(StreamingMetric):
           mask: (B,) bool, False for padding; None for all images.
 
         Raises:
-          ValueError: another shape; a box that is turned inside out or not in 0..1. Nothing is added then.
+          ValueError: another shape; a box with its edges in the wrong order or not in 0..1. Nothing is added then.
         """
         maps, rows = maps_and_rows(maps, len(true_boxes), "true_boxes", mask)
         size = tuple(self.options["size"])
@@ -190,9 +190,9 @@ class MaxBoxAccV2(MaxBoxAcc):
 def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
     """True boxes in 0..1 on the grid of whole pixels, truncated as `int(x * 224 / width)`.
 
-    A share x / width that was rounded to float32 can fall below the whole pixel it stands for; rounding to 1e-4 pixels
-    before truncation brings it back, and moves no other: where x * 224 / width is not whole, it is at least 1 / width
-    away from it.
+    A share x / width that was rounded to float32 can fall below the whole pixel it stands for. Rounding to 1e-4 pixels
+    before truncation brings it back, and moves no other value: where x * 224 / width is not whole, it is at least
+    1 / width away from a whole number.
 
     Args:
       true_boxes: (n, 4) or (4,) `[ymin, xmin, ymax, xmax]` in 0..1.
@@ -203,7 +203,7 @@ def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
       (n, 4) int64 x0, y0, x1, y1, up to W and H.
 
     Raises:
-      ValueError: another shape, or a box that is turned inside out or not in 0..1.
+      ValueError: another shape, or a box with its edges in the wrong order or not in 0..1.
     """
     boxes = np.asarray(true_boxes, np.float64)
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes

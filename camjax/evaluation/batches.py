@@ -2,9 +2,9 @@
 
 import collections
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,37 +14,26 @@ from camjax.data.loader import Batch, eval_batches
 from camjax.evaluation.options import Options
 from camjax.evaluation.truth import Known, TruthReader
 from camjax.inference import Localization
-
-
-class TopAndAsked(NamedTuple):
-    """What a method found in a batch.
-
-    Attributes:
-      top: for the most probable classes, by falling logit.
-      asked: for the classes that were asked for.
-    """
-
-    top: Localization
-    asked: Localization
+from camjax.metrics import Sample
 
 
 class Computed(NamedTuple):
-    """A batch, what is known about its images, and what each method found in them, in NumPy's arrays.
+    """A batch, what is known about its images, and what each method found in them.
 
     Attributes:
       batch: of `camjax.data.loader.eval_batches`.
       known: what is known about the images.
-      found: method -> what it found for the most probable classes and for the label, in the frame of the stored image.
+      samples: method -> the batch for metrics; boxes are in the frame of the stored image.
     """
 
     batch: Batch
     known: Known
-    found: dict[str, TopAndAsked]
+    samples: dict[str, Sample]
 
 
 def computed_batches(
     source: AnnotatedSource,
-    methods: Mapping[str, Callable],
+    localize: Callable[[jax.Array, jax.Array], dict[str, Any]],
     options: Options,
     read_truth: TruthReader,
     *,
@@ -57,7 +46,7 @@ def computed_batches(
 
     Args:
       source: the images.
-      methods: name -> `method(images, class_ids) -> Localization` of the top classes, then of class_ids.
+      localize: images, labels -> method -> what it found for the top classes and for the label.
       options: of the evaluation.
       read_truth: reads annotations and masks, in threads.
       image_size: (H, W) to which images are resized.
@@ -66,7 +55,7 @@ def computed_batches(
       num_threads: as in `eval_batches`.
     """
     devices = jax.local_devices()
-    waiting: collections.deque[tuple[Batch, Future[Known], dict[str, list]]] = collections.deque()
+    waiting: collections.deque[tuple[Batch, Future[Known], list[dict[str, Any]]]] = collections.deque()
     with contextlib.ExitStack() as stack:
         batches = eval_batches(
             source,
@@ -83,38 +72,25 @@ def computed_batches(
         for batch in batches:
             known = pool.submit(read_truth, batch)
             # The labels of the images go to the methods; annotations carry them too, and are checked there.
-            parts = [
-                jax.device_put(part, device)
-                for *part, device in zip(
-                    *(np.split(batch[key], len(devices)) for key in ("image", "label")), devices, strict=True
-                )
-            ]
-            outs = {name: [method(images, labels) for images, labels in parts] for name, method in methods.items()}
-            waiting.append((batch, known, outs))
+            images, labels = (np.split(batch[key], len(devices)) for key in ("image", "label"))
+            parts = [jax.device_put(part, device) for *part, device in zip(images, labels, devices, strict=True)]
+            waiting.append((batch, known, [localize(*part) for part in parts]))
             if len(waiting) > 1:
-                yield _computed(*waiting.popleft(), in_crop=options.crop is not None)
+                yield _computed(*waiting.popleft(), options)
         while waiting:
-            yield _computed(*waiting.popleft(), in_crop=options.crop is not None)
+            yield _computed(*waiting.popleft(), options)
 
 
-def _computed(batch: Batch, known: Future[Known], outs: Mapping[str, Sequence], in_crop: bool) -> Computed:
+def _computed(batch: Batch, known: Future[Known], of_devices: list[dict[str, Any]], options: Options) -> Computed:
     """Waits for a batch, and joins the results of all devices."""
-    found = {}
-    for name, of_devices in outs.items():
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(of_devices))
-        found[name] = _by_name(joined)
-        if in_crop:
-            found[name] = TopAndAsked(*(_in_image(out, batch["view"]) for out in found[name]))
-    return Computed(batch, known.result(), found)
-
-
-def _by_name(out: Localization) -> TopAndAsked:
-    """The result of a method that was asked for one class, which stands last."""
-    fields = out.class_ids, out.maps, out.boxes, out.valid
-    return TopAndAsked(
-        Localization(out.logits, *(field[:, :-1] for field in fields)),
-        Localization(out.logits, *(field[:, -1:] for field in fields)),
-    )
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(of_devices))
+    samples = {}
+    for name in options.methods:
+        top, asked = joined[name]
+        if options.crop:
+            top, asked = _in_image(top, batch["view"]), _in_image(asked, batch["view"])
+        samples[name] = Sample(batch["image"], top, asked, known.result().truth)
+    return Computed(batch, known.result(), samples)
 
 
 def _in_image(out: Localization, view: np.ndarray) -> Localization:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -20,11 +20,45 @@ from camjax.evaluation.saved_maps import save_score_maps
 from camjax.evaluation.scores import DeviceScores
 from camjax.evaluation.tally import Tally
 from camjax.evaluation.truth import First, TruthReader
+from camjax.inference import Localization
 from camjax.metrics import StreamingMetric
 from camjax.models import CamModel
 
 SAVE_SECONDS = 10
 """How often the state is saved."""
+
+
+class TopAndAsked(NamedTuple):
+    """What a method found in a batch.
+
+    Attributes:
+      top: for the most probable classes, by falling logit.
+      asked: for the classes that were asked for.
+    """
+
+    top: Localization
+    asked: Localization
+
+
+def make_localize_fns(
+    model: CamModel, methods: Sequence[str], *, threshold: float, top_k: int
+) -> Callable[[jax.Array, jax.Array], dict[str, TopAndAsked]]:
+    """Images (B, H, W, 3) and classes (B,) -> method -> what it found."""
+    functions = {name: make_method(model, name, threshold=threshold, top_k=top_k) for name in methods}
+
+    def localize(images: jax.Array, class_ids: jax.Array) -> dict[str, TopAndAsked]:
+        return {name: _by_name(function(images, class_ids)) for name, function in functions.items()}
+
+    return localize
+
+
+def _by_name(out: Localization) -> TopAndAsked:
+    """The result of a method that was asked for one class, which stands last."""
+    fields = out.class_ids, out.maps, out.boxes, out.valid
+    return TopAndAsked(
+        Localization(out.logits, *(field[:, :-1] for field in fields)),
+        Localization(out.logits, *(field[:, -1:] for field in fields)),
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +138,7 @@ def evaluate_localization(
         source = First(source, limit)
     image_size = common_image_size(model, methods)
     tally = Tally(asked.new_metrics(num_classes), DeviceScores(model, jax.local_devices()))
-    run = {name: make_method(model, name, threshold=threshold, top_k=min(5, num_classes)) for name in methods}
+    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, num_classes))
     start, seconds = 0, 0.0
     with contextlib.ExitStack() as stack:
         files = None
@@ -116,7 +150,7 @@ def evaluate_localization(
                 tally.restore(files.state, files.arrays)
         batches = computed_batches(
             source,
-            run,
+            localize,
             asked,
             TruthReader(source, num_classes, asked.need_masks),
             image_size=image_size,
@@ -129,7 +163,7 @@ def evaluate_localization(
             rows = tally.add(computed)
             finished = min(done * batch_size, len(source))
             if save_maps and run_dir is not None:
-                of_labels = computed.found[methods[0]].asked.maps[:, 0]
+                of_labels = computed.samples[methods[0]].asked.maps[:, 0]
                 save_score_maps(Path(run_dir), computed.known.truth, of_labels)
             if files:
                 files.write_images(rows)

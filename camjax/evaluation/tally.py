@@ -11,7 +11,7 @@ from camjax.evaluation.cases import Case, Cases
 from camjax.evaluation.scores import DeviceScores
 from camjax.evaluation.truth import STATUSES
 from camjax.inference import Localization
-from camjax.metrics import Sample, StreamingMetric, merge_across_processes
+from camjax.metrics import StreamingMetric, merge_across_processes
 from camjax.metrics.localization.box_overlap import iou_matrix
 from camjax.metrics.streaming import gather
 
@@ -37,16 +37,15 @@ class Tally:
 
     def add(self, computed: Computed) -> list[list]:
         """Adds a batch, and returns its rows of `images.csv`; see `columns`."""
-        batch, known, found = computed
+        batch, known, samples = computed
         self.counts.update(status for status in known.statuses if status)
-        for method, of_method in found.items():
-            sample = Sample(batch["image"], of_method.top, of_method.asked, known.truth)
+        for method, sample in samples.items():
             for metric in self.metrics[method].values():
                 if "scores" in metric.needs:
                     self._scores.update(metric, sample)
                 else:
                     metric.update_from(sample)
-        first = next(iter(found.values()))
+        first = next(iter(samples.values()))
         rows: list[list] = []
         cases: list[Case] = []
         for i, (annotation, status) in enumerate(zip(known.annotations, known.statuses, strict=True)):
@@ -57,7 +56,7 @@ class Tally:
             if status in ("scored", "without boxes"):
                 row.append(prediction)
             if status == "scored":
-                ious = [f"{_iou(of_method.asked, i, annotation.boxes):.4f}" for of_method in found.values()]
+                ious = [f"{_iou(sample.asked, i, annotation.boxes):.4f}" for sample in samples.values()]
                 row += ious
                 # Copies: a view would keep the arrays of the whole batch.
                 of_image = (first.asked.maps[i, 0], first.asked.boxes[i, 0], batch["view"][i])

@@ -31,7 +31,7 @@ from rich.table import Table
 import camjax
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.data.fake import FakeImages
-from camjax.feature_store import extract_features
+from camjax.features.store import extract_features
 
 BATCH = 32
 SHARD = 256
@@ -50,7 +50,7 @@ _EXTRACT = """
 import sys, tempfile
 import camjax
 from camjax.data.fake import FakeImages
-from camjax.feature_store import extract_features
+from camjax.features.store import extract_features
 
 batch, shard, images = map(int, sys.argv[1:])
 model = camjax.load_model("efficientnet_lite0")
@@ -70,7 +70,7 @@ print(memory("VmHWM") - before, memory("VmHWM"))
 _FIT = """
 import sys, time
 import numpy as np
-from camjax.linear_svm import fit_linear_svm
+from camjax.features.svm import fit_linear_svm
 
 examples, channels, classes = map(int, sys.argv[1:])
 rng = np.random.default_rng(0)

@@ -31,8 +31,9 @@ from rich.table import Table
 
 from benchmarks.peers import import_torchvision, missing
 from benchmarks.timing import cpu_count, cpu_name, ratio
+from camjax.data.decoding import decode_image
 from camjax.data.fake import FakeImages
-from camjax.data.images import decode_image, resize_image
+from camjax.data.images import resize_image
 from camjax.data.loader import train_batches
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop
 

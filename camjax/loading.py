@@ -15,6 +15,7 @@ from flax import nnx
 from camjax.models import CamModel, ModelSpec, create_model, is_own, list_models, model_spec, with_new_head
 from camjax.models.head import Pool
 from camjax.models.shapes import model_shapes
+from camjax.runs import load_run
 from camjax.weights import camjax_file
 from camjax.weights.errors import WeightsError
 from camjax.weights.names import Rule, count_classes, place_tensors
@@ -201,8 +202,6 @@ def _load_run(directory: Path, weights, pool, dtype) -> CamModel:
             f"load_model({str(directory)!r}, {', '.join(f'{option}=...' for option in given)}): a run has its own "
             f"{' and '.join(given)}. Leave {'them' if len(given) > 1 else 'it'} out."
         )
-    from camjax.training.runs import load_run
-
     return load_run(directory, dtype=dtype)
 
 
@@ -250,8 +249,6 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
         if re.match(r"(hf|https?):[/\\](?![/\\])", source):
             raise ValueError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
     if path.is_dir():
-        from camjax.training.runs import load_run
-
         model = load_run(path)
         return _Weights(camjax_file.tensors_of(model), camjax_file.TABLE, source, camjax_file.describe(model))
     tensors = read_tensors(path)

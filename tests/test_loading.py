@@ -11,8 +11,9 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import camjax
+from camjax.runs import checkpoints_of
 from camjax.training import Checkpoints, Recipe, TrainState
-from camjax.training.runs import checkpoints_of, describe_run, start_run
+from camjax.training.runs import describe_run, start_run
 from camjax.weights.efficientnet_lite import packaged_file
 from camjax.weights.errors import WeightsError
 from camjax.weights.names import CONV, DENSE, Rule, batchnorm, count_classes, place_tensors

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import camjax.models
+from camjax.files import write_whole
 from camjax.models.shapes import model_shapes
 
 
@@ -64,10 +65,7 @@ def model_sizes(names: Iterable[str]) -> dict[str, ModelSize]:
     if not sizes.keys() <= kept.keys():
         models = {name: dataclasses.asdict(size) for name, size in (kept | sizes).items()}
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f"{path.name}.{os.getpid()}")
-            draft.write_text(json.dumps({"version": version, "models": models}))
-            draft.replace(path)
+            write_whole(path, json.dumps({"version": version, "models": models}), make_parent=True)
     return sizes
 
 

@@ -35,14 +35,14 @@ def prepare(
     from rich.console import Console
 
     from camjax.cli.prepare_progress import prepare_progress
-    from camjax.data import prepare as preparing
     from camjax.data.archives import published
+    from camjax.data.preparing import prepare as prepare_dataset
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow describes the CPU and a missing GPU
     logging.set_verbosity(logging.ERROR)  # and tfds the splits that ImageNet is prepared without
     known = published(dataset)
     with prepare_progress(Console(stderr=True), known.counts if known else {}):
-        prepared = preparing.prepare(dataset, data_dir=data_dir, archives=archives, verify=not unverified)
+        prepared = prepare_dataset(dataset, data_dir=data_dir, archives=archives, verify=not unverified)
 
     console = Console(highlight=False, soft_wrap=True)
     said = "Prepared {} in {}" if prepared.made else "{} is prepared in {}"

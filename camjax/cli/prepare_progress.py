@@ -94,7 +94,7 @@ class _Bar:
 
     def __iter__(self) -> Iterator:
         with self:
-            for item in self._iterable:
+            for item in self._iterable or ():
                 yield item
                 self.update()
 
@@ -115,7 +115,7 @@ class _Bar:
 
     def update(self, n: int = 1) -> None:
         # tfds counts what it downloads MiB by MiB, but adds a file that was there before in bytes, at one go.
-        if self._unit == " MiB" and n > _MIB_AT_ONCE:
+        if self._unit == " MiB" and n > _MIB_AT_ONCE and self.total is not None:
             self.total -= n
             return
         self._progress.update(self._task, advance=n, visible=self._shown)

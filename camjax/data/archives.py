@@ -80,7 +80,7 @@ class Archives:
     def find(cls, dataset: str, folder: Path) -> "Archives":
         """The archives that tfds lists for a data set, and which of them are in the folder."""
         builder = tfds.builder_cls(base_name(dataset))
-        files = {}
+        files: dict[str, Archive] = {}
         for url, info in sorted((builder.url_infos or {}).items()):  # of several addresses, the first
             name = file_name(url, info)
             path = folder / name

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from camjax.data.images import ImageError, decode_image
+from camjax.data.decoding import ImageError, decode_image
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What the name of an image file ends in, in upper or lower case; other files of a folder are no images."""

@@ -214,7 +214,7 @@ def _background(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random piece of a texture, turned, flipped, tinted, darkened: (64, 64, 3) float64 in 0..1."""
     side = rng.integers(*_CROP_SIDES, endpoint=True)
     y, x = (rng.integers(0, extent - side, endpoint=True) for extent in texture.shape)
-    crop = np.rot90(texture[y : y + side, x : x + side], k=rng.integers(4))
+    crop = np.rot90(texture[y : y + side, x : x + side], k=int(rng.integers(4)))
     crop = crop[:, :: rng.choice((-1, 1))]
     crop = cv2.resize(np.ascontiguousarray(crop), (SIDE, SIDE), interpolation=cv2.INTER_AREA) / 255
     gray = rng.uniform(*_LEVEL) + rng.uniform(*_CONTRAST) * (crop - crop.mean())

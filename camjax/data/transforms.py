@@ -7,14 +7,13 @@ prints as the call that made it, the same in every process, so that a run can sa
 """
 
 import math
-import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from camjax.data.images import resize_image
+from camjax.data.images import height_and_width, resize_image
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -66,7 +65,7 @@ def random_resized_crop(
       ValueError: a size below 1, or a range that is empty or out of bounds.
     """
     scale, ratio = _range("scale", scale, most=1.0), _range("ratio", ratio, most=math.inf)
-    return _RandomResizedCrop(_height_and_width("size", size), scale, ratio)
+    return _RandomResizedCrop(height_and_width(size), scale, ratio)
 
 
 def resize_then_random_crop(resize: int | tuple[int, int] = 256, size: int | tuple[int, int] = 224) -> Transform:
@@ -86,7 +85,7 @@ def resize_then_random_crop(resize: int | tuple[int, int] = 256, size: int | tup
     Raises:
       ValueError: a size below 1, or `size` above `resize`.
     """
-    whole, part = _height_and_width("resize", resize), _height_and_width("size", size)
+    whole, part = height_and_width(resize, "resize"), height_and_width(size)
     if part[0] > whole[0] or part[1] > whole[1]:
         raise ValueError(f"size is {size}, and resize {resize}; expected a size that fits into it")
     return _ResizeThenRandomCrop(whole, part)
@@ -167,16 +166,6 @@ def _resize_fast(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if down == across == 1:
         return points
     return cv2.resize(points, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _height_and_width(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    try:
-        height, width = (operator.index(n) for n in (size if isinstance(size, Iterable) else (size, size)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {size!r}; expected (H, W), or an int for a square") from error
-    if height < 1 or width < 1:
-        raise ValueError(f"{name} is {size!r}; height and width must be at least 1")
-    return height, width
 
 
 def _range(name: str, values: tuple[float, float], *, most: float) -> tuple[float, float]:

@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 import numpy as np
+
+from camjax.files import whole_file, write_whole
 
 FORMAT = 2
 """Of the state: another number is the state of another version of camjax. Version 1 had no number."""
@@ -78,8 +80,9 @@ class RunFiles:
         os.fsync(self._images.fileno())
         self.state = {"format": FORMAT, "options": self._options, **state, "images_bytes": self._images.tell()}
         self.arrays = dict(arrays)
-        _replace(self._arrays_file, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # for NumPy, any may be `allow_pickle`
-        _replace(self._state_file, lambda file: file.write(json.dumps(self.state).encode()))
+        with whole_file(self._arrays_file) as draft, draft.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # for NumPy, any may be `allow_pickle`
+        write_whole(self._state_file, json.dumps(self.state))
 
     def close(self) -> None:
         """Closes the files."""
@@ -112,13 +115,3 @@ class RunFiles:
                 f"{self.directory} holds an evaluation with other options: {listed}. Give these, or another --out."
             )
         return state, arrays
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file aside, then renames it, so that at any time the file is whole."""
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

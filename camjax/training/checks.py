@@ -7,16 +7,12 @@ from pathlib import Path
 
 import jax
 
-from camjax.data.loader import RandomAccessSource
-from camjax.data.order import batch_indices
+from camjax.checkpoints import TrainingError
+from camjax.data.loader import RandomAccessSource, batch_indices
 from camjax.models import CamModel
 from camjax.training.recipes import Recipe
 
 _EXAMPLES_SHOWN = 64
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
 
 
 def check_classes(model: CamModel, source: RandomAccessSource) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
+from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
 from camjax.data.loader import Augment, RandomAccessSource, train_batches
-from camjax.data.prefetch import prefetch
+from camjax.data.prefetching import prefetch
 from camjax.models import CamModel
-from camjax.training.checkpoints import KEPT, Checkpoints, checkpoint_bytes
+from camjax.runs import checkpoints_of
 from camjax.training.checks import check_classes, check_room, check_writable, finite_means
 from camjax.training.evaluation import evaluate
 from camjax.training.interruption import Interruption
@@ -22,7 +23,7 @@ from camjax.training.parallel import check_batch_size, parallel_eval_step, paral
 from camjax.training.progress import Bar
 from camjax.training.recipes import Recipe
 from camjax.training.run_card import has_run_card, write_run_card
-from camjax.training.runs import checkpoints_of, describe_data, describe_run, start_run
+from camjax.training.runs import describe_data, describe_run, start_run
 from camjax.training.step import TrainState
 
 _STEPS_AHEAD = 2

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from camjax.files import write_whole
+
 
 class MetricsLog:
     """Writes metrics to `metrics.jsonl` and TensorBoard event files in a run's directory.
@@ -21,9 +23,7 @@ class MetricsLog:
         self.path = Path(directory) / "metrics.jsonl"
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-            draft = self.path.with_suffix(".draft")
-            draft.write_text("".join(f"{line}\n" for line in kept))
-            draft.replace(self.path)
+            write_whole(self.path, "".join(f"{line}\n" for line in kept))
         self._file = self.path.open("a")
         self._events = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from camjax.checkpoints import checkpoint_bytes
 from camjax.data.loader import RandomAccessSource
 from camjax.models import CamModel
-from camjax.training.checkpoints import checkpoint_bytes
 from camjax.training.parallel import check_batch_size
 from camjax.training.recipes import Recipe
 from camjax.training.run_card import count_parameters

@@ -12,9 +12,10 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from camjax.files import write_whole
 from camjax.models import CamModel
+from camjax.runs import read_run
 from camjax.training.recipes import Recipe
-from camjax.training.runs import read_run
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation")
@@ -63,9 +64,7 @@ def write_run_card(
     }
     (directory / "run_card.md").write_text(_markdown(card))
     # Last, and whole or not at all: it says that the run has come to its end.
-    draft = directory / "run_card.draft"
-    draft.write_text(json.dumps(card, indent=2) + "\n")
-    draft.replace(directory / "run_card.json")
+    write_whole(directory / "run_card.json", json.dumps(card, indent=2) + "\n")
 
 
 def git_revision(directory: Path) -> str | None:

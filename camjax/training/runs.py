@@ -1,23 +1,19 @@
-"""A run's directory: what the run is (`run.json`), its checkpoints, and its metrics."""
+"""How a run starts: `run.json` says what it is, and keeps another run out of its directory."""
 
 import dataclasses
 import json
-import os
 import re
 import textwrap
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from camjax.data.rows import Augment, RandomAccessSource
+from camjax.files import write_whole
 from camjax.models import CamModel
-from camjax.models.shapes import model_shapes
-from camjax.training.checkpoints import Checkpoints
+from camjax.runs import RUN_FORMAT, read_run
 from camjax.training.recipes import Recipe
 from camjax.weights.fingerprint import weights_sha256, weights_sum_and_norm
-
-_FORMAT = 1
 
 _ROUNDING = 1e-5
 """How far sums and norms of the same weights may be apart, as a share of the norm."""
@@ -36,7 +32,7 @@ def describe_run(model: CamModel, recipe: Recipe) -> dict:
     """
     total, norm = weights_sum_and_norm(model)
     return {
-        "format": _FORMAT,
+        "format": RUN_FORMAT,
         "model": model.created_as,
         "input_size": list(model.input_size),
         "dtype": model.dtype.name,
@@ -93,9 +89,7 @@ def start_run(directory: Path, description: dict) -> None:
         return
     if jax.process_index() != 0:
         return
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(description, indent=2) + "\n")
-    draft.replace(path)
+    write_whole(path, json.dumps(description, indent=2) + "\n")
 
 
 def _differences(key: str, there, now) -> list[str]:
@@ -123,60 +117,6 @@ def _with_defaults(recipe: dict) -> dict:
     return recipe | {name: list(value) if isinstance(value, tuple) else value for name, value in missing.items()}
 
 
-def read_run(directory: str | os.PathLike) -> dict:
-    """The contents of `run.json`.
-
-    Raises:
-      FileNotFoundError: the directory holds no run.
-      ValueError: the file is damaged, or of a later version.
-    """
-    path = Path(directory) / "run.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{directory} is no run directory: expected {path}, which camjax.training.fit(run_dir=...) writes."
-        )
-    try:
-        run = json.loads(path.read_text())
-        version = run["format"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}. Restore the file from a copy.") from error
-    if version != _FORMAT:
-        raise ValueError(f"{path} has format {version!r}; this camjax reads {_FORMAT}. Install a newer camjax.")
-    return run
-
-
-def load_run(directory: str | os.PathLike, *, dtype=None) -> CamModel:
-    """The model of the newest checkpoint of a run of our own training.
-
-    Args:
-      directory: that `fit` was given as `run_dir`.
-      dtype: compute dtype, float32 or bfloat16; None for the run's own.
-
-    Returns:
-      The model, with the run's class names.
-
-    Raises:
-      FileNotFoundError: there is no run, or it has no checkpoint yet.
-      ValueError: a file of the run is damaged, or its model was not made by `create_model`.
-    """
-    run = read_run(directory)
-    if run["model"] is None:
-        raise ValueError(
-            f"{directory} is a run of a model that camjax.create_model did not make, so that it cannot be built from "
-            "its name. Build it, and fill it with camjax.training.Checkpoints(directory).restore_model(model)."
-        )
-    dtype = jnp.dtype(run["dtype"] if dtype is None else dtype)
-    model = model_shapes(**run["model"], dtype=dtype)
-    rule = run["input"]
-    if rule["mean_image"] is not None:
-        rule["mean_image"] = jnp.zeros(rule["mean_image"])  # the checkpoint has its values
-    model.set_input_rule(**rule)
-    with Checkpoints(checkpoints_of(directory), read_only=True) as checkpoints:
-        model = checkpoints.restore_model(model)
-    model.class_names = run["class_names"]
-    return model
-
-
 def _input_rule(model: CamModel) -> dict:
     """The arguments of `CamModel.set_input_rule`, with the shape of a mean image in its place."""
     shape = None if model.mean_image is None else list(model.mean_image.shape)
@@ -192,8 +132,3 @@ def _describe_source(source: RandomAccessSource) -> dict:
 def _printed(augment: Augment) -> str:
     """What `repr` says that is the same in every process."""
     return re.sub(r" at 0x\w+", "", re.sub(r"<function (\S+) at 0x\w+>", r"\1", repr(augment)))
-
-
-def checkpoints_of(directory: str | os.PathLike) -> Path:
-    """Where the checkpoints of a run are."""
-    return Path(directory) / "checkpoints"

@@ -19,6 +19,7 @@ from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from camjax.files import whole_file
 from camjax.models import CamModel
 from camjax.weights.errors import WeightsError
 from camjax.weights.names import Rule
@@ -83,7 +84,7 @@ def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: st
     Raises:
       OSError: the file cannot be written.
     """
-    path, description = Path(path), describe(model)
+    description = describe(model)
     metadata = {
         "format": FORMAT,
         "camjax_version": version,
@@ -93,10 +94,9 @@ def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: st
         "class_names": None if description.class_names is None else json.dumps(description.class_names),
         "input_rule": json.dumps(description.input_rule),
     }
-    draft = path.with_name(f"{path.name}.draft")
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors_of(model).items()}
-    save_file(tensors, draft, {key: value for key, value in metadata.items() if value is not None})
-    draft.replace(path)
+    with whole_file(path) as draft:
+        save_file(tensors, draft, {key: value for key, value in metadata.items() if value is not None})
 
 
 def read_description(path: str | PathLike[str]) -> Description | None:

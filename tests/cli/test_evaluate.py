@@ -127,7 +127,7 @@ def test_an_evaluation_is_not_overwritten_and_can_be_resumed(folder, run, tmp_pa
         (["--methods", "magic"], "magic"),
         (["--threshold", "1"], "0 <= threshold < 1"),
         (["--crop", "center"], "whole images"),
-        (["--lists", "nowhere"], "cannot go together"),
+        (["--lists", "nowhere"], "cannot be used with"),
     ],
 )
 def test_wrong_combinations_are_said(folder, run, tmp_path, capsys, more, message):

@@ -21,7 +21,7 @@ from camjax.cli import prepare_progress
 from camjax.cli.main import main
 from camjax.cli.prepare import next_command
 from camjax.data import archives as known_archives
-from camjax.data.prepare import prepare
+from camjax.data.preparing import prepare
 from camjax.data.sources import open_source
 
 INSTALL = 'pip install "camjax[prepare]"'
@@ -240,7 +240,7 @@ def test_a_split_that_few_people_have_may_be_absent(tmp_path, monkeypatch):
     def prepared(counts):
         splits = {split: SimpleNamespace(num_examples=count) for split, count in counts.items()}
         builder = SimpleNamespace(data_dir=str(tmp_path), info=SimpleNamespace(splits=splits))
-        monkeypatch.setattr("camjax.data.prepare.prepared_builder", lambda *_, **__: builder)
+        monkeypatch.setattr("camjax.data.preparing.prepared_builder", lambda *_, **__: builder)
         return prepare("imagenet2012:5.1.0")
 
     assert prepared(counts).counts == counts

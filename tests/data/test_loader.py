@@ -378,7 +378,7 @@ from multiprocessing import shared_memory
 import numpy as np
 
 from camjax.data.loader import train_batches
-from camjax.data.prefetch import prefetch
+from camjax.data.prefetching import prefetch
 
 
 def batches():

@@ -7,17 +7,17 @@ import json
 import jax
 import numpy as np
 import pytest
-from colors import SIDE, Colors, Identity, painted
 from flax import nnx
 from rich.console import Console
 
 import camjax
 from camjax.data.images import resize_image
+from camjax.features.receptive_field import ReceptiveFields, receptive_fields
 from camjax.inference import inference_view
 from camjax.models.head import MapHead
-from camjax.receptive_field import ReceptiveFields, receptive_fields
-from experiments import class_units as experiment
-from experiments.unit_images import class_units, darkened, top_images, unit_maps_fn, unit_region
+from experiments.class_units import __main__ as experiment
+from experiments.class_units.unit_images import class_units, darkened, top_images, unit_maps_fn, unit_region
+from tests.experiments.colors import SIDE, Colors, Identity, painted
 
 QUIET = Console(file=io.StringIO())
 RED, GREEN, BLUE = 0, 1, 2
@@ -139,21 +139,6 @@ def test_what_is_outside_of_a_region_is_dark():
     assert darkened(image, np.array([[True, False]]))[0, :, 0].tolist() == [100, 30]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"dataset": "scenes"}, "leave out one|one of them"),
-        ({"sample": False}, "expected --dataset"),
-        ({"sample": False, "dataset": "scenes"}, "no --classes"),
-        ({"units": 0}, "--units 0"),
-        ({"threshold": 1.0}, "threshold"),
-    ],
-)
-def test_options_that_do_not_go_together(changes, message):
-    with pytest.raises(ValueError, match=message):
-        experiment.Options(**{"sample": True, **changes})
-
-
 def test_networks_without_a_kernel_have_nothing_to_rank(tmp_path, monkeypatch):
     model = Identity()
     model.head = MapHead(3)
@@ -169,7 +154,7 @@ def test_the_experiment(small_gap, tmp_path, monkeypatch):
     rng = np.random.default_rng(3)
     source = damaged([rng.integers(0, 256, (30, 40, 3), dtype=np.uint8) for _ in range(6)])
     options = experiment.Options(
-        dataset="unused", model="small_gap", classes=("crimson", "2"), out=tmp_path, units=2, images=3, batch_size=4
+        dataset="unused", model="small_gap", classes=("crimson", "2"), out=tmp_path, units=2, shown=3, batch_size=4
     )
     console = Console(file=io.StringIO(), width=200)
     found = experiment.run(options, source, console)
@@ -198,7 +183,7 @@ def test_the_experiment(small_gap, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "top_images", lambda *_, **__: pytest.fail("a second pass"))
     assert list(experiment.run(dataclasses.replace(options, classes=("green",)), source, QUIET)) == [1]
     with pytest.raises(ValueError, match="images_of_a_unit was 3, is 2"):
-        experiment.run(dataclasses.replace(options, images=2), source, QUIET)
+        experiment.run(dataclasses.replace(options, shown=2), source, QUIET)
 
 
 @pytest.mark.long

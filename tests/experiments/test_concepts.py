@@ -9,19 +9,20 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from colors import Identity, painted
 from PIL import Image
 from rich.console import Console
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import average_precision_score
 
 import camjax
-from camjax.feature_store import FeatureStore
-from camjax.features import with_linear_classifier
-from experiments import concept_detectors, concepts
-from experiments.captions import gathered, open_coco, open_csv
-from experiments.captions_sample import CAPTIONS, TOLD, VIEWS, sample_captions
-from experiments.phrases import STOP_WORDS, checked_phrases, frequent_phrases, mine_phrases, normalized
+from camjax.features.pooled import with_linear_classifier
+from camjax.features.store import FeatureStore
+from experiments.concepts import __main__ as concepts
+from experiments.concepts import detectors as concept_detectors
+from experiments.concepts.captions import gathered, open_coco, open_csv
+from experiments.concepts.phrases import STOP_WORDS, checked_phrases, frequent_phrases, mine_phrases, normalized
+from experiments.concepts.sample import CAPTIONS, TOLD, VIEWS, sample_captions
+from tests.experiments.colors import Identity, painted
 
 QUIET = Console(file=io.StringIO())
 VOCABULARY = ["a", "red", "cat", "on", "the", "mat", "old", "in", "snow"]
@@ -350,24 +351,6 @@ def test_a_concept_that_no_held_out_image_has(tmp_path):
     console = Console(file=io.StringIO(), width=100)
     console.print(table)
     assert "x" in console.file.getvalue() and "mean" not in console.file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"num_phrases": 0}, "--num-phrases 0"),
-        ({"min_images": 2}, "--min-images 2: expected at least 3"),
-        ({"words": (3, 2)}, "--words 3 2"),
-        ({"held_out": 1.0}, "--held-out 1"),
-        ({"negatives": 0.0}, "--negatives 0"),
-        ({"rounds": -1}, "--rounds -1"),
-        ({"captions": "a.csv"}, "--captions together with --images"),
-        ({"captions": "a.csv", "images": "a", "sample": True}, "without --sample"),
-    ],
-)
-def test_options_that_do_not_go_together(given, message):
-    with pytest.raises(ValueError, match=message):
-        concepts.Options(**given)
 
 
 @pytest.mark.long

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import scipy.integrate
-from colors import Colors, Identity, painted
 from flax import nnx
 from rich.console import Console
 
@@ -15,11 +14,13 @@ import camjax
 import camjax.features
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
+from camjax.features.svm import PENALTIES
 from camjax.training.published import wsol
 from camjax.weights.camjax_file import write_camjax_file
-from experiments import cub, cub_table4
-from experiments.cub_finetuning import augmentation, finetuning_recipe, is_published
-from experiments.stages import Stages
+from experiments.cub import __main__ as cub
+from experiments.cub import table4 as cub_table4
+from experiments.cub.finetuning import augmentation, finetuning_recipe, is_published
+from tests.experiments.colors import Colors, Identity, painted
 
 QUIET = Console(file=io.StringIO())
 RED, GREEN = 0, 1
@@ -90,54 +91,6 @@ def test_training_images_are_squashed_and_cropped_in_the_published_proportion():
     assert "resize_then_random_crop((73, 146), (64, 128))" in repr(augmentation((64, 128)))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"threshold": 1.0}, "threshold"),
-        ({"limit_train": 0}, "--limit-train 0"),
-        ({"skip_finetuning": True, "epochs": 3}, "--epochs with --skip-finetuning"),
-        ({"finetune_weights": "resnet50.pth"}, "--finetune-model"),
-    ],
-)
-def test_what_does_not_fit_together_is_said_first(options, message):
-    with pytest.raises(ValueError, match=message):
-        cub.Options(**options)
-
-
-# --- Stages.
-
-
-def test_a_stage_is_computed_once(tmp_path):
-    calls = []
-
-    def compute():
-        calls.append(1)
-        (tmp_path / "boxes.npz").touch()
-        return {"accuracy": 50.0, "of": (1, 2)}
-
-    def run(options):
-        return Stages(tmp_path).run("crop", options, compute, files=[tmp_path / "boxes.npz"])
-
-    first = run({"threshold": 0.2, "images": (3, 4)})
-    assert first == run({"threshold": 0.2, "images": (3, 4)}) == {"accuracy": 50.0, "of": [1, 2]}
-    assert len(calls) == 1
-    with pytest.raises(ValueError, match=r"threshold was 0\.2, is 0\.3"):
-        run({"threshold": 0.3, "images": (3, 4)})
-    (tmp_path / "boxes.npz").unlink()
-    run({"threshold": 0.2, "images": (3, 4)})
-    assert len(calls) == 2 and (tmp_path / "boxes.npz").exists()
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged"):
-        Stages(tmp_path)
-
-
-def test_a_stage_that_fails_leaves_the_others(tmp_path):
-    Stages(tmp_path).run("first", {}, lambda: {"a": 1})
-    with pytest.raises(ZeroDivisionError):
-        Stages(tmp_path).run("second", {}, lambda: {"a": 1 / 0})
-    assert list(json.loads((tmp_path / "results.json").read_text())) == ["first"]
-
-
 # --- The whole of it.
 
 
@@ -191,7 +144,7 @@ def test_it_recognizes_and_localizes(experiment):
     numbers = {name: stage["results"] for name, stage in stages.items()}
     for stage in ("full image", "CAM crop", "true crop"):
         assert numbers[stage]["accuracy"] > 60
-        assert numbers[stage]["penalty"] in cub.PENALTIES
+        assert numbers[stage]["penalty"] in PENALTIES
     assert numbers["true crop"]["accuracy"] > numbers["full image"]["accuracy"] - 5
     found = numbers["CAM box"]
     assert found["chance"] < 10 and found["localized"] > 40

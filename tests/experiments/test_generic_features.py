@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from colors import Identity
 from flax import nnx
 from PIL import Image
 from rich.console import Console
@@ -17,13 +16,17 @@ from sklearn.metrics import average_precision_score
 
 import camjax
 from camjax.data.sources import SourceInfo
-from camjax.feature_store import FeatureStore, extract_features
+from camjax.features.store import FeatureStore, extract_features
 from camjax.weights.camjax_file import write_camjax_file
-from experiments import generic_classifiers, generic_datasets, generic_features, generic_folders
-from experiments.generic_datasets import DATASETS, Dataset, splits_of
-from experiments.generic_images import Images
-from experiments.generic_splits import Split, attribute_split, listed_split, random_splits
-from experiments.generic_table import summary, table5
+from experiments.generic_features import __main__ as generic_features
+from experiments.generic_features import classifiers as generic_classifiers
+from experiments.generic_features import datasets as generic_datasets
+from experiments.generic_features import folders as generic_folders
+from experiments.generic_features.datasets import DATASETS, Dataset, splits_of
+from experiments.generic_features.images import Images
+from experiments.generic_features.splits import Split, attribute_split, listed_split, random_splits
+from experiments.generic_features.table import summary, table5
+from tests.experiments.colors import Identity
 
 QUIET = Console(file=io.StringIO())
 
@@ -439,19 +442,6 @@ def test_too_few_images_are_said_before_the_features(experiment, tmp_path):
             dataclasses.replace(options, out=tmp_path), [(dataclasses.replace(dataset, train=12), images)], QUIET
         )
     assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "no data set: expected at least one of --sun397, .*--sun-attribute.* or --sample"),
-        ({"sample": True, "caltech101": True}, "--sample with --caltech101"),
-        ({"sample": True, "splits": 0}, "--splits 0"),
-    ],
-)
-def test_options_that_do_not_fit_together(options, message):
-    with pytest.raises(ValueError, match=message):
-        generic_features.Options(**options)
 
 
 @pytest.mark.long

@@ -11,8 +11,10 @@ import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.training import Recipe, fit
-from experiments import imagenet_localization
-from experiments.imagenet_localization import NETWORKS, TABLES, Row, main, tables, weights_of
+from experiments.imagenet_localization import __main__ as imagenet_localization
+from experiments.imagenet_localization import tables as tables_module
+from experiments.imagenet_localization.__main__ import Options, main, weights_of
+from experiments.imagenet_localization.tables import NETWORKS, TABLES, Row, tables
 
 
 class Squares(AnnotatedSource):
@@ -39,7 +41,7 @@ def text(*printed) -> str:
 
 
 def test_the_papers_numbers_stand_without_any_weights(capsys):
-    main()
+    main(Options())
     printed = capsys.readouterr().out
     for number in ("33.40", "12.20", "56.40", "43.00", "37.10", "46.40", "26.70", "54.19"):
         assert number in printed
@@ -63,16 +65,19 @@ def test_a_network_is_run_once_for_all_its_rows_and_goes_on_where_it_was(tmp_pat
         Row("ours", "small", "cam", "ilsvrc", (50.0, 40.0)),
         Row("with five", "small", "cam", "heuristic", (None, 37.1)),
     )
-    monkeypatch.setattr(imagenet_localization, "NETWORKS", {"small": ("small_gap", "gap"), "nin": ("nin", "gap")})
-    monkeypatch.setattr(imagenet_localization, "TABLES", {"Table": ("localization", rows)})
+    networks = {"small": ("small_gap", "gap"), "nin": ("nin", "gap")}
+    monkeypatch.setattr(imagenet_localization, "NETWORKS", networks)
+    for module in (imagenet_localization, tables_module):
+        monkeypatch.setattr(module, "TABLES", {"Table": ("localization", rows)})
     monkeypatch.setattr(imagenet_localization, "open_annotated", lambda *_, **__: Squares())
-    main(weights_dir=tmp_path / "weights", out=tmp_path / "out", batch_size=2)
+    options = Options(weights_dir=tmp_path / "weights", out=tmp_path / "out", batch_size=2)
+    main(options)
     printed = capsys.readouterr().out
-    assert "6 images: 6 scored." in printed and "weights of theirs" in printed and "nin" in printed
+    assert "6 images: 6 scored." in printed and "no weights for them: nin" in printed
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     numbers = results["small"]["results"]["cam"]
     assert f"{numbers['ilsvrc']['top5_localization_error']:.2f}" in text(*tables(results))
-    main(weights_dir=tmp_path / "weights", out=tmp_path / "out", batch_size=2)
+    main(options)
     assert (
         json.loads((tmp_path / "out" / "results.json").read_text())["small"]["results"] == results["small"]["results"]
     )

@@ -9,17 +9,18 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from colors import Identity, painted
 from PIL import Image
 from rich.console import Console
 
 import camjax
-from camjax.data.sources import prepared_builder
-from experiments import sample_labels, scene_objects
-from experiments.labeled_scenes import choose_scenes, read_object_names, read_scene_list
-from experiments.scene_folders import open_ade, open_folder, open_scene_parse150
-from experiments.scene_objects import Options
-from experiments.scene_overlaps import SceneCounts, high_region, in_words, shares_in_region
+from camjax.data.builders import prepared_builder
+from experiments.scene_objects import __main__ as scene_objects
+from experiments.scene_objects import sample as sample_labels
+from experiments.scene_objects.__main__ import Options
+from experiments.scene_objects.folders import open_ade, open_folder, open_scene_parse150
+from experiments.scene_objects.overlaps import PlaceCounts, high_region, shares_in_region, to_json
+from experiments.scene_objects.places import choose_places, read_object_names, read_place_list
+from tests.experiments.colors import Identity, painted
 
 PREPARE = Path(__file__).parents[2] / ".venv-prepare" / "bin" / "python"
 
@@ -49,7 +50,7 @@ def test_shares_are_of_the_objects_own_pixels():
 
 def test_counts_over_images():
     left = np.array([[True, False]])
-    counts = SceneCounts()
+    counts = PlaceCounts()
     # Object 1 is half in the region, 2 to its left, 3 to its right; the last image has no region.
     for region, label_map in (
         (left, [[1, 1]]),
@@ -66,14 +67,14 @@ def test_counts_over_images():
     assert [(count.id, count.share) for count in informative] == [(2, 2 / 3), (1, 1 / 2)]
     assert [count.id for count in counts.informative(1, 0)] == [2]
     assert [count.id for count in counts.informative(6, 0.6)] == [2]
-    assert in_words(informative, 4, {2: "sink"}) == [
+    assert to_json(informative, 4, {2: "sink"}) == [
         {"object": "sink", "id": 2, "images": 3, "overlapping": 2, "frequency": 3 / 4, "share": 2 / 3},
         {"object": "object 1", "id": 1, "images": 2, "overlapping": 1, "frequency": 2 / 4, "share": 1 / 2},
     ]
 
 
 def test_of_equal_shares_the_object_in_more_images_is_first():
-    counts = SceneCounts()
+    counts = PlaceCounts()
     for label_map in ([[3, 1]], [[1, 1]], [[9, 9]]):
         counts.add(np.array([[True, True]]), np.array(label_map), 0.5)
     assert [count.id for count in counts.informative(6, 0)] == [1, 3, 9]
@@ -84,11 +85,11 @@ def test_of_equal_shares_the_object_in_more_images_is_first():
 
 def test_scenes_with_the_most_images():
     scene_of = ["misc"] * 9 + ["street"] * 3 + ["attic"] * 4 + ["beach"] * 3 + ["street"]
-    scenes, indices, labels = choose_scenes(scene_of, 2)
+    scenes, indices, labels = choose_places(scene_of, 2)
     assert scenes == ("attic", "street") and indices.tolist() == [9, 10, 11, 12, 13, 14, 15, 19]
     assert labels.tolist() == [1, 1, 1, 0, 0, 0, 0, 1]
-    assert choose_scenes(scene_of, 10)[0] == ("attic", "beach", "street")
-    assert choose_scenes(scene_of, ("misc", "beach"))[0] == ("beach", "misc")
+    assert choose_places(scene_of, 10)[0] == ("attic", "beach", "street")
+    assert choose_places(scene_of, ("misc", "beach"))[0] == ("beach", "misc")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_scenes_with_the_most_images():
 )
 def test_scenes_that_are_not_there(wanted, message):
     with pytest.raises(ValueError, match=message):
-        choose_scenes(["attic"] * 3 + ["shed"] * 2 + ["street"] * 4, wanted)
+        choose_places(["attic"] * 3 + ["shed"] * 2 + ["street"] * 4, wanted)
 
 
 OBJECT_INFO = "Idx\tRatio\tTrain\tVal\tName\n1\t0.1576\t11664\t1172\twall\n22 \t0.0074\t709\t75\twater, sea \n"
@@ -141,7 +142,7 @@ def test_damaged_names_of_objects(tmp_path, text, message):
 def test_damaged_lists_of_scenes(tmp_path, line):
     (tmp_path / "s.txt").write_text(f"ADE_train_00000001 attic\n{line}\n")
     with pytest.raises(ValueError, match=r"s\.txt, line 2"):
-        read_scene_list(tmp_path / "s.txt")
+        read_place_list(tmp_path / "s.txt")
 
 
 # --- Folders.
@@ -172,7 +173,7 @@ def folder(tmp_path):
 
 def test_a_folder_of_scenes(folder):
     data = open_folder(folder, 10)
-    assert data.scenes == ("attic", "beach") and data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.places == ("attic", "beach") and data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.object_names == {1: "chest"} and len(data.source) == 6
     for index in range(6):
         image, label_map = marked(index + 1)
@@ -239,7 +240,7 @@ def test_scene_parse150_as_it_is_distributed(tmp_path, scene_list):
     (tmp_path / "sceneCategories.txt").write_text(scene_list.read_text())
     (tmp_path / "objectInfo150.txt").write_text(OBJECT_INFO)
     data = open_ade(tmp_path, 2)
-    assert data.scenes == ("attic", "street") and data.object_names[1] == "wall"
+    assert data.places == ("attic", "street") and data.object_names[1] == "wall"
     check_ade(data, lambda name: list(ADE).index(name) + 1)
     (tmp_path / "images/validation/ADE_val_00000002.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"ADE_val_00000002\.jpg is missing"):
@@ -253,7 +254,7 @@ def check_ade(data, number_of):
         example = data.source[index]
         name = Path(example["filename"]).stem
         seen.add(name)
-        assert data.scenes[data.labels[index]] == data.scenes[example["label"]] == ADE[name]
+        assert data.places[data.labels[index]] == data.places[example["label"]] == ADE[name]
         assert np.unique(data.label_map(index)).tolist() == [number_of(name)]
         assert np.abs(example["image"].astype(int) - 10 * number_of(name)).max() <= 2
     assert seen == {name for name, scene in ADE.items() if scene != "misc"}
@@ -408,23 +409,6 @@ def test_too_few_images_that_can_be_read(tmp_path, monkeypatch):
         scene_objects.run(options, scene_objects.open_data(options), Console(file=io.StringIO()))
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({}, "expected one of --ade, --folder, --scene-list and --sample"),
-        ({"sample": True, "ade": Path("x")}, "expected one of"),
-        ({"ade": Path("x"), "data_dir": Path("y")}, "for scene_parse150"),
-        ({"sample": True, "scenes": ("a",)}, "--scenes with --sample"),
-        ({"sample": True, "threshold": 1.0}, "threshold=1.0"),
-        ({"sample": True, "least_overlap": 0.0}, "--least-overlap 0.0"),
-        ({"sample": True, "batch_size": 0}, "--batch-size 0"),
-    ],
-)
-def test_options_that_do_not_go_together(given, message):
-    with pytest.raises(ValueError, match=message):
-        Options(**given)
-
-
 # --- The sample.
 
 
@@ -442,12 +426,12 @@ def test_labels_of_a_part_are_those_under_its_pixels():
 def test_views_show_what_their_label_maps_say(monkeypatch):
     """A photograph whose gray levels are its label map."""
     levels = {name: 20 * sample_labels.label_map(name) for name in ("coffee", "rocket")}
-    scenes = {name: sample_labels._SCENES[name] for name in levels}
-    monkeypatch.setattr(sample_labels, "_SCENES", scenes)
-    monkeypatch.setattr(sample_labels, "SCENES", tuple(scene for scene, _ in scenes.values()))
+    scenes = {name: sample_labels._PLACES[name] for name in levels}
+    monkeypatch.setattr(sample_labels, "_PLACES", scenes)
+    monkeypatch.setattr(sample_labels, "PLACES", tuple(scene for scene, _ in scenes.values()))
     monkeypatch.setattr(sample_labels, "label_map", lambda name: levels[name] // 20)
     monkeypatch.setattr(sample_labels, "photograph", lambda name: np.repeat(levels[name][..., None], 3, axis=-1))
-    views = sample_labels.SceneViews(4)
+    views = sample_labels.PlaceViews(4)
     assert len(views) == 8 and views.labels.tolist() == [0] * 4 + [1] * 4
     for index in range(8):
         gray, label_map = views[index]["image"][..., 0], views.label_map(index)
@@ -460,6 +444,6 @@ def test_views_show_what_their_label_maps_say(monkeypatch):
 def test_the_sample(tmp_path):
     scene_objects.main(Options(sample=True, out=tmp_path))
     results = json.loads((tmp_path / "results.json").read_text())["objects"]["results"]
-    assert set(results) == set(sample_labels.SCENES)
+    assert set(results) == set(sample_labels.PLACES)
     assert results["garage"]["informative"][0]["object"] == "motorcycle"
     assert (tmp_path / "scene_objects.png").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.scenes import CENTER_SIDES, THRESHOLDS, Localizations, center_boxes, is_right, result_table
+from experiments.scenes.localization import CENTER_SIDES, THRESHOLDS, Localizations, center_boxes, is_right, results
 
 FULL, HALF, CORNER = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5], [0.0, 0.0, 0.1, 0.1]
 
@@ -42,7 +42,7 @@ def test_thresholds_and_center_box_are_chosen_on_the_validation_split():
     # On validation 40 % alone is right, on test it alone is wrong.
     validation = localizations([0, 0], [0, 0], [CORNER, CORNER], [FULL] * 2, [FULL] * 2)
     test = localizations([0, 1], [0, 0], [FULL, middle], [FULL, middle], [FULL, middle])
-    table, numbers = result_table(validation, test)
+    table, numbers = results(validation, test)
     assert numbers["best_threshold"] == 0.4
     assert (numbers["gt_known_20"], numbers["gt_known_best"]) == (1.0, 0.0)
     assert (numbers["top1_accuracy"], numbers["top1_localization_20"]) == (0.5, 0.5)
@@ -50,7 +50,7 @@ def test_thresholds_and_center_box_are_chosen_on_the_validation_split():
     # A validation split of boxes in the middle: its best square is 0.4 wide, which is right for one image of the two,
     # the one that the network takes for another class.
     validation = localizations([0], [0], [middle], [FULL], [FULL])
-    numbers = result_table(validation, test)[1]
+    numbers = results(validation, test)[1]
     assert is_right(center_boxes()[numbers["center_side"] == CENTER_SIDES], np.array(middle)).all()
     assert (numbers["gt_known_center"], numbers["top1_localization_center"]) == (0.5, 0.0)
 

@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 from tiny_run import Net, tiny_recipe
 
+from camjax.checkpoints import checkpoint_bytes
 from camjax.training import Checkpoints, TrainState
-from camjax.training.checkpoints import checkpoint_bytes
 
 RECIPE = tiny_recipe(10)
 AVERAGED = tiny_recipe(10, ema_decay=0.9)

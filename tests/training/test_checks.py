@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from tiny_run import Colors, Net, tiny_recipe
 
-from camjax.data.loader import train_batches
-from camjax.data.order import batch_indices
+from camjax.data.loader import batch_indices, train_batches
 from camjax.training import Checkpoints, TrainingError, TrainState, fit
 from camjax.training.checks import finite_means
 

@@ -13,8 +13,9 @@ from tensorboardX.proto import event_pb2
 import camjax
 from camjax.data.sources import SourceInfo
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
+from camjax.runs import read_run
 from camjax.training import Checkpoints, Recipe, TrainingError, evaluate, fit
-from camjax.training.runs import describe_data, describe_run, read_run, start_run
+from camjax.training.runs import describe_data, describe_run, start_run
 from camjax.weights.fingerprint import weights_sha256
 
 RECIPE = Recipe(steps=6, batch_size=4, learning_rate=0.05, warmup_steps=2, seed=3)

@@ -1,0 +1,206 @@
+"""Linear support vector machines on pooled features, as a kernel and a bias: what a dense layer has, and maps need.
+
+A classifier that is linear in the global average of a feature map has class activation maps, whoever trained it: its
+weights take the place of the dense layer's (Zhou et al. 2016, section 4).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from camjax.features.store import FeatureStore
+
+try:
+    import joblib
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+except ImportError as error:
+    raise ImportError(
+        'Support vector machines come from scikit-learn, which is not installed. Run: pip install "camjax[experiments]"'
+    ) from error
+
+PENALTIES = (1e-5, 1e-4, 1e-3)
+"""The `penalties` of `fit_linear_svm`: for a thousand standardized features, from hardly any weight on the single
+example to almost none on the margin."""
+
+MEMORY = 2_800_000_000
+"""Bytes that cross-validation may take besides the features given: as many fits run side by side as go into them, at
+least one. That one, and the last fit, of all examples, take 24 bytes a number: 2.5 GB for 100,000 x 1,024."""
+
+# Standardized features are float64; the solver makes a copy of its own, of an index and a value for each number.
+_BYTES, _SOLVER_BYTES = 8, 16
+
+_ROWS = 4096  # read and standardized at a time
+
+
+class LinearSVM(NamedTuple):
+    """One machine for each of C classes, against all others.
+
+    Attributes:
+      kernel: (K, C) float32.
+      bias: (C,) float32.
+      penalty: of `penalties`, the one that was chosen.
+      cross_validation: penalty -> mean accuracy on the parts left out, in 0..1; empty where there was no choice.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    cross_validation: dict[float, float]
+
+    def decision_values(self, features: np.ndarray) -> np.ndarray:
+        """(n, K) features -> (n, C) float32; the class of the largest is the answer."""
+        return np.asarray(features, np.float32) @ self.kernel + self.bias
+
+
+def fit_linear_svm(
+    features: np.ndarray | FeatureStore,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    penalties: Sequence[float] = PENALTIES,
+    folds: int = 3,
+    seed: int = 0,
+) -> LinearSVM:
+    """Fits one-vs-all linear support vector machines (scikit-learn's LinearSVC: L2 penalty, squared hinge loss).
+
+    Each feature is scaled to mean 0 and standard deviation 1 over the examples; the scale is folded into kernel and
+    bias, which take the features as they are. The penalty is chosen by cross-validation; of equally good ones the
+    first. Fits run side by side, in threads, as cores and `MEMORY` allow.
+
+    Args:
+      features: (n, K) real numbers, of any type: a memory-mapped or a float32 array is never copied as a whole.
+      labels: (n,) integers in 0..num_classes-1. A class without examples gets what its machine learns from examples of
+        the others alone: kernel 0 and bias -1.
+      num_classes: C.
+      penalties: candidates for the weight of an example's loss, scikit-learn's C. With one there is nothing to choose.
+      folds: parts of the cross-validation, each of which is left out once; they keep the classes' shares.
+      seed: of the parts, and of the solver.
+
+    Returns:
+      `LinearSVM`.
+
+    Raises:
+      ValueError: shapes that do not fit together, numbers that are not finite, labels out of range or of one class
+        alone, no penalty or one that is not positive; or more folds than any class has examples.
+    """
+    if not isinstance(features, FeatureStore):
+        features = np.asarray(features)
+    labels = np.asarray(labels)
+    _check(features, labels, num_classes, penalties)
+    cross_validation = {}
+    penalty = float(penalties[0])
+    if len(penalties) > 1:
+        most = int(np.bincount(labels).max())
+        if not 2 <= folds <= most:
+            raise ValueError(
+                f"folds={folds}: expected at least 2, and at most the examples of the largest class, {most}. Give more "
+                "examples, or one penalty alone."
+            )
+        cross_validation = _cross_validate(features, labels, penalties, folds, seed)
+        penalty = max(cross_validation, key=cross_validation.get)
+    scaled, scaler = _standardized(features, np.arange(len(labels)))
+    svc = LinearSVC(C=penalty, random_state=seed).fit(scaled, labels)
+    coefficients, intercepts = svc.coef_, svc.intercept_
+    if len(svc.classes_) == 2:
+        # Of two classes scikit-learn trains one machine, for the second against the first.
+        coefficients, intercepts = (np.concatenate([-part, part]) for part in (coefficients, intercepts))
+    kernel, bias = np.zeros((features.shape[1], num_classes)), np.full(num_classes, -1.0)
+    kernel[:, svc.classes_] = coefficients.T / scaler.scale_[:, None]
+    bias[svc.classes_] = intercepts - scaler.mean_ @ kernel[:, svc.classes_]
+    return LinearSVM(kernel.astype(np.float32), bias.astype(np.float32), penalty, cross_validation)
+
+
+def _cross_validate(features, labels: np.ndarray, penalties: Sequence[float], folds: int, seed: int):
+    """Penalty -> accuracy on the part left out, the mean over all parts."""
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+    numbers = max(len(train) for train, _ in splits) * features.shape[1]
+    at_once, threads = _side_by_side(numbers, folds, len(penalties))
+    accuracies = []
+    for start in range(0, folds, at_once):
+        parts = [(*_standardized(features, train), train, test) for train, test in splits[start : start + at_once]]
+        # Threads: the solver releases the interpreter, and processes would each get a copy of the features.
+        with ThreadPoolExecutor(threads) as pool:
+            fits = [
+                pool.submit(_accuracy, *part, features, labels, penalty, seed)
+                for part in parts
+                for penalty in penalties
+            ]
+            accuracies += [fit.result() for fit in fits]
+        # Before those of the next folds are made.
+        del parts
+    means = np.mean(np.reshape(accuracies, (folds, len(penalties))), axis=0)
+    return {float(penalty): float(mean) for penalty, mean in zip(penalties, means, strict=True)}
+
+
+def _side_by_side(numbers: int, folds: int, penalties: int) -> tuple[int, int]:
+    """How many folds are standardized at once, and how many threads fit them, within `MEMORY`.
+
+    All of them where that leaves no core idle, or else one after the other, with a thread for each penalty that fits.
+
+    Args:
+      numbers: that a fold trains on, examples times features.
+      folds: in all.
+      penalties: fits of each.
+    """
+    cores = joblib.cpu_count()
+    for at_once in (folds, 1):
+        wanted = min(cores, at_once * penalties)
+        possible = (MEMORY - at_once * _BYTES * numbers) // (_SOLVER_BYTES * numbers)
+        if wanted <= possible:
+            return at_once, wanted
+    return 1, max(1, possible)
+
+
+def _accuracy(scaled, scaler, train, test, features, labels: np.ndarray, penalty: float, seed: int) -> float:
+    """Trains on the standardized features of some examples, and tests on others."""
+    svc = LinearSVC(C=penalty, random_state=seed).fit(scaled, labels[train])
+    right = [svc.predict(scaler.transform(chunk)) == labels[test[place]] for place, chunk in _chunks(features, test)]
+    return float(np.concatenate(right).mean())
+
+
+def _standardized(features, rows: np.ndarray) -> tuple[np.ndarray, StandardScaler]:
+    """The features of some examples, (m, K) float64, with mean 0 and standard deviation 1; and how that is done."""
+    scaler = StandardScaler(copy=False)
+    for _, chunk in _chunks(features, rows):
+        scaler.partial_fit(chunk)
+    scaled = np.empty((len(rows), features.shape[1]))
+    for place, chunk in _chunks(features, rows):
+        scaled[place] = scaler.transform(chunk)
+    return scaled, scaler
+
+
+def _chunks(features, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Parts of some examples' features, float64 copies, each with its place among `rows`."""
+    for start in range(0, len(rows), _ROWS):
+        place = slice(start, start + _ROWS)
+        yield place, np.asarray(features[rows[place]], np.float64)
+
+
+def _check(features, labels: np.ndarray, num_classes: int, penalties: Sequence[float]) -> None:
+    """Raises ValueError for what `fit_linear_svm` does not take."""
+    shape = tuple(features.shape)
+    if len(shape) != 2 or not shape[1] or labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"features of shape {shape} and labels of shape {labels.shape} and dtype {labels.dtype}: expected (n, K) "
+            "and n integers."
+        )
+    finite = [np.isfinite(chunk).all(1) for _, chunk in _chunks(features, np.arange(len(labels)))]
+    wrong = np.flatnonzero(~np.concatenate([*finite, np.ones(0, bool)]))
+    if len(wrong):
+        raise ValueError(
+            f"features of the examples {wrong[:10].tolist()} are not finite: expected real numbers. Leave out those of "
+            "images that could not be read."
+        )
+    classes = np.unique(labels)
+    if len(classes) < 2 or classes[0] < 0 or classes[-1] >= num_classes:
+        raise ValueError(
+            f"labels are {classes[:10].tolist()}{' ...' * (len(classes) > 10)}: expected at least two classes of "
+            f"0..{num_classes - 1}."
+        )
+    if not penalties or not all(0 < penalty < math.inf for penalty in penalties):
+        raise ValueError(f"penalties={tuple(penalties)}: expected at least one, each a positive number.")

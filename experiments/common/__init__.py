@@ -1,0 +1,1 @@
+"""What experiments share: options, features, stages, sample photographs, figures and tables."""

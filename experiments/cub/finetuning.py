@@ -1,0 +1,171 @@
+"""Fine-tuning on CUB-200-2011 as the benchmark of weakly supervised localization does it (Choe et al. 2020).
+
+`experiments/cub/__main__.py` describes the experiment, and what to expect.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import camjax
+from camjax.data.annotation import AnnotatedSource
+from camjax.data.transforms import Transform, compose, random_horizontal_flip, resize_then_random_crop
+from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
+from camjax.evaluation.report import summary, write_results
+from camjax.evaluation.runner import evaluate_localization
+from camjax.models import CamModel
+from camjax.training import Recipe, fit
+from camjax.training.published import wsol
+from camjax.weights.fingerprint import weights_sha256
+from experiments.common.progress import progress
+from experiments.common.table import result_table
+from experiments.cub.table4 import ours_on
+
+# MaxBoxAccV2 of CAM on CUB's test images (Choe et al. 2020). Networks with a map of 28x28 share the settings.
+PUBLISHED = {"vgg16_wsol": 63.7, "inception_v3_wsol": 56.7, "resnet50_wsol": 63.0}
+PUBLISHED_CENTER_BOX = 59.7
+PUBLISHED_EPOCHS = 50
+METRICS = ("ilsvrc", "maxboxacc", "maxboxaccv2")
+SMALL_LARGE = (224, 256)
+
+ROWS = (
+    ("MaxBoxAcc", "maxboxacc", "MaxBoxAcc"),
+    ("MaxBoxAccV2", "maxboxaccv2", "MaxBoxAccV2"),
+    ("  IoU 0.3", "maxboxaccv2", "MaxBoxAccV2_30"),
+    ("  IoU 0.5", "maxboxaccv2", "MaxBoxAccV2_50"),
+    ("  IoU 0.7", "maxboxaccv2", "MaxBoxAccV2_70"),
+    ("GT-known localization", "ilsvrc", "gt_known_localization"),
+    ("top-1 localization error", "ilsvrc", "top1_localization_error"),
+    ("top-1 classification error", "ilsvrc", "top1_classification_error"),
+)
+
+
+def is_published(network: str) -> bool:
+    """Whether the benchmark has settings for a network."""
+    return network.removesuffix("_28x28") in PUBLISHED
+
+
+def starting_model(network: str, weights: str | None, num_classes: int) -> CamModel:
+    """The network to fine-tune, with a new head.
+
+    The benchmark's networks have new last layers: they take only the backbone of a file of ImageNet weights
+    (torchvision's vgg16, inception_v3, resnet50). Other networks keep everything but the head.
+    """
+    if is_published(network):
+        return camjax.load_model(network, weights, num_classes=num_classes, backbone_only=True)
+    return camjax.with_new_head(camjax.load_model(network, weights), num_classes)
+
+
+def finetuning_recipe(
+    network: str, num_examples: int, *, epochs: int | None = None, learning_rate: float | None = None
+) -> Recipe:
+    """The benchmark's settings for a network; for other networks those of its ResNet-50, with a new head.
+
+    Args:
+      network: a name of the registry, or the directory of a run.
+      num_examples: training images.
+      epochs: rounds through them in place of the published 50; the learning rate falls at the same shares of the run.
+      learning_rate: in place of the published one.
+    """
+    if is_published(network):
+        recipe = wsol(network, "cub", num_examples=num_examples)
+    else:
+        recipe = dataclasses.replace(wsol("resnet50_wsol", "cub", num_examples=num_examples), new_layers=("head",))
+    changes = {} if learning_rate is None else {"learning_rate": learning_rate}
+    if epochs is not None:
+        for name in ("steps", "decay_every", "decay_first"):
+            changes[name] = max(1, round(getattr(recipe, name) * epochs / PUBLISHED_EPOCHS))
+    return dataclasses.replace(recipe, **changes)
+
+
+def augmentation(input_size: tuple[int, int]) -> Transform:
+    """Squash, crop at random, flip: to 256 and 224 pixels, or in this proportion to another input size."""
+    small, large = SMALL_LARGE
+    return compose(
+        resize_then_random_crop(tuple(round(side * large / small) for side in input_size), input_size),
+        random_horizontal_flip,
+    )
+
+
+def finetune(
+    model: CamModel,
+    recipe: Recipe,
+    train: AnnotatedSource,
+    test: AnnotatedSource,
+    out: Path,
+    subject: Mapping,
+    *,
+    workers: int,
+    console: Console,
+) -> dict:
+    """Trains, evaluates the last checkpoint on the test images, and draws figures; continues an interrupted run.
+
+    Args:
+      model: training starts from it.
+      recipe: of the training.
+      train: training images; of their annotations only the labels are used.
+      test: test images.
+      out: folder of the run, and of `evaluation` in it.
+      subject: describes model and data, in JSON's types.
+      workers: processes that read images.
+      console: shows progress.
+
+    Returns:
+      Metric -> its numbers, see `METRICS`.
+    """
+    model.class_names = train.info.class_names
+    epoch = max(1, len(train) // recipe.batch_size)
+    augment = augmentation(model.input_size)
+    model = fit(
+        model, train, recipe, run_dir=out, augment=augment, checkpoint_every=epoch, num_workers=workers, log_every=epoch
+    )
+    directory = out / "evaluation"
+    sha256 = weights_sha256(model)
+    with progress("evaluating", console) as update:
+        evaluation = evaluate_localization(
+            model,
+            test,
+            metrics=METRICS,
+            batch_size=recipe.batch_size,
+            run_dir=directory,
+            resume=True,
+            options={"weights_sha256": sha256},
+            num_workers=workers,
+            progress=update,
+        )
+    subject = {
+        **subject,
+        "weights_sha256": sha256,
+        "dataset": test.info.name,
+        "split": test.info.split,
+    }
+    results = summary(evaluation, subject)
+    write_results(directory, results)
+    figures = {
+        "thresholds": curve_figure(evaluation),
+        "cases": cases_figure(test, evaluation.cases),
+    }
+    save_figures(directory, figures)
+    return results["results"]["cam"]
+
+
+def finetuning_table(numbers: Mapping[str, Mapping], network: str, dataset: str) -> Table:
+    """The benchmark's numbers with our column.
+
+    Args:
+      numbers: of `finetune`.
+      network: the name of ours.
+      dataset: of our column.
+    """
+    compared = network.removesuffix("_28x28") if is_published(network) else "resnet50_wsol"
+    title = f"Fine-tuned on CUB-200-2011, test images{ours_on(dataset)} (%)"
+    caption = "Localization at the paper's threshold 0.2, MaxBoxAcc at the best threshold."
+    table = result_table(title, f"published, {compared}", "center box", f"ours, {network}", caption=caption)
+    for name, metric, key in ROWS:
+        theirs = PUBLISHED[compared], PUBLISHED_CENTER_BOX
+        theirs = (f"{number:.1f}" for number in theirs) if key == "MaxBoxAccV2" else ("", "")
+        table.add_row(name, *theirs, f"{numbers[metric][key]:.1f}")
+    return table

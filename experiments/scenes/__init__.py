@@ -1,0 +1,1 @@
+"""The demo on digits, the data set "scenes": `python -m experiments.scenes`."""

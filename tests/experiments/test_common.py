@@ -1,0 +1,126 @@
+"""What experiments share: stages, layouts, and views of the sample photographs."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments.common.features import report_unreadable
+from experiments.common.layouts import check_layout, missing_layout
+from experiments.common.sample import Views, part_of_image, photograph
+from experiments.common.stages import Stages
+
+# --- Layouts.
+
+TREE = """
+    Images/
+      bedroom/
+        a.jpg
+    TrainImages.txt
+"""
+WHERE = "Fetch it from http://example.org, and give its folder as --indoor."
+
+
+def test_the_tree_is_shown_as_it_is_written(tmp_path):
+    error = missing_layout(tmp_path / "indoor", TREE, WHERE)
+    assert str(error).splitlines() == [
+        f"{tmp_path}/indoor is not there. Expected:",
+        f"  {tmp_path}/indoor/",
+        "    Images/",
+        "      bedroom/",
+        "        a.jpg",
+        "    TrainImages.txt",
+        WHERE,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (["a"], "ROOT/a is not there."),
+        (["a", "b/c"], "ROOT/a, ROOT/b/c are not there."),
+        (list("abcde"), "ROOT/a, ROOT/b, ROOT/c and 2 others are not there."),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, missing, expected):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(FileNotFoundError) as caught:
+        check_layout(tmp_path, ["x", *missing], TREE, WHERE)
+    assert str(caught.value).startswith(expected.replace("ROOT", str(tmp_path)))
+
+
+def test_a_folder_that_is_complete_passes(tmp_path):
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "TrainImages.txt").write_text("")
+    check_layout(tmp_path, ["Images", "TrainImages.txt"], TREE, WHERE)
+    with pytest.raises(FileNotFoundError, match=r"TrainImages\.txt is not there"):
+        check_layout(tmp_path / "TrainImages.txt", [], TREE, WHERE)
+
+
+# --- Stages.
+
+
+def test_a_stage_is_computed_once(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        (tmp_path / "boxes.npz").touch()
+        return {"accuracy": 50.0, "of": (1, 2)}
+
+    def run(options):
+        return Stages(tmp_path).run("crop", options, compute, files=[tmp_path / "boxes.npz"])
+
+    first = run({"threshold": 0.2, "images": (3, 4)})
+    assert first == run({"threshold": 0.2, "images": (3, 4)}) == {"accuracy": 50.0, "of": [1, 2]}
+    assert len(calls) == 1
+    with pytest.raises(ValueError, match=r"threshold was 0\.2, is 0\.3"):
+        run({"threshold": 0.3, "images": (3, 4)})
+    (tmp_path / "boxes.npz").unlink()
+    run({"threshold": 0.2, "images": (3, 4)})
+    assert len(calls) == 2 and (tmp_path / "boxes.npz").exists()
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        Stages(tmp_path)
+
+
+def test_a_stage_that_fails_leaves_the_others(tmp_path):
+    Stages(tmp_path).run("first", {}, lambda: {"a": 1})
+    with pytest.raises(ZeroDivisionError):
+        Stages(tmp_path).run("second", {}, lambda: {"a": 1 / 0})
+    assert list(json.loads((tmp_path / "results.json").read_text())) == ["first"]
+
+
+# --- Messages, and the sample.
+
+
+def test_three_unreadable_images_are_named():
+    console = Console(file=io.StringIO(), width=200)
+    report_unreadable({}, console)
+    assert console.file.getvalue() == ""
+    report_unreadable({number: f"image {number} is damaged" for number in range(5)}, console, title="Caltech101")
+    printed = console.file.getvalue()
+    assert "Caltech101: 5 images can't be read" in printed
+    assert "image 2 is damaged" in printed and "image 3" not in printed
+
+
+def test_views_are_the_same_in_every_run_and_others_in_another_split():
+    train, again, test = (Views(("cat", "rocket"), 2, split) for split in ("train", "train", "test"))
+    assert train.labels.tolist() == [0, 0, 1, 1] and train.info.class_names == ("cat", "rocket")
+    for index in range(4):
+        image = train[index]["image"]
+        assert min(image.shape[:2]) == 256 and image.dtype == np.uint8
+        np.testing.assert_array_equal(image, again[index]["image"])
+        assert image.shape != test[index]["image"].shape or (image != test[index]["image"]).any()
+
+
+def test_a_part_of_an_image():
+    pixels = photograph("cat")
+    height, width = pixels.shape[:2]
+    part = part_of_image(pixels, (0, 0.5, 1, 1), height)
+    # Of the full height, at its own scale: the right half, pixel by pixel.
+    side = min(height, width / 2)
+    assert part.shape[:2] == (round(height * height / side), round(width / 2 * height / side))
+    np.testing.assert_array_equal(part_of_image(pixels, (0, 0, 1, 1), height), pixels)

@@ -1,0 +1,143 @@
+"""Features on disk: the same numbers as in memory, the same files after any interruption, nothing lost in silence."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import camjax
+from camjax.features.pooled import gap_features
+from camjax.features.store import FeatureStore, extract_features
+
+LENGTH = 53
+SIZES = {"batch_size": 4, "shard_size": 8}  # seven shards, the last of five images
+
+
+class Images:
+    """Random images, some of which can't be read; slow ones, where a test wants the time to interrupt."""
+
+    def __init__(self, broken=(), seconds: float = 0.0):
+        self.broken, self.seconds = set(broken), seconds
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> dict:
+        time.sleep(self.seconds)
+        if index in self.broken:
+            raise ValueError(f"image-{index}.jpg is no image")
+        return {"image": np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8), "label": index % 3}
+
+
+def network(seed: int = 0):
+    return camjax.create_model("small_gap", num_classes=3, rngs=nnx.Rngs(seed))
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return gap_features(network(), Images(), batch_size=4)
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_same_as_in_memory(tmp_path, expected):
+    store = extract_features(network(), Images(), tmp_path, **SIZES)
+    assert store.shape == expected.shape == (LENGTH, 128) and store.readable.all() and not store.unreadable
+    np.testing.assert_array_equal(store[:], expected)
+    order = np.random.default_rng(0).permutation(LENGTH)[:20]
+    np.testing.assert_array_equal(store[order], expected[order])
+    np.testing.assert_array_equal(store[np.arange(LENGTH) % 2 == 0], expected[::2])
+    np.testing.assert_array_equal(store[-1], expected[-1])
+    np.testing.assert_array_equal(store[np.array([], int)], expected[:0])
+    with pytest.raises(IndexError):
+        store[LENGTH]
+    assert len(list(tmp_path.glob("*.npy"))) == 7
+
+
+def test_missing_shards_alone_are_computed_again(tmp_path, expected):
+    extract_features(network(), Images(), tmp_path, **SIZES)
+    before = files(tmp_path)
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    gone = {"features-00001.npy", "features-00004.npy", "features-00005.npy"}
+    for name in gone:
+        (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"features-00001\.npy is missing"):
+        FeatureStore(tmp_path)
+    extract_features(network(), Images(), tmp_path, **SIZES)
+    assert files(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir() if path.stat().st_mtime_ns != times[path.name]} == gone
+
+
+SCRIPT = """
+import sys
+from camjax.features.store import extract_features
+from tests.test_feature_store import Images, SIZES, network
+extract_features(network(), Images(broken=[9], seconds=0.05), sys.argv[1], **SIZES, num_threads=1)
+"""
+
+
+def test_killed_and_started_again_it_leaves_the_same_files(tmp_path):
+    whole, broken_off = tmp_path / "whole", tmp_path / "broken off"
+    extract_features(network(), Images(broken=[9]), whole, **SIZES)
+    command = [sys.executable, "-c", SCRIPT, str(broken_off)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    while process.poll() is None and len(list(broken_off.glob("features-*.npy"))) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(list(broken_off.glob("features-*.npy"))) < 7
+    extract_features(network(), Images(broken=[9]), broken_off, **SIZES)
+    left = files(broken_off)
+    assert {name: data for name, data in left.items() if not name.endswith(".draft")} == files(whole)
+
+
+def test_unreadable_images_are_named_and_the_others_not_moved(tmp_path, expected):
+    store = extract_features(network(), Images(broken=[0, 9, 52]), tmp_path, **SIZES)
+    assert store.unreadable == {i: f"image-{i}.jpg is no image" for i in (0, 9, 52)}
+    assert np.flatnonzero(~store.readable).tolist() == [0, 9, 52]
+    np.testing.assert_array_equal(store[store.readable], expected[store.readable])
+    assert np.isnan(store[[0, 9, 52]]).all()
+    assert FeatureStore(tmp_path).unreadable == store.unreadable
+
+
+def test_progress_counts_every_image(tmp_path):
+    seen = []
+    extract_features(network(), Images(), tmp_path, **SIZES, progress=lambda *now: seen.append(now))
+    assert seen == [*((min(i, LENGTH), LENGTH) for i in range(4, LENGTH + 4, 4)), (LENGTH, LENGTH)]
+    extract_features(network(), Images(), tmp_path, **SIZES, progress=lambda *now: seen.append(now))
+    assert seen[-2:] == [(LENGTH, LENGTH)] * 2
+
+
+def test_other_features_are_not_taken_for_these(tmp_path):
+    extract_features(network(), Images(), tmp_path, **SIZES)
+    with pytest.raises(ValueError, match=r"weights_sha256 was .*, is .*Give another directory"):
+        extract_features(network(1), Images(), tmp_path, **SIZES)
+    with pytest.raises(ValueError, match="batch_size was 4, is 8"):
+        extract_features(network(), Images(), tmp_path, batch_size=8, shard_size=8)
+    with pytest.raises(ValueError, match="images was 53, is 3"):
+        extract_features(network(), [Images()[i] for i in range(3)], tmp_path, **SIZES)
+
+
+def test_damage_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no features\.json"):
+        FeatureStore(tmp_path)
+    extract_features(network(), Images(), tmp_path, **SIZES)
+    np.save(tmp_path / "features-00002.npy", np.zeros((8, 127), np.float32))
+    with pytest.raises(ValueError, match=r"features-00002.npy has shape \(8, 127\)"):
+        FeatureStore(tmp_path)
+    (tmp_path / "features.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        FeatureStore(tmp_path)
+
+
+def test_nothing_to_read_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="none of the 53 examples"):
+        extract_features(network(), Images(broken=range(LENGTH)), tmp_path, **SIZES)

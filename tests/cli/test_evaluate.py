@@ -13,8 +13,6 @@ import camjax
 from camjax.cli.main import main
 from camjax.training import Recipe, fit
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 CUP, CAT = (18, 172, 307, 401), (30, 60, 280, 440)  # first and last rows and columns: ymin, xmin, ymax, xmax
 
 

@@ -21,8 +21,6 @@ from camjax.evaluation.runner import evaluate_localization
 from camjax.metrics import FAITHFULNESS, LocalizationError
 from camjax.models import CamModel, PooledHead
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 CLASSES = 7
 
 
@@ -282,7 +280,6 @@ def script(devices: int) -> str:
 import sys, json
 import jax
 jax.config.update("jax_num_cpu_devices", {devices})
-jax.config.update("jax_disable_most_optimizations", True)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_runner import Images, Net, evaluate_localization, numbers
 evaluation = evaluate_localization(Net(), Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2", "confidence"))

@@ -21,8 +21,6 @@ from camjax.metrics.localization.threshold_curve import _boxes_at_thresholds
 from camjax.metrics.streaming import Need, Unit
 from camjax.models import CamModel, PooledHead
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 CLASSES, IMAGES, SIZE = 7, 12, (4, 6)
 EXACT = sorted(METRICS.keys() - FAITHFULNESS.keys())  # their sums are integers
 

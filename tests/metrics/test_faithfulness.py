@@ -18,8 +18,6 @@ from camjax.metrics import (
 )
 from camjax.metrics.faithfulness.insertion_deletion import blurred
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 SIZE = (4, 6)
 PIXELS = 24
 

@@ -10,8 +10,6 @@ from camjax.inference import boxes_from_maps
 from camjax.metrics.localization.box_overlap import iou_matrix
 from camjax.metrics.localization.threshold_curve import DEFAULT_THRESHOLDS, Curve, ThresholdCurve, boxes_at_thresholds
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 WHOLE = [0.0, 0.0, 1.0, 1.0]
 LEFT = [0.0, 0.0, 1.0, 0.5]  # IoU 0.5 with WHOLE
 TOP_LEFT = [0.0, 0.0, 0.5, 0.5]  # IoU 0.25 with WHOLE

@@ -5,13 +5,13 @@
 prints a table and, last, one JSON line. Each is measured in one run:
 
 - `localize_fn` with five classes, its boxes included, against pytorch-grad-cam's maps of the same five classes, without
-  boxes, on the same network and weights. pytorch-grad-cam takes a class for each image of a batch, so it gets each
-  image five times, in one batch; it is told the classes. The maps are compared first: on a network that ends in global
+  boxes, on the same network and weights. pytorch-grad-cam takes one class for each image of a batch, so it gets each
+  image five times, in one batch, with the classes given. The maps are compared first: on a network that ends in global
   average pooling Grad-CAM is CAM's positive part, scaled.
-- `evaluate_localization` with the ILSVRC metrics over JPEG files of 500 x 375 pixels in memory, against the bare
-  forward pass over as many batches in memory: the share of its time that is not the forward pass, which holds decoding,
+- `evaluate_localization` with the ILSVRC metrics over JPEG files of 500 x 375 pixels in memory, against the forward
+  pass alone over as many batches in memory: the share of its time outside the forward pass, which goes into decoding,
   resizing, maps, boxes of six classes an image, metrics and bookkeeping.
-- Boxes at many thresholds: see `benchmarks.contours`, whose table stands for itself.
+- Boxes at many thresholds have a benchmark of their own, `benchmarks.contours`.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def networks() -> dict:
         save_file(resnet50.state_dict(), path)
         ours = camjax.load_model("resnet50", weights=path)
     return {
-        # The activation behind this BatchNorm is a module that the network calls twice, which a hook cannot tell apart.
+        # The activation after this BatchNorm is a module that the network calls twice, which a hook cannot tell apart.
         "efficientnet_lite0": (camjax.load_model("efficientnet_lite0"), lite0.eval(), lambda n: n._bn1),
         "resnet50": (ours, resnet50.eval(), lambda n: n.layer4[-1]),
     }

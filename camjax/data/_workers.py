@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
@@ -25,7 +25,7 @@ _FREED_WITHIN = 10.0
 """Seconds to wait for shared memory to be freed, which takes milliseconds."""
 
 
-def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Iterator[Batch]:
+def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Generator[Batch, None, None]:
     """Iterates over batches, which threads or worker processes compute ahead.
 
     Args:
@@ -58,12 +58,12 @@ def _close_running() -> None:
             generator.close()
 
 
-def _from_threads(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+def _from_threads(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
     with contextlib.closing(iterator):
         yield from iterator
 
 
-def _from_workers(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+def _from_workers(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
     with contextlib.ExitStack() as stack:
         stack.callback(_wait_for_shared_memory)
         stack.enter_context(contextlib.closing(iterator))

@@ -11,7 +11,7 @@ they end with their iterator, or with this process, however it ends.
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Literal
 
 import grain
@@ -119,7 +119,7 @@ def eval_batches(
     num_threads: int = 4,
     shard_index: int | None = None,
     shard_count: int | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Reads batches for evaluation: over all processes, each example exactly once.
 
     Every process gets the same number of batches of the same shape, so that collectives meet; the last rows may be

@@ -16,7 +16,6 @@ from camjax.data.transforms import Transform, compose, random_horizontal_flip, r
 from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
 from camjax.evaluation.report import summary, write_results
 from camjax.evaluation.runner import evaluate_localization
-from camjax.inference import make_localize_fn
 from camjax.models import CamModel
 from camjax.training import Recipe, fit
 from camjax.training.published import wsol
@@ -147,7 +146,7 @@ def finetune(
     write_results(directory, results)
     figures = {
         "thresholds": curve_figure(evaluation),
-        "cases": cases_figure(test, directory / "images.csv", "cam", make_localize_fn(model), model.input_size),
+        "cases": cases_figure(test, evaluation.cases),
     }
     save_figures(directory, figures)
     return results["results"]["cam"]

@@ -16,7 +16,7 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.features import gap_features, map_images
 from camjax.features.svm import LinearSVM, fit_linear_svm
 from camjax.inference import make_localize_fn, make_localize_fns
-from camjax.metrics.box_overlap import iou_matrix, reaches_iou
+from camjax.metrics.localization.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
 from camjax.viz import localization_figure
 from experiments.common.map_figure import squashed

@@ -6,17 +6,18 @@ from itertools import repeat
 import cv2
 import numpy as np
 
-from camjax.metrics.contours import check_thresholds
-from camjax.metrics.score_maps import SIZE, in_threads, maps_and_rows, score_map
+from camjax.metrics.localization.contours import check_thresholds
+from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
+from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric
 
 
 class PxAP(StreamingMetric):
     """PxAP: the area under the precision-recall curve of the pixels of a whole data set, for data sets with masks.
 
-    The pixels of all score maps that lie on objects, and those that do not, are counted in the bins between the
-    thresholds; the area is the sum over bins, from the highest down, of the precision above the bin's lower edge times
-    the increase of recall. Pixels to be ignored are in neither count.
+    Between each two thresholds, the pixels of all score maps are counted, on objects and beside them. The area is the
+    sum over these bins, from the highest down, of the precision above the bin's lower edge times the increase of
+    recall. Pixels to ignore are in neither count.
 
     Args:
       thresholds: lower edges of the bins, rising from 0, below 1; None for the evaluator's, `np.arange(0, 1, 0.01)`.
@@ -26,6 +27,11 @@ class PxAP(StreamingMetric):
     Raises:
       ValueError: thresholds that do not rise from 0 to below 1.
     """
+
+    title = "PxAP"
+    unit = "percent"
+    needs = frozenset({"masks"})
+    whole_images = True
 
     def __init__(
         self,
@@ -38,7 +44,7 @@ class PxAP(StreamingMetric):
             shown = np.array2string(self.thresholds, threshold=8)
             raise ValueError(f"thresholds={shown}: expected lower edges of bins, rising from 0, below 1.")
         self.num_threads = num_threads
-        # The bins of the value 1 and, always empty, above it: the benchmark's, which changes no result.
+        # The benchmark's last two bins, of the value 1 and above it. The latter is always empty.
         self._edges = np.append(self.thresholds, [1.0, 2.0, 3.0])
         bins = len(self._edges) - 1
         super().__init__(
@@ -55,6 +61,16 @@ class PxAP(StreamingMetric):
         """The number of images seen, padding left out."""
         return int(self.sums["images"])
 
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the true classes.
+
+        Raises:
+          ValueError: a sample without masks.
+        """
+        if sample.truth.masks is None:
+            raise ValueError("PxAP of a sample without masks: expected Truth.masks, one mask an image.")
+        self.update(sample.asked.maps[:, 0], sample.truth.masks, mask=sample.truth.counted)
+
     def update(self, maps, masks, mask=None) -> None:
         """Adds a batch of B images.
 
@@ -70,17 +86,17 @@ class PxAP(StreamingMetric):
         maps, rows = maps_and_rows(maps, len(masks), "masks", mask)
         size = tuple(self.options["size"])
         resized = [_resize_mask(masks[row], row, size) for row in rows]
-        counts = in_threads(self._count, self.num_threads, [maps[row] for row in rows], resized, repeat(size))
-        objects, backgrounds = np.sum(list(counts), axis=0, dtype=np.int64) if len(rows) else (0, 0)
+        counts = list(in_threads(self._count, self.num_threads, [maps[row] for row in rows], resized, repeat(size)))
         self.sums["images"] += len(rows)
-        self.sums["object_pixels"] += objects
-        self.sums["background_pixels"] += backgrounds
+        for objects, backgrounds in counts:
+            self.sums["object_pixels"] += objects
+            self.sums["background_pixels"] += backgrounds
 
     def compute(self) -> dict[str, float]:
         """PxAP in percent.
 
         Raises:
-          ValueError: no pixel of an object was seen, so that there is no recall.
+          ValueError: no pixel of an object was seen, so recall is undefined.
         """
         precision, recall = self._precision_and_recall()
         precision, increase = precision[::-1][1:], np.diff(recall[::-1])
@@ -100,7 +116,7 @@ class PxAP(StreamingMetric):
         return {"thresholds": self.thresholds, "precision": 100 * precision[:count], "recall": 100 * recall[:count]}
 
     def _precision_and_recall(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shares (T + 2,) of the pixels at or above each edge but the last; precision is NaN where there is none."""
+        """Shares (T + 2,) of the pixels at or above each edge but the last; precision is NaN without any."""
         if not self.sums["object_pixels"].any():
             raise ValueError("PxAP without a pixel of an object: expected at least one 1 in the masks.")
         objects, backgrounds = (
@@ -117,7 +133,7 @@ class PxAP(StreamingMetric):
 
 
 def _resize_mask(mask, row: int, size: tuple[int, int]) -> np.ndarray:
-    """A mask of 1, 0 and 255 by nearest neighbor; raises ValueError, with the row, for what is no such mask."""
+    """A mask of 1, 0 and 255 by nearest neighbor; raises ValueError, with the row, for anything else."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.size or mask.dtype != np.uint8:
         raise ValueError(f"mask of row {row}, shape {mask.shape}, dtype {mask.dtype}: expected (H, W) uint8.")

@@ -1,9 +1,9 @@
-"""Sparsity: how few pixels hold a map. It says nothing of faith, and tells maps apart that are equally faithful."""
+"""Sparsity: how few pixels hold a map. Not faithfulness itself, but it tells equally faithful maps apart."""
 
 import jax
 import jax.numpy as jnp
 
-from camjax.metrics.faithfulness_scores import FaithfulnessMetric, checked_maps, checked_scores
+from camjax.metrics.faithfulness.scores import FaithfulnessMetric, checked_maps, checked_scores
 
 
 @jax.jit
@@ -22,7 +22,7 @@ def gini_index(maps: jax.Array) -> jax.Array:
     maps = jnp.abs(jnp.asarray(maps).astype(jnp.float32))
     values = jnp.sort(maps.reshape(*maps.shape[:-2], -1), axis=-1)
     count = values.shape[-1]
-    # By the largest value, so that no sum overflows or vanishes.
+    # Divided by the largest value, so that no sum overflows or underflows.
     values = values / jnp.where(values[..., -1:] > 0, values[..., -1:], 1)
     total = values.sum(-1)
     # sum_k v_k (2k - N - 1) / (N |v|_1): the same, without the difference of two large numbers.
@@ -33,9 +33,12 @@ def gini_index(maps: jax.Array) -> jax.Array:
 class Sparsity(FaithfulnessMetric):
     """The mean Gini index over images of maps at the images' size, "sparsity"; see `gini_index`.
 
-    Maps of all methods are resized to the image (bilinear), so that a map of few cells is not sparse or dense for its
-    size. Its function of probabilities is there for the common interface: no image is scored.
+    Maps of all methods are resized to the image (bilinear), so that their number of cells does not matter. `update`
+    takes the function of probabilities for the common interface only: no image is scored.
     """
+
+    title = "Sparsity"
+    unit = "index"
 
     def __init__(self):
         super().__init__({}, ["sparsity"])

@@ -1,9 +1,8 @@
 """Boxes from a score map by OpenCV's contours, at many thresholds at once.
 
-The rule is that of the localization benchmark (Choe et al., CVPR 2020), which looks for contours once per threshold.
-A score map quantized to 8 bits has at most 256 distinct regions, however many thresholds there are, and one call of
-OpenCV finds the contours of many regions that are stacked into one tall image: the boxes are the same, in the same
-order, for a fraction of the time.
+The rule is that of the localization benchmark (Choe et al., CVPR 2020), which calls OpenCV once per threshold. A score
+map quantized to 8 bits has at most 256 distinct regions, however many thresholds there are. Many regions, stacked into
+one tall image, take one call of OpenCV. The boxes are the same, in the same order, in a fraction of the time.
 """
 
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# Regions are stacked up to this many pixels: enough that calls are few, and little enough that they stay in the cache.
+# Regions are stacked up to this many pixels: few calls, and a stack that fits the processor's cache.
 _STACK_PIXELS = 1 << 18
 
 
@@ -95,14 +94,14 @@ def check_thresholds(thresholds) -> np.ndarray:
 
 
 def _quantize(score_map) -> np.ndarray:
-    """A score map (H, W) in 0..1 as uint8(255 * score_map), truncated; raises ValueError for what is no score map."""
+    """A score map (H, W) in 0..1 as uint8(255 * score_map), truncated; raises ValueError for anything else."""
     score_map = np.asarray(score_map, np.float64)
     if score_map.ndim != 2 or not score_map.size:
         raise ValueError(f"score_map of shape {score_map.shape}: expected (H, W), at least one pixel.")
     low, high = score_map.min(), score_map.max()
     if not (low >= 0 and high <= 1):
         raise ValueError(
-            f"score_map with values in {low:g}..{high:g}: expected 0..1 and no NaN; see camjax.metrics.wsol.score_map."
+            f"score_map with values in {low:g}..{high:g}: expected 0..1 and no NaN; see camjax.metrics.score_map."
         )
     return np.ascontiguousarray(score_map * 255).astype(np.uint8)
 
@@ -158,7 +157,8 @@ def _stacked_contours(q: np.ndarray, levels: np.ndarray) -> tuple[list[np.ndarra
         rows from one region to the next, and the frame's first column and row in q.
     """
     row_maximum, column_maximum = q.max(1), q.max(0)
-    contours, stacks = [], []
+    contours: list[np.ndarray] = []
+    stacks: list[tuple[int, ...]] = []
     first = 0
     while first < len(levels):
         rows, columns = np.flatnonzero(row_maximum > levels[first]), np.flatnonzero(column_maximum > levels[first])

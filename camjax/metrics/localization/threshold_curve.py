@@ -10,7 +10,7 @@ import numpy as np
 
 from camjax.boxes import boxes_from_maps
 from camjax.cam import resize_map
-from camjax.metrics.box_overlap import (
+from camjax.metrics.localization.box_overlap import (
     best_iou,
     check_boxes,
     iou_of_units,
@@ -18,7 +18,8 @@ from camjax.metrics.box_overlap import (
     pad_true_boxes,
     reaches_iou,
 )
-from camjax.metrics.streaming import StreamingMetric, rows_of
+from camjax.metrics.sample import Sample
+from camjax.metrics.streaming import StreamingMetric, Unit, rows_of
 
 # 0, 0.05, ..., 0.95, with the paper's 0.2 among them.
 DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))
@@ -43,8 +44,8 @@ class ThresholdCurve(StreamingMetric):
 
     The rule (Zhou et al. 2016, section 3.2): the box of the largest component of the region where the map is above
     `threshold` x its maximum. The IoU of an image is the best with any of its true boxes, 0 where the map gave no box.
-    Images without true boxes are left out. MaxBoxAcc of wsolevaluation is another curve: its maps are scaled between
-    minimum and maximum, and its boxes are contours'.
+    Images without true boxes are left out. MaxBoxAcc of wsolevaluation is a different curve: it scales maps from
+    minimum to maximum, and draws boxes around contours.
 
     Args:
       thresholds: T thresholds, rising, in 0 <= threshold < 1.
@@ -53,6 +54,11 @@ class ThresholdCurve(StreamingMetric):
     Raises:
       ValueError: thresholds or iou_threshold out of range.
     """
+
+    title = "Threshold curve"
+    unit = "percent"
+    needs = frozenset({"boxes"})
+    whole_images = True
 
     def __init__(self, thresholds: Sequence[float] = DEFAULT_THRESHOLDS, iou_threshold: float = 0.5):
         thresholds = _check_thresholds(thresholds)
@@ -64,6 +70,11 @@ class ThresholdCurve(StreamingMetric):
             | {name: np.zeros(len(thresholds), np.int64) for name in ("localized", "iou_units")},
         )
 
+    @classmethod
+    def unit_of(cls, result: str) -> Unit:
+        """See `StreamingMetric.unit_of`: thresholds are shares of the map's maximum."""
+        return "share" if result.endswith("_threshold") else cls.unit
+
     @property
     def num_images(self) -> int:
         """The number of images seen, without padding."""
@@ -73,6 +84,12 @@ class ThresholdCurve(StreamingMetric):
     def num_without_boxes(self) -> int:
         """The number of images seen that have no true box: left out of the rates."""
         return int(self.sums["images"] - self.sums["images_with_boxes"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: boxes from the maps of the true classes at every threshold."""
+        height, width = sample.images.shape[1:3]
+        boxes, valid = boxes_at_thresholds(sample.asked.maps[:, 0], (height, width), self.options["thresholds"])
+        self.update(boxes, valid, sample.truth.boxes, mask=sample.truth.counted)
 
     def update(self, boxes, valid, true_boxes, mask=None) -> None:
         """Adds a batch of B images.
@@ -84,8 +101,8 @@ class ThresholdCurve(StreamingMetric):
           mask: (B,) bool, False for padding; None where there is none.
 
         Raises:
-          ValueError: an array of another shape, or a box that is turned inside out or not in 0..1, by its row. Nothing
-            has been added then.
+          ValueError: an array of another shape, or a box with its edges in the wrong order or not in 0..1; the message
+            names the row. Nothing is added then.
         """
         boxes, valid = np.asarray(boxes, np.float64), np.asarray(valid, bool)
         count = len(self.options["thresholds"])
@@ -126,8 +143,8 @@ class ThresholdCurve(StreamingMetric):
 
         Returns:
           "best_gt_known_localization" and "best_mean_iou" in percent; "best_gt_known_localization_threshold" and
-          "best_mean_iou_threshold", shares of the map's maximum in 0..1. Chosen on the images they are reported for,
-          they are upper bounds of what a threshold fixed beforehand reaches.
+          "best_mean_iou_threshold", shares of the map's maximum in 0..1. As the
+          threshold is chosen on the same images, they are upper bounds of what a threshold fixed beforehand reaches.
 
         Raises:
           ValueError: no image with a true box.
@@ -157,7 +174,7 @@ def boxes_at_thresholds(
       valid: (..., T) bool.
 
     Raises:
-      ValueError: thresholds out of range, or maps that are none.
+      ValueError: thresholds out of range, or maps of another shape or type.
     """
     return _boxes_at_thresholds(maps, tuple(size), jnp.asarray(_check_thresholds(thresholds), jnp.float32))
 

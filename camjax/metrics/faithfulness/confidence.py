@@ -1,4 +1,4 @@
-"""Average drop, increase in confidence and average gain: what is left of a class in the part that its map shows."""
+"""Average drop, increase in confidence and average gain: the probability of a class in what its map shows."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from camjax.cam import normalize_map
-from camjax.metrics.faithfulness_scores import (
+from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
     FaithfulnessMetric,
     check_baseline,
@@ -60,7 +60,7 @@ def confidence_change(
       images: (B, H, W, 3) RGB in 0..255.
       maps: (B, h, w).
       class_ids: (B,) integers.
-      baseline: what is seen where m is 0: a number, a color (3,), or images that broadcast to (B, H, W, 3).
+      baseline: x_0, shown where m is 0: a number, a color (3,), or images that broadcast to (B, H, W, 3).
       chunk_size: images scored at a time.
 
     Returns:
@@ -93,7 +93,7 @@ def _probability_through_map(scores_fn, images, baseline, maps, class_ids, rows)
     """Copy 0 of an image is itself; copy 1 is what its map shows."""
     image, masked = rows.T
     shown = jnp.where((masked == 0)[:, None, None], 1, maps[image])[..., None]
-    # Where all is shown, the pixels as they are, without rounding.
+    # Where m is 1, the pixels themselves, without rounding.
     copies = jnp.where(shown == 1, images[image], baseline[image] + shown * (images[image] - baseline[image]))
     return scores_of_classes(scores_fn, copies, class_ids[image])
 
@@ -109,7 +109,7 @@ def _change(probabilities):
 class Confidence(FaithfulnessMetric):
     """Mean drop, increase and gain over images, in percent: "average_drop", "increase_in_confidence", "average_gain".
 
-    A small drop alone says little: the map that shows the whole image has none. See `confidence_change`.
+    A small drop says little without the gain: a map that shows the whole image has no drop. See `confidence_change`.
 
     Args:
       baseline: a number or a color (3,) in 0..255.
@@ -118,6 +118,9 @@ class Confidence(FaithfulnessMetric):
     Raises:
       ValueError: a baseline that is neither.
     """
+
+    title = "Change in confidence"
+    unit = "percent"
 
     def __init__(self, baseline=IMAGENET_MEAN, chunk_size: int = 32):
         self._chunk_size = chunk_size

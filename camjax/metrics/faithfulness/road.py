@@ -1,4 +1,4 @@
-"""ROAD, remove and debias: pixels are taken away in the order of a map, and filled in from what is left."""
+"""ROAD, remove and debias: pixels are removed in the order of a map, and filled in from those that are left."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from camjax.metrics.faithfulness_scores import (
+from camjax.metrics.faithfulness.imputation import linear_imputation
+from camjax.metrics.faithfulness.scores import (
     FaithfulnessMetric,
     checked_maps,
     checked_scores,
@@ -16,10 +17,9 @@ from camjax.metrics.faithfulness_scores import (
     pixel_ranks,
     scores_of_classes,
 )
-from camjax.metrics.road_imputation import linear_imputation
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Shares of pixels taken away, as in pytorch-grad-cam."""
+"""Shares of pixels removed, as in pytorch-grad-cam."""
 
 NOISE = 0.58
 """Standard deviation of the noise on imputed pixels: 0.01, as published, of ImageNet's, which is about 58 of 255."""
@@ -53,12 +53,12 @@ def road(
     """ROAD (Rong et al. 2022, "A consistent and efficient evaluation strategy for attribution methods", section 4).
 
     A share of the pixels, the most or the least relevant, is replaced by `linear_imputation` of the others, plus
-    noise. Unlike a patch of one color, what is filled in tells little of the shape that was taken away.
-    The combined score is pytorch-grad-cam's (`ROADCombined`), whose percentile p takes away a fraction of 1 - p / 100.
+    noise. Unlike a patch of one color, the result hardly shows the shape of what was removed.
+    The combined score is pytorch-grad-cam's (`ROADCombined`), whose percentile p removes a fraction of 1 - p / 100.
 
-    The number of pixels is fraction times H W, rounded up, whatever the values: of equal ones, the first in raster
-    order are taken first. pytorch-grad-cam takes all values at or beyond a percentile, so that of a map with many
-    equal values it takes more, and its scores are differences to that of the whole image, here they are scores.
+    The number of pixels is fraction times H W, rounded up; of equal values, the first in raster order are removed
+    first. pytorch-grad-cam removes all values at or beyond a percentile, which is more of a map with many equal values.
+    Its scores are differences to the score of the whole image; here they are scores.
     A loop on the host over compiled chunks, not to be called inside `jax.jit`.
 
     Args:
@@ -68,7 +68,7 @@ def road(
       class_ids: (B,) integers.
       fractions: shares of pixels, above 0 and below 1.
       noise: standard deviation of the normal noise on imputed pixels, in 0..255.
-      key: of `jax.random`; None for `jax.random.key(0)`. Every image has the same noise, whatever its batch.
+      key: of `jax.random`; None for `jax.random.key(0)`. Every image has the same noise, in any batch.
       chunk_size: images imputed and scored at a time.
 
     Returns:
@@ -76,7 +76,7 @@ def road(
 
     Raises:
       ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, fractions that
-        leave no pixel or take none away, or noise below 0.
+        remove all pixels or none, or noise below 0.
     """
     maps = checked_maps(images, maps)
     images = jnp.asarray(images, jnp.float32)
@@ -97,8 +97,8 @@ def road(
 
 
 def _counts(fractions, pixels: int) -> list[int]:
-    """Numbers of pixels to take away."""
-    # Less a rounding error: 0.7 * 10 is 7.000000000000001 pixels for some numbers.
+    """Numbers of pixels to remove."""
+    # Less a rounding error: for some numbers, a product such as 0.7 * 10 comes out as 7.000000000000001.
     counts = [math.ceil(fraction * pixels - 1e-6) if 0 < fraction < 1 else 0 for fraction in fractions]
     if not counts or min(counts) < 1 or max(counts) >= pixels:
         raise ValueError(
@@ -124,11 +124,14 @@ class Road(FaithfulnessMetric):
     See `road`.
 
     Args:
-      fractions: shares of pixels taken away, above 0 and below 1.
+      fractions: shares of pixels to remove, above 0 and below 1.
       noise: standard deviation of the noise on imputed pixels, in 0..255.
       seed: of the noise.
       chunk_size: images imputed and scored at a time. It does not change the results.
     """
+
+    title = "ROAD"
+    unit = "score"
 
     def __init__(
         self, fractions: Sequence[float] = FRACTIONS, noise: float = NOISE, seed: int = 0, chunk_size: int = 16

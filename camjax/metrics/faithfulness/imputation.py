@@ -1,4 +1,4 @@
-"""Noisy linear imputation: pixels that are taken away become weighted means of their neighbors (Rong et al. 2022).
+"""Noisy linear imputation: removed pixels become weighted means of their neighbors (Rong et al. 2022).
 
 Each missing pixel p has the equation `sum_n w_pn (x_n - x_p) = 0` over its up to eight neighbors inside of the image,
 with weights of 1/6 for those above, below and beside it and 1/12 for diagonal ones (section 4 of the paper, and its
@@ -28,8 +28,8 @@ def linear_imputation(images: jax.Array, missing: jax.Array) -> jax.Array:
     A jitted function, for use inside another jit too. The images of a batch iterate until the slowest has converged.
 
     Args:
-      images: (B, H, W, C); the values of missing pixels are not looked at, but have to be finite.
-      missing: (B, H, W) bool. At least one pixel of each image is known: of an image without, pixels become 0.
+      images: (B, H, W, C); the values of missing pixels do not matter, but have to be finite.
+      missing: (B, H, W) bool. At least one pixel of each image has to be known; otherwise all become 0.
 
     Returns:
       (B, H, W, C) float32: known pixels as they are.
@@ -51,7 +51,7 @@ def _fill(image: jax.Array, missing: jax.Array) -> jax.Array:
     levels = int(np.log2(max(missing.shape)))
     size = missing.shape
     hole = _padded(missing.astype(jnp.float32), levels)
-    # Around the mean of what is known: rounding errors grow with the values' size, and constants need no solution.
+    # Relative to the mean of the known pixels: rounding errors grow with the size of the values.
     known = 1 - missing.astype(jnp.float32)
     mean = (image * known).sum((1, 2), keepdims=True) / jnp.maximum(known.sum(), 1)
     right = _padded(_neighbors((image - mean) * known), levels) * hole
@@ -96,7 +96,7 @@ def _inverse_energies(hole: jax.Array, degree: jax.Array, levels: int) -> list[j
         blocks = hole.reshape(hole.shape[0] // side, side, hole.shape[1] // side, side).swapaxes(1, 2)
         degrees = degree.reshape(blocks.shape[0], side, blocks.shape[1], side).swapaxes(1, 2)
         energy = (blocks * (degrees - _neighbors(blocks))).sum((2, 3))
-        # A block that meets its surroundings nowhere but in rounding errors says nothing.
+        # 0, up to rounding errors, of a block without missing pixels or without neighbors outside: it is left out.
         inverses.append(jnp.where(energy > 1e-3, 1 / jnp.maximum(energy, 1e-3), 0))
     return inverses
 

@@ -1,7 +1,7 @@
-"""The localization benchmark's metrics (Choe et al., CVPR 2020), with its conventions: MaxBoxAcc, MaxBoxAccV2, PxAP.
+"""MaxBoxAcc and MaxBoxAccV2 of the localization benchmark (Choe et al., CVPR 2020), with its conventions.
 
-From the same maps, boxes and masks the results are those of its evaluator, wsolevaluation, to the last digit. Its
-conventions live here, in `contours`, `score_maps` and `pxap`, and nowhere else: maps resized by OpenCV's cubic
+From the same maps, boxes and masks the results equal those of its evaluator, wsolevaluation, to the last digit. Its
+conventions are in this file, `contours`, `score_maps` and `pxap`, and nowhere else: maps resized by OpenCV's cubic
 interpolation and scaled to 0..1, boxes around OpenCV's contours, and boxes of whole pixels whose widths and heights
 count one pixel more.
 """
@@ -11,13 +11,11 @@ from itertools import repeat
 
 import numpy as np
 
-from camjax.metrics.box_overlap import check_boxes
-from camjax.metrics.contours import check_thresholds, contour_boxes, region_boxes
-from camjax.metrics.pxap import PxAP
-from camjax.metrics.score_maps import SIZE, in_threads, maps_and_rows, score_map
-from camjax.metrics.streaming import StreamingMetric
-
-__all__ = ["MaxBoxAcc", "PxAP", "contour_boxes", "score_map"]
+from camjax.metrics.localization.box_overlap import check_boxes
+from camjax.metrics.localization.contours import check_thresholds, region_boxes
+from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
+from camjax.metrics.sample import Sample
+from camjax.metrics.streaming import StreamingMetric, Unit
 
 _IOU_THRESHOLDS = {1: (0.5,), 2: (0.3, 0.5, 0.7)}
 
@@ -29,7 +27,7 @@ class MaxBoxAcc(StreamingMetric):
     is at least 0.5. Version 2 draws a box around every contour and counts an image if any of them meets any true box;
     it is the mean over IoU 0.3, 0.5 and 0.7, each at its own best threshold. See `contour_boxes` for the boxes.
 
-    Images without a true box are counted apart and are in no rate. A map that is constant or not finite has the box
+    Images without a true box are counted apart and enter no rate. A map that is constant or not finite has the box
     (0, 0, 0, 0), as in the benchmark.
 
     Args:
@@ -42,6 +40,11 @@ class MaxBoxAcc(StreamingMetric):
     Raises:
       ValueError: another version, or thresholds out of range.
     """
+
+    title = "MaxBoxAcc"
+    unit = "percent"
+    needs = frozenset({"boxes"})
+    whole_images = True
 
     def __init__(
         self,
@@ -70,6 +73,11 @@ class MaxBoxAcc(StreamingMetric):
             },
         )
 
+    @classmethod
+    def unit_of(cls, result: str) -> Unit:
+        """See `StreamingMetric.unit_of`: thresholds are shares of the score map's maximum."""
+        return "share" if result.startswith("optimal_threshold") else cls.unit
+
     @property
     def num_images(self) -> int:
         """The number of images seen, padding left out."""
@@ -79,6 +87,10 @@ class MaxBoxAcc(StreamingMetric):
     def num_without_boxes(self) -> int:
         """The number of images seen that have no true box."""
         return int(self.sums["images"] - self.sums["images_with_boxes"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the true classes."""
+        self.update(sample.asked.maps[:, 0], sample.truth.wsol_boxes, mask=sample.truth.counted)
 
     def update(self, maps, true_boxes, mask=None) -> None:
         """Adds a batch of B images.
@@ -91,7 +103,7 @@ class MaxBoxAcc(StreamingMetric):
           mask: (B,) bool, False for padding; None for all images.
 
         Raises:
-          ValueError: another shape; a box that is turned inside out or not in 0..1. Nothing is added then.
+          ValueError: another shape; a box with its edges in the wrong order or not in 0..1. Nothing is added then.
         """
         maps, rows = maps_and_rows(maps, len(true_boxes), "true_boxes", mask)
         size = tuple(self.options["size"])
@@ -153,12 +165,34 @@ class MaxBoxAcc(StreamingMetric):
         return np.maximum.reduceat(_grid_iou(boxes, true_boxes).max(1), starts)[region]
 
 
+class MaxBoxAccV2(MaxBoxAcc):
+    """`MaxBoxAcc(version=2)`.
+
+    Args:
+      thresholds: this and the arguments that follow are those of `MaxBoxAcc`.
+      iou_thresholds: see `MaxBoxAcc`.
+      size: see `MaxBoxAcc`.
+      num_threads: see `MaxBoxAcc`.
+    """
+
+    title = "MaxBoxAccV2"
+
+    def __init__(
+        self,
+        thresholds: Sequence[float] | None = None,
+        iou_thresholds: Sequence[float] | None = None,
+        size: tuple[int, int] = SIZE,
+        num_threads: int | None = None,
+    ):
+        super().__init__(2, thresholds, iou_thresholds, size, num_threads)
+
+
 def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
     """True boxes in 0..1 on the grid of whole pixels, truncated as `int(x * 224 / width)`.
 
-    A share x / width that was rounded to float32 can fall below the whole pixel it stands for; rounding to 1e-4 pixels
-    before truncation brings it back, and moves no other: where x * 224 / width is not whole, it is at least 1 / width
-    away from it.
+    A share x / width that was rounded to float32 can fall below the whole pixel it stands for. Rounding to 1e-4 pixels
+    before truncation brings it back, and moves no other value: where x * 224 / width is not whole, it is at least
+    1 / width away from a whole number.
 
     Args:
       true_boxes: (n, 4) or (4,) `[ymin, xmin, ymax, xmax]` in 0..1.
@@ -169,13 +203,13 @@ def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
       (n, 4) int64 x0, y0, x1, y1, up to W and H.
 
     Raises:
-      ValueError: another shape, or a box that is turned inside out or not in 0..1.
+      ValueError: another shape, or a box with its edges in the wrong order or not in 0..1.
     """
     boxes = np.asarray(true_boxes, np.float64)
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
-    check_boxes(boxes[None], np.ones((1, len(boxes)), bool), [row], "true_boxes")
+    check_boxes(boxes[None], np.ones((1, len(boxes)), bool), np.array([row]), "true_boxes")
     pixels = np.trunc(np.round(boxes * [*size, *size], 4)).astype(np.int64)
     return pixels[:, [1, 0, 3, 2]]
 

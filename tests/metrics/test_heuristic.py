@@ -3,7 +3,7 @@ import pytest
 from test_components import scipy_box
 
 import camjax
-from camjax.evaluation.heuristic import heuristic_boxes
+from camjax.metrics.localization.heuristic import heuristic_boxes
 
 SIZE = (32, 48)
 CLASS_IDS = np.array([[7, 2, 5, 9], [1, 0, 3, 3]])

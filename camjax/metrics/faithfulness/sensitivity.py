@@ -1,4 +1,4 @@
-"""Sensitivity-n: does what a map says of sets of pixels go with what taking them away does?"""
+"""Sensitivity-n: does a map's sum over a set of pixels correlate with the effect of removing them?"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from camjax.metrics.faithfulness_scores import (
+from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
     FaithfulnessMetric,
     check_baseline,
@@ -40,10 +40,10 @@ def sensitivity_n(
     For random sets of n pixels, the correlation (Pearson) of the map's sum over the set and the fall of the score when
     the set is replaced by the baseline. A linear function and its gradient times (x - x_0), summed over colors, have a
     correlation of 1 for every n. Scale and offset of a map do not matter, so that maps that are not in units of the
-    score can be compared; this is why it is here in place of infidelity (Yeh et al. 2019), of which they do.
+    score can be compared. This is why camjax has it in place of infidelity (Yeh et al. 2019), where they matter.
 
     The sets are of pixels, all three colors at once, where the paper's are of values. They are the same for every
-    image, whatever its batch. A correlation with something constant, which has none, is 0 here.
+    image, in any batch. A correlation with a constant, which is undefined, is 0 here.
     A loop on the host over compiled chunks, not to be called inside `jax.jit`.
 
     Args:
@@ -75,7 +75,7 @@ def sensitivity_n(
     if num_subsets < 2:
         raise ValueError(f"num_subsets={num_subsets}: expected 2 or more, to correlate over.")
     counts = jnp.repeat(jnp.asarray([_count(fraction, pixels) for fraction in fractions]), num_subsets)
-    # Sums over sets of one size correlate the same around the mean, and lose less to rounding.
+    # Less the mean: sums over sets of one size have the same correlations, and smaller rounding errors.
     maps = maps - maps.mean((1, 2), keepdims=True)
     key = jax.random.key(0) if key is None else key
     numbers = numbers_of_copies(
@@ -120,6 +120,9 @@ class SensitivityN(FaithfulnessMetric):
     Raises:
       ValueError: a baseline that is neither.
     """
+
+    title = "Sensitivity-n"
+    unit = "correlation"
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """Insertion and deletion: the score of a class while pixels appear or vanish in the order of its map."""
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from camjax.metrics.faithfulness_scores import (
+from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
     FaithfulnessMetric,
     check_baseline,
@@ -21,7 +23,7 @@ from camjax.metrics.faithfulness_scores import (
 )
 
 BLUR_SIGMA, BLUR_RADIUS = 5.0, 5
-"""Standard deviation of the blur behind insertion, and where its kernel ends, in pixels: those of RISE's code."""
+"""Standard deviation of insertion's blur, and the radius of its kernel, in pixels: those of RISE's code."""
 
 
 class ScoreCurve(NamedTuple):
@@ -83,13 +85,13 @@ def deletion_curve(
 
     Args:
       probabilities_fn: this and the arguments that follow are those of `insertion_curve`.
-      images: likewise.
-      maps: likewise.
-      class_ids: likewise.
+      images: see `insertion_curve`.
+      maps: see `insertion_curve`.
+      class_ids: see `insertion_curve`.
       baseline: what replaces pixels: a number, a color (3,), or images that broadcast to (B, H, W, 3). RISE's code
         takes 0 in normalized images, which is the mean color of the data.
-      step: likewise.
-      chunk_size: likewise.
+      step: see `insertion_curve`.
+      chunk_size: see `insertion_curve`.
 
     Returns:
       `ScoreCurve`, from the whole image to the baseline.
@@ -104,7 +106,7 @@ def deletion_curve(
 
 @jax.jit
 def blurred(images: jax.Array) -> jax.Array:
-    """Images (B, H, W, C) behind the blur that insertion starts from: 11 x 11 pixels of a Gaussian, edges mirrored.
+    """Images (B, H, W, C) blurred as insertion starts from them: 11 x 11 pixels of a Gaussian, edges mirrored.
 
     OpenCV's `GaussianBlur(image, (11, 11), 5)`, in float32. RISE's code has another boundary, the mean color, and
     folds what lies beyond 11 pixels back into the kernel.
@@ -115,7 +117,7 @@ def blurred(images: jax.Array) -> jax.Array:
         widths = [(BLUR_RADIUS,) * 2 if at == axis else (0, 0) for at in range(4)]
         padded = jnp.pad(images, widths, mode="reflect" if images.shape[axis] > 1 else "edge")
         parts = (jax.lax.slice_in_dim(padded, at, at + images.shape[axis], axis=axis) for at in range(len(taps)))
-        images = sum(float(tap) * part for tap, part in zip(taps, parts, strict=True))
+        images = functools.reduce(operator.add, (float(tap) * part for tap, part in zip(taps, parts, strict=True)))
     return images
 
 
@@ -147,6 +149,9 @@ class Insertion(FaithfulnessMetric):
       chunk_size: images scored at a time. It does not change the results.
     """
 
+    title = "Insertion"
+    unit = "score"
+
     def __init__(self, step: int | None = None, chunk_size: int = 32):
         self._chunk_size = chunk_size
         super().__init__({"step": step}, ["insertion"])
@@ -167,6 +172,9 @@ class Deletion(FaithfulnessMetric):
     Raises:
       ValueError: a baseline that is neither.
     """
+
+    title = "Deletion"
+    unit = "score"
 
     def __init__(self, baseline=IMAGENET_MEAN, step: int | None = None, chunk_size: int = 32):
         self._chunk_size = chunk_size

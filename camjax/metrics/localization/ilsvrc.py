@@ -1,10 +1,19 @@
 """ILSVRC's localization error, with classification error and GT-known localization in the same pass."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
-from camjax.metrics.box_overlap import best_iou, check_boxes, iou_of_units, iou_units, pad_true_boxes, reaches_iou
+from camjax.metrics.localization.box_overlap import (
+    best_iou,
+    check_boxes,
+    iou_of_units,
+    iou_units,
+    pad_true_boxes,
+    reaches_iou,
+)
+from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
 
@@ -17,7 +26,7 @@ class LocalizationError(StreamingMetric):
     - GT-known localization: the share of images where the box of the true class's map, whatever was predicted, reaches
       `iou_threshold` with any true box; and the mean of that box's best IoU, 0 where the map gave no box.
 
-    Images without true boxes are part of the classification errors alone. Boxes are half-open. ILSVRC's own evaluation
+    Images without true boxes count in the classification errors only. Boxes are half-open. ILSVRC's own evaluation
     counts widths one pixel larger, because its boxes name their last pixel; a box [x0, y0, x1, y1] of its files is
     `[y0 / H, x0 / W, (y1 + 1) / H, (x1 + 1) / W]` here, and the IoU is the same.
 
@@ -28,6 +37,10 @@ class LocalizationError(StreamingMetric):
     Raises:
       ValueError: top_k or iou_threshold out of range.
     """
+
+    title = "ILSVRC"
+    unit = "percent"
+    needs = frozenset({"boxes"})
 
     def __init__(self, top_k: Sequence[int] = (1, 5), iou_threshold: float = 0.5):
         top_k = [int(k) for k in top_k]
@@ -42,6 +55,11 @@ class LocalizationError(StreamingMetric):
             | {name: np.zeros(len(top_k), np.int64) for name in ("localized", "classified")},
         )
 
+    @classmethod
+    def for_evaluation(cls, num_classes: int) -> Self:
+        """Top-1 and top-5 errors; with fewer than five classes only top-1."""
+        return cls(top_k=[k for k in (1, 5) if k <= num_classes])
+
     @property
     def num_images(self) -> int:
         """The number of images seen, without padding."""
@@ -51,6 +69,20 @@ class LocalizationError(StreamingMetric):
     def num_without_boxes(self) -> int:
         """The number of images seen that have no true box."""
         return int(self.sums["images"] - self.sums["images_with_boxes"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the boxes of the most probable classes, and the box of the true class."""
+        top, asked, truth = sample.top, sample.asked, sample.truth
+        self.update(
+            top.class_ids,
+            top.boxes,
+            truth.labels,
+            truth.boxes,
+            valid=top.valid,
+            label_boxes=asked.boxes[:, 0],
+            label_valid=asked.valid[:, 0],
+            mask=truth.counted,
+        )
 
     def update(
         self,
@@ -68,8 +100,8 @@ class LocalizationError(StreamingMetric):
         """Adds a batch of B images.
 
         Args:
-          class_ids: (B, N) integers: the class of each entry, best first, N >= max(top_k); entries behind that do not
-            matter.
+          class_ids: (B, N) integers: the class of each entry, best first, N >= max(top_k); later entries do
+            not matter.
           boxes: (B, N, 4) one box in 0..1 for each entry.
           labels: (B,) integers: the true classes.
           true_boxes: B arrays (n_i, 4) of true boxes in 0..1, n_i >= 0; or an array (B, n, 4) or (B, 4).
@@ -83,7 +115,7 @@ class LocalizationError(StreamingMetric):
 
         Raises:
           ValueError: an array of another shape; a negative class; class_ids that repeat a class, without `ranking`; a
-            box that is turned inside out or not in 0..1. The message names the row; nothing has been added.
+            box with its edges in the wrong order or not in 0..1. The message names the row. Nothing is added then.
         """
         top_k, threshold = self.options["top_k"], self.options["iou_threshold"]
         batch, most = len(labels), top_k[-1]
@@ -130,7 +162,7 @@ class LocalizationError(StreamingMetric):
           give other names.
 
         Raises:
-          ValueError: no images; or label_boxes were given for a part of the images only.
+          ValueError: no images; or label_boxes were given for some of the images only.
         """
         images, located, gt_known = (
             int(self.sums[name]) for name in ("images", "images_with_boxes", "gt_known_images")
@@ -170,7 +202,7 @@ def _classes(name: str, ids, batch: int, most: int, rows: np.ndarray) -> np.ndar
 
 
 def _check_no_repeats(ranking: np.ndarray, rows: np.ndarray) -> None:
-    """Raises ValueError where a class stands twice in a row of (R, K) predictions: they are no ranking then."""
+    """Raises ValueError where a class is named twice in a row of (R, K) predictions, which then is not a ranking."""
     ordered = np.sort(ranking, axis=1)
     if (repeated := (ordered[:, 1:] == ordered[:, :-1]).any(1)).any():
         image = repeated.argmax()

@@ -1,16 +1,16 @@
-"""How boxes overlap, on the host in float64: for the metrics, where IoU at a threshold decides."""
+"""How boxes overlap, on the host in float64: metrics compare IoU with a threshold, where rounding would decide."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# Coordinates in 0..1 that were divided in float32 on a device, which may multiply with a rounded reciprocal instead,
-# are off by up to two units in the last place.
+# Coordinates in 0..1 are quotients in float32. A device may multiply by a rounded reciprocal instead of dividing, which
+# is off by up to two units in the last place.
 _ROUNDING = 2.0**-23
-# How far beyond 0..1 a coordinate may lie and still be taken for the image's edge.
+# A coordinate this far outside 0..1 still counts as the image's edge.
 _EDGE = 1e-5
-# Sums of IoU count in this unit, as integers: they do not depend on the order of the images, and stay exact to
-# 1.5e-11 an image over 10^8 images.
+# IoU is summed in this unit, as integers: sums do not depend on the order of the images, and are exact to 1.5e-11 per
+# image over 10^8 images.
 _IOU_UNIT = 2.0**-36
 
 
@@ -32,9 +32,9 @@ def iou_matrix(a, b) -> np.ndarray:
 def reaches_iou(a, b, threshold: float) -> np.ndarray:
     """Whether the boxes overlap, with an IoU of `threshold` or more; an IoU of exactly `threshold` counts.
 
-    Boxes are taken for known up to float32's rounding. In an image 5 pixels wide, the second pixel has an IoU of 0.5
-    with the second and third; with edges at 1/5, 2/5 and 3/5 in float32 it comes out below. So the comparison allows
-    for what that rounding can do to the areas: less than half a pixel of an image of 400,000 pixels.
+    Boxes are known up to float32's rounding. In an image 5 pixels wide, the second pixel has an IoU of 0.5 with the
+    second and third together, but with edges at 1/5, 2/5 and 3/5 in float32 the IoU is a little below 0.5. So the
+    comparison allows for the effect of that rounding on the areas: less than half a pixel in an image of 400,000.
 
     Args:
       a: (..., n, 4) boxes in 0..1.
@@ -75,11 +75,12 @@ def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[
       rows: (R,) the images wanted.
 
     Returns:
-      boxes (R, n, 4) float64 with n the most boxes of an image, zeros behind the last of each; and counts (R,).
+      boxes (R, n, 4) float64, where n is the largest number of boxes of an image, and images with fewer end in zeros;
+      and counts (R,).
 
     Raises:
-      ValueError: another number of images, an array of another shape, or a box that is empty, turned inside out or
-        not in 0..1.
+      ValueError: another number of images, an array of another shape, or a box that is empty, has its edges in the
+        wrong order, or is not in 0..1.
     """
     if len(true_boxes) != batch:
         raise ValueError(f"true_boxes of {len(true_boxes)} images: expected those of {batch}, padding counted.")
@@ -102,18 +103,18 @@ def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[
     if (empty := present & (padded[..., :2] >= padded[..., 2:]).any(-1)).any():
         image, box = np.argwhere(empty)[0]
         raise ValueError(
-            f"true_boxes of row {rows[image]}: box {padded[image, box].tolist()} is empty, so that nothing can meet it."
-            " Leave it out, padding too: images may differ in their number of boxes."
+            f"true_boxes of row {rows[image]}: box {padded[image, box].tolist()} is empty: no box can overlap it. "
+            "Leave it out, and padding too: images may differ in their number of boxes."
         )
     return padded, counts
 
 
 def check_boxes(boxes: np.ndarray, present: np.ndarray, rows: np.ndarray, name: str) -> None:
-    """Raises ValueError, with the row of the batch, for a box that is turned inside out or not in 0..1.
+    """Raises ValueError, with the row of the batch, for a box whose edges are in the wrong order, or not in 0..1.
 
     Args:
       boxes: (R, N, 4).
-      present: (R, N) bool: the boxes that are to be looked at.
+      present: (R, N) bool: the boxes to check.
       rows: (R,) the number of each row in the caller's batch.
       name: what the caller calls these boxes.
     """

@@ -42,7 +42,7 @@ def score_map(raw_map, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def maps_and_rows(maps, number: int, name: str, mask) -> tuple[np.ndarray, np.ndarray]:
-    """Checked maps (B, h, w), and the rows that are no padding; `number` is the length of what comes with them."""
+    """Checked maps (B, h, w), and the rows that are not padding; `number` is the length of the array called `name`."""
     maps = np.asarray(maps)
     if maps.ndim != 3 or len(maps) != number:
         raise ValueError(

@@ -1,16 +1,52 @@
-"""The boxes of the paper's entry to the ILSVRC test server: a tight and a loose one for the likelier classes."""
+"""The five boxes of the paper's entry to the ILSVRC test server: for the first two classes a tight and a loose one."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from camjax.boxes import boxes_from_maps
 from camjax.checks import check_threshold
+from camjax.metrics.localization.ilsvrc import LocalizationError
+from camjax.metrics.sample import Sample
 
 RANKS = (0, 0, 1, 1, 2)
 """Whose class each of the five boxes is, by rank of the logit."""
+
+
+class HeuristicError(LocalizationError):
+    """`LocalizationError` of the five boxes that `heuristic_boxes` draws from three classes' maps."""
+
+    title = "ILSVRC, five boxes of three classes"
+    whole_images = True
+
+    @classmethod
+    def for_evaluation(cls, num_classes: int) -> Self:
+        """Top-1 and top-5 errors.
+
+        Raises:
+          ValueError: fewer than five classes.
+        """
+        if num_classes < 5:
+            raise ValueError(f"the five boxes of three classes need a network of 5 classes or more, not {num_classes}.")
+        return cls()
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: five boxes, and the ranking of the classes for the classification error."""
+        top, truth = sample.top, sample.truth
+        height, width = sample.images.shape[1:3]
+        found = jax.tree.map(np.asarray, heuristic_boxes(top.class_ids, top.maps, (height, width)))
+        self.update(
+            found.class_ids,
+            found.boxes,
+            truth.labels,
+            truth.boxes,
+            valid=found.valid,
+            ranking=top.class_ids,
+            mask=truth.counted,
+        )
 
 
 class RankedBoxes(NamedTuple):
@@ -34,12 +70,12 @@ def heuristic_boxes(class_ids, maps, size: tuple[int, int], *, tight: float = 0.
     evaluation of the top five takes them as five guesses. Each box is that of the largest component above its share of
     the map's maximum; see `camjax.make_localize_fn`.
 
-    The paper does not state the two shares. The default of the loose one is that of the paper's rule everywhere else;
-    that of the tight one is close to the 100 of 255 at which the box generator of its release looks for smaller boxes.
+    The paper does not state the two shares. The default of the loose box is the share of the paper's rule everywhere
+    else. That of the tight box is close to the 100 of 255 at which the box generator of its release draws smaller
+    boxes.
 
     Args:
-      class_ids: (B, N) integers by falling logit, N >= 3, such as `TopAndAsked.top.class_ids` of
-        `camjax.inference.make_localize_fns`; those after the third are not used.
+      class_ids: (B, N) integers by falling logit, N >= 3; only the first three count.
       maps: (B, N, h, w) their raw maps.
       size: (H, W) of the images in pixels.
       tight: share of the maximum for tight boxes, above `loose` and below 1.

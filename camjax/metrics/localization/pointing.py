@@ -1,11 +1,13 @@
 """The pointing game: is the map's maximum on the object?"""
 
 from collections.abc import Sequence
+from typing import Self
 
 import cv2
 import numpy as np
 
-from camjax.metrics.box_overlap import pad_true_boxes
+from camjax.metrics.localization.box_overlap import pad_true_boxes
+from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
 _IGNORE = 255
@@ -14,13 +16,13 @@ _IGNORE = 255
 class PointingGame(StreamingMetric):
     """The share of images where the map's maximum lies on the object (Zhang et al. 2016, excitation backprop, 4.1).
 
-    The map is resized to the image (bilinear, half-pixel centers), and its maximum, the first in raster order of equal
-    ones, is a pixel. A hit is a pixel of the object at a distance of at most `tolerance` pixels from it, centers
-    counted. The object is all pixels with their center in any true box, or those that are 1 in a mask. A map that is
-    constant, or that holds NaN or infinity, has no maximum and counts as a miss.
+    The map is resized to the image (bilinear, half-pixel centers). Its maximum is a pixel, of equal values the first in
+    raster order. It is a hit if a pixel of the object is at most `tolerance` pixels away, from center to center. The
+    object is all pixels with their center in any true box, or those that are 1 in a mask. A map that is constant, or
+    that holds NaN or infinity, has no maximum and counts as a miss.
 
-    The paper averages the rate over categories; this one is over images, which is the same where all categories have
-    as many images.
+    The paper averages the rate over categories. This one is over images, which is the same where all categories have
+    the same number of images.
 
     Args:
       tolerance: in pixels of the image, >= 0; 15 in the paper.
@@ -29,6 +31,11 @@ class PointingGame(StreamingMetric):
       ValueError: a tolerance below 0, or not finite.
     """
 
+    title = "Pointing game"
+    unit = "percent"
+    needs = frozenset({"boxes"})
+    whole_images = True
+
     def __init__(self, tolerance: float = 0):
         if not 0 <= tolerance < np.inf:
             raise ValueError(f"tolerance={tolerance}: expected pixels, 0 or more.")
@@ -36,6 +43,11 @@ class PointingGame(StreamingMetric):
             {"tolerance": float(tolerance)},
             {name: np.zeros((), np.int64) for name in ("images", "images_with_objects", "hits", "without_maximum")},
         )
+
+    @classmethod
+    def for_evaluation(cls, num_classes: int) -> Self:
+        """With the paper's tolerance of 15 pixels."""
+        return cls(tolerance=15)
 
     @property
     def num_images(self) -> int:
@@ -52,21 +64,28 @@ class PointingGame(StreamingMetric):
         """The number of misses because the map is constant, or not finite."""
         return int(self.sums["without_maximum"])
 
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the true classes."""
+        truth = sample.truth
+        # Images that could not be read have no size; they are not counted.
+        sizes = np.maximum(truth.image_sizes, 1)
+        self.update(sample.asked.maps[:, 0], truth.boxes, image_sizes=sizes, mask=truth.counted)
+
     def update(self, maps, true_boxes: Sequence | None = None, *, masks=None, image_sizes=None, mask=None) -> None:
         """Adds a batch of B images.
 
         Args:
-          maps: (B, h, w) raw maps, as for instance those of the true classes.
+          maps: (B, h, w) raw maps, such as those of the true classes.
           true_boxes: B arrays (n_i, 4) of true boxes in 0..1, n_i >= 0; or an array (B, n, 4) or (B, 4).
           masks: in place of true_boxes, B arrays (H_i, W_i): 1 (True) object, 0 background, 255 pixels to ignore,
-            which the maximum is not looked for in.
+            where the maximum is not searched.
           image_sizes: (B, 2) or (2,) integers, height and width in pixels of each image or of all; with true_boxes
             only, as masks have the images' sizes.
           mask: (B,) bool, False for padding; None where there is none.
 
         Raises:
           ValueError: both or none of true_boxes and masks; no image_sizes for boxes; an array of another shape, or a
-            box or mask with other values, by its row. Nothing has been added then.
+            box or mask with other values; the message names the row. Nothing is added then.
         """
         maps = np.asarray(maps)
         if maps.ndim != 3 or 0 in maps.shape[1:] or not np.issubdtype(maps.dtype, np.floating):
@@ -111,7 +130,8 @@ def _maximum(cam: np.ndarray, ignored: np.ndarray) -> tuple[int, int] | None:
         return None
     resized = cv2.resize(cam.astype(np.float32), ignored.shape[::-1], interpolation=cv2.INTER_LINEAR)
     resized[ignored] = -np.inf
-    return np.unravel_index(resized.argmax(), ignored.shape)
+    y, x = np.unravel_index(resized.argmax(), ignored.shape)
+    return int(y), int(x)
 
 
 def _is_near(region: np.ndarray, point: tuple[int, int], tolerance: float) -> bool:
@@ -157,11 +177,11 @@ def _masks_of_boxes(true_boxes, image_sizes, batch: int, rows: np.ndarray) -> li
         regions = np.zeros(size, np.uint8)
         for low, high in own[:count].reshape(-1, 2, 2):
             first = np.ceil(low * size - 0.5).astype(int).clip(0)
-            behind = np.ceil(high * size - 0.5).astype(int)
+            stop = np.ceil(high * size - 0.5).astype(int)
             # A box between two pixels' centers is the pixel that its own center lies in.
-            thin = behind <= first
+            thin = stop <= first
             middle = np.minimum(((low + high) / 2 * size).astype(int), size - 1)
-            first, behind = np.where(thin, middle, first), np.where(thin, middle + 1, behind)
-            regions[first[0] : behind[0], first[1] : behind[1]] = 1
+            first, stop = np.where(thin, middle, first), np.where(thin, middle + 1, stop)
+            regions[first[0] : stop[0], first[1] : stop[1]] = 1
         masks.append(regions)
     return masks

@@ -1,4 +1,4 @@
-"""The sanity check by randomized models: a map that stays the same without the weights was never about them."""
+"""The sanity check by randomized models: a map that stays the same without the weights does not depend on them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from camjax.metrics.faithfulness_scores import correlation
+from camjax.metrics.faithfulness.scores import correlation
 
 
 def randomization_check(
@@ -20,14 +20,14 @@ def randomization_check(
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Cascading randomization (Adebayo et al. 2018, "Sanity checks for saliency maps", section 3.1).
 
-    Layers lose their weights one after the other, from the top of the network to its bottom, each with all above it,
-    and the maps of each such network are compared with those of the whole one. The lower the correlations, the more
-    the maps depend on what was learned. See `randomized_from_top` for the weights, `rank_correlation` for the numbers.
+    Layers lose their weights one after the other, from the top of the network to its bottom. After each, the maps are
+    compared with those of the whole network. The lower the correlations, the more the maps depend on what was learned.
+    See `randomized_from_top` for the weights, `rank_correlation` for the numbers.
 
     Args:
       maps_fn: model -> maps (..., h, w) of some images, always the same; for instance `lambda model:
-        camjax.cam_fn(model, images, class_ids).maps`. Give the class ids: the top class of a random network is another.
-      model: a module of NNX, or any pytree of weights. It stays as it is.
+        camjax.cam_fn(model, images, class_ids).maps`. Give the class ids: a random network has another top class.
+      model: an NNX module, or any pytree of weights. It is not changed.
       layers: names from the top to the bottom; None for `layers_from_top(model)`.
       key: of `jax.random`; None for `jax.random.key(0)`.
 
@@ -36,8 +36,8 @@ def randomization_check(
       where the weights of the layer and of all before it in the dictionary are random.
 
     Raises:
-      ValueError: maps of the whole model that hold NaN or infinity, layers without weights, or layers None for what
-        is no module of NNX.
+      ValueError: maps of the whole model that hold NaN or infinity, layers without weights, or layers None for
+        anything but an NNX module.
     """
     layers = layers_from_top(model) if layers is None else layers
     maps = maps_fn(model)
@@ -54,8 +54,8 @@ def layers_from_top(model: nnx.Module) -> list[str]:
     """The names of a model's layers, the last one first.
 
     A layer is a module that has parameters of its own, such as a convolution, a BatchNorm or a head. Their order is
-    that in which modules were assigned to their attributes, which is that of computation in camjax's models. For a
-    network that was written in another order, write the list.
+    that in which modules were assigned to attributes, which in camjax's models is the order of computation. For a
+    network that was written in another order, give the list yourself.
 
     Args:
       model: a module of NNX.
@@ -74,7 +74,7 @@ def layers_from_top(model: nnx.Module) -> list[str]:
     return layers[::-1]
 
 
-def _layers(module: nnx.Module, path: str) -> Iterator[str]:
+def _layers(module: nnx.Pytree, path: str) -> Iterator[str]:
     """Paths of modules with parameters of their own, in order of assignment."""
     for name, value in vars(module).items():
         if isinstance(value, nnx.Param):
@@ -88,9 +88,10 @@ def randomized_from_top(
 ) -> Iterator[tuple[str, Any]]:
     """Models whose layers are random, one more each time.
 
-    The entries of each array of a layer, kernels and statistics alike, are put into a random order. It is ours: the
-    paper draws from the initializers, which files of weights do not carry. So each array keeps its distribution, and
-    activations their range, and what was learned is gone; an array of equal entries stays as it is.
+    The entries of each array of a layer, kernels and statistics alike, are put into a random order. The paper draws
+    from the initializers instead, which files of weights do not carry. With a random order each array keeps its
+    distribution, and activations keep their range, while what was learned is gone. An array of equal entries does not
+    change.
 
     Args:
       weights: a pytree, as a module of NNX, one of Equinox, or a dictionary of Linen's parameters.

@@ -1,4 +1,4 @@
-"""What the faithfulness metrics share: arguments, the order of pixels, scores of many copies, and means over images."""
+"""What the faithfulness metrics share: checked arguments, ranks of pixels, scores of many copies, means over images."""
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from camjax.attribution.network import as_pytree
 from camjax.cam import resize_map
 from camjax.checks import check_class_ids, check_images
+from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -17,12 +18,14 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 
 
 class FaithfulnessMetric(StreamingMetric):
-    """Means over images of numbers that each have from an image, a map and a class; see `camjax.metrics.FAITHFULNESS`.
+    """Means over images of numbers that depend on an image, its map and a class; see `camjax.metrics.FAITHFULNESS`.
 
     Args:
       options: what the metric was made with, in JSON's types.
-      names: of the numbers, as `compute` gives them.
+      names: the names of the numbers, as in the results of `compute`.
     """
+
+    needs = frozenset({"scores"})
 
     def __init__(self, options: Mapping, names: Sequence[str]):
         super().__init__(
@@ -34,15 +37,35 @@ class FaithfulnessMetric(StreamingMetric):
         """The number of images seen, padding left out."""
         return int(self.sums["images"])
 
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the most probable classes.
+
+        As in the papers, a map has to explain the network's own answer, right or wrong.
+
+        Raises:
+          ValueError: a sample without `probabilities_fn`, or a map of an image that counts holds NaN or infinity.
+        """
+        maps, class_ids, truth = sample.top.maps[:, 0], sample.top.class_ids[:, 0], sample.truth
+        if sample.probabilities_fn is None:
+            raise ValueError(f"{self.title} of a sample without probabilities_fn: expected the network's.")
+        broken = np.flatnonzero(truth.counted & ~np.isfinite(maps).all((1, 2)))
+        if len(broken):
+            listed = ", ".join(truth.filenames[i] for i in broken[:5])
+            raise ValueError(
+                f"{self.title}: the maps of {len(broken)} images of a batch hold NaN or infinity ({listed}). The "
+                "network's features are not finite there: check its weights, or leave out the metrics of faithfulness."
+            )
+        self.update(sample.probabilities_fn, sample.images, maps, class_ids, truth.counted)
+
     def update(self, probabilities_fn: Callable, images, maps, class_ids, mask=None) -> None:
         """Adds a batch of B images.
 
         Args:
-          probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C), for any b; each row depends on its own
-            image alone. Probabilities, such as a softmax, as far as the metric does not say that other scores will do.
-            The same function every time: each new one is compiled anew. Weights of modules of NNX and of
-            `jax.tree_util.Partial(function, weights)` are arguments of the compiled programs, others constants. A model
-            of camjax's has to be in inference mode: see `camjax.inference.inference_view`.
+          probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C), for any b; each row depends only on its
+            own image. Probabilities, such as a softmax, unless the metric says that other scores will do. Pass the same
+            function every time: each new one is compiled. Weights of NNX modules and of
+            `jax.tree_util.Partial(function, weights)` are arguments of the compiled programs, others constants. A
+            camjax model has to be in inference mode: see `camjax.inference.inference_view`.
           images: (B, H, W, 3) RGB in 0..255, uint8 or float.
           maps: (B, h, w), one of each image, for the class that is asked about; more is more relevant.
           class_ids: (B,) integers in 0..C-1.
@@ -56,7 +79,7 @@ class FaithfulnessMetric(StreamingMetric):
         if not len(rows):
             return
         if mask is not None:
-            # Padding is scored like the rest, as leaving it out would be another shape, and its values may be anything.
+            # Padding is scored like the rest, because another shape would be compiled. Its values may be anything.
             maps, class_ids = (_where(mask, array, len(images), rows) for array in (maps, class_ids))
         numbers = self._numbers(probabilities_fn, images, maps, class_ids)
         numbers = {name: np.asarray(values, np.float64)[rows].sum() for name, values in numbers.items()}
@@ -112,8 +135,8 @@ def checked_maps(images, maps) -> jax.Array:
     finite = np.asarray(jnp.isfinite(jnp.asarray(maps)).all((1, 2)))
     if not finite.all():
         raise ValueError(
-            f"maps of rows {np.flatnonzero(~finite)[:10].tolist()} hold NaN or infinity: expected finite numbers, for "
-            "pixels have no order by others. Leave such images out, by the mask of update()."
+            f"maps of rows {np.flatnonzero(~finite)[:10].tolist()} hold NaN or infinity: expected finite numbers, "
+            "which put pixels in an order. Leave such images out by the mask of update()."
         )
     return _resized(maps, tuple(images.shape[1:3]))
 
@@ -137,7 +160,7 @@ def checked_scores(scores_fn: Callable, images, class_ids) -> tuple[Callable, ja
 
 
 def check_baseline(baseline, images) -> jax.Array:
-    """What is seen in place of a pixel, as an array that broadcasts with images (B, H, W, 3).
+    """The baseline, which replaces pixels, as an array that broadcasts with images (B, H, W, 3).
 
     Args:
       baseline: a number, a color (3,), or images that broadcast to (B, H, W, 3), in 0..255.
@@ -171,7 +194,7 @@ def color_option(baseline) -> float | list[float]:
 
 @jax.jit
 def pixel_ranks(maps: jax.Array) -> jax.Array:
-    """The place of each pixel in the order of a map: 0 for the largest value, H W - 1 for the least.
+    """The rank of each pixel of a map: 0 for the largest value, H W - 1 for the least.
 
     Args:
       maps: (B, H, W), finite.
@@ -230,7 +253,7 @@ def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _standardized(values):
-    # Scaled to 0..1 first: a constant's rounded mean need not be that constant, and small numbers have squares of 0.
+    # Scaled to 0..1 first: the rounded mean of a constant may differ from it, and squares of small numbers are 0.
     low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
     values = (values - low) / jnp.where(high > low, high - low, 1)
     values = values - values.mean(-1, keepdims=True)

@@ -10,7 +10,7 @@ from tensorflow_datasets.core.hashing import Hasher
 
 from camjax.data.builders import prepared_builder
 from camjax.data.decoding import ImageError, decode_image
-from camjax.data.files import check_files, find_images, read_stored_size
+from camjax.data.image_files import check_files, find_images, read_stored_size
 from camjax.data.sources import SourceInfo
 from experiments.image_lists import ListedImages
 from experiments.labeled_scenes import LabeledScenes, choose_scenes, read_object_names, read_scene_list

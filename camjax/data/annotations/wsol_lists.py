@@ -20,7 +20,7 @@ import numpy as np
 from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, stem_of
 from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
 from camjax.data.annotations._format import Format, Request
-from camjax.data.files import check_files, read_stored_image
+from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.pixel_boxes import Corners, check_corners, shares
 from camjax.data.sources import SourceInfo
 from camjax.data.text_files import read_lines

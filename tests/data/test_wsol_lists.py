@@ -156,6 +156,9 @@ def test_missing_files_are_named(dataset):
     (dataset / "dataset" / "ILSVRC" / IDS[3]).unlink()
     with pytest.raises(FileNotFoundError, match=rf"image_ids\.txt, line 2: .*{IDS[1]} is missing, with 1 others"):
         open_val(dataset)
+    edit(dataset, "image_ids", IDS[1], f"\n{IDS[1]}")  # an empty line before it
+    with pytest.raises(FileNotFoundError, match=r"image_ids\.txt, line 3: "):
+        open_val(dataset)
     with pytest.raises(FileNotFoundError, match="metadata/CUB is not a folder"):
         open_annotated(dataset / "dataset" / "ILSVRC", "val", lists=dataset / "metadata" / "CUB")
     with pytest.raises(FileNotFoundError, match=r"image_ids\.txt is missing: expected a line path for each image"):

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from grain.multiprocessing import SharedMemoryArray
 
-Batch = dict[str, np.ndarray]
+_Batch = dict[str, np.ndarray]
 
 _RUNNING: weakref.WeakSet = weakref.WeakSet()
 
@@ -25,7 +25,7 @@ _FREED_WITHIN = 10.0
 """Seconds to wait for shared memory to be freed, which takes milliseconds."""
 
 
-def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Generator[Batch, None, None]:
+def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Generator[_Batch, None, None]:
     """Iterates over batches, which threads or worker processes compute ahead.
 
     Args:
@@ -58,12 +58,12 @@ def _close_running() -> None:
             generator.close()
 
 
-def _from_threads(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
+def _from_threads(iterator: grain.DatasetIterator) -> Generator[_Batch, None, None]:
     with contextlib.closing(iterator):
         yield from iterator
 
 
-def _from_workers(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
+def _from_workers(iterator: grain.DatasetIterator) -> Generator[_Batch, None, None]:
     with contextlib.ExitStack() as stack:
         stack.callback(_wait_for_shared_memory)
         stack.enter_context(contextlib.closing(iterator))
@@ -75,7 +75,7 @@ def _from_workers(iterator: grain.DatasetIterator) -> Generator[Batch, None, Non
             batch = next(iterator, None)
 
 
-def _first_of_workers(iterator: grain.DatasetIterator) -> Batch | None:
+def _first_of_workers(iterator: grain.DatasetIterator) -> _Batch | None:
     """The first batch, or None where there is none; workers start with it."""
     # A process starts with those signals blocked that are blocked in the thread that starts it. A worker that blocked
     # them itself would do so after its imports, and one that dies in them can leave this process waiting forever.

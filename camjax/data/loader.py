@@ -18,9 +18,11 @@ import grain
 import jax
 import numpy as np
 
-from camjax.data._workers import Batch, iterate
+from camjax.data._workers import iterate
 from camjax.data.images import height_and_width
 from camjax.data.rows import Augment, RandomAccessSource, eval_row, train_row, with_position
+
+Batch = dict[str, np.ndarray]
 
 
 def train_batches(

@@ -1,4 +1,4 @@
-"""Batches on their way to the device while the step before is still computing."""
+"""Moving batches to the device while the previous step is still computing."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ _END = object()
 
 
 class Prefetched(Iterator):
-    """What `prefetch` returns: an iterator with `close()`, and a context manager that calls it."""
+    """The iterator that `prefetch` returns; a context manager calls its `close()`."""
 
     def __init__(self, batches: Iterator, put: Callable[[Any], Any], size: int):
         if size < 1:
@@ -24,7 +24,7 @@ class Prefetched(Iterator):
     def __next__(self):
         if not self._ahead:
             raise StopIteration
-        # It is taken out only when it is here: an error or the end stays, for all further calls.
+        # Removed only once it is here: an error, or the end, stays for all further calls.
         batch = self._ahead[0].result()
         if batch is _END:
             raise StopIteration
@@ -39,7 +39,7 @@ class Prefetched(Iterator):
         self.close()
 
     def close(self) -> None:
-        """Ends the thread, waiting for the batch that it is at, and closes the batches; a second call does nothing."""
+        """Ends the thread after its current batch, and closes the batches; a second call does nothing."""
         self._ahead.clear()
         self._thread.shutdown(cancel_futures=True)
         close = getattr(self._batches, "close", None)
@@ -53,21 +53,21 @@ class Prefetched(Iterator):
 def prefetch(batches: Iterator, put: Callable[[Any], Any], size: int = 2) -> Prefetched:
     """Applies `put` to batches ahead of time, in a background thread.
 
-    With a `put` that starts a transfer to the device, reading, copying and transfer of a batch overlap with the step
-    before it. At most `size` batches are ahead of those that were asked for, which is the memory they take.
+    With a `put` that starts a transfer to the device, reading, copying and transferring a batch overlap with the
+    previous step. At most `size` batches are ahead, and take memory.
 
         with prefetch(train_batches(source, ...), jax.device_put) as batches:
             for batch in batches: ...
 
     Args:
-      batches: from `camjax.data.loader`, or any iterator. It is the thread's from now on, and `close()` closes it.
-      put: a batch -> what comes out. JAX's context managers, such as `jax.default_device`, do not reach into the
-        thread: name devices or shardings.
+      batches: from `camjax.data.loader`, or any iterator. Only the thread may use it from now on; `close()` closes it.
+      put: what to do with a batch, such as `jax.device_put`. JAX's context managers, such as `jax.default_device`, do
+        not apply in the thread: name devices or shardings.
       size: how many batches are ahead.
 
     Returns:
-      An iterator of what `put` returns, in order. An error in `batches` or `put` is raised at its place, by each call
-      from there on.
+      An iterator of what `put` returns, in order. An error in `batches` or `put` is raised in its turn, and by each
+      later call.
 
     Raises:
       ValueError: `size` below 1.
@@ -76,6 +76,6 @@ def prefetch(batches: Iterator, put: Callable[[Any], Any], size: int = 2) -> Pre
 
 
 def _next_put(batches: Iterator, put: Callable[[Any], Any]):
-    # Not a method: the thread should not keep alive what its owner has dropped.
+    # Not a method: the thread should not keep the iterator alive.
     batch = next(batches, _END)
     return _END if batch is _END else put(batch)

@@ -1,6 +1,6 @@
-"""Preparing data sets: tfds' own builders, from archives on disk or downloads, to ArrayRecord files.
+"""Preparing data sets by tfds' own builders: from archives, on disk or downloaded, to ArrayRecord files.
 
-Archives, folder, disk space and TensorFlow are looked at before anything is downloaded or written: preparing ImageNet
+Archives, folder, disk space and TensorFlow are checked before anything is downloaded or written: preparing ImageNet
 takes hours, and should not fail at the end of them.
 """
 
@@ -28,10 +28,10 @@ class Prepared:
     """A data set that `camjax.data.sources.open_source` can open.
 
     Attributes:
-      name: as it was asked for.
-      directory: that holds its files.
+      name: as given.
+      directory: of its files.
       counts: the number of examples of each split.
-      made: whether this call has made it; False where it was there.
+      made: whether this call prepared it; False if it had been prepared before.
     """
 
     name: str
@@ -47,28 +47,28 @@ def prepare(
     archives: str | os.PathLike | None = None,
     verify: bool = True,
 ) -> Prepared:
-    """Makes a data set of tensorflow-datasets ready for reading; one that is ready is left as it is.
+    """Prepares a data set of tensorflow-datasets for reading; one that is prepared already is left as it is.
 
     Args:
       name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or "scenes", the built-in data set.
       data_dir: where tfds keeps its data; None is tfds' default, the environment variable TFDS_DATA_DIR or
         ~/tensorflow_datasets.
       archives: a folder with the data set's archives under their published names, for machines without internet. None
-        is tfds' DATA_DIR/downloads/manual; what is not there is then downloaded, where that takes no login.
-      verify: hold sizes and checksums of the archives, and the numbers of examples, against the published ones. False
-        takes archives as they are: subsets, or copies that were packed anew.
+        is tfds' DATA_DIR/downloads/manual; missing archives are then downloaded, unless that needs a login.
+      verify: compare sizes and checksums of the archives, and the numbers of examples, with the published ones. False
+        accepts other archives: subsets, or copies that were packed again.
 
     Raises:
       FileNotFoundError: archives are missing; the message lists them.
       ImportError: TensorFlow, which tfds' builders use, is missing.
       OSError: the folder cannot be written, the disk is too small, or a download failed.
-      ValueError: no such data set; it is there in another format, for which the message has the command that
-        converts it; an archive or a number of examples is not the published one; or tfds' builder failed.
+      ValueError: no such data set; it is prepared in another format (the message has the command that converts it);
+        an archive or a number of examples is not the published one; or tfds' builder failed.
     """
     try:
         builder, made = prepared_builder(name, data_dir=data_dir), False
     except FileNotFoundError:
-        if name == "scenes":  # which prepares itself, and has said what is wrong
+        if name == "scenes":  # it prepares itself, and the error says what is wrong
             raise
         root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
         _build(name, root, None if archives is None else Path(archives).expanduser(), verify)
@@ -85,9 +85,9 @@ def prepare(
 
 
 def _build(name: str, root: Path, folder: Path | None, verify: bool) -> None:
-    """Runs the data set's builder, after all checks that can be made before."""
+    """Runs the data set's builder, after all checks that can be made beforehand."""
     if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"--archives {folder}: there is no such folder")
+        raise FileNotFoundError(f"--archives {folder}: no such folder")
     archives = Archives.find(name, folder or root / "downloads" / "manual")
     archives.check_complete(download=folder is None, verify=verify)
     if verify:
@@ -100,16 +100,16 @@ def _build(name: str, root: Path, folder: Path | None, verify: bool) -> None:
             f"preparing {name!r} runs tfds' own builder, which uses TensorFlow, and that is not installed here. "
             "To install it:\n"
             '  pip install "camjax[prepare]"\n'
-            "Reading, training and evaluating do without it, so that it may be in an environment of its own."
+            "Reading, training and evaluating do not need it: a separate environment will do."
         )
 
     root.mkdir(parents=True, exist_ok=True)
-    # tfds keeps what it has unpacked, and takes it for the content of any other archive of the same name.
+    # tfds keeps what it has unpacked, and would use it for any other archive of the same name.
     with tempfile.TemporaryDirectory(prefix="incomplete.unpacked_", dir=root) as scratch:
         builder = tfds.builder(name, data_dir=root)
         with (
             _errors_in_words(archives),
-            contextlib.redirect_stdout(io.StringIO()),  # tfds prints sizes which it does not know
+            contextlib.redirect_stdout(io.StringIO()),  # tfds prints sizes that it does not know
             contextlib.nullcontext() if verify else _expect_what_is_there(builder, archives),
         ):
             builder.download_and_prepare(
@@ -133,24 +133,24 @@ def _check_folder(root: Path, archives: Archives) -> None:
         parts = ", ".join(f"{what}: {readable_size(size)}" for what, size in needed.items() if size)
         message = (
             f"--data-dir {root}: preparing {archives.dataset!r} takes about {readable_size(sum(needed.values()))} "
-            f"({parts}), and {readable_size(free)} are free there"
+            f"({parts}), but only {readable_size(free)} are free there"
         )
-        # tfds deletes its drafts when it fails, but not when it is killed.
+        # tfds deletes unfinished files when it fails, but not when it is killed.
         drafts = [*root.glob("incomplete.*"), *(root / base_name(archives.dataset)).glob("**/incomplete.*")]
         if drafts:
-            message += "\nUnless a preparation is running, these are left over from one, and can be deleted:\n  "
+            message += "\nUnless a preparation is running, these are left over, and can be deleted:\n  "
             message += "\n  ".join(map(str, drafts))
         raise OSError(message)
 
 
 @contextlib.contextmanager
 def _expect_what_is_there(builder: tfds.core.DatasetBuilder, archives: Archives) -> Iterator[None]:
-    """Lets tfds accept archives that are not the published ones, whose checksums it holds against its list."""
+    """Lets tfds accept archives that are not the published ones, although their checksums differ from its list."""
     listed = builder.url_infos or {}
     before = dict(listed)
     paths = {file.name: file.path for file in archives.present}
     try:
-        if not archives.instructions:  # those fetched by hand are not in question
+        if not archives.instructions:  # tfds does not check those fetched by hand
             for url, info in before.items():
                 if path := paths.get(file_name(url, info)):
                     listed[url] = checksums.compute_url_info(path)
@@ -161,7 +161,7 @@ def _expect_what_is_there(builder: tfds.core.DatasetBuilder, archives: Archives)
 
 @contextlib.contextmanager
 def _errors_in_words(archives: Archives) -> Iterator[None]:
-    """Says what to do about what stops a builder; tfds, TensorFlow and tarfile each raise types of their own."""
+    """Turns a builder's errors into messages that say what to do; tfds, TensorFlow and tarfile raise many types."""
     try:
         yield
     except (requests.RequestException, tfds.download.DownloadError) as error:
@@ -172,8 +172,8 @@ def _errors_in_words(archives: Archives) -> Iterator[None]:
         ) from error
     except NonMatchingChecksumError as error:
         raise ValueError(
-            f"data set {archives.dataset!r}: {error}\nIt is damaged, or not the published one. Fetch it again, or take "
-            "it as it is with --unverified"
+            f"data set {archives.dataset!r}: {error}\nThe archive is damaged, or not the published one. Fetch it "
+            "again, or accept it with --unverified"
         ) from error
     except OSError:
         raise
@@ -197,5 +197,5 @@ def _check_counts(prepared: Prepared) -> None:
     if wrong:
         raise ValueError(
             f"data set {prepared.name!r} in {prepared.directory} is not the published one:\n" + "\n".join(wrong) + "\n"
-            "If it is meant to be a subset, add --unverified; otherwise delete that directory and prepare it again."
+            "For a subset, add --unverified; otherwise delete that directory and prepare the data set again."
         )

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from camjax.data.builders import prepared_builder
 from camjax.data.decoding import decode_image
-from camjax.data.files import check_files, read_stored_image
+from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
 from camjax.features import Progress

@@ -10,7 +10,7 @@ from tensorflow_datasets.core.hashing import Hasher
 
 from camjax.data.builders import prepared_builder
 from camjax.data.decoding import ImageError, decode_image
-from camjax.data.files import check_files, find_images, read_stored_size
+from camjax.data.image_files import check_files, find_images, read_stored_size
 from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout

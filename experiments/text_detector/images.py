@@ -9,7 +9,7 @@ import numpy as np
 
 from camjax.data.annotation import no_boxes
 from camjax.data.decoding import ImageError
-from camjax.data.files import check_files, find_images, read_stored_size
+from camjax.data.image_files import check_files, find_images, read_stored_size
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import ListedImages, list_lines

@@ -62,7 +62,7 @@ def test_shrinking_one_axis_while_the_other_grows_does_not_alias():
     assert abs(resized.mean() - 127.5) < 1
 
 
-@pytest.mark.parametrize("size", [(224, 224), (100, 301), (427, 700)])
+@pytest.mark.parametrize("size", [(100, 301), (427, 700)])
 def test_agrees_with_jax_antialiased_resize(size):
     image = load_image(PHOTOS[0])
     expected = jax.image.resize(image.astype(np.float32), (*size, 3), "linear", antialias=True)

@@ -126,7 +126,7 @@ BOMB = b"""<?xml version="1.0"?>
         (b"\x89PNG\r\n\x1a\n", "cannot be read as XML"),
         (b'<?xml version="1.0" encoding="no-such"?><annotation/>', "cannot be read as XML"),
         (b"<html></html>", "holds <html>: expected <annotation>"),
-        (b"<annotation></annotation>", "<width> of <size> is nothing"),
+        (b"<annotation></annotation>", "<size>: <width> is nothing"),
         (voc_xml(width=0), "<size> is 0 x 375 pixels"),
         (voc_xml(width="nan"), "<size> is nan x 375 pixels"),
         (voc_xml(width="inf"), "<size> is inf x 375 pixels"),

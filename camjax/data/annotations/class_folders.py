@@ -8,7 +8,7 @@ from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_b
 from camjax.data.annotations._format import Format, Request
 from camjax.data.annotations._listed import ListedImage
 from camjax.data.decoding import ImageError
-from camjax.data.files import IMAGE_SUFFIXES, find_images, read_stored_image, read_stored_size
+from camjax.data.image_files import IMAGE_SUFFIXES, find_images, read_stored_image, read_stored_size
 from camjax.data.sources import SourceInfo
 
 WHOLE_FOLDER = "all"

@@ -1,6 +1,7 @@
 """A folder of images with boxes in XML files as PASCAL VOC introduced them, ILSVRC uses and labeling tools write."""
 
 import os
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def parse_voc_xml(data: bytes, name: str) -> ListedImage:
     # ILSVRC leaves the suffix out.
     if filename and stem not in (filename, stem_of(filename)):
         raise ValueError(f"{name} has the <filename> {filename!r}: expected {stem!r}. Correct it, or rename the file.")
-    width, height = (pixels(root.findtext(f"size/{side}"), f"{name}: <{side}> of <size>") for side in _SIZE)
+    width, height = _numbers(root.find("size"), _SIZE, f"{name}: <size>")
     if not (height >= 1 and width >= 1 and height.is_integer() and width.is_integer()):
         raise ValueError(f"{name}: <size> is {width:g} x {height:g} pixels: expected the image's size.")
     size = int(height), int(width)
@@ -66,11 +67,15 @@ def parse_voc_xml(data: bytes, name: str) -> ListedImage:
         label = (item.findtext("name") or "").strip()
         if not label:
             raise ValueError(f"{where} has no <name>: expected its class.")
-        xmin, ymin, xmax, ymax = (pixels(item.findtext(f"bndbox/{side}"), f"{where}: <{side}>") for side in _CORNERS)
+        xmin, ymin, xmax, ymax = _numbers(item.find("bndbox"), _CORNERS, where)
         check_corners((xmin, ymin, xmax, ymax), size, where)
         classes.append(label)
         boxes.append((xmin, ymin, xmax, ymax))
     return ListedImage(name, tuple(classes), boxes, size=size)
+
+
+def _numbers(parent: ET.Element | None, tags: Sequence[str], where: str) -> list[float]:
+    return [pixels(None if parent is None else parent.findtext(tag), f"{where}: <{tag}>") for tag in tags]
 
 
 def xml_files(folder: Path) -> Iterator[Path]:

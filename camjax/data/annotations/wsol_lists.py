@@ -20,7 +20,7 @@ import numpy as np
 from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, stem_of
 from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
 from camjax.data.annotations._format import Format, Request
-from camjax.data.files import check_files, read_stored_image
+from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.pixel_boxes import Corners, check_corners, shares
 from camjax.data.sources import SourceInfo
 from camjax.data.text_files import read_lines
@@ -35,6 +35,7 @@ class Lists:
 
     Attributes:
       image_ids: the images' paths, in order.
+      lines: where each path is listed.
       labels: the label of each.
       sizes: path -> (H, W), where there are boxes.
       corners: path -> x0, y0, x1, y1 of each box; None where the lists have no boxes.
@@ -43,6 +44,7 @@ class Lists:
     """
 
     image_ids: tuple[str, ...]
+    lines: tuple[str, ...]
     labels: tuple[int, ...]
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     corners: dict[str, list[Corners]] | None = None
@@ -119,7 +121,8 @@ def open_lists(request: Request) -> ListedImages:
       ValueError: a line of another form, an image listed twice, a label or a box out of range, or lists that do not fit
         each other; the message names file and line.
     """
-    folder, lists, split = request.folder, request.lists or request.folder, request.split
+    folder, lists, split = request.folder, request.lists, request.split
+    assert lists is not None, "recognized by its lists"
     mask_folder = request.masks or folder
     blacklist, class_names = read_blacklist(request.blacklist), request.class_names
     for path in (folder, lists, mask_folder):
@@ -128,7 +131,7 @@ def open_lists(request: Request) -> ListedImages:
     if split and (lists / split).is_dir():
         lists = lists / split
     found = read_lists(lists, len(class_names) if class_names is not None else None)
-    check_files(folder, ((name, f"{lists / 'image_ids.txt'}, line {i}") for i, name in enumerate(found.image_ids, 1)))
+    check_files(folder, zip(found.image_ids, found.lines, strict=True))
     if found.masks is not None:
         listed = [file for files in found.masks.values() for file in files] + list(found.ignores.values())
         check_files(mask_folder, ((file, str(lists / "localization.txt")) for file in listed))
@@ -164,13 +167,13 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
     for name, where in ids.items():
         if name not in labels:
             raise ValueError(f"{where}: {name} has no label in {folder / 'class_labels.txt'}. Add a line for it.")
-    names, values = tuple(ids), tuple(labels[name][1] for name in ids)
-    if not names:
+    if not ids:
         raise ValueError(f"{folder / 'image_ids.txt'} lists no images.")
+    images = tuple(ids), tuple(ids.values()), tuple(labels[name][1] for name in ids)
 
     path = folder / "localization.txt"
     if not path.exists():
-        return Lists(names, values)
+        return Lists(*images)
     rows = list(_rows(path, *_LOCALIZATION.values()))
     widths = {len(fields) for _, fields in rows}
     if len(widths) > 1:
@@ -184,7 +187,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
             )
     if widths == {3}:
         masks, ignores = _masks(rows)
-        return Lists(names, values, masks=masks, ignores=ignores)
+        return Lists(*images, masks=masks, ignores=ignores)
     sizes: dict[str, tuple[int, int]] = {}
     for where, (name, *texts) in _rows(folder / "image_sizes.txt", "path,width,height"):
         width, height = _integers(texts, where, "path,width,height")
@@ -198,7 +201,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
         x0, y0, x1, y1 = _integers(texts, where, _LOCALIZATION[5])
         check_corners((x0, y0, x1, y1), sizes[name], where)
         corners.setdefault(name, []).append((x0, y0, x1, y1))
-    return Lists(names, values, sizes, corners)
+    return Lists(*images, sizes, corners)
 
 
 def _masks(rows: Sequence[tuple[str, list[str]]]) -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Image files of a data set that lies open in folders: which there are, and their stored pixels."""
+"""Finding and reading the image files of a data set in folders."""
 
 import os
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from PIL import Image
 from camjax.data.decoding import ImageError, decode_image
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What the name of an image file ends in, in upper or lower case; other files of a folder are no images."""
+"""The suffixes of image files, in upper or lower case; other files of a folder are ignored."""
 
 
 def find_images(folder: Path) -> list[str]:
-    """The image files of a folder and all below it.
+    """Finds the image files of a folder and all below it.
 
     Returns:
-      Names relative to the folder, with forward slashes, sorted. Those that begin with a dot are left out.
+      Names relative to the folder, with forward slashes, sorted. Names that begin with a dot are left out.
     """
     found = []
     for directory, subfolders, names in os.walk(folder, followlinks=True):
@@ -32,11 +32,11 @@ def find_images(folder: Path) -> list[str]:
 
 
 def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
-    """Checks that listed files are there.
+    """Checks that listed files exist.
 
     Args:
       folder: what the names are relative to.
-      names: each with the list and line that has it, for the message.
+      names: of the files, each with the list and line that names it, for the message.
 
     Raises:
       FileNotFoundError: some are missing; the message says how many and names the first.
@@ -48,7 +48,7 @@ def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
         if os.path.isabs(name) or ".." in name.split("/"):
             raise ValueError(f"{where}: {name!r} leads out of {folder}: expected a name within it.")
         place, _, last = name.rpartition("/")
-        # One listing of a directory in place of a look at each of its files, which takes long on network drives.
+        # One listing of a directory instead of a check of each file, which takes long on network drives.
         if place not in listings:
             directory = folder / place
             listings[place] = set(os.listdir(directory)) if directory.is_dir() else set()
@@ -62,11 +62,14 @@ def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
 
 
 def read_stored_image(path: Path) -> np.ndarray:
-    """An image file's stored pixels, not turned by its EXIF tag: (H, W, 3) uint8 RGB.
+    """Reads an image file's stored pixels, not turned by its EXIF tag.
+
+    Returns:
+      (H, W, 3) uint8 RGB.
 
     Raises:
-      OSError: the file can't be read.
-      ImageError: it is no image or damaged; the message names it.
+      OSError: the file cannot be read.
+      ImageError: the file is not an image, or is damaged; the message names it.
     """
     try:
         return decode_image(path.read_bytes(), apply_exif=False)
@@ -75,16 +78,16 @@ def read_stored_image(path: Path) -> np.ndarray:
 
 
 def read_stored_size(path: Path) -> tuple[int, int]:
-    """H and W of an image file's stored pixels, from its header.
+    """Reads the size (H, W) of an image file's stored pixels from its header.
 
     Raises:
-      OSError: the file can't be read.
-      ImageError: it is no image; the message names it.
+      OSError: the file cannot be read.
+      ImageError: the file is not an image; the message names it.
     """
     with path.open("rb") as file:
         try:
             with Image.open(file) as image:
                 width, height = image.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{path} is no image, or damaged: {error}") from error
+            raise ImageError(f"{path} is not an image, or is damaged: {error}") from error
     return height, width

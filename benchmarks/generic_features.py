@@ -31,7 +31,7 @@ from rich.table import Table
 import camjax
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.data.fake import FakeImages
-from camjax.features.store import extract_features
+from camjax.features import extract_features
 
 BATCH = 32
 SHARD = 256
@@ -50,7 +50,7 @@ _EXTRACT = """
 import sys, tempfile
 import camjax
 from camjax.data.fake import FakeImages
-from camjax.features.store import extract_features
+from camjax.features import extract_features
 
 batch, shard, images = map(int, sys.argv[1:])
 model = camjax.load_model("efficientnet_lite0")

@@ -12,20 +12,22 @@ from rich.console import Console
 
 import camjax
 from camjax.data.images import resize_image
-from camjax.features.receptive_field import ReceptiveFields, receptive_fields
+from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import inference_view
 from camjax.models.head import MapHead
 from experiments.class_units import __main__ as experiment
 from experiments.class_units.unit_images import class_units, darkened, top_images, unit_maps_fn, unit_region
-from tests.experiments.colors import SIDE, Colors, Identity, painted
+from tests.experiments.colors import SIDE, TINY, Colors, Identity, painted
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 QUIET = Console(file=io.StringIO())
 RED, GREEN, BLUE = 0, 1, 2
 
 
 @pytest.fixture(scope="module")
-def small_gap():
-    return camjax.create_model("small_gap", 3, rngs=nnx.Rngs(0))
+def tiny():
+    return camjax.create_model(TINY, 3, rngs=nnx.Rngs(0))
 
 
 def colors(images):
@@ -55,16 +57,16 @@ def test_top_images_are_those_of_a_sort_of_all_responses(batch_size):
     assert top.unreadable == {}
 
 
-def test_top_images_of_a_network(small_gap):
+def test_top_images_of_a_network(tiny):
     rng = np.random.default_rng(1)
-    images = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(7)]
-    features = jax.jit(lambda model, images: inference_view(model).features(images))(small_gap, np.stack(images))
+    images = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(7)]
+    features = jax.jit(lambda model, images: inference_view(model).features(images))(tiny, np.stack(images))
     expected = np.asarray(features).max((1, 2))
-    top = top_images(small_gap, colors(images), 3, batch_size=4)
+    top = top_images(tiny, colors(images), 3, batch_size=4)
     np.testing.assert_allclose(top.values, -np.sort(-expected.T, axis=1)[:, :3], rtol=1e-4, atol=1e-5)
     found = np.take_along_axis(expected.T, top.indices, axis=1)
     np.testing.assert_allclose(found, top.values, rtol=1e-4, atol=1e-5)
-    inputs, maps = unit_maps_fn(small_gap)(images, 5)
+    inputs, maps = unit_maps_fn(tiny)(images, 5)
     np.testing.assert_array_equal(inputs, images)
     np.testing.assert_allclose(maps, features[..., 5], rtol=1e-3, atol=1e-4)
 
@@ -117,16 +119,16 @@ def test_a_field_as_large_as_the_image_leaves_the_threshold():
     assert not unit_region(np.float32([[-1, -2], [0, -3]]), fields, 0.5).mask.any()
 
 
-def test_a_network_sees_nothing_of_what_is_outside_of_the_field(small_gap):
+def test_a_network_sees_nothing_of_what_is_outside_of_the_field(tiny):
     """The pixels outside of the field are changed: the response at the maximum is the same."""
     rng = np.random.default_rng(2)
-    image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    fields = receptive_fields(small_gap)
-    unit_maps = unit_maps_fn(small_gap)
+    image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    fields = receptive_fields(tiny)
+    unit_maps = unit_maps_fn(tiny)
     (unit_map,) = unit_maps([image], 3)[1]
     region = unit_region(unit_map, fields, 0.5)
     top, left, bottom, right = region.field
-    assert (bottom - top) * (right - left) < 64 * 64
+    assert (bottom - top) * (right - left) < 32 * 32
     other = rng.integers(0, 256, image.shape, dtype=np.uint8)
     other[top:bottom, left:right] = image[top:bottom, left:right]
     assert unit_maps([other], 3)[1][0][region.position] == pytest.approx(unit_map[region.position], abs=1e-5)
@@ -148,20 +150,20 @@ def test_networks_without_a_kernel_have_nothing_to_rank(tmp_path, monkeypatch):
         experiment.run(options, colors([painted()]), QUIET)
 
 
-def test_the_experiment(small_gap, tmp_path, monkeypatch):
-    small_gap.class_names = "red, crimson", "green", "blue"
-    monkeypatch.setattr(camjax, "load_model", lambda *_: small_gap)
+def test_the_experiment(tiny, tmp_path, monkeypatch):
+    tiny.class_names = "red, crimson", "green", "blue"
+    monkeypatch.setattr(camjax, "load_model", lambda *_: tiny)
     rng = np.random.default_rng(3)
     source = damaged([rng.integers(0, 256, (30, 40, 3), dtype=np.uint8) for _ in range(6)])
     options = experiment.Options(
-        dataset="unused", model="small_gap", classes=("crimson", "2"), out=tmp_path, units=2, shown=3, batch_size=4
+        dataset="unused", model="tiny", classes=("crimson", "2"), out=tmp_path, units=2, shown=3, batch_size=4
     )
     console = Console(file=io.StringIO(), width=200)
     found = experiment.run(options, source, console)
     assert list(found) == [0, 2] and "1 images can't be read" in console.file.getvalue()
-    kernel = np.asarray(small_gap.head.kernel[...])
-    images = np.stack([resize_image(image, (64, 64)) for image in source.images])
-    features = np.array(jax.jit(lambda model, images: inference_view(model).features(images))(small_gap, images))
+    kernel = np.asarray(tiny.head.kernel[...])
+    images = np.stack([resize_image(image, (32, 32)) for image in source.images])
+    features = np.array(jax.jit(lambda model, images: inference_view(model).features(images))(tiny, images))
     features[1] = -1  # the one that can't be read
     for class_id in (0, 2):
         units = found[class_id]["units"]

@@ -15,14 +15,15 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import average_precision_score
 
 import camjax
-from camjax.features.pooled import with_linear_classifier
-from camjax.features.store import FeatureStore
+from camjax.features import FeatureStore, with_linear_classifier
 from experiments.concepts import __main__ as concepts
 from experiments.concepts import detectors as concept_detectors
 from experiments.concepts.captions import gathered, open_coco, open_csv
 from experiments.concepts.phrases import STOP_WORDS, checked_phrases, frequent_phrases, mine_phrases, normalized
 from experiments.concepts.sample import CAPTIONS, TOLD, VIEWS, sample_captions
 from tests.experiments.colors import Identity, painted
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 QUIET = Console(file=io.StringIO())
 VOCABULARY = ["a", "red", "cat", "on", "the", "mat", "old", "in", "snow"]

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score
 
 import camjax
 from camjax.data.sources import SourceInfo
-from camjax.features.store import FeatureStore, extract_features
+from camjax.features import FeatureStore, extract_features
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.generic_features import __main__ as generic_features
 from experiments.generic_features import classifiers as generic_classifiers
@@ -26,7 +26,9 @@ from experiments.generic_features.datasets import DATASETS, Dataset, splits_of
 from experiments.generic_features.images import Images
 from experiments.generic_features.splits import Split, attribute_split, listed_split, random_splits
 from experiments.generic_features.table import summary, table5
-from tests.experiments.colors import Identity
+from tests.experiments.colors import TINY, Identity
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 QUIET = Console(file=io.StringIO())
 
@@ -362,11 +364,9 @@ def test_mean_and_deviation():
 def experiment(tmp_path_factory):
     """One run with a random network on classes and on attributes: options, data sets, what it printed, and found."""
     folder = tmp_path_factory.mktemp("generic")
-    weights = folder / "small_gap.safetensors"
-    write_camjax_file(camjax.create_model("small_gap", rngs=nnx.Rngs(0)), weights, version="0")
-    options = generic_features.Options(
-        sample=True, model="small_gap", weights=str(weights), out=folder / "out", batch_size=8
-    )
+    weights = folder / "tiny.safetensors"
+    write_camjax_file(camjax.create_model(TINY, rngs=nnx.Rngs(0)), weights, version="0")
+    options = generic_features.Options(sample=True, model=TINY, weights=str(weights), out=folder / "out", batch_size=8)
     classes = blocks(unreadable=(4, 31))
     votes = np.stack([classes.labels == 0, classes.labels != 2], 1).astype(np.float32)
     opened = [

@@ -21,6 +21,9 @@ from experiments.imagenet import data as imagenet_data
 from experiments.imagenet.__main__ import intervals, main, starting_model
 from experiments.imagenet.data import CenterViews, open_data, training_view
 from experiments.imagenet.options import Options, recipe_of
+from tests.experiments.colors import TINY
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 FINE_TUNING = {"recipe": "googlenet_cam", "weights": "bvlc_googlenet.caffemodel"}
 
@@ -147,7 +150,7 @@ class Fakes(FakeImages):
 
 
 def command(out, *more) -> Options:
-    words = ["--recipe", "googlenet_cam", "--model", "small_gap", "--weights", "random", "--dataset", "some"]
+    words = ["--recipe", "googlenet_cam", "--model", TINY, "--weights", "random", "--dataset", "some"]
     words += ["--steps", "5", "--batch-size", "8", "--eval-every", "2", "--ema-decay", "0.9"]
     words += ["--learning-rate", "0.05", "--out", str(out), *more]
     return tyro.cli(Options, args=words)
@@ -211,7 +214,7 @@ def test_fine_tuning_starts_from_the_weights_given(data, finished):
     with pytest.warns(UserWarning, match="head of the model are new"):
         model = starting_model(dataclasses.replace(options, head="new", seed=1), info)
     run = camjax.load_model(finished)
-    np.testing.assert_array_equal(model.layers[0].conv.kernel[...], run.layers[0].conv.kernel[...])
+    np.testing.assert_array_equal(model.layers[0].kernel[...], run.layers[0].kernel[...])
     assert np.abs(model.head.kernel[...] - run.head.kernel[...]).max() > 0.01
 
 
@@ -219,13 +222,13 @@ def test_a_dry_run_writes_nothing(data, tmp_path, capsys):
     main(command(tmp_path / "run", "--dry-run"))
     printed = capsys.readouterr().out
     assert "5 steps of 8 images: 1.00 epochs of 40 examples" in printed
-    assert "138,498 parameters" in printed and "MB on each device" in printed and '"ema_decay": 0.9' in printed
-    assert "resize_then_random_crop((73, 73), (64, 64))" in printed
+    assert "5,418 parameters" in printed and "MB on each device" in printed and '"ema_decay": 0.9' in printed
+    assert "resize_then_random_crop((37, 37), (32, 32))" in printed
     assert not (tmp_path / "run").exists()
 
 
 def test_fake_data_trains_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["--recipe", "resnet50", "--model", "small_gap", "--dtype", "float32", "--fake-data", "images"]
+    words = ["--recipe", "resnet50", "--model", TINY, "--dtype", "float32", "--fake-data", "images"]
     main(tyro.cli(Options, args=[*words, "--steps", "2", "--batch-size", "8"]))
     assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,9 @@ from experiments.imagenet_localization import __main__ as imagenet_localization
 from experiments.imagenet_localization import tables as tables_module
 from experiments.imagenet_localization.__main__ import Options, main, weights_of
 from experiments.imagenet_localization.tables import NETWORKS, TABLES, Row, tables
+from tests.experiments.colors import TINY
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 class Squares(AnnotatedSource):
@@ -59,13 +62,13 @@ def test_every_row_is_a_network_that_can_be_run():
 def test_a_network_is_run_once_for_all_its_rows_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     examples = [Squares()[i] for i in range(6)]
     recipe = Recipe(steps=1, batch_size=6, learning_rate=0.01)
-    model = camjax.create_model("small_gap", 6, rngs=nnx.Rngs(0))
+    model = camjax.create_model(TINY, 6, rngs=nnx.Rngs(0))
     fit(model, examples, recipe, run_dir=tmp_path / "weights" / "small", progress=False)
     rows = (
         Row("ours", "small", "cam", "ilsvrc", (50.0, 40.0)),
         Row("with five", "small", "cam", "heuristic", (None, 37.1)),
     )
-    networks = {"small": ("small_gap", "gap"), "nin": ("nin", "gap")}
+    networks = {"small": (TINY, "gap"), "nin": ("nin", "gap")}
     monkeypatch.setattr(imagenet_localization, "NETWORKS", networks)
     for module in (imagenet_localization, tables_module):
         monkeypatch.setattr(module, "TABLES", {"Table": ("localization", rows)})

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 import camjax
 from camjax.data.annotation import no_boxes
 from camjax.data.sources import SourceInfo
-from camjax.features.pooled import with_linear_classifier
+from camjax.features import with_linear_classifier
 from experiments.text_detector import __main__ as text_detector
 from experiments.text_detector import sample as sample_text
 from experiments.text_detector.__main__ import Options, rank
@@ -22,6 +22,8 @@ from experiments.text_detector.images import TextImages, open_text_images
 from experiments.text_detector.maps import box_mask, score_maps
 from tests.experiments.colors import Identity, painted
 from tests.experiments.test_svt_xml import svt_image, svt_xml
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 QUIET = Console(file=io.StringIO())
 

@@ -12,7 +12,7 @@ from flax import nnx
 from rich.console import Console
 
 import camjax
-from camjax.features.pooled import gap_features
+from camjax.features import gap_features
 from experiments.vqa import __main__ as vqa
 from experiments.vqa.accuracy import mean_accuracies, normalize_answer, official_accuracy, simple_accuracy
 from experiments.vqa.baseline import (
@@ -39,6 +39,9 @@ from experiments.vqa.data import (
     words_of,
 )
 from experiments.vqa.maps import explain_answers
+from tests.experiments.colors import TINY
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 QUIET = Console(file=io.StringIO())
 
@@ -344,21 +347,21 @@ def test_training_is_the_same_by_its_seed_and_counts_each_example_once():
 
 
 @pytest.fixture(scope="module")
-def small_gap():
-    return camjax.create_model("small_gap", 3, rngs=nnx.Rngs(0))
+def tiny():
+    return camjax.create_model(TINY, 3, rngs=nnx.Rngs(0))
 
 
-def test_the_mean_of_a_map_is_the_part_of_the_image(small_gap, tmp_path):
+def test_the_mean_of_a_map_is_the_part_of_the_image(tiny, tmp_path):
     write_vqa(tmp_path, {"val2014": [1, 2, 3]})
     questions, images = open_vqa(tmp_path, "val2014")
     vocabulary = question_words(questions, 1)
-    features = gap_features(small_gap, images)
+    features = gap_features(tiny, images)
     rng = np.random.default_rng(0)
     shapes = (len(vocabulary), 4), (4 + features.shape[1], 5)
     weights = Baseline(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
     examples = Examples(features, images.rows(questions), bags_of_words(questions, vocabulary))
     pixels = [images[row]["image"] for row in examples.rows]
-    found, maps = explain_answers(small_gap, weights, examples, pixels, vocabulary, "abcde")
+    found, maps = explain_answers(tiny, weights, examples, pixels, vocabulary, "abcde")
     values = np.asarray(logits(weights, examples))
     for row, explained in enumerate(found):
         answer = "abcde".index(explained["answer"])
@@ -374,14 +377,14 @@ def test_the_mean_of_a_map_is_the_part_of_the_image(small_gap, tmp_path):
         assert total == pytest.approx(explained["logit"], rel=1e-3, abs=1e-3)
 
 
-def test_the_experiment(small_gap, tmp_path, monkeypatch):
-    monkeypatch.setattr(camjax, "load_model", lambda *_: small_gap)
+def test_the_experiment(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(camjax, "load_model", lambda *_: tiny)
     write_vqa(tmp_path / "vqa", {"train2014": range(1, 13), "val2014": range(21, 27)})
     (tmp_path / "vqa" / "val2014" / "COCO_val2014_000000000025.jpg").write_bytes(b"no image")
     options = vqa.Options(
         vqa=tmp_path / "vqa",
         out=tmp_path / "out",
-        model="small_gap",
+        model="tiny",
         answers=4,
         min_count=1,
         width=16,
@@ -415,8 +418,8 @@ def test_the_experiment(small_gap, tmp_path, monkeypatch):
         vqa.run(dataclasses.replace(options, epochs=3), splits, QUIET)
 
 
-def test_answers_to_secret_questions_are_for_the_evaluation_server(small_gap, tmp_path, monkeypatch):
-    monkeypatch.setattr(camjax, "load_model", lambda *_: small_gap)
+def test_answers_to_secret_questions_are_for_the_evaluation_server(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(camjax, "load_model", lambda *_: tiny)
     write_vqa(tmp_path / "vqa", {"train2014": [1, 2], "val2014": [3], "test2015": [5, 6]})
     options = vqa.Options(
         vqa=tmp_path / "vqa",

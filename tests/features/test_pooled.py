@@ -7,7 +7,7 @@ from flax import nnx
 
 import camjax
 from camjax.data.images import resize_image
-from camjax.features.pooled import Crops, gap_features, map_images, with_linear_classifier
+from camjax.features import Crops, gap_features, map_images, with_linear_classifier
 from tests.experiments.colors import SIDE, Colors, Identity, painted
 
 

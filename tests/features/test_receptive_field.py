@@ -8,7 +8,7 @@ from conftest import random_network
 from flax import nnx
 
 import camjax
-from camjax.features.receptive_field import receptive_fields
+from camjax.features import receptive_fields
 from camjax.models.shapes import model_shapes
 
 

@@ -1,5 +1,6 @@
 """Features on disk: the same numbers as in memory, the same files after any interruption, nothing lost in silence."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 from flax import nnx
 
 import camjax
-from camjax.features.pooled import gap_features
-from camjax.features.store import FeatureStore, extract_features
+from camjax.features import FeatureStore, extract_features, gap_features
+from tests.experiments.colors import TINY
 
 LENGTH = 53
 SIZES = {"batch_size": 4, "shard_size": 8}  # seven shards, the last of five images
@@ -35,8 +36,9 @@ class Images:
         return {"image": np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8), "label": index % 3}
 
 
+@functools.cache
 def network(seed: int = 0):
-    return camjax.create_model("small_gap", num_classes=3, rngs=nnx.Rngs(seed))
+    return camjax.create_model(TINY, num_classes=3, rngs=nnx.Rngs(seed))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 def test_same_as_in_memory(tmp_path, expected):
     store = extract_features(network(), Images(), tmp_path, **SIZES)
-    assert store.shape == expected.shape == (LENGTH, 128) and store.readable.all() and not store.unreadable
+    assert store.shape == expected.shape == (LENGTH, 32) and store.readable.all() and not store.unreadable
     np.testing.assert_array_equal(store[:], expected)
     order = np.random.default_rng(0).permutation(LENGTH)[:20]
     np.testing.assert_array_equal(store[order], expected[order])
@@ -78,8 +80,8 @@ def test_missing_shards_alone_are_computed_again(tmp_path, expected):
 
 SCRIPT = """
 import sys
-from camjax.features.store import extract_features
-from tests.test_feature_store import Images, SIZES, network
+from camjax.features import extract_features
+from tests.features.test_store import Images, SIZES, network
 extract_features(network(), Images(broken=[9], seconds=0.05), sys.argv[1], **SIZES, num_threads=1)
 """
 
@@ -88,7 +90,7 @@ def test_killed_and_started_again_it_leaves_the_same_files(tmp_path):
     whole, broken_off = tmp_path / "whole", tmp_path / "broken off"
     extract_features(network(), Images(broken=[9]), whole, **SIZES)
     command = [sys.executable, "-c", SCRIPT, str(broken_off)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], env={**os.environ, "JAX_PLATFORMS": "cpu"})
     while process.poll() is None and len(list(broken_off.glob("features-*.npy"))) < 2:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -130,8 +132,8 @@ def test_damage_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no features\.json"):
         FeatureStore(tmp_path)
     extract_features(network(), Images(), tmp_path, **SIZES)
-    np.save(tmp_path / "features-00002.npy", np.zeros((8, 127), np.float32))
-    with pytest.raises(ValueError, match=r"features-00002.npy has shape \(8, 127\)"):
+    np.save(tmp_path / "features-00002.npy", np.zeros((8, 31), np.float32))
+    with pytest.raises(ValueError, match=r"features-00002.npy has shape \(8, 31\)"):
         FeatureStore(tmp_path)
     (tmp_path / "features.json").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):

@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import camjax
+from camjax.features import FeatureStore
 from camjax.features import svm as linear_svm
-from camjax.features.store import FeatureStore
 from camjax.features.svm import fit_linear_svm
 
 

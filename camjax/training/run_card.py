@@ -15,6 +15,7 @@ from flax import nnx
 from camjax.files import write_whole
 from camjax.models import CamModel
 from camjax.runs import read_run
+from camjax.training.logs import curves_figure, read_metrics
 from camjax.training.recipes import Recipe
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -45,8 +46,6 @@ def write_run_card(
       start: the step that the last process started at; above 0 where it took a run up.
       seconds: wall time since then.
     """
-    from camjax.training.curves import curves_figure, read_metrics  # Matplotlib, at the end alone
-
     directory = Path(directory)
     lines, run = read_metrics(directory), read_run(directory)
     curves_figure(lines).savefig(directory / "curves.png", dpi=120)

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import Partial
 
-from camjax.inference import inference_view
 from camjax.metrics import Sample, StreamingMetric
-from camjax.models.layers import fold_batchnorm
+from camjax.models.layers import fold_batchnorm, inference_view
 
 
 class DeviceScores:

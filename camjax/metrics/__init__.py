@@ -14,6 +14,7 @@ from camjax.metrics.faithfulness.insertion_deletion import (
     deletion_curve,
     insertion_curve,
 )
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.randomization import (
     layers_from_top,
     randomization_check,
@@ -21,7 +22,6 @@ from camjax.metrics.faithfulness.randomization import (
     rank_correlation,
 )
 from camjax.metrics.faithfulness.road import Road, RoadScores, road
-from camjax.metrics.faithfulness.scores import FaithfulnessMetric
 from camjax.metrics.faithfulness.sensitivity import SensitivityN, sensitivity_n
 from camjax.metrics.faithfulness.sparsity import Sparsity, gini_index
 from camjax.metrics.localization.contours import contour_boxes

@@ -2,8 +2,8 @@
 
 from camjax.metrics.faithfulness.confidence import Confidence
 from camjax.metrics.faithfulness.insertion_deletion import Deletion, Insertion
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.road import Road
-from camjax.metrics.faithfulness.scores import FaithfulnessMetric
 from camjax.metrics.faithfulness.sensitivity import SensitivityN
 from camjax.metrics.faithfulness.sparsity import Sparsity
 from camjax.metrics.localization.heuristic import HeuristicError

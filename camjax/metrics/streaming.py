@@ -34,7 +34,7 @@ class StreamingMetric(abc.ABC):
       needs: what a sample has to hold: true "boxes", true "masks", or "scores" of the network on changed images.
       whole_images: whether the metric is defined only where the network saw the whole image, not a crop.
       options: what the metric was made with, in JSON's types; only metrics with the same options can be merged.
-      sums: name -> int64 or float64 array of fixed shape.
+      sums: name -> int64 or float64 array of fixed shape; one of them is "images", their number.
     """
 
     title: ClassVar[str]
@@ -60,12 +60,17 @@ class StreamingMetric(abc.ABC):
 
     @classmethod
     def unit_of(cls, result: str) -> Unit:
-        """The unit of one of the results that `compute` names.
+        """The unit of one of the results that `compute` names; those with "threshold" in the name are shares.
 
         "percent" is in 0..100. The others are in 0..1 ("score", "index", and "share", which is of a map's maximum) or
         in -1..1 ("correlation").
         """
-        return cls.unit
+        return "share" if "threshold" in result else cls.unit
+
+    @property
+    def num_images(self) -> int:
+        """The number of images seen, padding left out."""
+        return int(self.sums["images"])
 
     def update_from(self, sample: Sample) -> None:
         """Adds a batch of an evaluation.

@@ -9,14 +9,14 @@ import numpy as np
 from jax.tree_util import Partial
 
 from camjax.cam import normalize_map
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
-    FaithfulnessMetric,
     check_baseline,
     checked_maps,
     checked_scores,
     color_option,
-    numbers_of_copies,
+    map_copies,
     scores_of_classes,
 )
 
@@ -74,7 +74,7 @@ def confidence_change(
     images = jnp.asarray(images, jnp.float32)
     baseline = check_baseline(baseline, images)
     scores_fn, ids = checked_scores(probabilities_fn, images, class_ids)
-    probabilities = numbers_of_copies(
+    probabilities = map_copies(
         Partial(_probability_through_map, scores_fn, images, baseline, maps, ids), len(images), 2, chunk_size
     )
     lowest, highest = float(probabilities.min()), float(probabilities.max())

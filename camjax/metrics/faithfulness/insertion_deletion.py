@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
-    FaithfulnessMetric,
     check_baseline,
     checked_maps,
     checked_scores,
     color_option,
-    numbers_of_copies,
+    map_copies,
     pixel_ranks,
     scores_of_classes,
 )
@@ -130,7 +130,7 @@ def _curve(scores_fn, start, end, maps, class_ids, step, chunk_size) -> ScoreCur
         raise ValueError(f"step={step}: expected pixels at a time, 1..{pixels} for images of {maps.shape[1:]}.")
     levels = np.minimum(np.arange(-(-pixels // step) + 1) * step, pixels)
     of_rows = Partial(_score_on_the_way, scores_fn, start, end, pixel_ranks(maps), jnp.asarray(levels), ids)
-    scores = numbers_of_copies(of_rows, len(maps), len(levels), chunk_size)
+    scores = map_copies(of_rows, len(maps), len(levels), chunk_size)
     fractions = levels / pixels
     return ScoreCurve(fractions, scores, jnp.trapezoid(scores, jnp.asarray(fractions, jnp.float32), axis=1))
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from camjax.metrics.faithfulness.imputation import linear_imputation
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
-    FaithfulnessMetric,
     checked_maps,
     checked_scores,
-    numbers_of_copies,
+    map_copies,
     pixel_ranks,
     scores_of_classes,
 )
@@ -86,7 +86,7 @@ def road(
         raise ValueError(f"noise={noise}: expected a standard deviation in 0..255, 0 for none.")
     ranks = jnp.stack([pixel_ranks(maps), pixel_ranks(-maps)], axis=1)
     key = jax.random.key(0) if key is None else key
-    scores = numbers_of_copies(
+    scores = map_copies(
         Partial(_imputed_score, scores_fn, images, ranks, counts, ids, noise, key),
         len(images),
         2 * len(counts),

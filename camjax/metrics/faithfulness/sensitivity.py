@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
-    FaithfulnessMetric,
     check_baseline,
     checked_maps,
     checked_scores,
     color_option,
     correlation,
-    numbers_of_copies,
+    map_copies,
     scores_of_classes,
 )
 
@@ -78,7 +78,7 @@ def sensitivity_n(
     # Less the mean: sums over sets of one size have the same correlations, and smaller rounding errors.
     maps = maps - maps.mean((1, 2), keepdims=True)
     key = jax.random.key(0) if key is None else key
-    numbers = numbers_of_copies(
+    numbers = map_copies(
         Partial(_sum_and_score, scores_fn, images, baseline, maps, ids, counts, key),
         len(images),
         len(counts),

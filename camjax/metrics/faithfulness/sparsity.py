@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from camjax.metrics.faithfulness.scores import FaithfulnessMetric, checked_maps, checked_scores
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
+from camjax.metrics.faithfulness.scores import checked_maps, checked_scores
 
 
 @jax.jit

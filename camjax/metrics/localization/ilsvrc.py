@@ -61,11 +61,6 @@ class LocalizationError(StreamingMetric):
         return cls(top_k=[k for k in (1, 5) if k <= num_classes])
 
     @property
-    def num_images(self) -> int:
-        """The number of images seen, without padding."""
-        return int(self.sums["images"])
-
-    @property
     def num_without_boxes(self) -> int:
         """The number of images seen that have no true box."""
         return int(self.sums["images"] - self.sums["images_with_boxes"])

@@ -50,11 +50,6 @@ class PointingGame(StreamingMetric):
         return cls(tolerance=15)
 
     @property
-    def num_images(self) -> int:
-        """The number of images seen, without padding."""
-        return int(self.sums["images"])
-
-    @property
     def num_without_objects(self) -> int:
         """The number of images seen without a true box, or with an empty mask: left out of the rate."""
         return int(self.sums["images"] - self.sums["images_with_objects"])

@@ -56,11 +56,6 @@ class PxAP(StreamingMetric):
             },
         )
 
-    @property
-    def num_images(self) -> int:
-        """The number of images seen, padding left out."""
-        return int(self.sums["images"])
-
     def update_from(self, sample: Sample) -> None:
         """Adds a batch of an evaluation: the maps of the true classes.
 

@@ -19,7 +19,7 @@ from camjax.metrics.localization.box_overlap import (
     reaches_iou,
 )
 from camjax.metrics.sample import Sample
-from camjax.metrics.streaming import StreamingMetric, Unit, rows_of
+from camjax.metrics.streaming import StreamingMetric, rows_of
 
 # 0, 0.05, ..., 0.95, with the paper's 0.2 among them.
 DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))
@@ -69,16 +69,6 @@ class ThresholdCurve(StreamingMetric):
             {name: np.zeros((), np.int64) for name in ("images", "images_with_boxes")}
             | {name: np.zeros(len(thresholds), np.int64) for name in ("localized", "iou_units")},
         )
-
-    @classmethod
-    def unit_of(cls, result: str) -> Unit:
-        """See `StreamingMetric.unit_of`: thresholds are shares of the map's maximum."""
-        return "share" if result.endswith("_threshold") else cls.unit
-
-    @property
-    def num_images(self) -> int:
-        """The number of images seen, without padding."""
-        return int(self.sums["images"])
 
     @property
     def num_without_boxes(self) -> int:

@@ -15,7 +15,7 @@ from camjax.metrics.localization.box_overlap import check_boxes
 from camjax.metrics.localization.contours import check_thresholds, region_boxes
 from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
 from camjax.metrics.sample import Sample
-from camjax.metrics.streaming import StreamingMetric, Unit
+from camjax.metrics.streaming import StreamingMetric
 
 _IOU_THRESHOLDS = {1: (0.5,), 2: (0.3, 0.5, 0.7)}
 
@@ -72,16 +72,6 @@ class MaxBoxAcc(StreamingMetric):
                 "hits": np.zeros((len(self.iou_thresholds), len(self.thresholds)), np.int64),
             },
         )
-
-    @classmethod
-    def unit_of(cls, result: str) -> Unit:
-        """See `StreamingMetric.unit_of`: thresholds are shares of the score map's maximum."""
-        return "share" if result.startswith("optimal_threshold") else cls.unit
-
-    @property
-    def num_images(self) -> int:
-        """The number of images seen, padding left out."""
-        return int(self.sums["images"])
 
     @property
     def num_without_boxes(self) -> int:
@@ -166,25 +156,12 @@ class MaxBoxAcc(StreamingMetric):
 
 
 class MaxBoxAccV2(MaxBoxAcc):
-    """`MaxBoxAcc(version=2)`.
-
-    Args:
-      thresholds: this and the arguments that follow are those of `MaxBoxAcc`.
-      iou_thresholds: see `MaxBoxAcc`.
-      size: see `MaxBoxAcc`.
-      num_threads: see `MaxBoxAcc`.
-    """
+    """`MaxBoxAcc(version=2)`, with the other arguments of `MaxBoxAcc` by name."""
 
     title = "MaxBoxAccV2"
 
-    def __init__(
-        self,
-        thresholds: Sequence[float] | None = None,
-        iou_thresholds: Sequence[float] | None = None,
-        size: tuple[int, int] = SIZE,
-        num_threads: int | None = None,
-    ):
-        super().__init__(2, thresholds, iou_thresholds, size, num_threads)
+    def __init__(self, **options):
+        super().__init__(version=2, **options)
 
 
 def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:

@@ -161,7 +161,7 @@ def broken_off(server, after=1_048_576):
     """A download of /net.pth that broke off: what came first, then an answer without anything."""
     server.files = {"/net.pth": CONTENT}
     server.cuts = [after, 0]
-    with pytest.raises(FetchError, match=rf"broke off\. {after} bytes of it are here, and the next call goes on"):
+    with pytest.raises(FetchError, match=rf"broke off\. {after} bytes of it are here, and the next call resumes"):
         fetch(f"{server.url}/net.pth")
     assert cached() == ["net.pth.lock", "net.pth.part", "net.pth.part.json"]
     server.requests.clear()
@@ -272,7 +272,7 @@ def test_the_digits_behind_an_address_are_checked(server):
     with pytest.raises(WeightsError, match=f"expected {digest(OTHER)}"):
         fetch(f"{address}#sha256={digest(OTHER)}")
     # They count, and not those in the name, which are none.
-    with pytest.raises(WeightsError, match=rf"expected 20240101\.\.\..*put #sha256={digest(CONTENT)} behind it"):
+    with pytest.raises(WeightsError, match=rf"expected 20240101\.\.\..*put #sha256={digest(CONTENT)} after it"):
         fetch(address)
     path = fetch(f"{address}#sha256={digest(CONTENT).upper()}")
     assert path.read_bytes() == CONTENT
@@ -371,8 +371,8 @@ def test_the_hub(hub, tmp_path):
     found = from_hub(hub, tmp_path / "hub", *files, *missing)
     assert found[:4] == expected
     assert found[4] == "FetchError: hf://timm/new/gone.pth: the repository has no file gone.pth."
-    assert found[5].startswith("FetchError: hf://timm/gone: there is no such repository, or it is private")
-    assert found[6].endswith("A revision stands behind the repository: hf://timm/new@REVISION/FILE.")
+    assert found[5].startswith("FetchError: hf://timm/gone: the repository does not exist or is private")
+    assert found[6].endswith("A revision comes after the repository: hf://timm/new@REVISION/FILE.")
 
     # What is in the cache asks nobody.
     hub.requests.clear()
@@ -404,5 +404,5 @@ def test_a_file_of_the_hub_is_checked(hub, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Handler, "send_header", another_etag)
         (wrong,) = from_hub(hub, tmp_path / "hub", "hf://timm/new")
-    assert wrong.startswith(f"WeightsError: hf://timm/new: the file that came has SHA-256 {digest(CONTENT)}, expected")
+    assert wrong.startswith(f"WeightsError: hf://timm/new: the downloaded file has SHA-256 {digest(CONTENT)}, expected")
     assert from_hub(hub, tmp_path / "hub", "hf://timm/new") == [start(CONTENT)]

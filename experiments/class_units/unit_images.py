@@ -62,7 +62,7 @@ def top_images(
       source: the images, squashed to the model's input size.
       count: n, images of each unit.
       batch_size: images at a time.
-      progress: as in `camjax.features.pooled.map_images`.
+      progress: as in `camjax.features.map_images`.
 
     Returns:
       `TopImages`.

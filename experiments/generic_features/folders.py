@@ -68,9 +68,10 @@ def open_action40(folder: Path) -> Images:
         for name in list_lines(folder / f"ImageSplits/{action}_{part}.txt")
     ]
     check_files(folder / "JPEGImages", [(name, list_file) for name, *_, list_file in listed])
-    names, labels, parts, _ = zip(*listed, strict=True)
+    names = [name for name, *_ in listed]
     class_names = tuple(action.replace("_", " ") for action in actions)
-    labels, is_train = np.array(labels, np.int32), np.array(parts) == "train"
+    labels = np.array([label for _, label, *_ in listed], np.int32)
+    is_train = np.array([part == "train" for _, _, part, _ in listed])
     info = SourceInfo(str(folder), "all", class_names, len(names), ("image", "label", "filename"))
     source = ListedImages(folder / "JPEGImages", names, labels, info)
     return Images(source, labels, class_names, (Split(np.flatnonzero(is_train), np.flatnonzero(~is_train)),))

@@ -114,17 +114,18 @@ def run(options: Options, source: ImageSource, console: Console) -> dict:
     asked = class_ids(options.classes or SAMPLE_CLASSES, model.class_names, classes)
     kernel = np.asarray(model.head.kernel[...])
     stages, units_file = Stages(options.out), options.out / "units.npz"
+    images_of_a_unit = min(options.shown, len(source))
     subject = {
         "dataset": source.info.name,
         "split": source.info.split,
         "images": len(source),
         **options.network(model),
-        "images_of_a_unit": min(options.shown, len(source)),
+        "images_of_a_unit": images_of_a_unit,
     }
 
     def responding() -> dict:
         with progress("responses of all units", console) as update:
-            top = top_images(model, source, subject["images_of_a_unit"], batch_size=options.batch_size, progress=update)
+            top = top_images(model, source, images_of_a_unit, batch_size=options.batch_size, progress=update)
         np.savez(units_file, values=top.values, indices=top.indices)
         return {"units": len(top.values), "unreadable": {str(index): why for index, why in top.unreadable.items()}}
 
@@ -194,7 +195,7 @@ def main(options: Options) -> None:
     """Opens the images, and runs."""
     console = Console(highlight=False)
     source: ImageSource
-    if options.sample:
+    if options.dataset is None:
         announce(console, "views of a few photographs")
         source = Views(tuple(PHOTOGRAPHS), _SAMPLE_VIEWS, "all")
     else:

@@ -72,8 +72,8 @@ def top_images(
       ValueError: there is no image, or none that can be read.
     """
     snapshot = fold_batchnorm(model)
-    values = np.full((0, count), -np.inf, np.float32)  # of K units, which the first batch tells
-    indices = np.full((0, count), -1, np.int32)
+    values: np.ndarray = np.full((0, count), -np.inf, np.float32)  # K is known from the first batch
+    indices: np.ndarray = np.full((0, count), -1, np.int32)
     unreadable: dict[int, str] = {}
     for batch, responses in batch_results(
         lambda images, _: _responses(snapshot, images),

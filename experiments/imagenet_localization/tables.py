@@ -1,4 +1,4 @@
-"""Tables 1 to 3 of Zhou et al. 2016: their rows, the networks behind them, and the same tables with our column."""
+"""Tables 1 to 3 of Zhou et al. 2016: their rows and networks, and the same tables with our column."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,19 +1,19 @@
-"""What pooled features cost, and linear classifiers on them: speed beside `cam_fn`, and memory.
+"""The cost of pooled features and of linear classifiers on them: speed next to `cam_fn`, and memory.
 
     python -m benchmarks.generic_features [--quick]
 
 prints a table and, last, one JSON line of the figures.
 
-- Speed: `extract_features` of EfficientNet-Lite0, from decoded images of the network's size to shards on disk, beside
+- Speed: `extract_features` of EfficientNet-Lite0, from decoded images of the network's size to shards on disk, next to
   the bare function of `make_cam_fn` on the same images in the same batches of 32. They take turns
-  (`benchmarks.timing`); the figure is the median over the rounds of cam_fn's time over that of the extraction.
-- Memory of the extraction of some images, and of four times as many, each in a process of its own: the peak after the
-  network has been compiled and has seen a few images, and how much of that it did not hold by then.
+  (`benchmarks.timing`); the figure is the median over the rounds of cam_fn's time divided by the extraction's.
+- Memory of the extraction of some images, and of four times as many, each in its own process: the peak after the
+  network was compiled and has seen a few images, and how much of it was added since then.
 - Support vector machines: `fit_linear_svm` on 100,000 x 1,024 made-up float32 features of a few overlapping classes,
-  the penalty chosen by cross-validation, in a process of its own, whose peak memory is all that it ever held: Python,
+  with the penalty chosen by cross-validation, in its own process, whose peak memory counts everything: Python,
   libraries and the features (0.41 GB) as well.
 
-Memory is read from Linux's /proc; elsewhere these figures are left out. The processor must be at rest.
+Memory is read from Linux's /proc; on other systems these figures are left out. Run it on an idle machine.
 """
 
 import argparse

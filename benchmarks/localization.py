@@ -34,7 +34,7 @@ from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.fake import FakeImages
 from camjax.evaluation.runner import evaluate_localization
-from camjax.inference import bind
+from camjax.inference import BoundFunction
 
 CLASSES = 5
 BATCH = 4
@@ -142,7 +142,7 @@ def evaluation(table: Table, figures: dict, images: int, repeats: int) -> None:
     for name, model in networks.items():
         model.eval()
         source = FakeAnnotated(images)
-        forward = bind(model, lambda model, images, _: model(images), model.head.num_classes)
+        forward = BoundFunction(model, lambda model, images, _: model(images), model.head.num_classes)
         batch = jax.device_put(photographs(EVALUATION_BATCH))
         evaluate_localization(model, source, batch_size=EVALUATION_BATCH, limit=2 * EVALUATION_BATCH)
         jax.block_until_ready(forward(batch))

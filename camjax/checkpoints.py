@@ -98,7 +98,7 @@ class Checkpoints:
 
         Args:
           state: copied before this returns.
-          metrics: of an evaluation of this state, among them "accuracy"; None where there was none.
+          metrics: of an evaluation of this state, among them "accuracy"; None if it was not evaluated.
 
         Raises:
           ValueError: opened with read_only.
@@ -128,7 +128,7 @@ class Checkpoints:
           step: of the checkpoint, or None for the newest.
 
         Raises:
-          FileNotFoundError: there is no such checkpoint.
+          FileNotFoundError: the checkpoint does not exist.
           ValueError: the checkpoint is of another model or optimizer, or damaged.
         """
         step = self._find(step)
@@ -164,13 +164,13 @@ class Checkpoints:
         """The step, or the newest for None; FileNotFoundError if there is no such checkpoint."""
         steps = self.steps()
         if not steps or (step is not None and step not in steps):
-            there = f"there are {steps}" if steps else "there is none"
+            found = f"there are {steps}" if steps else "there is none"
             wanted = "a checkpoint" if step is None else f"the checkpoint of step {step}"
-            raise FileNotFoundError(f"{self.directory}: expected {wanted}; {there}.")
+            raise FileNotFoundError(f"{self.directory}: expected {wanted}; {found}.")
         return steps[-1] if step is None else step
 
     def _has(self, step: int, name: str) -> bool:
-        """Whether a checkpoint has averaged weights; of the other parts a missing one is an error."""
+        """Whether a checkpoint has a part. Only averaged weights may be missing; else restoring fails."""
         return name != "ema" or (self.directory / str(step) / name).is_dir()
 
     def _restore(self, trees: dict, step: int):
@@ -180,7 +180,7 @@ class Checkpoints:
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise ValueError(
                 f"{self.directory / str(step)} does not fit: it is of another model or optimizer, or damaged. In the "
-                "latter case delete this folder, and the run goes on from the checkpoint before. "
+                "latter case delete this folder, and the run resumes from the previous checkpoint. "
                 f"Orbax says: {error}"
             ) from error
 
@@ -205,8 +205,8 @@ def _is_finite(tree: dict) -> bool:
 def _to_tree(node) -> dict:
     """The arrays of a module as a nested dict of NumPy arrays (of shapes, where they are abstract).
 
-    NumPy, because Orbax refuses device arrays that only one of several processes can address; the state is the same
-    in all of them, and the first writes it.
+    NumPy, because Orbax refuses device arrays that only one of several processes can address. The state is the same in
+    all processes, and the first one writes it.
     """
     return jax.tree.map(_to_numpy, nnx.to_pure_dict(nnx.state(node)))
 
@@ -214,7 +214,7 @@ def _to_tree(node) -> dict:
 def _to_numpy(leaf):
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.eval_shape(jax.random.key_data, leaf) if _is_abstract(leaf) else jax.random.key_data(leaf)
-    # Zeros, not the abstract value itself, for which Orbax would look for the devices that the array was saved from.
+    # Zeros, not the abstract value: Orbax would look for the devices that the array was saved from.
     return np.zeros(leaf.shape, leaf.dtype) if _is_abstract(leaf) else np.asarray(leaf)
 
 

@@ -198,27 +198,19 @@ def make_localize_fns(
     return _bind_methods(model, rows, choose, options, threshold=check_threshold(threshold), split=top_k)
 
 
-def bind(model: nnx.Module, function: Callable, classes: int, *arguments: Any) -> Callable:
-    """Binds a snapshot of the model, its BatchNorm folded, into a jitted function of checked arguments.
+class BoundFunction:
+    """A jitted function of images and class ids, bound to a snapshot of a model with its BatchNorm folded.
 
-    The snapshot follows the images: for images committed to a device (`jax.device_put(images, device)`) it is copied
-    there at the first call, and the results are there too.
+    `bound(images, class_ids=None)` calls `function` with images (B, H, W, 3) and class_ids (B, N) or None, and raises
+    ValueError for other images or class_ids as `cam_fn` does. The snapshot follows the images: for images committed to
+    a device (`jax.device_put(images, device)`) it is copied there at the first call, and the results are there too.
 
     Args:
       model: any model that `function` takes.
       function: `function(model, images, class_ids, *arguments)`, traceable.
       classes: C, to check the class_ids against.
-      *arguments: further pytrees, which travel with the weights: other values compile nothing anew.
-
-    Returns:
-      `bound(images, class_ids=None)`, which calls `function` with images (B, H, W, 3) and class_ids (B, N) or None,
-      and raises ValueError for other images or class_ids as `cam_fn` does.
+      *arguments: further pytrees, which travel with the weights: other values compile nothing new.
     """
-    return _Bound(model, function, classes, *arguments)
-
-
-class _Bound:
-    """What `bind` returns: callable, and with the weights where the images are, for loops on the host."""
 
     def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any):
         leaves, structure = jax.tree.flatten((fold_batchnorm(model), *arguments))
@@ -234,13 +226,14 @@ class _Bound:
 
         self._compiled = compiled
 
-    def __call__(self, images, class_ids=None):
+    def __call__(self, images: Any, class_ids: Any = None) -> Any:
+        """The function's result."""
         self._check(images)
         class_ids = check_class_ids(class_ids, len(images), self._classes)
         return self._compiled(self._leaves(images), images, class_ids)
 
-    def tree(self, images) -> tuple:
-        """The model, its BatchNorm folded, and the other arguments, on the device of the images."""
+    def snapshot(self, images: Any) -> tuple:
+        """The model and the other arguments, on the device of the images."""
         return jax.tree.unflatten(self._structure, self._leaves(images))
 
     def _leaves(self, images) -> list:
@@ -303,7 +296,7 @@ def _bind_methods(
         return found, (features, CamOutput(logits, all_classes(logits) if chosen is None else chosen, features))
 
     numbers = None if threshold is None else jnp.float32(threshold)
-    bound = _Bound(model, program, min(row.num_classes(model) for row in rows), numbers)
+    bound = BoundFunction(model, program, min(row.num_classes(model) for row in rows), numbers)
     finish_fn = jax.jit(finish)
     split_fn = jax.jit(functools.partial(_split, count=split))
 
@@ -314,7 +307,7 @@ def _bind_methods(
             found[name] = split_fn(Localization(out.logits, out.class_ids, out.maps, *host_boxes(images, out.maps)))
         if looped:
             features, out = forward
-            model, threshold = bound.tree(images)
+            model, threshold = bound.snapshot(images)
             network, target = cut_model(inference_view(model)), as_target(out.class_ids, out.logits)
             for row in looped:
                 maps = row.function(network, images, features, target, **options.get(row.name, {}))

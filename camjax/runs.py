@@ -55,7 +55,7 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None) ->
       The model, with the run's class names.
 
     Raises:
-      FileNotFoundError: there is no run, or it has no checkpoint yet.
+      FileNotFoundError: the run does not exist, or has no checkpoint yet.
       ValueError: a file of the run is damaged, or its model was not made by `create_model`.
     """
     # Imported here, since it brings Orbax along.

@@ -51,7 +51,7 @@ def working(directory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def beginning(directory):
-    """What the names stand for behind the guide's first example."""
+    """The names after the guide's first example."""
     with contextlib.chdir(directory):
         names = {}
         exec(blocks("Two functions")[0], names)
@@ -59,7 +59,7 @@ def beginning(directory):
 
 
 def run(beginning: dict, *headings: str) -> dict:
-    """What the names stand for behind other sections as well."""
+    """The names after further sections."""
     names = dict(beginning)
     for block in (block for heading in headings for block in blocks(heading)):
         exec(block, names)

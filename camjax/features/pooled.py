@@ -1,11 +1,11 @@
-"""Pooled features for classifiers of other kinds, and a network that such a classifier is put back on.
+"""Pooled features of images, and networks with a linear classifier of them as their head.
 
-Features from a network's global average pooling serve for tasks that it was not trained on, and a linear classifier on
+Features from a network's global average pooling serve for tasks that it was not trained on, and a linear classifier of
 them gives maps for classes that the network never saw (Zhou et al. 2016, section 4).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 import jax
@@ -20,18 +20,18 @@ from camjax.models.head import global_pool
 from camjax.models.layers import inference_view
 
 Progress = Callable[[int, int], None]
-"""Called with the images done, and their number, after each batch."""
+"""Called after each batch with the number of images done, and the number of all."""
 
 
 class Crops:
-    """The images of a source, each cut to a box.
+    """The images of a source, each cropped to a box.
 
     Args:
-      source: the images.
-      boxes: (n, 4) `[ymin, xmin, ymax, xmax]` in 0..1 of each image; edges go to the nearest pixel.
+      source: n images.
+      boxes: (n, 4) `[ymin, xmin, ymax, xmax]` in 0..1, one for each image; edges are rounded to the nearest pixel.
 
     Raises:
-      ValueError: another number of boxes, or one that is empty or not within its image.
+      ValueError: the number of boxes differs, or a box is empty or not within its image.
     """
 
     def __init__(self, source: RandomAccessSource, boxes: np.ndarray):
@@ -51,7 +51,7 @@ class Crops:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict:
-        """image: the pixels of the box, at least one; and the label of the source."""
+        """Returns image, the pixels of the box (at least one), and the label of the source."""
         example = self._source[index]
         image, (ymin, xmin, ymax, xmax) = example["image"], self._boxes[index]
         rows, columns = (
@@ -70,13 +70,14 @@ def map_images(
     num_threads: int = 4,
     progress: Progress | None = None,
 ) -> Any:
-    """What a function of batches says of all images of a source, in its order.
+    """Applies a function of batches to all images of a source, in its order.
 
     Args:
-      function: of images (batch_size, H, W, 3) uint8 and their indices in the source (batch_size,), one or more arrays
-        (batch_size, ...). The last batch is filled up by black images of index 0, whose results are dropped.
+      function: takes images (batch_size, H, W, 3) uint8 and their indices in the source (batch_size,), and returns one
+        or more arrays (batch_size, ...). The last batch is padded with black images of index 0, whose results are
+        dropped.
       source: the images, each squashed to `size`.
-      size: H and W.
+      size: (H, W).
       batch_size: images in a call.
       num_threads: threads that read images.
       progress: see `Progress`.
@@ -85,7 +86,7 @@ def map_images(
       The same arrays for all n images: (n, ...), NumPy.
 
     Raises:
-      ValueError: an empty source, or an image that can't be read.
+      ValueError: the source is empty, or an image can't be read.
     """
     parts = [
         results
@@ -106,8 +107,8 @@ def batch_results(
     unreadable: Literal["raise", "mark"] = "raise",
     start_batch: int = 0,
     progress: Progress | None = None,
-) -> Iterator[tuple[Batch, Any]]:
-    """What `map_images` puts together, batch after batch; in constant memory.
+) -> Generator[tuple[Batch, Any], None, None]:
+    """Applies a function of batches to all images of a source, batch by batch, in constant memory; see `map_images`.
 
     Args:
       function: as in `map_images`.
@@ -115,19 +116,19 @@ def batch_results(
       size: as in `map_images`.
       batch_size: as in `map_images`.
       num_threads: as in `map_images`.
-      unreadable: as in `camjax.data.loader.eval_batches`; results of marked images are dropped as those of padding.
+      unreadable: as in `camjax.data.loader.eval_batches`; results of marked images are dropped.
       start_batch: the number of the first batch.
       progress: as in `map_images`.
 
     Yields:
-      The batch of `camjax.data.loader.eval_batches`, and the results for the images that its mask has, NumPy.
+      The batch of `camjax.data.loader.eval_batches`, and the results for the images in its mask, NumPy.
 
     Raises:
-      ValueError: an empty source, or an image that can't be read.
+      ValueError: the source is empty, or an image can't be read.
     """
     done = start_batch * batch_size
 
-    def fetch(batch, results):
+    def fetch(batch: Batch, results: Any) -> tuple[Batch, Any]:
         nonlocal done
         results = jax.tree.map(lambda result: np.asarray(result)[batch["mask"]], results)
         done = min(done + batch_size, len(source))
@@ -145,19 +146,20 @@ def batch_results(
         shard_index=0,
         shard_count=1,
     )
-    waiting = None
+    waiting: tuple[Batch, Any] | None = None
     with contextlib.closing(batches):
         for batch in batches:
             results = function(batch["image"], np.maximum(batch["index"], 0))
-            # One batch is under way while the one before is fetched, and no more: each takes its memory.
+            # The device computes one batch while the previous one is fetched, and no more: each takes memory.
             if waiting:
                 yield fetch(*waiting)
             waiting = batch, results
-        yield fetch(*waiting)
+        if waiting:
+            yield fetch(*waiting)
 
 
 def unreadable_because(source: RandomAccessSource, index: int) -> str:
-    """What is wrong with an image that a batch has marked as unreadable."""
+    """Why an image that a batch has marked as unreadable can't be read."""
     try:
         source[index]
     except ValueError as error:
@@ -176,12 +178,12 @@ def gap_features(
 ) -> np.ndarray:
     """The global average of a network's last feature map, for each image (Zhou et al. 2016, section 4).
 
-    Whatever the pooling of the network's own head, this is the average. It runs on one device.
+    This is the average even if the network's own head pools otherwise. It runs on one device.
 
     Args:
-      model: has `features(images) -> (B, h, w, K)`; runs in inference mode, and stays as it is.
+      model: has `features(images) -> (B, h, w, K)`; runs in inference mode, and is not changed.
       source: the images, squashed to the model's input size.
-      boxes: (n, 4) the part of each image that is seen, as in `Crops`; None for whole images.
+      boxes: (n, 4) the part of each image to take, as in `Crops`; None for whole images.
       batch_size: images at a time.
       num_threads: as in `map_images`.
       progress: as in `map_images`.
@@ -190,7 +192,7 @@ def gap_features(
       (n, K) float32.
 
     Raises:
-      ValueError: boxes that do not fit the images, and what `map_images` raises.
+      ValueError: as `Crops` and `map_images`.
     """
     return map_images(
         pooled_fn(model),
@@ -203,14 +205,14 @@ def gap_features(
 
 
 def pooled_fn(model: CamModel) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
-    """A snapshot of a network as the function of `map_images` whose results are its pooled features, (B, K) float32."""
+    """A function for `map_images` that returns pooled features (B, K) float32, bound to a snapshot of a network."""
     model = fold_batchnorm(model)
     return lambda images, _: _pooled(model, images)
 
 
 @jax.jit
 def _pooled(model: CamModel, images: jax.Array) -> jax.Array:
-    """(B, H, W, 3) images -> (B, K) float32; one compiled program for all snapshots of a network."""
+    """(B, H, W, 3) images -> (B, K) float32; snapshots of a network share one compiled program."""
     return global_pool(inference_view(model).features(images), "gap")
 
 
@@ -218,7 +220,7 @@ def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray
     """The network with a classifier of its GAP features as its head: logits and maps are those of the classifier.
 
     Args:
-      model: has `features(images) -> (B, h, w, K)`; it is left as it was.
+      model: has `features(images) -> (B, h, w, K)`; it is not changed.
       kernel: (K, C).
       bias: (C,).
 
@@ -226,21 +228,21 @@ def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray
       A new model in inference mode, without class names.
 
     Raises:
-      ValueError: shapes that do not fit together.
+      ValueError: the shapes do not match.
     """
     images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
     channels = jax.eval_shape(lambda model, images: inference_view(model).features(images), model, images).shape[-1]
     if np.ndim(kernel) != 2 or np.shape(kernel)[0] != channels or np.shape(bias) != np.shape(kernel)[1:]:
         raise ValueError(
-            f"kernel of shape {np.shape(kernel)} and bias of shape {np.shape(bias)}: expected ({channels}, C), for the "
-            f"features of {type(model).__name__} have {channels} channels, and (C,)."
+            f"kernel of shape {np.shape(kernel)} and bias of shape {np.shape(bias)}: expected ({channels}, C) and "
+            f"(C,), because the features of {type(model).__name__} have {channels} channels."
         )
     model = nnx.clone(model, arrays=True)
     model.head = PooledHead(*np.shape(kernel), pool="gap", rngs=nnx.Rngs(0))
     model.head.kernel[...] = jnp.asarray(kernel, jnp.float32)
     model.head.bias[...] = jnp.asarray(bias, jnp.float32)
     model.class_names = None
-    # Its head has not the number of classes that the name was created with, or not the kind.
+    # The head no longer is the one that the name stands for.
     model.created_as = None
     model.eval()
     return model

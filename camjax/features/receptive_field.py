@@ -1,11 +1,12 @@
 """Exact receptive fields: which pixels a unit of the last feature map can see.
 
-The network itself is asked, layer arithmetic is not: pixels that are not a number make every unit that depends on them
-not a number, whatever the weights are. A unit's field is a rectangle, for the networks are convolutional.
+They are measured on the network, not computed from its layers: pixels that are NaN make every unit that depends on them
+NaN, whatever the weights are. A unit's field is a rectangle, because the networks are convolutional.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from camjax.checks import check_images, num_classes
+from camjax.models import CamModel
 from camjax.models.layers import inference_view
 
 
@@ -20,8 +22,8 @@ class ReceptiveFields(NamedTuple):
     """The receptive fields of the units of a feature map (h, w), the same for all channels, in images of H x W pixels.
 
     Attributes:
-      rows: (h, 2) int: the first row of pixels that a row of units sees, and the one behind the last.
-      columns: (w, 2) int, likewise.
+      rows: (h, 2) int: the first row of pixels that a row of units sees, and the one after the last.
+      columns: (w, 2) int: the same for columns.
       size: (H, W).
     """
 
@@ -36,26 +38,26 @@ class ReceptiveFields(NamedTuple):
         return np.stack([*corners[0], *corners[1]], axis=-1).astype(np.float32)
 
 
-def receptive_fields(model, size: tuple[int, int] | None = None) -> ReceptiveFields:
-    """The receptive field of each unit of `model.features`, cut to the image.
+def receptive_fields(model: CamModel, size: tuple[int, int] | None = None) -> ReceptiveFields:
+    """The receptive field of each unit of `model.features`, clipped to the image.
 
     Works on the CPU, in some dozens of forward passes of strips of an image.
 
     Args:
-      model: has `features(images) -> (B, h, w, K)`; it stays as it is. A layer that chooses between numbers by a
-        comparison (`jnp.where(x > 0, x, 0)` for a rectifier, say) hides what it sees from this function; maxima and
-        minima do not.
+      model: has `features(images) -> (B, h, w, K)`; it is not changed. A layer that selects by a comparison, such as a
+        rectifier written as `jnp.where(x > 0, x, 0)`, hides its inputs from this function; maxima and minima do not.
       size: (H, W) of the images; the model's input size if None.
 
     Returns:
       `ReceptiveFields`.
 
     Raises:
-      ValueError: a network without class activation maps, images that are too small for it, or features that are not
-        finite on a black image.
+      ValueError: the network has no class activation maps, the images are too small for it, or the features of a black
+        image are not finite.
     """
     num_classes(model)
-    size = tuple(model.input_size if size is None else size)
+    height, width = model.input_size if size is None else size
+    size = height, width
     check_images(model, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
     smallest = getattr(model, "min_size", 1)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -65,39 +67,39 @@ def receptive_fields(model, size: tuple[int, int] | None = None) -> ReceptiveFie
             return inference_view(jax.tree.unflatten(structure, leaves)).features(images)
 
         @jax.jit
-        def seen(leaves, images):
-            """(h, w) whether a unit sees a pixel that is not a number."""
+        def sees_nan(leaves, images):
+            """(h, w) whether a unit sees a pixel that is NaN."""
             spreading = _spreading(jax.make_jaxpr(features)(leaves, images))
             return jnp.isnan(spreading(*leaves, images)[0][0]).any(-1)
 
-        seen = functools.partial(seen, leaves)
-        # Rows do not depend on columns: the narrowest image tells about them.
+        seen = functools.partial(sees_nan, leaves)
+        # Rows do not depend on columns: the narrowest image is enough for them.
         strips = (size[0], min(smallest, size[1])), (min(smallest, size[0]), size[1])
         rows, columns = (_intervals(seen, strip, axis) for axis, strip in enumerate(strips))
     return ReceptiveFields(rows, columns, size)
 
 
-def _intervals(seen, size: tuple[int, int], axis: int) -> np.ndarray:
-    """(h, 2) the first row (axis 0) or column (axis 1) that units see, and the one behind the last."""
+def _intervals(seen: Callable[[np.ndarray], jax.Array], size: tuple[int, int], axis: int) -> np.ndarray:
+    """(h, 2) the first row (axis 0) or column (axis 1) that units see, and the one after the last."""
     length = size[axis]
     if np.asarray(seen(np.zeros((1, *size, 3), np.float32))).any():
         raise ValueError("the features of a black image are not finite: expected a network with finite weights.")
 
     def reached(count: int, from_end: bool) -> np.ndarray:
-        """Which units see any of the first, or last, `count` rows."""
+        """Whether units see any of the first, or last, `count` rows."""
         images = np.zeros((1, *size, 3), np.float32)
         lines = np.moveaxis(images, axis + 1, 0)
         lines[slice(length - count, None) if from_end else slice(count)] = np.nan
-        return np.asarray(seen(images)).any(1 - axis)
+        return np.asarray(np.asarray(seen(images)).any(1 - axis))
 
     first = _fewest(lambda count: reached(count, False), length) - 1
     end = length - _fewest(lambda count: reached(count, True), length) + 1
     return np.stack([first, end], axis=1)
 
 
-def _fewest(reached, most: int) -> np.ndarray:
+def _fewest(reached: Callable[[int], np.ndarray], most: int) -> np.ndarray:
     """The smallest count in 1..most at which each unit is reached, by bisection for all units together."""
-    # Near the border, and in deep networks everywhere, one row is enough.
+    # One row is enough near the border, and everywhere in deep networks.
     now = reached(1)
     low, high = np.where(now, 0, 1), np.where(now, 1, most)
     while (open_ := np.flatnonzero(high - low > 1)).size:
@@ -108,11 +110,11 @@ def _fewest(reached, most: int) -> np.ndarray:
     return high
 
 
-def _spreading(closed: ClosedJaxpr):
-    """The function of a jaxpr, changed so that what is not a number always spreads.
+def _spreading(closed: ClosedJaxpr) -> Callable[..., list]:
+    """The function of a jaxpr, changed so that NaN always spreads.
 
-    The maximum of a number and of what is none may be either, on a CPU: a rectifier or a max pooling would hide what
-    it sees. Maxima become sums here, which depend on the same pixels.
+    On a CPU the maximum of a number and NaN may be either: a rectifier or a max pooling would hide its inputs. Maxima
+    become sums here, which depend on the same pixels.
     """
 
     def function(*arguments):
@@ -134,7 +136,7 @@ def _evaluate(equation, inputs: list) -> list:
     """The results of one equation, see `_spreading`."""
     name, params = equation.primitive.name, equation.params
     if name == "cond":
-        # The choice between ways to compute the same on different platforms; the last one is for all of them.
+        # A choice between ways to compute the same on different platforms; the last one is for all platforms.
         return _spreading(params["branches"][-1])(*inputs[1:])
     for key in ("jaxpr", "call_jaxpr"):
         inner = params.get(key)
@@ -159,7 +161,7 @@ def _sum_of_window(operand, *, window_dimensions, window_strides, padding, base_
     )
 
 
-_AS_SUMS = {
+_AS_SUMS: dict[str, Callable[..., Any]] = {
     "max": lambda a, b: a + b,
     "min": lambda a, b: a + b,
     "clamp": lambda low, x, high: low + x + high,

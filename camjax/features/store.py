@@ -1,7 +1,7 @@
 """Pooled features of a whole data set on disk: computed once, in shards that are read as they are needed.
 
-A shard is written under another name and renamed when it is complete, so that a shard that is there is whole. What was
-interrupted goes on at the first shard that is missing, and ends with the same files.
+A shard is written under another name and renamed when it is complete, so every shard on disk is whole. An interrupted
+extraction continues at the first missing shard, and ends with the same files.
 """
 
 import json
@@ -19,7 +19,7 @@ from camjax.models import CamModel
 from camjax.weights.fingerprint import weights_sha256
 
 SHARD_SIZE = 4096
-"""Images in a shard, at most: 21 MB of 1,280 features."""
+"""Most images in a shard: 21 MB of 1,280 features."""
 
 _DESCRIPTION = "features.json"
 
@@ -31,13 +31,13 @@ class FeatureStore:
       directory: of the store.
 
     Attributes:
-      directory: likewise.
+      directory: as given.
       shape: (n, K).
-      unreadable: index -> what was wrong, of the images that could not be read; their features are NaN.
+      unreadable: index -> what was wrong, for the images that could not be read; their features are NaN.
 
     Raises:
-      FileNotFoundError: no store there, or one that is not complete.
-      ValueError: a shard that does not fit its description.
+      FileNotFoundError: there is no store, or it is not complete.
+      ValueError: a shard does not fit the store's description.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -53,7 +53,7 @@ class FeatureStore:
             path = _shard_path(self.directory, number)
             if not path.exists():
                 raise FileNotFoundError(
-                    f"{path} is missing: the extraction was interrupted. The same call goes on where it stopped."
+                    f"{path} is missing: the extraction was interrupted. The same call continues where it stopped."
                 )
             shard = np.load(path, mmap_mode="r")
             if shard.shape != (count, self.shape[1]) or shard.dtype != np.float32:
@@ -71,16 +71,16 @@ class FeatureStore:
 
     @property
     def readable(self) -> np.ndarray:
-        """(n,) bool: False for images that could not be read."""
+        """(n,) bool, False for images that could not be read."""
         mask = np.ones(len(self), bool)
         mask[list(self.unreadable)] = False
         return mask
 
     def __getitem__(self, indices) -> np.ndarray:
-        """Features of some images, in the order asked for.
+        """Features of some images, in the order of the indices.
 
         Args:
-          indices: anything that indexes one axis of n: a slice, a mask (n,) or integers (m,).
+          indices: any NumPy index of an axis of length n: a slice, a mask (n,) or integers (m,).
 
         Returns:
           (m, K) float32; (K,) for one integer.
@@ -105,15 +105,15 @@ def extract_features(
     num_threads: int = 4,
     progress: Progress | None = None,
 ) -> FeatureStore:
-    """Computes the pooled features of all images of a source, once; see `camjax.features.pooled.gap_features`.
+    """Computes the pooled features of all images of a source, once; see `camjax.features.gap_features`.
 
-    The same call after an interruption, at any moment, computes the shards that are missing alone, and leaves the same
-    files as a call without. An image that can't be read gets features of NaN and a place in `unreadable`.
+    After an interruption at any moment, the same call computes only the missing shards, and leaves the same files as an
+    uninterrupted call. An image that can't be read gets features of NaN and an entry in `unreadable`.
 
     Args:
       model: as in `gap_features`.
-      source: the images. Where it has an `info`, as camjax's sources have, data set and split are recorded.
-      directory: of the store; made where it is missing.
+      source: the images. If it has an `info`, as camjax's sources do, data set and split are recorded.
+      directory: of the store; created if missing.
       batch_size: images at a time.
       shard_size: images in a shard, rounded up to whole batches.
       num_threads: as in `map_images`.
@@ -123,9 +123,9 @@ def extract_features(
       `FeatureStore`.
 
     Raises:
-      ValueError: the directory holds features of other images, another network, or in batches or shards of another
-        size, which the message says; or no image can be read.
-      OSError: the directory can't be written to.
+      ValueError: the directory has features of other images or of another network, or in batches or shards of another
+        size; the message names the differences. Or no image can be read.
+      OSError: the directory is not writable.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _extract_run(pooled, source, directory: Path, missing: list[int], descriptio
                 break
             start = number * description["shard_size"]
             rows = np.full((lengths[number], description["channels"]), np.nan, np.float32)
-            unreadable = {}
+            unreadable: dict[int, str] = {}
             for _ in range(-(-lengths[number] // description["batch_size"])):
                 batch, features = next(results)
                 rows[batch["index"][batch["mask"]] - start] = features
@@ -183,7 +183,7 @@ def _extract_run(pooled, source, directory: Path, missing: list[int], descriptio
 
 
 def _write_shard(path: Path, rows: np.ndarray, unreadable: Mapping[int, str]) -> None:
-    """The notes before the shard: a shard that is there has them."""
+    """Writes the notes before the shard, so that a shard on disk has its notes."""
     notes = _notes_path(path)
     if unreadable:
         write_whole(notes, json.dumps(unreadable, indent=1))
@@ -194,13 +194,13 @@ def _write_shard(path: Path, rows: np.ndarray, unreadable: Mapping[int, str]) ->
 
 
 def _describe(directory: Path, description: Mapping) -> None:
-    """Writes what the store is of; ValueError where it is there already, of something else."""
-    there = _read_description(directory)
-    if there is None:
+    """Writes the description of the store; ValueError if the directory has another one."""
+    kept = _read_description(directory)
+    if kept is None:
         write_whole(directory / _DESCRIPTION, json.dumps(description, indent=1))
-    elif there != description:
-        keys = sorted(key for key in {*there, *description} if there.get(key) != description.get(key))
-        lines = [f"{key} was {there.get(key)}, is {description.get(key)}" for key in keys]
+    elif kept != description:
+        keys = sorted(key for key in {*kept, *description} if kept.get(key) != description.get(key))
+        lines = [f"{key} was {kept.get(key)}, is {description.get(key)}" for key in keys]
         raise ValueError(f"{directory} holds other features: {'; '.join(lines)}. Give another directory, or delete it.")
 
 

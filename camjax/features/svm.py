@@ -1,7 +1,7 @@
-"""Linear support vector machines on pooled features, as a kernel and a bias: what a dense layer has, and maps need.
+"""Linear support vector machines on pooled features, as the kernel and bias of a dense layer.
 
-A classifier that is linear in the global average of a feature map has class activation maps, whoever trained it: its
-weights take the place of the dense layer's (Zhou et al. 2016, section 4).
+A classifier that is linear in the global average of a feature map has class activation maps, however it was trained:
+its weights take the place of the dense layer's (Zhou et al. 2016, section 4).
 """
 
 import math
@@ -24,17 +24,17 @@ except ImportError as error:
     ) from error
 
 PENALTIES = (1e-5, 1e-4, 1e-3)
-"""The `penalties` of `fit_linear_svm`: for a thousand standardized features, from hardly any weight on the single
-example to almost none on the margin."""
+"""The default `penalties` of `fit_linear_svm`: for a thousand standardized features, from hardly any weight on single
+examples to almost none on the margin."""
 
 MEMORY = 2_800_000_000
-"""Bytes that cross-validation may take besides the features given: as many fits run side by side as go into them, at
-least one. That one, and the last fit, of all examples, take 24 bytes a number: 2.5 GB for 100,000 x 1,024."""
+"""Bytes that cross-validation may take besides the given features: as many fits run side by side as fit into them, at
+least one. One fit, such as the last one of all examples, takes 24 bytes a number: 2.5 GB for 100,000 x 1,024."""
 
-# Standardized features are float64; the solver makes a copy of its own, of an index and a value for each number.
+# Standardized features are float64; the solver makes its own copy, with an index and a value for each number.
 _BYTES, _SOLVER_BYTES = 8, 16
 
-_ROWS = 4096  # read and standardized at a time
+_ROWS = 4096  # examples read and standardized at a time
 
 
 class LinearSVM(NamedTuple):
@@ -43,8 +43,8 @@ class LinearSVM(NamedTuple):
     Attributes:
       kernel: (K, C) float32.
       bias: (C,) float32.
-      penalty: of `penalties`, the one that was chosen.
-      cross_validation: penalty -> mean accuracy on the parts left out, in 0..1; empty where there was no choice.
+      penalty: the chosen one of `penalties`.
+      cross_validation: penalty -> mean accuracy on the held-out parts, in 0..1; empty for a single penalty.
     """
 
     kernel: np.ndarray
@@ -53,7 +53,7 @@ class LinearSVM(NamedTuple):
     cross_validation: dict[float, float]
 
     def decision_values(self, features: np.ndarray) -> np.ndarray:
-        """(n, K) features -> (n, C) float32; the class of the largest is the answer."""
+        """(n, K) features -> (n, C) float32; the largest value gives the predicted class."""
         return np.asarray(features, np.float32) @ self.kernel + self.bias
 
 
@@ -69,24 +69,25 @@ def fit_linear_svm(
     """Fits one-vs-all linear support vector machines (scikit-learn's LinearSVC: L2 penalty, squared hinge loss).
 
     Each feature is scaled to mean 0 and standard deviation 1 over the examples; the scale is folded into kernel and
-    bias, which take the features as they are. The penalty is chosen by cross-validation; of equally good ones the
-    first. Fits run side by side, in threads, as cores and `MEMORY` allow.
+    bias, so they apply to unscaled features. The penalty is chosen by cross-validation; the first of equally good ones.
+    Fits run side by side, in threads, as cores and `MEMORY` allow.
 
     Args:
-      features: (n, K) real numbers, of any type: a memory-mapped or a float32 array is never copied as a whole.
-      labels: (n,) integers in 0..num_classes-1. A class without examples gets what its machine learns from examples of
-        the others alone: kernel 0 and bias -1.
+      features: (n, K) real numbers of any type: a memory-mapped or a float32 array is never copied as a whole.
+      labels: (n,) integers in 0..num_classes-1. A class without examples gets kernel 0 and bias -1, which a machine
+        learns from negative examples alone.
       num_classes: C.
-      penalties: candidates for the weight of an example's loss, scikit-learn's C. With one there is nothing to choose.
-      folds: parts of the cross-validation, each of which is left out once; they keep the classes' shares.
+      penalties: candidates for the weight of an example's loss, scikit-learn's C. A single one is taken without
+        cross-validation.
+      folds: parts of the cross-validation, each held out once; they keep the classes' shares.
       seed: of the parts, and of the solver.
 
     Returns:
       `LinearSVM`.
 
     Raises:
-      ValueError: shapes that do not fit together, numbers that are not finite, labels out of range or of one class
-        alone, no penalty or one that is not positive; or more folds than any class has examples.
+      ValueError: the shapes do not match, a number is not finite, labels are out of range or of only one class, a
+        penalty is not positive or there is none, or there are more folds than any class has examples.
     """
     if not isinstance(features, FeatureStore):
         features = np.asarray(features)
@@ -107,7 +108,7 @@ def fit_linear_svm(
     svc = LinearSVC(C=penalty, random_state=seed).fit(scaled, labels)
     coefficients, intercepts = svc.coef_, svc.intercept_
     if len(svc.classes_) == 2:
-        # Of two classes scikit-learn trains one machine, for the second against the first.
+        # For two classes scikit-learn trains one machine, the second against the first.
         coefficients, intercepts = (np.concatenate([-part, part]) for part in (coefficients, intercepts))
     kernel, bias = np.zeros((features.shape[1], num_classes)), np.full(num_classes, -1.0)
     kernel[:, svc.classes_] = coefficients.T / scaler.scale_[:, None]
@@ -116,14 +117,14 @@ def fit_linear_svm(
 
 
 def _cross_validate(features, labels: np.ndarray, penalties: Sequence[float], folds: int, seed: int):
-    """Penalty -> accuracy on the part left out, the mean over all parts."""
+    """Penalty -> accuracy on the held-out part, averaged over all parts."""
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
     numbers = max(len(train) for train, _ in splits) * features.shape[1]
     at_once, threads = _side_by_side(numbers, folds, len(penalties))
     accuracies = []
     for start in range(0, folds, at_once):
         parts = [(*_standardized(features, train), train, test) for train, test in splits[start : start + at_once]]
-        # Threads: the solver releases the interpreter, and processes would each get a copy of the features.
+        # Threads, because the solver releases the GIL, and processes would each get a copy of the features.
         with ThreadPoolExecutor(threads) as pool:
             fits = [
                 pool.submit(_accuracy, *part, features, labels, penalty, seed)
@@ -131,7 +132,7 @@ def _cross_validate(features, labels: np.ndarray, penalties: Sequence[float], fo
                 for penalty in penalties
             ]
             accuracies += [fit.result() for fit in fits]
-        # Before those of the next folds are made.
+        # Free them before the parts of the next folds are made.
         del parts
     means = np.mean(np.reshape(accuracies, (folds, len(penalties))), axis=0)
     return {float(penalty): float(mean) for penalty, mean in zip(penalties, means, strict=True)}
@@ -140,12 +141,12 @@ def _cross_validate(features, labels: np.ndarray, penalties: Sequence[float], fo
 def _side_by_side(numbers: int, folds: int, penalties: int) -> tuple[int, int]:
     """How many folds are standardized at once, and how many threads fit them, within `MEMORY`.
 
-    All of them where that leaves no core idle, or else one after the other, with a thread for each penalty that fits.
+    All folds at once if that leaves no core idle; otherwise one after the other, with as many threads as fit.
 
     Args:
-      numbers: that a fold trains on, examples times features.
-      folds: in all.
-      penalties: fits of each.
+      numbers: size of a fold's training examples, examples times features.
+      folds: number of folds.
+      penalties: number of fits of each fold.
     """
     cores = joblib.cpu_count()
     for at_once in (folds, 1):
@@ -164,7 +165,7 @@ def _accuracy(scaled, scaler, train, test, features, labels: np.ndarray, penalty
 
 
 def _standardized(features, rows: np.ndarray) -> tuple[np.ndarray, StandardScaler]:
-    """The features of some examples, (m, K) float64, with mean 0 and standard deviation 1; and how that is done."""
+    """The features of some examples, (m, K) float64, with mean 0 and standard deviation 1; and their scaler."""
     scaler = StandardScaler(copy=False)
     for _, chunk in _chunks(features, rows):
         scaler.partial_fit(chunk)
@@ -182,7 +183,7 @@ def _chunks(features, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _check(features, labels: np.ndarray, num_classes: int, penalties: Sequence[float]) -> None:
-    """Raises ValueError for what `fit_linear_svm` does not take."""
+    """Raises ValueError for invalid arguments of `fit_linear_svm`."""
     shape = tuple(features.shape)
     if len(shape) != 2 or not shape[1] or labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(

@@ -3,11 +3,11 @@
 The definition is torchvision's `convnext_tiny`; stochastic depth, which only training from scratch needs, is left
 out. Images are normalized with ImageNet's mean and deviation.
 
-A LayerNorm stands between pooling and dense layer. For the pooled vector p of an image, with the mean m and the
-deviation s of its K numbers, it is `(p - m) / s * scale + bias`. Since m and s are two numbers an image, the same
-function can be applied to every place of the map instead, and pooling afterwards gives the same vector: the network is
-the same, and its features are those that the dense layer weighs. So the mean of a class's map plus its bias is its
-logit, as for any other network. The features of other implementations differ by this function.
+The original has a LayerNorm between pooling and dense layer: of the pooled vector p of an image, with the mean m and
+the deviation s of its K numbers, `(p - m) / s * scale + bias`. Here the same function, with the m and s of the pooled
+vector, is applied to every place of the map before pooling. That gives the same pooled vector and the same logits, and
+features that the dense layer weighs directly, so the mean of a class's map plus its bias is its logit. The features of
+other implementations lack this function.
 """
 
 import functools
@@ -53,7 +53,7 @@ class Block(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """LayerNorm, and a convolution whose windows lie side by side."""
+    """LayerNorm and a convolution whose windows lie side by side."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype, rngs):
         self.norm = _LayerNorm(in_features, rngs=rngs)
@@ -127,7 +127,7 @@ def _normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_shard
 _TORCHVISION = (
     *layer(r"features\.0\.0", "stem", CONV),
     *layernorm(r"features\.0\.1", "stem_norm"),
-    # Stages and the downsampling between them take turns there.
+    # torchvision numbers the stages and the downsampling between them in turn.
     *(
         rule
         for stage in range(4)

@@ -19,12 +19,12 @@ DEPTHS = (6, 12, 24, 16)
 GROWTH = 32
 STEM_FEATURES = 64
 
-# One pixel less, and nothing would be left for the last pooling.
+# With one pixel less, nothing is left for the last pooling.
 MIN_SIZE = 29
 
 
 class BatchNormReLU(nnx.Module):
-    """BatchNorm in float32 and ReLU, ahead of a convolution that other BatchNorms share the input of."""
+    """BatchNorm in float32 and ReLU, before a convolution; other layers normalize the same input for themselves."""
 
     def __init__(self, features: int, *, dtype, rngs):
         self.bn = nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
@@ -62,9 +62,9 @@ class Transition(nnx.Module):
 
 
 class DenseNet121(CamModel):
-    """DenseNet-121 with a pooled head. Map: input side / 32, where the other networks round up rounded down.
+    """DenseNet-121 with a pooled head. Map: input side / 32, rounded down where other networks round up.
 
-    The last features are behind a BatchNorm and a ReLU of their own, so that none is negative.
+    A BatchNorm and a ReLU follow the last block, so no feature is negative.
 
     Arguments as in `camjax.create_model`.
     """

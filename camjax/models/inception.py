@@ -31,7 +31,7 @@ class _Branches(nnx.Module):
       chains: for each branch, in order, {name: (K_out, kernel size)} of its convolutions.
       strides: of the last convolution of each chain, and of the pool if it is a max pool.
       padding: pixels of zeros around these; None for as many as keep the size.
-      pool_features: K_out of the 1x1 convolution behind an average pool; None for a max pool without convolution.
+      pool_features: K_out of the 1x1 convolution after an average pool; None for a max pool without convolution.
       dtype: compute dtype.
       rngs: random keys.
     """
@@ -232,7 +232,7 @@ class InceptionV3Wsol(_Trunk):
 
 
 def _average(x: jax.Array) -> jax.Array:
-    """3x3 average pooling at stride 1, where zeros around the image count."""
+    """3x3 average pooling at stride 1; zeros around the image count."""
     return nnx.avg_pool(x, (3, 3), (1, 1), padding="SAME")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from camjax.models.conv import conv_general_dilated
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_sharding=None) -> jax.Array:
@@ -137,12 +140,12 @@ class ConvBN(nnx.Module):
         return x.astype(self.dtype)
 
 
-def inference_view(model: nnx.Module) -> nnx.Module:
+def inference_view(model: Module) -> Module:
     """A view of the model in inference mode, whatever its mode: no dropout, BatchNorm at its running statistics."""
     return nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
 
 
-def fold_batchnorm(model: nnx.Module) -> nnx.Module:
+def fold_batchnorm(model: Module) -> Module:
     """A copy of `model` for inference, with each `ConvBN`'s BatchNorm multiplied into its convolution.
 
     With `s = scale / sqrt(var + epsilon)` of the running statistics, `bn(conv(x)) = conv_{kernel * s}(x) +

@@ -9,8 +9,8 @@ from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
 from camjax.models.spec import ModelSpec
 
-# (K_out, stride) of its 3x3 convolutions. The last map keeps a quarter of the image's resolution, because a
-# map can place a box no finer than its cells.
+# (K_out, stride) of its 3x3 convolutions. The map keeps a quarter of the image's resolution, because boxes cannot be
+# finer than its cells.
 LAYERS = ((24, 2), (32, 2), (64, 1), (64, 1), (128, 1))
 
 

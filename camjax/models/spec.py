@@ -16,13 +16,13 @@ class WeightsSource:
     """Where trained weights of a network come from.
 
     Attributes:
-      publisher: such as "torchvision"; None where nobody publishes them, but files of this kind are read.
-      name: of the network there, or of its file without suffix.
-      format: "pytorch" for tensors with PyTorch's names, in any format of files that has names; or "caffemodel".
-      data: what they were trained on.
+      publisher: such as "torchvision"; None if nobody publishes them, but files of this kind can be read.
+      name: the publisher's name of the network, or of its file without suffix.
+      format: "pytorch" for tensors with PyTorch's names, in a file of any kind that has names; or "caffemodel".
+      data: the data set that they were trained on.
       address: of a file of them, `https://...` or `hf://...`, if one is known.
       packaged: gives the path of the file if a pip package that camjax depends on has it.
-      backbone_only: whether they are those of the network that this one was made from, of which `load_model` takes the
+      backbone_only: whether they are those of the network that this one was made from. `load_model` takes their
         backbone with `backbone_only=True`.
     """
 
@@ -56,9 +56,9 @@ class ModelSpec:
       build: `build(num_classes=, pool=, dtype=, rngs=) -> CamModel`.
       num_classes: default number of classes.
       weights: where trained weights come from; empty if nobody publishes any.
-      tensor_names: places the tensors of such files in the model; of a caffemodel, Caffe's names
-        (`camjax.models.caffe_layers.CAFFE_NAMES`) are known without.
-      input_rules: how images are normalized with weights of a format, if not as in a model without weights.
+      tensor_names: table of the names in such files. `camjax.models.caffe_layers.CAFFE_NAMES` is always added for a
+        caffemodel.
+      input_rules: by format, how images are normalized with such weights, if not as the network does by default.
       class_layer: place of the layer that has one unit a class.
       new_layers: places that start new when the backbone of another network is taken over: the head, and the layers
         that were put in front of it.

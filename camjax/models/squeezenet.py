@@ -1,8 +1,8 @@
 """SqueezeNet 1.1 (Iandola et al. 2016, arXiv:1602.07360), whose last convolution gives the class maps.
 
 The definition is torchvision's `squeezenet1_1`: windows of its poolings cover the image to its end, and a ReLU follows
-the last convolution. So its maps are rectified: no map and no logit is negative, and what speaks against a class
-does not show. Images are normalized with ImageNet's mean and deviation.
+the last convolution. So its maps are rectified: no map and no logit is negative, and evidence against a class does not
+show. Images are normalized with ImageNet's mean and deviation.
 """
 
 import jax
@@ -21,12 +21,12 @@ GROUPS = (((16, 64), (16, 64)), ((32, 128), (32, 128)), ((48, 192), (48, 192), (
 STEM_FEATURES = 64
 DROPOUT = 0.5
 
-# One pixel less, and nothing would be left for the last pooling.
+# With one pixel less, nothing is left for the last pooling.
 MIN_SIZE = 17
 
 
 class Fire(nnx.Module):
-    """A 1x1 convolution that narrows, and beside each other a 1x1 and a 3x3 one that widen (Iandola et al., 3.2)."""
+    """A 1x1 convolution to fewer features, then a 1x1 and a 3x3 one side by side to more (Iandola et al., 3.2)."""
 
     def __init__(self, in_features: int, squeeze: int, expand: int, **options):
         self.squeeze = conv(in_features, squeeze, 1, **options)

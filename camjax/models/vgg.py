@@ -4,8 +4,8 @@
 - `vgg16_gap`, the paper's VGGnet-GAP (Zhou et al. 2016, section 3.1), in the form of the released Caffe weights: a
   3x3 convolution of two groups and a pooled head in place of all that follows conv5_3.
 - `vgg16_wsol`, that of the benchmark for weakly supervised localization (Choe et al. 2020), in the form of
-  torchvision's weights: the convolution has one group, there is no dropout. `vgg16_wsol_28x28` lacks the fourth
-  pooling, the benchmark's "large feature map".
+  torchvision's weights: the convolution has one group, and there is no dropout. `vgg16_wsol_28x28` lacks the fourth
+  pooling (the benchmark's "large feature map").
 
 The layers have Caffe's names.
 """
@@ -30,7 +30,7 @@ class _Trunk(CamModel):
     """conv1_1 to conv5_3.
 
     Args:
-      caffe: whether images and pooling follow Caffe (BGR less their mean; sides rounded up), and not PyTorch.
+      caffe: whether images and pooling follow Caffe (BGR less their mean; sides rounded up) or PyTorch.
       pools: stages that end in pooling.
       dtype: compute dtype.
       rngs: random keys.

@@ -36,7 +36,6 @@ from rich.console import Console
 
 from camjax.cli.class_choice import class_ids
 from camjax.data.annotated import open_annotated
-from camjax.data.rows import RandomAccessSource
 from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import check_threshold, num_classes
 from camjax.models import CamModel
@@ -51,6 +50,7 @@ from experiments.class_units.unit_images import (
 )
 from experiments.common.command import start
 from experiments.common.features import report_unreadable
+from experiments.common.image_lists import ImageSource
 from experiments.common.options import Count, FeatureOptions, Folder, OptionalFolder, Share, arg, at_least_one
 from experiments.common.progress import progress
 from experiments.common.sample import PHOTOGRAPHS, Views, announce
@@ -97,7 +97,7 @@ class Options(FeatureOptions):
             raise ValueError("no --classes: expected at least one, by id or name, as in --classes 285 espresso.")
 
 
-def run(options: Options, source: RandomAccessSource, console: Console) -> dict:
+def run(options: Options, source: ImageSource, console: Console) -> dict:
     """Runs the experiment on the given images; see the module.
 
     Returns:
@@ -114,17 +114,18 @@ def run(options: Options, source: RandomAccessSource, console: Console) -> dict:
     asked = class_ids(options.classes or SAMPLE_CLASSES, model.class_names, classes)
     kernel = np.asarray(model.head.kernel[...])
     stages, units_file = Stages(options.out), options.out / "units.npz"
+    images_of_a_unit = min(options.shown, len(source))
     subject = {
         "dataset": source.info.name,
         "split": source.info.split,
         "images": len(source),
         **options.network(model),
-        "images_of_a_unit": min(options.shown, len(source)),
+        "images_of_a_unit": images_of_a_unit,
     }
 
     def responding() -> dict:
         with progress("responses of all units", console) as update:
-            top = top_images(model, source, subject["images_of_a_unit"], batch_size=options.batch_size, progress=update)
+            top = top_images(model, source, images_of_a_unit, batch_size=options.batch_size, progress=update)
         np.savez(units_file, values=top.values, indices=top.indices)
         return {"units": len(top.values), "unreadable": {str(index): why for index, why in top.unreadable.items()}}
 
@@ -155,7 +156,7 @@ def run(options: Options, source: RandomAccessSource, console: Console) -> dict:
 
 def _units(
     model: CamModel,
-    source: RandomAccessSource,
+    source: ImageSource,
     fields: ReceptiveFields,
     top: TopImages,
     units: np.ndarray,
@@ -193,8 +194,8 @@ def _units(
 def main(options: Options) -> None:
     """Opens the images, and runs."""
     console = Console(highlight=False)
-    source: RandomAccessSource
-    if options.sample:
+    source: ImageSource
+    if options.dataset is None:
         announce(console, "views of a few photographs")
         source = Views(tuple(PHOTOGRAPHS), _SAMPLE_VIEWS, "all")
     else:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from camjax.cam import resize_map
 from camjax.data.rows import RandomAccessSource
@@ -62,7 +63,7 @@ def top_images(
       source: the images, squashed to the model's input size.
       count: n, images of each unit.
       batch_size: images at a time.
-      progress: as in `camjax.features.pooled.map_images`.
+      progress: as in `camjax.features.map_images`.
 
     Returns:
       `TopImages`.
@@ -71,7 +72,9 @@ def top_images(
       ValueError: there is no image, or none that can be read.
     """
     snapshot = fold_batchnorm(model)
-    values, indices, unreadable = None, None, {}
+    values: np.ndarray = np.full((0, count), -np.inf, np.float32)  # K is known from the first batch
+    indices: np.ndarray = np.full((0, count), -1, np.int32)
+    unreadable: dict[int, str] = {}
     for batch, responses in batch_results(
         lambda images, _: _responses(snapshot, images),
         source,
@@ -82,11 +85,12 @@ def top_images(
     ):
         for index in batch["index"][~batch["mask"] & (batch["index"] >= 0)].tolist():
             unreadable[index] = unreadable_because(source, index)
-        if values is None:
+        if not len(values):
             values = np.full((responses.shape[1], count), -np.inf, np.float32)
             indices = np.full(values.shape, -1, np.int32)
         here = np.broadcast_to(batch["index"][batch["mask"]], responses.T.shape)
-        values, indices = (np.concatenate(both, axis=1) for both in ((values, responses.T), (indices, here)))
+        values = np.concatenate([values, responses.T], axis=1)
+        indices = np.concatenate([indices, here], axis=1)
         # Kept images stand in front and come earlier in the source: a stable sort leaves equal ones in this order.
         best = np.argsort(-values, axis=1, kind="stable")[:, :count]
         values, indices = (np.take_along_axis(both, best, axis=1) for both in (values, indices))
@@ -158,8 +162,8 @@ def units_figure(rows: Sequence[tuple[str, Sequence[np.ndarray]]], heading: str)
     columns = max(len(images) for _, images in rows)
     height, width = rows[0][1][0].shape[:2]
     size = 1.6 * columns + 1.2, 1.6 * height / width * len(rows) + 0.4
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=size, dpi=120, layout=layout)
     figure.suptitle(heading, fontsize=11)
     for axes, (label, images) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
         for axis in axes:

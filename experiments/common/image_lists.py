@@ -2,12 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from camjax.data.image_files import read_stored_image
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
+
+
+class ImageSource(RandomAccessSource, Protocol):
+    """Images of a data set with a name.
+
+    Attributes:
+      info: name, split and class names.
+    """
+
+    info: SourceInfo
 
 
 class Chosen:
@@ -18,7 +29,7 @@ class Chosen:
       indices: (n,) of the chosen images, in their new order.
     """
 
-    def __init__(self, source: RandomAccessSource, indices: np.ndarray):
+    def __init__(self, source: ImageSource, indices: np.ndarray):
         self._source, self._indices, self.info = source, indices, source.info
 
     def __len__(self) -> int:

@@ -34,98 +34,31 @@ The same command continues where it stopped: features are kept in shards, and ea
 """
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from rich.console import Console
 
 from experiments.common.command import start
 from experiments.common.features import stored_features
-from experiments.common.options import (
-    Count,
-    Folder,
-    OptionalCount,
-    OptionalFolder,
-    OptionalPath,
-    Share,
-    arg,
-    at_least_one,
-)
 from experiments.common.progress import progress
 from experiments.common.sample import announce
 from experiments.common.stages import Stages
-from experiments.common.svm import SvmOptions
 from experiments.concepts.captions import CaptionedImages, open_coco, open_csv
-from experiments.concepts.detectors import FOLDS, concept_figures, concept_table, run_concept
+from experiments.concepts.detectors import concept_figures, concept_table, run_concept
+from experiments.concepts.options import FOLDS, Options
 from experiments.concepts.phrases import checked_phrases, frequent_phrases, normalized
 from experiments.concepts.sample import sample_captions
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(SvmOptions):
-    """Detectors of the phrases of captions, and maps of where the phrases are.
-
-    Attributes:
-      sample: A trial on views of a few photographs, with our own captions; its results mean nothing.
-      data_dir: Where coco_captions is prepared; tensorflow-datasets' own place if not given.
-      split: Of coco_captions, such as train+restval.
-      captions: A CSV file with the columns image and caption, in place of coco_captions.
-      folder: The folder of its images.
-      phrases: Phrases to detect; the frequent ones if not given.
-      num_phrases: Frequent phrases of each number of words.
-      words: Fewest and most words of a frequent phrase.
-      min_images: Fewest training images of a frequent phrase; 100, or 8 of the sample, if not given.
-      held_out: The share of the images that detectors are tested on.
-      negatives: Random negatives for each positive, and the most that a round of mining adds.
-      rounds: Of hard-negative mining.
-      shown: Images in each figure, those that rank first.
-      out: Where features, results and figures go. The same command continues where it stopped.
-      seed: Of the images held out, and of the random negatives.
-    """
-
-    sample: bool = False
-    data_dir: OptionalFolder = None
-    split: Annotated[str, arg("SPLIT")] = "train"
-    captions: OptionalPath = None
-    folder: OptionalFolder = None
-    phrases: Annotated[tuple[str, ...], arg("PHRASE...", default=False)] = ()
-    num_phrases: Count = 4
-    words: Annotated[tuple[int, int], arg("N N")] = (1, 4)
-    min_images: OptionalCount = None
-    held_out: Share = 0.25
-    negatives: Annotated[float, arg("RATIO")] = 1.0
-    rounds: Count = 3
-    shown: Count = 6
-    out: Folder = Path("runs/concepts")
-    seed: Count = 0
-
-    def __post_init__(self):
-        at_least_one(self, "num_phrases", "shown", "batch_size")
-        if self.min_images is not None and self.min_images < FOLDS:
-            raise ValueError(
-                f"--min-images {self.min_images}: expected at least {FOLDS}, one for each part of {FOLDS}."
-            )
-        if not 1 <= self.words[0] <= self.words[1]:
-            raise ValueError(f"--words {self.words[0]} {self.words[1]}: expected the fewest and the most, at least 1.")
-        if not 0 < self.held_out < 1 or not self.negatives > 0 or self.rounds < 0:
-            raise ValueError(
-                f"--held-out {self.held_out:g} --negatives {self.negatives:g} --rounds {self.rounds}: expected a share "
-                "between 0 and 1, a number above 0, and one that is not negative."
-            )
-        if (self.captions is None) != (self.folder is None) or (self.sample and self.captions):
-            raise ValueError("expected --captions together with --folder, or neither; and without --sample.")
-
-    def open(self, console: Console) -> CaptionedImages:
-        """Opens the images that the options name."""
-        if self.sample:
-            announce(console, "views of a few photographs")
-            return sample_captions()
-        if self.captions and self.folder:
-            return open_csv(self.captions.expanduser(), self.folder.expanduser())
-        with progress("captions", console) as update:
-            return open_coco(self.split, data_dir=self.data_dir, progress=update)
+def open_images(options: Options, console: Console) -> CaptionedImages:
+    """Opens the images that the options name."""
+    if options.sample:
+        announce(console, "views of a few photographs")
+        return sample_captions()
+    if options.captions and options.folder:
+        return open_csv(options.captions.expanduser(), options.folder.expanduser())
+    with progress("captions", console) as update:
+        return open_coco(options.split, data_dir=options.data_dir, progress=update)
 
 
 def run(options: Options, images: CaptionedImages, console: Console) -> list[dict]:
@@ -173,7 +106,7 @@ def run(options: Options, images: CaptionedImages, console: Console) -> list[dic
 def main(options: Options) -> None:
     """Opens the data set, and runs."""
     console = Console(highlight=False)
-    run(options, options.open(console), console)
+    run(options, open_images(options, console), console)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -12,12 +13,14 @@ import tensorflow_datasets as tfds
 from camjax.data.builders import prepared_builder
 from camjax.data.decoding import decode_image
 from camjax.data.image_files import check_files, read_stored_image
-from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
 from camjax.features import Progress
+from experiments.common.image_lists import ImageSource
 from experiments.common.layouts import missing_layout
 
 COCO = "coco_captions"
+Place = TypeVar("Place")
+"""Where an image is: a number of a record, or a path."""
 
 _CSV_LAYOUT = """
 harbor.jpg
@@ -40,12 +43,12 @@ class CaptionedImages:
       captions: any number for each image.
     """
 
-    source: RandomAccessSource
+    source: ImageSource
     image_ids: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
 
 
-class Images:
+class Images(Generic[Place]):
     """Images of a data set without classes, as a source of features.
 
     Args:
@@ -58,7 +61,7 @@ class Images:
       info: name and split, and no class names.
     """
 
-    def __init__(self, read: Callable[[object], np.ndarray], places: Sequence, name: str, split: str):
+    def __init__(self, read: Callable[[Place], np.ndarray], places: Sequence[Place], name: str, split: str):
         self._read, self._places = read, list(places)
         self.info = SourceInfo(name, split, (), len(self._places), ("image", "label"))
 
@@ -70,7 +73,7 @@ class Images:
 
 
 def gathered(
-    rows: Iterable[tuple[str, object, Sequence[str]]], read: Callable[[object], np.ndarray], name: str, split: str
+    rows: Iterable[tuple[str, Place, Sequence[str]]], read: Callable[[Place], np.ndarray], name: str, split: str
 ) -> CaptionedImages:
     """Images from rows; an image with several rows is listed once, at the place of its first row.
 
@@ -80,7 +83,7 @@ def gathered(
       name: of the data set.
       split: of the data set.
     """
-    images: dict[str, tuple[object, list[str]]] = {}
+    images: dict[str, tuple[Place, list[str]]] = {}
     for image_id, place, captions in rows:
         images.setdefault(image_id, (place, []))[1].extend(captions)
     source = Images(read, [place for place, _ in images.values()], name, split)
@@ -141,7 +144,7 @@ def open_csv(captions: Path, folder: Path) -> CaptionedImages:
     """
     for path, there in ((captions, captions.is_file()), (folder, folder.is_dir())):
         if not there:
-            raise missing_layout(folder, _CSV_LAYOUT, _CSV_WHERE, () if path is folder else (captions,))
+            raise missing_layout(folder, _CSV_LAYOUT, _CSV_WHERE, () if path is folder else (str(captions),))
     rows, names = [], []
     with captions.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.DictReader(file)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from rich.table import Table
@@ -15,21 +14,10 @@ from experiments.common.map_figure import map_figure, squashed
 from experiments.common.table import result_table
 from experiments.concepts.captions import CaptionedImages
 from experiments.concepts.hard_negatives import concept_scores, mine_hard_negatives
+from experiments.concepts.options import FOLDS, Options
 
-FOLDS = 3
 RANKED = 50
 """Images of a ranking that are kept."""
-
-
-class Settings(Protocol):
-    """The options of the experiment that are about detectors."""
-
-    negatives: float
-    rounds: int
-    penalties: Sequence[float]
-    seed: int
-    shown: int
-    out: Path
 
 
 def run_concept(
@@ -39,7 +27,7 @@ def run_concept(
     training: np.ndarray,
     held_out: np.ndarray,
     file: Path,
-    settings: Settings,
+    options: Options,
 ) -> dict:
     """Trains the detector of a phrase, and ranks the held-out images by it.
 
@@ -50,7 +38,7 @@ def run_concept(
       training: rows of the images to train on.
       held_out: rows of the others.
       file: where the detector is written, as kernel (K,) and bias ().
-      settings: see the experiment's `Options`.
+      options: of the experiment.
 
     Returns:
       positives: training images with the phrase.
@@ -61,7 +49,7 @@ def run_concept(
       ranking: row, id, score and has_phrase of the held-out images that score highest.
     """
     positives, others = training[has_phrase[training]], training[~has_phrase[training]]
-    wanted = max(FOLDS, round(settings.negatives * len(positives)))
+    wanted = max(FOLDS, round(options.negatives * len(positives)))
     detector = mine_hard_negatives(
         store,
         positives,
@@ -69,10 +57,10 @@ def run_concept(
         image_ids,
         random_negatives=wanted,
         hard_negatives=wanted,
-        rounds=settings.rounds,
-        penalties=settings.penalties,
+        rounds=options.rounds,
+        penalties=options.penalties,
         folds=FOLDS,
-        seed=settings.seed,
+        seed=options.seed,
     )
     right = has_phrase[held_out]
     scores = [concept_scores(svm, store, held_out) for svm in detector.svms]
@@ -102,7 +90,7 @@ def run_concept(
 
 
 def concept_figures(
-    model: CamModel, images: CaptionedImages, results: Sequence[dict], what: str, settings: Settings
+    model: CamModel, images: CaptionedImages, results: Sequence[dict], what: str, options: Options
 ) -> list[Path]:
     """Draws for each phrase the held-out images that rank first, with the detector's maps.
 
@@ -111,18 +99,18 @@ def concept_figures(
       images: all of them.
       results: of `run_concept`, each with its phrase.
       what: the data set, in words.
-      settings: see the experiment's `Options`.
+      options: of the experiment.
 
     Returns:
       The files.
     """
-    detectors = [np.load(settings.out / "detectors" / f"{_file_name(result)}.npz") for result in results]
+    detectors = [np.load(options.out / "detectors" / f"{_file_name(result)}.npz") for result in results]
     kernel = np.stack([detector["kernel"] for detector in detectors], axis=1)
     bias = np.stack([detector["bias"] for detector in detectors])
     cam_fn = make_cam_fn(with_linear_classifier(model, kernel, bias))
     files = []
     for number, result in enumerate(results):
-        top = result["ranking"][: settings.shown]
+        top = result["ranking"][: options.shown]
         pictures = [images.source[image["row"]]["image"] for image in top]
         inputs = squashed(pictures, model.input_size)
         maps = np.asarray(cam_fn(inputs, np.full(len(top), number, np.int32)).maps)[:, 0]
@@ -131,7 +119,7 @@ def concept_figures(
             for place, image in enumerate(top, start=1)
         ]
         heading = f'"{result["phrase"]}": the held-out images that rank first ({what})'
-        files.append(settings.out / f"{_file_name(result)}.png")
+        files.append(options.out / f"{_file_name(result)}.png")
         map_figure(pictures, list(maps), titles, heading).savefig(files[-1])
     return files
 

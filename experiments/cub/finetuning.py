@@ -6,6 +6,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -74,7 +75,7 @@ def finetuning_recipe(
         recipe = wsol(network, "cub", num_examples=num_examples)
     else:
         recipe = dataclasses.replace(wsol("resnet50_wsol", "cub", num_examples=num_examples), new_layers=("head",))
-    changes = {} if learning_rate is None else {"learning_rate": learning_rate}
+    changes: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
     if epochs is not None:
         for name in ("steps", "decay_every", "decay_first"):
             changes[name] = max(1, round(getattr(recipe, name) * epochs / PUBLISHED_EPOCHS))
@@ -165,7 +166,7 @@ def finetuning_table(numbers: Mapping[str, Mapping], network: str, dataset: str)
     caption = "Localization at the paper's threshold 0.2, MaxBoxAcc at the best threshold."
     table = result_table(title, f"published, {compared}", "center box", f"ours, {network}", caption=caption)
     for name, metric, key in ROWS:
-        theirs = PUBLISHED[compared], PUBLISHED_CENTER_BOX
-        theirs = (f"{number:.1f}" for number in theirs) if key == "MaxBoxAccV2" else ("", "")
-        table.add_row(name, *theirs, f"{numbers[metric][key]:.1f}")
+        theirs = (PUBLISHED[compared], PUBLISHED_CENTER_BOX) if key == "MaxBoxAccV2" else ()
+        cells = [f"{number:.1f}" for number in theirs] or ["", ""]
+        table.add_row(name, *cells, f"{numbers[metric][key]:.1f}")
     return table

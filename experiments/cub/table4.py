@@ -240,9 +240,9 @@ def table4(results: Mapping[str, Mapping], network: str, dataset: str) -> list[T
     """
     title = f"Table 4. Accuracy on the test images of CUB-200-2011{ours_on(dataset)} (%)"
     accuracies = result_table(title, "paper", f"ours, {network}")
-    for name, paper, stage in ROWS:
+    for name, accuracy, stage in ROWS:
         ours = f"{results[stage]['accuracy']:.1f}" if stage else ""
-        accuracies.add_row(name, f"{paper:.1f}", ours)
+        accuracies.add_row(name, f"{accuracy:.1f}", ours)
     title = f"Test images whose box has IoU >= {IOU} with the bird's{ours_on(dataset)} (%)"
     boxes = result_table(title, "paper", f"ours, {network}")
     for name, paper, key in (

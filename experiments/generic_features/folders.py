@@ -45,7 +45,7 @@ def open_action40(folder: Path) -> Images:
 
     Raises:
       FileNotFoundError: something of the layout is missing, or an image of the lists.
-      ValueError: no lists.
+      ValueError: the folder has no lists.
     """
     tree = """
         ImageSplits/
@@ -70,9 +70,10 @@ def open_action40(folder: Path) -> Images:
         for name in list_lines(folder / f"ImageSplits/{action}_{part}.txt")
     ]
     check_files(folder / "JPEGImages", [(name, list_file) for name, *_, list_file in listed])
-    names, labels, parts, _ = zip(*listed, strict=True)
+    names = [name for name, *_ in listed]
     class_names = tuple(action.replace("_", " ") for action in actions)
-    labels, is_train = np.array(labels, np.int32), np.array(parts) == "train"
+    labels = np.array([label for _, label, *_ in listed], np.int32)
+    is_train = np.array([part == "train" for _, _, part, _ in listed])
     info = SourceInfo(str(folder), "all", class_names, len(names), ("image", "label", "filename"))
     source = ListedImages(folder / "JPEGImages", names, labels, info)
     return Images(source, labels, class_names, (Split(np.flatnonzero(is_train), np.flatnonzero(~is_train)),))
@@ -83,7 +84,7 @@ def open_sun_attribute(folder: Path) -> Images:
 
     Raises:
       FileNotFoundError: something of the layout is missing, or an image of the list.
-      ValueError: the tables do not fit together.
+      ValueError: the tables do not match.
     """
     tables = ("images", "attributes", "attributeLabels_continuous")
     tree = """
@@ -120,7 +121,7 @@ def open_caltech256(folder: Path) -> Images:
 
     Raises:
       FileNotFoundError: something of the layout is missing.
-      ValueError: not all of its 257 folders have images.
+      ValueError: the number of folders with images is not 257.
     """
     tree = "256_ObjectCategories/\n  001.ak47/\n    001_0001.jpg\n    ...\n  ...\n  257.clutter/"
     where = (
@@ -136,8 +137,8 @@ def open_scene15(folder: Path) -> Images:
     """Scene15 (Lazebnik et al. 2006).
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: not 15 folders in it have images.
+      FileNotFoundError: the folder is missing.
+      ValueError: the number of folders with images is not 15.
     """
     tree = "bedroom/\n  image_0001.jpg\n  ...\nCALsuburb/\n..."
     where = (
@@ -152,8 +153,8 @@ def open_event8(folder: Path) -> Images:
     """UIUC Event8 (Li and Fei-Fei 2007).
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: not 8 folders in it have images.
+      FileNotFoundError: the folder is missing.
+      ValueError: the number of folders with images is not 8.
     """
     classes = ("badminton", "bocce", "croquet", "polo", "RockClimbing", "rowing", "sailing", "snowboarding")
     tree = "\n".join(f"{name}/\n  ....jpg" for name in classes)
@@ -167,7 +168,7 @@ def open_event8(folder: Path) -> Images:
 
 
 def _class_folders(folder: Path, classes: int, where: str) -> tuple[AnnotatedSource, np.ndarray]:
-    """The images of a folder with one folder for each class, and their labels (n,) int32."""
+    """The images of a folder with a sub-folder for each class, and their labels (n,) int32."""
     source = open_image_folder(folder, WHOLE_FOLDER)
     found = source.info.class_names
     if len(found) != classes:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from camjax.data.rows import RandomAccessSource
-from experiments.common.image_lists import Chosen
+from experiments.common.image_lists import Chosen, ImageSource
 from experiments.generic_features.splits import Split
 
 
@@ -21,13 +20,13 @@ class Images:
       listed: the splits that the data set itself lists; empty where they are drawn at random.
     """
 
-    source: RandomAccessSource
+    source: ImageSource
     labels: np.ndarray
     class_names: tuple[str, ...]
     listed: tuple[Split, ...] = ()
 
 
-def without_class(source: RandomAccessSource, labels: np.ndarray, class_names: Sequence[str], name: str) -> Images:
+def without_class(source: ImageSource, labels: np.ndarray, class_names: Sequence[str], name: str) -> Images:
     """The images of all classes but one; the remaining labels are renumbered without a gap.
 
     Args:

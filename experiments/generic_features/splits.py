@@ -68,7 +68,7 @@ def listed_split(split: Split, labels: np.ndarray, class_names: Sequence[str], u
     split = Split(*(part[usable[part]] for part in split))
     for name, part in zip(("training", "test"), split, strict=True):
         counts = np.bincount(labels[part], minlength=len(class_names))
-        if short := [class_names[label] for label in np.flatnonzero(counts == 0)]:
+        if short := [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]:
             raise ValueError(f"no {name} image of {_some(short)} can be read: expected those of the data set's list.")
     return split
 

@@ -60,18 +60,22 @@ from experiments.imagenet.options import IMAGENET, Options, recipe_of
 
 def starting_model(options: Options, info: SourceInfo) -> CamModel:
     """The network with the weights that training starts from."""
-    how = {
-        "num_classes": info.num_classes,
-        "pool": options.pool,
-        "dtype": jnp.dtype(options.dtype or ("bfloat16" if options.recipe == "resnet50" else "float32")),
-        "rngs": nnx.Rngs(options.seed),
-    }
+    network, pool, rngs = options.network, options.pool, nnx.Rngs(options.seed)
+    dtype = jnp.dtype(options.dtype or ("bfloat16" if options.recipe == "resnet50" else "float32"))
     if options.from_scratch:
-        model = camjax.create_model(options.network, **how)
+        model = camjax.create_model(network, info.num_classes, pool=pool, dtype=dtype, rngs=rngs)
     else:
-        surgery = model_spec(options.network).new_layers != ("head",)
+        surgery = model_spec(network).new_layers != ("head",)
         new = surgery if options.head is None else options.head == "new"
-        model = camjax.load_model(options.network, options.weights, backbone_only=new, **how)
+        model = camjax.load_model(
+            network,
+            options.weights,
+            num_classes=info.num_classes,
+            pool=pool,
+            dtype=dtype,
+            rngs=rngs,
+            backbone_only=new,
+        )
     # tfds has the ids of ImageNet's synsets, in the same order.
     model.class_names = imagenet_class_names() if info.name == IMAGENET else info.class_names
     return model
@@ -116,7 +120,7 @@ def main(options: Options) -> None:
         checkpoint_every=checkpoint_every,
         num_workers=options.workers,
     )
-    if validation is not None and jax.process_index() == 0:
+    if validation is not None and out is not None and jax.process_index() == 0:
         accuracy = json.loads((out / "run_card.json").read_text())["results"]["eval/accuracy"]
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]
         words += ["--data-dir", str(options.data_dir)] if options.data_dir else []

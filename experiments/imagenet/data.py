@@ -3,10 +3,10 @@
 from camjax.data import transforms
 from camjax.data.fake import FakeImages
 from camjax.data.images import center_view, resize_image
-from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import open_source
 from camjax.models import model_spec
 from camjax.training.published import IMAGENET_IMAGES
+from experiments.common.image_lists import ImageSource
 from experiments.imagenet.options import Options
 
 PHOTOGRAPH = (375, 500)
@@ -22,7 +22,7 @@ class CenterViews:
         centered part with the aspect of `size`: the crop of an image whose short side is resized to 256.
     """
 
-    def __init__(self, source: RandomAccessSource, size: tuple[int, int], *, squash: bool):
+    def __init__(self, source: ImageSource, size: tuple[int, int], *, squash: bool):
         self.source, self.size, self.squash = source, size, squash
         self.info = source.info
 
@@ -38,7 +38,7 @@ class CenterViews:
         return {"image": resize_image(image, self.size, box=box), "label": example["label"]}
 
 
-def open_data(options: Options, size: tuple[int, int]) -> tuple[RandomAccessSource, RandomAccessSource | None]:
+def open_data(options: Options, size: tuple[int, int]) -> tuple[ImageSource, ImageSource | None]:
     """The training images, and the views for evaluation (None for fake data), in the network's size."""
     if options.fake_data:
         jpeg = options.fake_data == "jpeg"

@@ -105,7 +105,7 @@ class Options:
                 f"--recipe {self.recipe} fine-tunes {self.network}, whose weights do not come with camjax: give "
                 "--weights FILE (`camjax models` and docs/models.md say which), or --weights random.",
             ),
-            (self.head and self.from_scratch, f"--head {self.head} with random weights: there is no other."),
+            (self.head and self.from_scratch, f"--head {self.head} with random weights: the head is random, too."),
             (self.freeze and self.from_scratch, f"--freeze {self.freeze}: the weights that it would keep are random."),
             (self.steps and self.epochs, "--steps and --epochs: leave out one of them."),
             (

@@ -100,10 +100,7 @@ def run(options: Options, name: str, weights: Path, source: AnnotatedSource, con
     methods = sorted({row.method for row in rows})
     metrics = sorted({row.metric for row in rows})
     network, pool = NETWORKS[name]
-    if weights.is_dir():
-        model = camjax.load_model(weights)
-    else:
-        model = camjax.load_model(network, weights, **({} if pool is None else {"pool": pool}))
+    model = camjax.load_model(weights) if weights.is_dir() else camjax.load_model(network, weights, pool=pool)
     sha256 = weights_sha256(model)
     with progress(name, console) as update:
         evaluation = evaluate_localization(

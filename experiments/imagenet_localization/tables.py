@@ -1,10 +1,11 @@
-"""Tables 1 to 3 of Zhou et al. 2016: their rows, the networks behind them, and the same tables with our column."""
+"""Tables 1 to 3 of Zhou et al. 2016: their rows and networks, and the same tables with our column."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.table import Table
 
+from camjax.models.head import Pool
 from experiments.common.table import result_table
 
 
@@ -28,7 +29,7 @@ class Row:
 
 
 # File of weights -> network, and its pooling.
-NETWORKS = {
+NETWORKS: dict[str, tuple[str, Pool | None]] = {
     "vgg16_gap": ("vgg16_gap", "gap"),
     "googlenet_gap": ("googlenet_gap", "gap"),
     "alexnet_star_gap": ("alexnet_star_gap", "gap"),
@@ -94,7 +95,7 @@ def tables(results: Mapping[str, Mapping]) -> list[Table]:
     for title, (kind, rows) in TABLES.items():
         table = result_table(title, "paper, top-1", "top-5", "ours, top-1", "top-5")
         for row in rows:
-            ours = ("", "")
+            ours: tuple[str, ...] = ("", "")
             if row.file in results:
                 numbers = results[row.file]["results"][row.method][row.metric]
                 ours = tuple(f"{numbers[f'top{k}_{kind}_error']:.2f}" for k in (1, 5))

@@ -132,6 +132,7 @@ def open_data(options: Options) -> LabeledPlaces:
         return open_ade(options.ade, wanted)
     if options.folder:
         return open_folder(options.folder, wanted)
+    assert options.scene_list, "__post_init__ asks for one of the four"
     return open_scene_parse150(options.data_dir, options.scene_list, options.object_names, wanted)
 
 

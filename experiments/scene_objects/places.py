@@ -5,14 +5,13 @@ The data sets say "scene". In camjax "scenes" is a data set of digits on texture
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from camjax.data.rows import RandomAccessSource
-from experiments.common.image_lists import list_lines
+from experiments.common.image_lists import ImageSource, list_lines
 
 LEAST_IMAGES = 3
 """Of a place: each part of the cross-validation gets one."""
@@ -34,7 +33,7 @@ class LabeledPlaces:
         label map can't be read.
     """
 
-    source: RandomAccessSource
+    source: ImageSource
     labels: np.ndarray
     places: tuple[str, ...]
     object_names: Mapping[int, str]
@@ -72,7 +71,7 @@ def choose_places(
     return places, indices, np.array([numbers[place_of[index]] for index in indices])
 
 
-def check_counts(places: Sequence[str], counts: Sequence[int]) -> None:
+def check_counts(places: Sequence[str], counts: Iterable[int]) -> None:
     """Raises ValueError for places with fewer than `LEAST_IMAGES` images; the message names them."""
     short = [f"{place} ({count})" for place, count in zip(places, counts, strict=True) if count < LEAST_IMAGES]
     if short:

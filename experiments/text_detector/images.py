@@ -10,9 +10,8 @@ import numpy as np
 from camjax.data.annotation import no_boxes
 from camjax.data.decoding import ImageError
 from camjax.data.image_files import check_files, find_images, read_stored_size
-from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
-from experiments.common.image_lists import ListedImages, list_lines
+from experiments.common.image_lists import ImageSource, ListedImages, list_lines
 from experiments.common.layouts import check_layout, missing_layout
 from experiments.text_detector.svt_xml import SvtImage, read_svt_xml
 
@@ -43,7 +42,7 @@ class TextImages:
       boxes: for each image the boxes around its text, (m, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
     """
 
-    source: RandomAccessSource
+    source: ImageSource
     labels: np.ndarray
     boxes: Sequence[np.ndarray]
 
@@ -80,10 +79,11 @@ def open_text_images(
         )
     drawn = [outdoors[index] for index in np.random.default_rng(seed).permutation(len(outdoors))]
     parts = drawn[:negatives], drawn[negatives : 2 * negatives]
-    return tuple(
+    train, test = (
         _part(split, svt, images, outdoor, sorted(names))
         for split, images, names in zip(("train", "test"), listed, parts, strict=True)
     )
+    return train, test
 
 
 def _part(split: str, svt: Path, images: Sequence[SvtImage], outdoor: Path, names: Sequence[str]) -> TextImages:

@@ -109,16 +109,16 @@ def read_questions(questions: Path, annotations: Path | None = None) -> list[Que
     """Reads a file of questions, and the file of the answers to them.
 
     Args:
-      questions: {"questions": [{"question_id", "image_id", "question"}, ...]} and more, which is left alone.
+      questions: {"questions": [{"question_id", "image_id", "question"}, ...]}; other keys are ignored.
       annotations: {"annotations": [{"question_id", "image_id", "answers": [{"answer"}, ...],
-        "multiple_choice_answer", "answer_type"}, ...]} likewise; None for questions whose answers are secret.
+        "multiple_choice_answer", "answer_type"}, ...]}; None for questions whose answers are secret.
 
     Returns:
       The questions in the order of their file.
 
     Raises:
-      ValueError: a file that is damaged or of another form; an id that stands twice, a question without answers or
-        answers without a question, or about another image. The message names the file and the id.
+      ValueError: a file is damaged or of another form, an id is repeated, or a question and its answers do not match:
+        one of them is missing, or they are about different images. The message names the file and the id.
     """
     asked = _read(questions, "questions", ("question_id", "image_id", "question"))
     keys = ("question_id", "image_id", "answers", "multiple_choice_answer", "answer_type")

@@ -33,7 +33,9 @@ def examples_of(
       vocabulary: the known words.
       console: shows progress, and the unreadable images.
     """
-    kept, features, rows = [], [], []
+    kept: list[Question] = []
+    features: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     for name in names:
         questions, images = splits[name]
         store = stored_features(model, images, directory / "features" / name, console, title=name)

@@ -4,11 +4,13 @@ The contract of all rows of the table is on one small network, in two compiled p
 that change images; facts of single methods are on networks whose maps are known.
 """
 
+import ast
 import collections
 import functools
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +91,22 @@ class Colors(CamModel):
 
 
 # Of every method
+
+
+def test_no_code_asks_for_a_method_by_its_name():
+    """What a method needs and does is in its row. (The names of `camjax.data` are those of crops.)"""
+    root = Path(camjax.__file__).parents[1]
+    files = [*root.glob("camjax/**/*.py"), *root.glob("experiments/**/*.py")]
+    comparisons = [
+        (file.name, constant.lineno)
+        for file in files
+        if "data" not in file.parts
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Compare | ast.match_case)
+        for constant in ast.walk(node)
+        if isinstance(constant, ast.Constant) and constant.value in METHODS
+    ]
+    assert len(files) > 100 and comparisons == []
 
 
 @every_method

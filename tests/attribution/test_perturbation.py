@@ -262,7 +262,7 @@ def test_ablation_with_nan_in_features_is_nan_for_that_image_alone():
 
 
 @pytest.mark.parametrize("name", ["scorecam", "sscam", "iscam", "ablationcam"])
-def test_by_name_it_is_the_same_and_many_calls_compile_nothing_and_keep_nothing(name):
+def test_by_name_it_is_the_same(name):
     function = {"scorecam": score_cam, "sscam": ss_cam, "iscam": is_cam, "ablationcam": ablation_cam}[name]
     explain = explainer(features_fn, head_fn)
     options = {"num_samples": 2} if name in ("sscam", "iscam") else {}
@@ -272,11 +272,6 @@ def test_by_name_it_is_the_same_and_many_calls_compile_nothing_and_keep_nothing(
     np.testing.assert_allclose(
         found.maps, function(head_fn, features_fn(IMAGES), IDS, **inputs, **options), rtol=1e-5, atol=1e-6
     )
-    compiled, alive = _add_scores._cache_size(), len(jax.live_arrays())
-    for call in range(20):
-        images = np.where(rng.uniform(size=(3, 1, 1, 3)) < 0.5, 0, np.roll(IMAGES, call, 1)).astype(np.uint8)
-        explain(images, rng.integers(0, 4, (3, 2)), name, **options)
-    assert _add_scores._cache_size() == compiled and len(jax.live_arrays()) == alive
 
 
 @pytest.mark.parametrize("function", [*MASKING, ablation_cam])

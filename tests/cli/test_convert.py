@@ -129,7 +129,7 @@ def test_all_that_does_not_fit_is_reported(tmp_path, capsys):
     ("target", "message"),
     [
         ("out.pth", "expected a file that ends in .safetensors"),
-        ("gone/out.safetensors", "there is no directory"),
+        ("gone/out.safetensors", "the directory gone does not exist"),
         ("in.safetensors", "is IN itself"),
     ],
 )

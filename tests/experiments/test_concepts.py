@@ -358,7 +358,7 @@ def test_a_concept_that_no_held_out_image_has(tmp_path):
 def test_the_sample(tmp_path):
     options = concepts.Options(sample=True, out=tmp_path, num_phrases=2)
     console = Console(file=io.StringIO(), width=120)
-    results = concepts.run(options, options.open(console), console)
+    results = concepts.run(options, concepts.open_images(options, console), console)
     assert "numbers mean nothing" in console.file.getvalue()
     assert len(results) == 8 and {len(result["phrase"].split()) for result in results} == {1, 2, 3, 4}
     assert len(list(tmp_path.glob("*.png"))) == 8

@@ -3,12 +3,15 @@
 import jax
 import numpy as np
 import pytest
+from conftest import random_network
 from flax import nnx
 
 import camjax
 from camjax.data.images import resize_image
 from camjax.features import Crops, gap_features, map_images, with_linear_classifier
 from tests.experiments.colors import SIDE, Colors, Identity, painted
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 def noise(count):
@@ -29,7 +32,7 @@ def test_features_are_the_mean_colors_in_the_order_of_the_images(batch_size):
 
 
 def test_features_are_the_average_whatever_the_head():
-    model = camjax.create_model("small_gap", 5, pool="gmp", rngs=nnx.Rngs(0))
+    model = random_network("small_gap", 5, pool="gmp")
     source = noise(3)
     images = np.stack([resize_image(image, model.input_size) for image in source.images])
     inference = nnx.view(model, use_running_average=True, raise_if_not_found=False)
@@ -89,7 +92,7 @@ def test_map_images_gives_the_function_each_image_with_its_index_once():
 
 
 def test_a_network_with_a_linear_classifier_has_its_decisions_and_maps():
-    trained = camjax.create_model("small_gap", 10, pool="gmp", rngs=nnx.Rngs(0))
+    trained = random_network("small_gap", 10, pool="gmp")
     rng = np.random.default_rng(0)
     kernel, bias = rng.normal(size=(128, 7)).astype(np.float32), rng.normal(size=7).astype(np.float32)
     model = with_linear_classifier(trained, kernel, bias)

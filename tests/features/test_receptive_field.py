@@ -7,7 +7,6 @@ import pytest
 from conftest import random_network
 from flax import nnx
 
-import camjax
 from camjax.features import receptive_fields
 from camjax.models.shapes import model_shapes
 
@@ -37,7 +36,7 @@ def test_fields_of_chains_are_those_of_the_arithmetic(name, layers, read):
 
 @pytest.fixture(scope="module")
 def small():
-    return camjax.create_model("small_gap", num_classes=3, rngs=nnx.Rngs(0))
+    return random_network("small_gap", 3)
 
 
 def test_a_pixel_outside_does_not_move_a_unit_and_those_at_the_edges_do(small):

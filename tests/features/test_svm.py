@@ -138,8 +138,8 @@ def memory(name):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
 
 rng = np.random.default_rng(0)
-labels = np.arange(4_000) % 2
-features = rng.normal(size=(4_000, 512)).astype(np.float32) + labels[:, None] / 10
+labels = np.arange(2_000) % 2
+features = rng.normal(size=(2_000, 512)).astype(np.float32) + labels[:, None] / 10
 features = features.astype(np.float32)
 linear_svm.fit_linear_svm(features[:100], labels[:100], 2)
 linear_svm.MEMORY, linear_svm._ROWS = 24 * features.size, 256

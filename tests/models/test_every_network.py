@@ -16,9 +16,9 @@ from flax import nnx
 from networks import cut
 
 import camjax
-from camjax.models import model_spec
+from camjax.models import CamModel, PooledHead, model_spec
 from camjax.models.caffe_layers import CAFFE_NAMES
-from camjax.models.head import MapHead
+from camjax.models.head import FullyConnectedHead, MapHead
 from camjax.models.shapes import model_shapes
 from camjax.models.tensor_names import CONV, DENSE
 
@@ -90,7 +90,10 @@ def shallow():
     """name -> the network without its weights, and with one block in each stage: its features have the same shape."""
     with pytest.MonkeyPatch.context() as patch:
         cut(patch, 4)
-        return {name: model_shapes(name) for name in camjax.list_models()}
+        models = {name: model_shapes(name) for name in camjax.list_models()}
+    for model in models.values():
+        model.eval()  # half of the time to trace goes into new statistics of BatchNorm otherwise
+    return models
 
 
 def features_of(model, height, width):
@@ -128,6 +131,9 @@ def test_parameters_input_and_features(shallow, name):
 def test_the_contract_of_models(name):
     """`head` has a kernel (K, C), or none and its features are the maps, or there are no maps."""
     model, num_features = abstract(name), FACTS[name][2][2]
+    # So that what test_identity.py shows of a family, computing, holds for each network of it.
+    assert type(model).__call__ is CamModel.__call__ and type(model).features is CamModel.features
+    assert type(model.head) in (PooledHead, MapHead, FullyConnectedHead)
     assert model.exact_cam is (name not in CLASSIFIERS)
     if name in CLASSIFIERS:
         assert not hasattr(model.head, "kernel") and model.cam_variant == CLASSIFIERS[name]
@@ -136,6 +142,15 @@ def test_the_contract_of_models(name):
     else:
         assert model.head.kernel.shape == (num_features, model.head.num_classes)
     assert (model.channel_order == "bgr") is (name in OF_CAFFE)
+
+
+@every_network
+def test_the_mode_reaches_every_layer(shallow, name):
+    """In inference, BatchNorm takes its running statistics and leaves them, and dropout does nothing."""
+    for _, module in nnx.iter_modules(shallow[name]):
+        assert getattr(module, "use_running_average", True) and getattr(module, "deterministic", True)
+    modules = [module for _, module in nnx.iter_modules(abstract(name))]
+    assert not any(getattr(module, "use_running_average", False) for module in modules)
 
 
 @every_network

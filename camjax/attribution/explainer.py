@@ -87,11 +87,6 @@ class Explainer:
 
     def _check(self, method: Method, targets: Any) -> None:
         """Raises ValueError where an explainer does not have what the method needs."""
-        if method.crops is not None:
-            raise ValueError(
-                f"{method.name} takes crops of the network's input size, which an explainer does not know: expected "
-                f"camjax.make_cam_fn(model, {method.name!r}), with a model of camjax."
-            )
         if method.needs is not Needs.KERNEL:
             return
         if self.network.kernel is None:

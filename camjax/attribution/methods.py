@@ -78,8 +78,9 @@ class Method:
         Raises:
           ValueError: the model does not have what the method needs.
         """
-        takes_any_head = self.needs is not Needs.KERNEL and hasattr(model.head, "num_classes")
-        return model.head.num_classes if takes_any_head else num_classes(model)
+        head = getattr(model, "head", None)
+        takes_any_head = self.needs is not Needs.KERNEL and hasattr(head, "num_classes")
+        return head.num_classes if takes_any_head else num_classes(model)
 
 
 _ROWS = (

@@ -101,7 +101,7 @@ class Explainer:
             )
 
     def _targets(self, targets: Any, shape: jax.ShapeDtypeStruct, top_k: int) -> Any:
-        """Targets as what a compiled program takes; what is wrong with them is said here."""
+        """Targets, checked, as arguments of a compiled program."""
         if targets is None:
             if len(shape.shape) != 2 or not 1 <= top_k <= shape.shape[1]:
                 raise ValueError(

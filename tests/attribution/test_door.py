@@ -243,6 +243,12 @@ def test_a_method_compiles_once_and_does_not_follow_the_model(caplog):
         np.testing.assert_array_equal(first[name].top.maps, second[name].top.maps)
 
 
+def test_inside_a_jit_of_your_own():
+    localize_fn = camjax.make_localize_fn(small_gap(), "hirescam", threshold=THRESHOLD)
+    found = jax.jit(lambda images: localize_fn(images).boxes)(IMAGES)
+    np.testing.assert_allclose(found[:, 0], results()["hirescam"].top.boxes[:, 0], atol=1e-6)
+
+
 def test_another_threshold_is_no_other_program():
     """The cache of compiled programs, which `camjax explain` keeps, has it."""
     if not jax.config.jax_compilation_cache_dir:

@@ -74,7 +74,7 @@ def check_training_step(name, dtype):
     assert bool(before) is (name not in ("squeezenet1_1", "convnext_tiny"))
 
 
-IN_HALF_PRECISION = ("mobilenet_v2", "convnext_tiny")
+IN_HALF_PRECISION = ("convnext_tiny",)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-# Each target sets up what it needs in .venv; only Python >= 3.11 and make have to be there.
+# Each target installs what it needs into .venv. Requires Python 3.11 or newer, and make.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT := demo_out
 
 .PHONY: demo test test-parity test-long lint benchmark clean
 
-# A pretrained network on two real photographs, then a network that is trained before your eyes.
+# A pretrained network on two photographs, then a network that is trained from scratch.
 demo: .venv/demo
 	mkdir -p $(OUT)
 	photos=$$($(BIN)/python -c 'import skimage; print(skimage.data_dir)') && \
@@ -16,11 +16,12 @@ demo: .venv/demo
 test: .venv/test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long"
 
+# Without XLA_FLAGS tests/conftest.py leaves out most of XLA's optimizations; with it empty, programs are those of users.
 test-parity: .venv/peers .venv-prepare/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "parity and not long"
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "parity and not long"
 
 test-long: .venv/test
-	$(BIN)/python -m pytest -n 2 -m "long and not parity"
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -m "long and not parity"
 
 benchmark: .venv/peers
 	$(BIN)/python -m benchmarks.cam_throughput
@@ -28,6 +29,7 @@ benchmark: .venv/peers
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "camjax needs Python 3.11 or newer")'
@@ -45,12 +47,12 @@ lint: .venv/dev
 	$(BIN)/python -m pip install -q -c requirements.txt -e ".[dev]"
 	touch $@
 
-# Other implementations to compare with; the module says what they are and why they are no extra of the package.
+# Other implementations to compare with; the module lists them and says why they are not an extra of the package.
 .venv/peers: .venv/test benchmarks/peers.py
 	$(BIN)/python -m benchmarks.peers
 	touch $@
 
-# What `camjax prepare` needs: TensorFlow, in an environment of its own, for reading has to do without it.
+# What `camjax prepare` needs: TensorFlow, in its own environment, because reading must work without it.
 .venv-prepare/ready: .venv/bin/python pyproject.toml requirements.txt
 	$(BIN)/python -m venv .venv-prepare
 	.venv-prepare/bin/python -m pip install -q -c requirements.txt -e ".[prepare]"

@@ -47,12 +47,11 @@ from benchmarks.generic_features import run_child
 from benchmarks.peers import missing
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.attribution import explain_nnx
-from camjax.attribution.methods import METHODS
-from camjax.inference import inference_view
-from camjax.models.layers import fold_batchnorm
+from camjax.attribution.methods import METHODS, Needs
+from camjax.models.layers import fold_batchnorm, inference_view
 
 BATCH, FIVE, CHUNK = 8, 5, 32
-BY_GRADIENTS = [name for name in CLASSES if METHODS[name].from_gradients]
+BY_GRADIENTS = [name for name in CLASSES if METHODS[name].needs is Needs.GRADIENTS]
 ONE_CLASS, FIVE_CLASSES, PERTURBING = 2.0, 5.0, 1.2
 """The least ratios that are promised."""
 

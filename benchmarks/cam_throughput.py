@@ -135,7 +135,7 @@ def lite0() -> CamModel:
 @functools.cache
 def lite0_cam_fn(top_k: int | None):
     """`make_cam_fn` of it; what one section has compiled, the next one uses."""
-    return camjax.make_cam_fn(lite0(), top_k)
+    return camjax.make_cam_fn(lite0(), top_k=top_k)
 
 
 def lite0_beside_torch(report: Report) -> None:
@@ -145,7 +145,7 @@ def lite0_beside_torch(report: Report) -> None:
     import torch
     from efficientnet_lite_pytorch import EfficientNet
 
-    from camjax.weights.efficientnet_lite import packaged_file
+    from camjax.models.efficientnet_lite import packaged_file
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(packaged_file(0), weights_only=True))

@@ -2,14 +2,14 @@
 
     python -m benchmarks.contours [--quick]
 
-prints a table and, last, one JSON line of the ratios: the time of the way that the localization benchmark's evaluator
-goes (threshold the map, find contours, take bounding rectangles, for one threshold after another) over camjax's. Above
-1, camjax is faster. Both are measured in turns in one run, on the same score maps, and have to give identical results,
-or there are no figures. OpenCV starts no threads of its own; with two threads, each takes every other map.
+prints a table and, last, one JSON line of ratios: the time of the localization benchmark's evaluator over camjax's.
+Above 1, camjax is faster. The evaluator thresholds the map, finds contours and takes bounding rectangles, for one
+threshold after another. Both are measured in turns in one run, on the same score maps. Their results have to be
+identical, or the benchmark fails. OpenCV's own threads are off; with two threads, each takes every other map.
 
-The maps are 14 x 14 cells of smoothed noise, of which a region has a few contours, prepared as the benchmark does.
-MaxBoxAccV2 takes the raw maps and two true boxes for each, to the hits at every threshold. The other way's overlaps
-are computed by NumPy, all of a map at once; the evaluator itself spends more on them.
+The maps are 14 x 14 cells of smoothed noise, prepared as the evaluator does; a region of them has a few contours.
+MaxBoxAccV2 goes from raw maps, with two true boxes each, to the hits at every threshold. On the evaluator's side NumPy
+computes the overlaps of a whole map at once; the evaluator itself takes longer for them.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
-from camjax.metrics.wsol import MaxBoxAcc, contour_boxes, score_map
+from camjax.metrics import MaxBoxAcc, contour_boxes, score_map
 
 PROMISES = {"maxboxaccv2_1000_1_thread": 3.0}
 

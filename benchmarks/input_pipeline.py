@@ -1,18 +1,18 @@
-"""Training batches from JPEGs, beside a PyTorch DataLoader with torchvision's transforms.
+"""Training batches from JPEGs, compared with a PyTorch DataLoader with torchvision's transforms.
 
     python -m benchmarks.input_pipeline [--quick]
 
 prints a table and, last, one JSON line of the figures. Both sides have the same photographs in memory as JPEGs of
-500 x 375 pixels, decode them, cut out a random part, resize it to 224 x 224, mirror half of them and make batches of
-64, in the same number of worker processes (one a core), with nothing done to the batches. PyTorch's are measured twice:
-as uint8, which is what camjax makes because its models normalize on the device, and as what its users mostly write,
-`ToTensor` and `Normalize`, whose batches are float32. The promise is on the first.
+500 x 375 pixels, decode them, crop a random part, resize it to 224 x 224, mirror half of them and make batches of 64,
+in the same number of worker processes (one a core). Nothing is done with the batches. PyTorch is measured twice: with
+uint8 batches, as in camjax, whose models normalize on the device; and with what its users mostly write, `ToTensor` and
+`Normalize`, whose batches are float32. The promise is about the first.
 
-Each turn starts its processes anew and takes batches until those that were made ahead are gone, before it is timed.
-Turns go A B C, C B A, ...; a ratio is the median over the rounds of PyTorch's time per image over camjax's.
+Each turn starts new processes, and is timed only after it has used up the batches that were made ahead. Turns go
+A B C, C B A, ...; a ratio is the median over the rounds of PyTorch's time per image divided by camjax's.
 
-Besides, without a comparison: camjax with threads alone, and with fake data, images that are there already, decoded and
-of the right size, which leaves what the loader itself costs.
+Measured without a comparison: camjax with threads alone; and with fake data, images that are decoded already and have
+the right size, which shows what the loader itself costs.
 """
 
 import argparse
@@ -31,8 +31,9 @@ from rich.table import Table
 
 from benchmarks.peers import import_torchvision, missing
 from benchmarks.timing import cpu_count, cpu_name, ratio
+from camjax.data.decoding import decode_image
 from camjax.data.fake import FakeImages
-from camjax.data.images import decode_image, resize_image
+from camjax.data.images import resize_image
 from camjax.data.loader import train_batches
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop
 

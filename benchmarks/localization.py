@@ -5,13 +5,13 @@
 prints a table and, last, one JSON line. Each is measured in one run:
 
 - `localize_fn` with five classes, its boxes included, against pytorch-grad-cam's maps of the same five classes, without
-  boxes, on the same network and weights. pytorch-grad-cam takes a class for each image of a batch, so it gets each
-  image five times, in one batch; it is told the classes. The maps are compared first: on a network that ends in global
+  boxes, on the same network and weights. pytorch-grad-cam takes one class for each image of a batch, so it gets each
+  image five times, in one batch, with the classes given. The maps are compared first: on a network that ends in global
   average pooling Grad-CAM is CAM's positive part, scaled.
-- `evaluate_localization` with the ILSVRC metrics over JPEG files of 500 x 375 pixels in memory, against the bare
-  forward pass over as many batches in memory: the share of its time that is not the forward pass, which holds decoding,
+- `evaluate_localization` with the ILSVRC metrics over JPEG files of 500 x 375 pixels in memory, against the forward
+  pass alone over as many batches in memory: the share of its time outside the forward pass, which goes into decoding,
   resizing, maps, boxes of six classes an image, metrics and bookkeeping.
-- Boxes at many thresholds: see `benchmarks.contours`, whose table stands for itself.
+- Boxes at many thresholds have a benchmark of their own, `benchmarks.contours`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.fake import FakeImages
 from camjax.evaluation.runner import evaluate_localization
-from camjax.inference import bind
+from camjax.inference import BoundFunction
 
 CLASSES = 5
 BATCH = 4
@@ -64,7 +64,7 @@ def networks() -> dict:
     from efficientnet_lite_pytorch import EfficientNet
     from safetensors.torch import save_file
 
-    from camjax.weights.efficientnet_lite import packaged_file
+    from camjax.models.efficientnet_lite import packaged_file
 
     torchvision = import_torchvision()
     import torch
@@ -77,7 +77,7 @@ def networks() -> dict:
         save_file(resnet50.state_dict(), path)
         ours = camjax.load_model("resnet50", weights=path)
     return {
-        # The activation behind this BatchNorm is a module that the network calls twice, which a hook cannot tell apart.
+        # The activation after this BatchNorm is a module that the network calls twice, which a hook cannot tell apart.
         "efficientnet_lite0": (camjax.load_model("efficientnet_lite0"), lite0.eval(), lambda n: n._bn1),
         "resnet50": (ours, resnet50.eval(), lambda n: n.layer4[-1]),
     }
@@ -142,7 +142,7 @@ def evaluation(table: Table, figures: dict, images: int, repeats: int) -> None:
     for name, model in networks.items():
         model.eval()
         source = FakeAnnotated(images)
-        forward = bind(model, lambda model, images, _: model(images), model.head.num_classes)
+        forward = BoundFunction(model, lambda model, images, _: model(images), model.head.num_classes)
         batch = jax.device_put(photographs(EVALUATION_BATCH))
         evaluate_localization(model, source, batch_size=EVALUATION_BATCH, limit=2 * EVALUATION_BATCH)
         jax.block_until_ready(forward(batch))

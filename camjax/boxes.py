@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from camjax.cam import resize_map
 from camjax.components import largest_component
 
 
@@ -24,9 +26,33 @@ def largest_component_box(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     component = largest_component(mask)
     y0, y1, valid = _extent(component.any(-1))
     x0, x1, _ = _extent(component.any(-2))
-    # Looked up, for XLA divides by a constant as it multiplies by its inverse: 41 / 41 would not be 1.
+    # From a table: XLA divides by a constant by multiplying by its inverse, so that 41 / 41 would not be 1.
     of_height, of_width = (jnp.asarray(np.arange(n + 1) / n, jnp.float32) for n in component.shape[-2:])
     return jnp.stack([of_height[y0], of_width[x0], of_height[y1], of_width[x1]], axis=-1), valid
+
+
+def boxes_from_maps(maps: jax.Array, size: tuple[int, int], threshold: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """The paper's box of each map (Zhou et al. 2016, section 3.2): from any method's maps to boxes.
+
+    The box is that of the largest 8-connected component of the region where the map, resized to the image's size
+    (bilinear, half-pixel centers), is strictly above `threshold` times its maximum. A map whose maximum is not
+    positive, or that holds a NaN, has no region.
+
+    Args:
+      maps: (..., h, w) raw maps.
+      size: (H, W) of the image in pixels.
+      threshold: share of the maximum of the resized map, 0 <= threshold < 1; a number, or an array that broadcasts
+        with (...). The paper's is 0.2.
+
+    Returns:
+      boxes: (..., 4) float32 `[ymin, xmin, ymax, xmax]` in 0..1; zeros where not valid.
+      valid: (...) bool: whether the map has a region.
+    """
+    maps = resize_map(maps, size)
+    maximum = maps.max((-2, -1))
+    has_region = (maximum > 0) & jnp.isfinite(maps).all((-2, -1))
+    mask = (maps > (threshold * maximum)[..., None, None]) & has_region[..., None, None]
+    return largest_component_box(mask)
 
 
 def box_area(boxes: jax.Array) -> jax.Array:
@@ -59,8 +85,8 @@ def box_iou(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _extent(line: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(..., n) bool -> first place that is on, one behind the last, and whether any is; 0, 0, False if none."""
+    """(..., n) bool -> index of the first True, one past the last, and whether there is any; 0, 0, False if none."""
     any_on = line.any(-1)
     first = line.argmax(-1)
-    behind = line.shape[-1] - line[..., ::-1].argmax(-1)
-    return jnp.where(any_on, first, 0), jnp.where(any_on, behind, 0), any_on
+    end = line.shape[-1] - line[..., ::-1].argmax(-1)
+    return jnp.where(any_on, first, 0), jnp.where(any_on, end, 0), any_on

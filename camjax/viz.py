@@ -1,9 +1,9 @@
-"""Pictures: class activation maps laid over their images, and figures of them with boxes."""
+"""Figures: class activation maps over their images, and grids of them with boxes."""
 
 import functools
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import jax
 import jax.numpy as jnp
@@ -36,16 +36,16 @@ def overlay(image, map, *, alpha: float = 0.5, colormap: str | Colormap = "jet")
     integer. A map without a scale (constant, or with NaN or infinity in it) is zeros, hence the colormap's lowest
     color everywhere.
 
-    The default, jet from blue to red, is that of Zhou et al. 2016, figure 1, and of most of the literature. It has
-    no even lightness, which is against it in a plot of numbers; over a photograph lightness is the photograph's,
-    and hue is what is left to tell the map by. "turbo" has the same hues and smoother steps.
+    The default, jet from blue to red, is that of Zhou et al. 2016, figure 1, and of most of the literature. Its
+    lightness is uneven, which is a drawback in a plot of numbers; over a photograph the lightness is the
+    photograph's, and the hue shows the map. "turbo" has the same hues and smoother steps.
 
     Args:
       image: (..., H, W, 3) uint8 RGB.
       map: (..., h, w) real numbers of any scale, or a mask; h, w need not be those of the image. Its leading
         dimensions are those of the image, or the image has none: one image under several maps.
       alpha: share of the color in the blend, in 0..1.
-      colormap: name of a matplotlib colormap, or one itself.
+      colormap: a matplotlib colormap, or its name.
 
     Returns:
       (..., H, W, 3) uint8 RGB, with the leading dimensions of `map`.
@@ -66,7 +66,7 @@ def overlay(image, map, *, alpha: float = 0.5, colormap: str | Colormap = "jet")
     if image.ndim > 3 and image.shape[:-3] != map.shape[:-2]:
         raise ValueError(
             f"image of shape {image.shape} and map of shape {map.shape}: expected the same leading dimensions, or "
-            "one image (H, W, 3). For several maps of each image of a batch, go through the batch."
+            "one image (H, W, 3). For several maps of each image of a batch, loop over the batch."
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}: expected the share of the color in the blend, in 0..1.")
@@ -84,7 +84,7 @@ def explanation_figure(
     maps: Sequence[np.ndarray],
     boxes: Sequence[np.ndarray],
     names: Sequence[Sequence[str]],
-    probabilities: Sequence[Sequence[float]],
+    probabilities: Sequence[Sequence[float] | np.ndarray],
     *,
     titles: Sequence[str] | None = None,
     alpha: float = 0.5,
@@ -95,8 +95,8 @@ def explanation_figure(
     Args:
       images: B images (H, W, 3) uint8 RGB; their sizes may differ.
       maps: for each image (N, h, w) raw maps; the same N for all.
-      boxes: for each image (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1. One without area, as that of a map without
-        a region is, is not drawn.
+      boxes: for each image (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1. A box without area is not drawn: that of a map
+        without a region.
       names: for each image N names of classes.
       probabilities: for each image N numbers in 0..1.
       titles: B titles of the photographs, such as file names.
@@ -141,14 +141,14 @@ def comparison_figure(
     boxes: Sequence[np.ndarray],
     methods: Sequence[str],
     names: Sequence[str],
-    probabilities: Sequence[float],
+    probabilities: Sequence[float] | np.ndarray,
     *,
     alpha: float = 0.5,
     colormap: str | Colormap = "jet",
 ) -> Figure:
     """A grid of M methods by N classes: a row for each class, with the photograph and each method's map and box.
 
-    Each map is scaled for itself (see `overlay`): colors compare places, not methods.
+    Each map is scaled separately (see `overlay`): colors compare places, not methods.
 
     Args:
       image: (H, W, 3) uint8 RGB.
@@ -180,8 +180,8 @@ def comparison_figure(
     figure, axes = _grid([np.shape(image)[:2]] * len(names), labels, cell_width=2.1)
     for row, of_row in enumerate(axes):
         _show(of_row[0], image, labels[row][0])
-        for axis, of_method, method_boxes, label in zip(of_row[1:], maps, boxes, labels[row][1:], strict=True):
-            _show(axis, overlay(image, of_method[row], alpha=alpha, colormap=colormap), label)
+        for axis, method_maps, method_boxes, label in zip(of_row[1:], maps, boxes, labels[row][1:], strict=True):
+            _show(axis, overlay(image, method_maps[row], alpha=alpha, colormap=colormap), label)
             _draw_box(axis, method_boxes[row], image.shape, PREDICTED)
     return figure
 
@@ -203,7 +203,7 @@ def localization_figure(
       images: B images (H, W, 3) uint8 RGB.
       maps: B raw maps (h, w).
       predicted_boxes: B boxes (4,) `[ymin, xmin, ymax, xmax]` in 0..1. One without area is not drawn.
-      true_boxes: likewise; (n, 4) for an image with several.
+      true_boxes: B boxes (4,) in the same format; (n, 4) for an image with several.
       titles: B titles.
       columns: images in a row of the grid.
       alpha: as in `overlay`.
@@ -236,7 +236,7 @@ def localization_figure(
         for box in np.reshape(true, (-1, 4)):
             _draw_box(axis, box, image.shape, TRUE)
         _draw_box(axis, predicted, image.shape, PREDICTED)
-    figure.legend(
+    figure.legend(  # type: ignore[call-overload]  # the stub does not know that a tuple of artists is one handle
         [tuple(_rectangles((0, 0), 1, 1, style)) for style in (PREDICTED, TRUE)],
         ["predicted box", "true box"],
         loc="upper center",
@@ -249,11 +249,11 @@ def localization_figure(
 
 @functools.partial(jax.jit, static_argnums=1)
 def _resized_and_normalized(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """(..., h, w) -> (..., H, W) in 0..1; one compiled program a size, where each operation would be one."""
+    """(..., h, w) -> (..., H, W) in 0..1; one compiled program for each size, instead of one for each operation."""
     return normalize_map(resize_map(maps, size))
 
 
-def _check_lengths(**sequences: Sequence) -> None:
+def _check_lengths(**sequences: Sized) -> None:
     """Raises ValueError unless all have the same length, which is at least 1."""
     lengths = {name: len(sequence) for name, sequence in sequences.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
@@ -270,11 +270,11 @@ def _grid(
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure with a row of axes for each row of labels, and with room for these above.
 
-    Placed by hand: the sizes of all that is drawn are known, and matplotlib's layout engines, which measure it by
-    drawing it several times, shrink every row to the narrowest image.
+    Placed by hand, because all sizes are known: matplotlib's layout engines draw the figure several times to measure
+    it, and shrink every row to the narrowest image.
 
     Args:
-      row_sizes: (H, W) that each row is made for, in any unit.
+      row_sizes: (H, W) of the images of each row, in any unit.
       labels: for each row those of its cells.
       cell_width: in inches.
       legend_lines: lines of a legend above the first row.
@@ -283,7 +283,7 @@ def _grid(
     lines = [max(label.count("\n") + 1 if label else 0 for label in row) for row in labels]
     width = MARGIN + (cell_width + MARGIN) * max(map(len, labels))
     height = sum(heights) + LINE_HEIGHT * (sum(lines) + 1.5 * legend_lines) + 2 * MARGIN * (len(lines) + 1)
-    # Without pyplot: no display, no global state, and nothing that has to be closed.
+    # Without pyplot: no display, no global state, nothing to close.
     figure = Figure(figsize=(width, height), dpi=DPI)
     top = height - MARGIN - LINE_HEIGHT * 1.5 * legend_lines
     axes = []
@@ -300,7 +300,7 @@ def _grid(
 
 
 def _show(axis: Axes, image: np.ndarray, title: str) -> None:
-    """Draws an image without ticks; the axis then counts pixels, with integers on their edges."""
+    """Draws an image without ticks; the axis counts pixels, with integers at their edges."""
     height, width = image.shape[:2]
     axis.imshow(image, extent=(0, width, height, 0))
     axis.set_axis_off()
@@ -318,12 +318,12 @@ def _draw_box(axis: Axes, box, image_shape: tuple[int, ...], style: dict) -> Non
 
 
 def _rectangles(corner: tuple[float, float], width: float, height: float, style: dict) -> list[Rectangle]:
-    """A dark line and the styled one upon it, so that the box shows on any color, on white paper too."""
-    # Not clipped: at the image's border the outer half of the line would be missing.
+    """A dark line and the styled one on top of it, so that the box is visible on any color."""
+    # Not clipped, because the outer half of the line would be missing at the image's border.
     lines = ({"edgecolor": "#202020", "linewidth": LINE_WIDTH + 1.5}, {"linewidth": LINE_WIDTH, **style})
     return [Rectangle(corner, width, height, fill=False, clip_on=False, **line) for line in lines]
 
 
 def _wrap(text: str, characters: int) -> str:
-    """`text` in at most two lines of so many characters; what is left out shows as an ellipsis."""
+    """`text` in at most two lines of `characters` each, with an ellipsis for what is left out."""
     return textwrap.fill(text, characters, max_lines=2, placeholder=" …")

@@ -16,9 +16,8 @@ from skimage import data
 import camjax
 from camjax.components import largest_component
 from camjax.data.images import resize_image
-from camjax.metrics.box_overlap import iou_matrix
-from camjax.metrics.contours import contour_boxes
-from camjax.metrics.wsol import score_map
+from camjax.metrics import contour_boxes, score_map
+from camjax.metrics.localization.box_overlap import iou_matrix
 from camjax.viz import overlay
 
 SIDE = 224

@@ -1,4 +1,4 @@
-"""What tests share: photographs, networks, and the programs that one of their processes has compiled."""
+"""What tests share: how programs are compiled and kept, photographs, and networks."""
 
 import os
 
@@ -13,15 +13,21 @@ from camjax.data.images import resize_image
 from camjax.models import CamModel
 from camjax.models.shapes import model_shapes
 
-# Most of the time of a test goes into compiling. XLA's level of optimization, which takes a half of it, says nothing
-# of what a test's own program computes: `jax.jit(function, compiler_options=QUICK)`.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# Most of a test's time is compilation, and most of that is optimization, which changes what a program computes by
+# rounding alone. So the tests, and every process that they start, compile with little of it. XLA_FLAGS in the
+# environment wins: `XLA_FLAGS= pytest` runs the programs that users run, as `make test-parity` and `make test-long` do.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items()))
 
 
 def pytest_configure(config):
-    """Keeps compiled programs in pytest's own cache, for xdist's workers and for the processes that tests start.
+    """Keeps compiled programs in pytest's cache: for xdist's workers, processes that tests start, and later sessions.
 
-    Also for the next session: `pytest --cache-clear` empties it. JAX's settings in the environment stand.
+    `pytest --cache-clear` empties it. JAX's settings in the environment win.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
         return
@@ -36,12 +42,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="module")
 def quick_programs():
-    """`QUICK` for all programs of a module: `pytestmark = pytest.mark.usefixtures("quick_programs")`."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    # They round otherwise, which no test behind them may find in what it compares bit by bit with another process.
-    jax.clear_caches()
+    """Kept until no module asks for it: all programs are quick."""
 
 
 def photos(size=(224, 224)) -> np.ndarray:
@@ -52,6 +53,19 @@ def photos(size=(224, 224)) -> np.ndarray:
 @pytest.fixture(scope="session")
 def lite0():
     return camjax.load_model("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def scenes_dir(tmp_path_factory):
+    """A folder of tfds with few scenes: 60 for training, 30 each for validation and test. Not to be written to."""
+    from camjax.data import scenes
+    from camjax.data.sources import open_source
+
+    data_dir = tmp_path_factory.mktemp("scenes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "NUM_SCENES", {"train": 60, "validation": 30, "test": 30})
+        open_source("scenes", "train", data_dir=data_dir)
+    return data_dir
 
 
 def random_network(name: str, num_classes: int | None = None, **options) -> CamModel:

@@ -21,7 +21,7 @@ def gmp_head(features):
 
 
 @pytest.mark.parametrize("head_fn", [gap_head, gmp_head])
-def test_behind_a_pooling_and_a_dense_layer_it_is_the_rectified_cam_over_its_cells(head_fn):
+def test_with_pooling_and_a_dense_layer_it_is_the_rectified_cam_over_its_cells(head_fn):
     cam = np.asarray(class_activation_map(FEATURES, KERNEL, TARGETS))
     maps = grad_cam(head_fn, FEATURES, TARGETS)
     assert maps.dtype == jnp.float32 and (np.asarray(maps) > 0).any()

@@ -59,6 +59,7 @@ def test_a_classifier_of_features(tmp_path, monkeypatch):
     np.testing.assert_allclose(mean, names["out"].logits[:, :1], atol=1e-4)
 
 
+@pytest.mark.usefixtures("quick_programs")
 def test_other_methods_and_how_faithful_they_are(tmp_path, monkeypatch):
     Image.fromarray(data.chelsea()).save(tmp_path / "cat.jpg")
     Image.fromarray(data.coffee()).save(tmp_path / "coffee.jpg")

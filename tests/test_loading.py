@@ -1,3 +1,4 @@
+import functools
 import warnings
 from pathlib import Path
 
@@ -11,11 +12,16 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import camjax
+from camjax.models import CamModel, ConvBN, registry, vgg
+from camjax.models.efficientnet_lite import packaged_file
+from camjax.models.head import MapHead
+from camjax.models.shapes import model_shapes
+from camjax.models.tensor_names import DENSE, Rule, batchnorm
+from camjax.runs import checkpoints_of
 from camjax.training import Checkpoints, Recipe, TrainState
-from camjax.training.runs import checkpoints_of, describe_run, start_run
-from camjax.weights.efficientnet_lite import packaged_file
+from camjax.training.runs import describe_run, start_run
 from camjax.weights.errors import WeightsError
-from camjax.weights.names import CONV, DENSE, Rule, batchnorm, count_classes, place_tensors
+from camjax.weights.placing import NameTable
 from camjax.weights.torch_file import read_torch_file
 
 
@@ -79,25 +85,30 @@ def test_a_loaded_model_is_whole(lite0):
 
 
 def test_a_loaded_and_a_created_model_share_one_compiled_function(lite0):
-    created = nnx.eval_shape(lambda: camjax.create_model("efficientnet_lite0"))
+    created = model_shapes("efficientnet_lite0")
     created.eval()
     assert jax.tree.structure(lite0) == jax.tree.structure(created)
 
 
 def test_a_loaded_model_is_in_inference_mode(lite0):
-    images = photos()
-    logits, after = jax.jit(lambda model, images: (model(images), model), compiler_options=QUICK)(lite0, images)
-    np.testing.assert_allclose(logits, camjax.cam_fn(lite0, images).logits, rtol=1e-4, atol=1e-4)
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def outputs(model, images):
+        return model(images), camjax.cam_fn(model, images).logits, model
+
+    logits, by_cam_fn, after = outputs(lite0, photos((96, 96)))
+    np.testing.assert_allclose(logits, by_cam_fn, rtol=1e-4, atol=1e-4)
     assert_same(arrays(after), arrays(lite0))
 
 
-def test_options_reach_the_model():
+def test_options_reach_the_model(lite0):
     model = camjax.load_model("efficientnet_lite0", pool="gmp", dtype=jnp.bfloat16, rngs=nnx.Rngs(3))
     assert model.head.pool == "gmp" and model.dtype == jnp.bfloat16 and not model.exact_cam
     assert model.head.kernel[...].dtype == jnp.float32
-    keys = [arrays(camjax.load_model("efficientnet_lite0", rngs=nnx.Rngs(seed))) for seed in (3, 4)]
-    assert_same(arrays(model), keys[0])
-    assert not np.array_equal(keys[0]["head.dropout.rngs.key"], keys[1]["head.dropout.rngs.key"])
+    found, expected = arrays(model), arrays(lite0)
+    keys = [numbers.pop("head.dropout.rngs.key") for numbers in (found, expected)]
+    assert_same(found, expected)
+    for key, seed in zip(keys, (3, 0), strict=True):
+        np.testing.assert_array_equal(key, jax.random.key_data(nnx.Rngs(seed).dropout()))
 
 
 def test_both_formats_give_the_same_model(lite0, tensors, tmp_path):
@@ -205,25 +216,26 @@ def test_all_that_does_not_fit_is_in_one_error(tensors, tmp_path):
 
 def test_two_entries_for_one_place_are_an_error():
     model = camjax.create_model("small_gap", 2)
-    table = (Rule("a|b", "head.bias"),)
+    table = NameTable([Rule("a|b", "head.bias")])
     entries = {"a": np.zeros(2, np.float32), "b": np.ones(2, np.float32)}
     with pytest.raises(WeightsError, match=r"another one fills \(1\):\n  b: for head\.bias"):
-        place_tensors(model, entries, table, source="here")
+        table.place(model, entries, source="here")
     np.testing.assert_array_equal(model.head.bias[...], [0, 0])
 
 
 def test_the_first_rule_that_matches_the_whole_name_counts():
-    table = (Rule("skip.*", None), *batchnorm(r"bn(\d)", r"layers.\1.bn"), Rule("fc", "head.kernel", DENSE))
-    assert count_classes({"fc": np.zeros((4, 9))}, table) == 4
-    assert count_classes({"fc.weight": np.zeros((4, 9)), "skip.fc": np.zeros(3)}, table) is None
-    bias_first = (*table, Rule("b", "head.bias"))
-    assert count_classes({"fc": np.zeros((4, 9)), "b": np.zeros(5)}, bias_first) == 5
+    rules = (Rule("skip.*", None), *batchnorm(r"bn(\d)", r"layers.\1.bn"), Rule("fc", "head.kernel", DENSE))
+    table, with_bias = NameTable(rules), NameTable([*rules, Rule("b", "head.bias")])
+    assert table.count_classes({"fc": np.zeros((4, 9))}) == 4
+    assert table.count_classes({"fc.weight": np.zeros((4, 9)), "skip.fc": np.zeros(3)}) is None
+    assert with_bias.count_classes({"fc": np.zeros((4, 9)), "b": np.zeros(5)}) == 5
     # A 1x1 convolution is the dense layer that it is; of any other rank nothing is guessed.
-    assert count_classes({"fc": np.zeros((4, 9, 1, 1))}, table) == 4
-    assert count_classes({"fc": np.zeros((4, 9, 3, 3)), "b": np.zeros(5)}, bias_first) == 5
-    # The layers with one unit a class that are no pooled head.
-    for layer in ("head.fc8", "cccp8", "classifier"):
-        assert count_classes({"x": np.zeros((1, 1, 8, 6))}, (Rule("x", f"{layer}.kernel"),)) == 6
+    assert table.count_classes({"fc": np.zeros((4, 9, 1, 1))}) == 4
+    assert with_bias.count_classes({"fc": np.zeros((4, 9, 3, 3)), "b": np.zeros(5)}) == 5
+    # Another layer than the head may have one unit a class.
+    kernel = {"x": np.zeros((1, 1, 8, 6))}
+    assert NameTable([Rule("x", "last.kernel")], class_layer="last").count_classes(kernel) == 6
+    assert NameTable([Rule("x", "last.kernel")]).count_classes(kernel) is None
 
 
 def test_a_dense_layer_written_as_a_convolution():
@@ -231,13 +243,36 @@ def test_a_dense_layer_written_as_a_convolution():
     weight = np.random.default_rng(0).normal(size=(2, 128, 1, 1)).astype(np.float32)
     entries = {"w": weight, "b": np.zeros(2, np.float32)}
     rest = {f"keep.{name}": value for name, value in _parameters(model).items() if not name.startswith("head.")}
-    table = (Rule("w", "head.kernel", DENSE), Rule("b", "head.bias"), Rule(r"keep\.(.*)", r"\1"))
-    place_tensors(model, {**entries, **rest}, table, source="here")
+    table = NameTable([Rule("w", "head.kernel", DENSE), Rule("b", "head.bias"), Rule(r"keep\.(.*)", r"\1")])
+    table.place(model, {**entries, **rest}, source="here")
     np.testing.assert_array_equal(model.head.kernel[...], weight[:, :, 0, 0].T)
 
 
-@pytest.mark.parametrize(("name", "layer"), [("nin", "cccp8"), ("squeezenet1_1", "classifier")])
-def test_a_new_last_convolution(name, layer):
+class MapsOfClasses(CamModel):
+    """Its last convolution has one channel a class, as those of NIN and SqueezeNet."""
+
+    def __init__(self, num_classes=4, *, rngs):
+        super().__init__(input_size=(8, 8), stride=2, mean=(0,) * 3, std=(1,) * 3)
+        self.layer = ConvBN(3, 6, 3, 2, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.last = nnx.Conv(6, num_classes, (1, 1), rngs=rngs)
+        self.head = MapHead(num_classes)
+
+    def backbone(self, x):
+        return self.last(self.dropout(self.layer(x)))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("maps_of_classes", "last"),
+        pytest.param("nin", "cccp8", marks=pytest.mark.long),
+        pytest.param("squeezenet1_1", "classifier", marks=pytest.mark.long),
+    ],
+)
+def test_a_new_last_convolution(monkeypatch, name, layer):
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    camjax.register_model("maps_of_classes", MapsOfClasses)
     model = random_network(name, 4)
     model.set_input_rule(mean=(1, 2, 3), channel_order="bgr", mean_image=np.ones((8, 8, 3), np.float32))
     for classes in (4, 6):
@@ -256,7 +291,6 @@ def _parameters(model) -> dict[str, np.ndarray]:
         for path, variable in nnx.iter_graph(model)
         if isinstance(variable, nnx.Param | nnx.BatchStat)
     }
-    assert CONV == (2, 3, 1, 0)
 
 
 def test_a_file_without_a_head_is_an_error(tensors, tmp_path):
@@ -368,12 +402,12 @@ def test_a_backbone_alone_has_a_new_head_and_says_so(fine_tuned, lite0):
     np.testing.assert_array_equal(model.head.kernel[...], other.head.kernel[...])
 
 
-def test_the_backbone_of_the_original_network_takes_its_normalization_along(tmp_path):
+def test_the_backbone_of_the_original_network_takes_its_normalization_along(tmp_path, monkeypatch):
     """torchvision's VGG-16 has no CAM convolution, and fully connected layers that VGGnet-GAP has not."""
-    shapes = camjax.models.shapes.model_shapes("vgg16_gap", 5)
-    numbers = {"0": (64, 3), "2": (64, 64), "5": (128, 64), "7": (128, 128), "10": (256, 128)}
-    numbers |= {"12": (256, 256), "14": (256, 256), "17": (512, 256)}
-    numbers |= dict.fromkeys(("19", "21", "24", "26", "28"), (512, 512))
+    monkeypatch.setattr(vgg, "STAGES", ((2, 2), (3, 2), (4, 3), (5, 3), (512, 3)))  # narrow, but for its end
+    shapes = model_shapes("vgg16_gap", 5)
+    numbers = {"0": (2, 3), "2": (2, 2), "5": (3, 2), "7": (3, 3), "10": (4, 3), "12": (4, 4), "14": (4, 4)}
+    numbers |= {"17": (5, 4), "19": (5, 5), "21": (5, 5), "24": (512, 5), "26": (512, 512), "28": (512, 512)}
     tensors = {f"features.{n}.weight": np.full((*k, 3, 3), int(n), np.float32) for n, k in numbers.items()}
     tensors |= {f"features.{n}.bias": np.full(k[:1], int(n), np.float32) for n, k in numbers.items()}
     path = save(tmp_path / "vgg16.safetensors", {**tensors, "classifier.6.weight": np.ones((1000, 8), np.float32)})

@@ -16,6 +16,9 @@ from skimage import data
 import camjax
 from camjax.attribution import explain_nnx
 from camjax.cli.main import main
+from camjax.models import registry
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "your_own_network.md").read_text()
 
@@ -48,7 +51,7 @@ def working(directory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def beginning(directory):
-    """What the names stand for behind the guide's first example."""
+    """The names after the guide's first example."""
     with contextlib.chdir(directory):
         names = {}
         exec(blocks("Two functions")[0], names)
@@ -56,7 +59,7 @@ def beginning(directory):
 
 
 def run(beginning: dict, *headings: str) -> dict:
-    """What the names stand for behind other sections as well."""
+    """The names after further sections."""
     names = dict(beginning)
     for block in (block for heading in headings for block in blocks(heading)):
         exec(block, names)
@@ -113,7 +116,7 @@ def test_a_model_with_a_name(directory, monkeypatch, capsys):
     module, training = blocks("A model with a name")
     (commands,) = blocks("A model with a name", "sh")
     (directory / "my_nets.py").write_text(module)
-    monkeypatch.setattr(camjax.models, "_SPECS", dict(camjax.models._SPECS))
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
     monkeypatch.setitem(sys.modules, "my_nets", None)
     del sys.modules["my_nets"]
     with monkeypatch.context() as patch:

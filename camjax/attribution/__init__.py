@@ -1,13 +1,17 @@
-"""Ways to say where a network looked, as functions of features, of the head behind them, and of targets."""
+"""Attribution: where a network looked, from its features, the head that follows them, and targets.
+
+`METHODS` is the one table of methods. Each is a function here; by name it is an argument of `camjax.make_cam_fn`,
+`camjax.make_localize_fn` and explainers.
+"""
 
 from camjax.attribution import targets
 from camjax.attribution.adapters.linen import explain_linen
 from camjax.attribution.adapters.nnx import explain_nnx
 from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam
+from camjax.attribution.engine import combine_layers
 from camjax.attribution.explainer import Explainer, Explanation, explainer
 from camjax.attribution.gradient_methods import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
 from camjax.attribution.gradients import image_gradient, output_gradients, saliency
-from camjax.attribution.layers import combine_layers
 from camjax.attribution.methods import METHODS
 from camjax.attribution.network import CutNetwork, cut_network
 from camjax.attribution.perturbation import ablation_cam, is_cam, score_cam, ss_cam

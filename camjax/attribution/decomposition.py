@@ -1,7 +1,7 @@
 """Methods that look for the direction in which a feature map varies most: its first principal component.
 
 `method(head_fn, features, targets) -> maps`, as in `camjax.attribution.gradient_methods`. Maps are signed, each with a
-mean of 0, and do not sum to the score: cells are told apart, and none of them is nothing.
+mean of 0, and do not sum to the score.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from camjax.attribution.targets import as_target
 _EXACT = jax.lax.Precision.HIGHEST
 
 _UNDECIDED = 1e-3
-"""A sum of a unit vector's entries that rounding alone may have given its sign."""
+"""The sum of a unit vector's entries below which its sign may be due to rounding."""
 
 
 def eigen_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -37,7 +37,7 @@ def eigen_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     features = images_first(features, "features", "(B, h, w, K)")
     outputs = jax.eval_shape(head_fn, features)
     count = jax.eval_shape(as_target(targets, outputs), outputs).shape[1]
-    return _eigen_cam(features, count)
+    return _for_each_target(features, count)
 
 
 def eigen_grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -58,7 +58,7 @@ def eigen_grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array
     """
     features = images_first(features, "features", "(B, h, w, K)")
     _, gradients = output_gradients(head_fn, features)
-    return _eigen_grad_cam(features, gradients(targets))
+    return eigen_grad_cam_maps(features, gradients(targets))
 
 
 @jax.jit
@@ -70,7 +70,7 @@ def principal_component(terms: jax.Array) -> jax.Array:
 
     A singular vector's sign is arbitrary. Here the map has a positive correlation with the sum of the terms over the
     channels, which is to say that the entries of v have a positive sum. Where the two are uncorrelated (|sum| <= 0.001,
-    as behind a layer normalization, where each cell's channels sum to nothing), the cell furthest from 0 is positive.
+    as after a layer normalization, where each cell's channels sum to 0), the cell furthest from 0 is positive.
 
     Args:
       terms: (..., h, w, K) t of any float dtype.
@@ -82,7 +82,7 @@ def principal_component(terms: jax.Array) -> jax.Array:
     cells = terms.reshape(*lead, height * width, channels).astype(jnp.float32)
     finite = jnp.isfinite(cells).all((-2, -1))
     cells = jnp.where(finite[..., None, None], cells, 0)
-    # Their differences first: those of equal cells are exactly 0, which rounding in a mean of the cells may not leave.
+    # Differences first: those of equal cells are exactly 0, where subtracting a rounded mean may not be.
     cells = cells - cells[..., :1, :]
     cells = cells - cells.mean(-2, keepdims=True)
     # Squares of small or large terms would leave the range of float32.
@@ -103,17 +103,16 @@ def principal_component(terms: jax.Array) -> jax.Array:
     return jnp.where(finite[..., None], component, jnp.nan).reshape(*lead, height, width)
 
 
-def _eigen_cam(features, count):
-    maps = principal_component(features)
-    return jnp.broadcast_to(maps[:, None], (maps.shape[0], count, *maps.shape[1:]))
+def eigen_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
+    """`eigen_cam`, with the number of maps from the gradients (B, N, h, w, K), which are not used otherwise."""
+    return _for_each_target(features, gradients.shape[1])
 
 
-def _eigen_grad_cam(features, gradients):
+def eigen_grad_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
+    """`eigen_grad_cam` from features (B, h, w, K) and gradients (B, N, h, w, K), both float32."""
     return principal_component(features[:, None] * gradients)
 
 
-FROM_GRADIENTS = {
-    "eigencam": lambda features, gradients: _eigen_cam(features, gradients.shape[1]),
-    "eigengradcam": _eigen_grad_cam,
-}
-"""The names of the methods on command lines, each as `(features, gradients) -> maps`."""
+def _for_each_target(features, count):
+    maps = principal_component(features)
+    return jnp.broadcast_to(maps[:, None], (maps.shape[0], count, *maps.shape[1:]))

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.attribution.gradients import output_gradients
-from camjax.attribution.layers import combine_layers
-from camjax.attribution.methods import method_named
+from camjax.attribution.engine import attribute
+from camjax.attribution.methods import Method, Needs, method_named
 from camjax.attribution.network import CutNetwork, as_pytree, cut_network, is_module_method
 from camjax.attribution.targets import as_target
-from camjax.inference import check_class_ids, inference_view
+from camjax.checks import check_class_ids
+from camjax.models.layers import inference_view
 
 
 class Explanation(NamedTuple):
@@ -38,21 +38,21 @@ class Explainer:
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Attributes:
-      network: likewise, with the weights of the time when the explainer was made.
+      network: as given, with the weights of the time when the explainer was made.
     """
 
     def __init__(self, network: CutNetwork, combine: Literal["mean", "max"] = "mean"):
         self._combine = combine
         # Flattened once: a network of many layers takes longer to flatten than its program to start.
         self._leaves, self._structure = jax.tree.flatten(network)
-        # Its own modules, for those of the network may change.
-        self.network = jax.tree.unflatten(self._structure, self._leaves)
-        self._by_gradients = jax.jit(self._explain_by_gradients, static_argnums=(3, 4))
+        # With modules of its own: those of the network that was given may change.
+        self.network: CutNetwork = jax.tree.unflatten(self._structure, self._leaves)
+        self._traced = jax.jit(self._attribute, static_argnums=(3, 4))
         self._forward = jax.jit(self._features_and_outputs)
         self._shapes = functools.lru_cache(self._output_shape)
 
     def __call__(
-        self, images: jax.Array, targets: Any = None, method: str = "gradcam", *, top_k: int = 1, **options
+        self, images: jax.Array, targets: Any = None, method: str = "gradcam", *, top_k: int = 1, **options: Any
     ) -> Explanation:
         """Explains a batch of images.
 
@@ -60,34 +60,52 @@ class Explainer:
           images: (B, ...) as the network takes them.
           targets: class ids (B,) or (B, N); a function of the outputs, see `camjax.attribution.targets`; or None for
             the `top_k` classes of the largest outputs (B, C).
-          method: of `camjax.attribution.METHODS`.
+          method: of `camjax.attribution.METHODS`. "cam" takes class ids, and a network whose head is known to be a
+            global pooling with a dense kernel, as that of `camjax.explainer(model.features, model.head)` is.
           top_k: number of classes where targets are None.
           **options: of the method: `chunk_size` and `progress` of those that perturb images or features.
 
         Returns:
           `Explanation`. It stays on the device; a second call with the same shapes compiles nothing. A function of your
-          own as targets has to be the same one: a new lambda is a new program, whatever its text.
+          own as targets has to be the same one: a new lambda is a new program, even if its text is the same.
 
         Raises:
-          ValueError: another method or option, targets that do not fit the outputs (fewer than images, ids out of
-            range), or a method that several layers are too many for.
+          ValueError: unknown method or option, targets that do not fit the outputs (fewer than images, ids out of
+            range), or a network that does not have what the method needs.
         """
         chosen = method_named(method, options)
+        self._check(chosen, targets)
         shape = self._shapes(tuple(images.shape), jnp.result_type(images))
         targets = self._targets(targets, shape, top_k)
-        if chosen.from_gradients is not None:
-            return self._by_gradients(self._leaves, images, targets, chosen, top_k)
+        if chosen.needs is not Needs.CHANGED_IMAGES:
+            return self._traced(self._leaves, images, targets, chosen, top_k)
         features, outputs = self._forward(self._leaves, images)
-        targets, class_ids = chosen_targets(targets, outputs, top_k)
-        if isinstance(features, tuple):
-            raise ValueError(
-                f"{method} of {len(features)} layers: expected one, for each would take all of its passes. Make an "
-                "explainer for each layer, and combine their maps by camjax.attribution.combine_layers."
-            )
-        maps = chosen.from_network(self.network, images, features, as_target(targets, outputs), **options)
-        return Explanation(outputs, class_ids, maps)
+        _check_one_layer(chosen, features)
+        targets = _chosen(targets, outputs, top_k)
+        maps = chosen.function(self.network, images, features, as_target(targets, outputs), **options)
+        return Explanation(outputs, _class_ids(targets), maps)
 
-    def _targets(self, targets, shape, top_k):
+    def _check(self, method: Method, targets: Any) -> None:
+        """Raises ValueError where an explainer does not have what the method needs."""
+        if method.crops is not None:
+            raise ValueError(
+                f"{method.name} takes crops of the network's input size, which an explainer does not know: expected "
+                f"camjax.make_cam_fn(model, {method.name!r}), with a model of camjax."
+            )
+        if method.needs is not Needs.KERNEL:
+            return
+        if self.network.kernel is None:
+            raise ValueError(
+                f"{method.name} needs the dense kernel (K, C) that follows a global pooling, which this explainer does "
+                "not know: expected camjax.explainer(model.features, model.head), or camjax.make_cam_fn(model), with a "
+                "model that has class activation maps; or camjax.class_activation_map(features, kernel, class_ids)."
+            )
+        if callable(targets):
+            raise ValueError(
+                f"{method.name} explains classes: expected class ids (B,) or (B, N), not a function of the outputs."
+            )
+
+    def _targets(self, targets: Any, shape: jax.ShapeDtypeStruct, top_k: int) -> Any:
         """Targets as what a compiled program takes; what is wrong with them is said here."""
         if targets is None:
             if len(shape.shape) != 2 or not 1 <= top_k <= shape.shape[1]:
@@ -111,23 +129,38 @@ class Explainer:
         features = network.features(images)
         return features, network.head(features, images)
 
-    def _explain_by_gradients(self, leaves, images, targets, method, top_k):
+    def _attribute(self, leaves, images, targets, method, top_k):
         network = jax.tree.unflatten(self._structure, leaves)
-        features = jax.tree.map(lambda array: array.astype(jnp.float32), network.features(images))
-        outputs, gradients_of = output_gradients(network.head_of(images), features)
-        targets, class_ids = chosen_targets(targets, outputs, top_k)
-        gradients = gradients_of(targets)
-        if not isinstance(features, tuple):
-            return Explanation(outputs, class_ids, method.from_gradients(features, gradients))
-        maps = [method.from_gradients(*layer) for layer in zip(features, gradients, strict=True)]
-        return Explanation(outputs, class_ids, combine_layers(maps, self._combine))
+        if method.needs is Needs.KERNEL:
+            _check_one_layer(method, jax.eval_shape(network.features, images))
+
+        def choose(outputs):
+            return _chosen(targets, outputs, top_k)
+
+        (found,) = attribute(network, images, choose, [method], combine=self._combine).values()
+        maps = found.maps
+        if method.needs is Needs.NOTHING:
+            count = jax.eval_shape(as_target(found.targets, found.outputs), found.outputs).shape[1]
+            maps = jnp.broadcast_to(maps, (len(images), count, *maps.shape[2:]))
+        return Explanation(found.outputs, _class_ids(found.targets), maps)
 
 
-def chosen_targets(targets, outputs: jax.Array, top_k: int):
-    """Targets, those of the largest outputs for None; and the class ids (B, N), None for a function of the outputs."""
-    if targets is None:
-        targets = jax.lax.top_k(outputs, top_k)[1]
-    return targets, None if callable(targets) else jnp.asarray(targets).reshape(len(outputs), -1)
+def _chosen(targets: Any, outputs: jax.Array, top_k: int) -> Any:
+    """Targets; the classes of the largest outputs for None."""
+    return jax.lax.top_k(outputs, top_k)[1] if targets is None else targets
+
+
+def _class_ids(targets: Any) -> jax.Array | None:
+    """Targets as class ids (B, N); None for a function of the outputs."""
+    return None if callable(targets) else jnp.asarray(targets).reshape(len(targets), -1)
+
+
+def _check_one_layer(method: Method, features: Any) -> None:
+    if isinstance(features, tuple):
+        raise ValueError(
+            f"{method.name} of {len(features)} layers: expected one. Make an explainer for each layer, and combine "
+            "their maps by camjax.attribution.combine_layers."
+        )
 
 
 def explainer(features_fn: Callable, head_fn: Callable, *, combine: Literal["mean", "max"] = "mean") -> Explainer:
@@ -152,5 +185,6 @@ def _in_inference_mode(function: Callable) -> Callable:
     if isinstance(function, nnx.Module):
         return inference_view(function)
     if is_module_method(function):
-        return getattr(inference_view(function.__self__), function.__name__)
+        module: Any = function.__self__
+        return getattr(inference_view(module), function.__name__)
     return function

@@ -12,11 +12,11 @@ All have one signature, `method(head_fn, features, targets) -> maps`:
 - ValueError: features of another shape, or targets that do not fit the outputs. A traced class id cannot raise: one
   out of range gives a map of NaN.
 
-Behind global average pooling and one dense layer g is `w[k, c] / (h * w)` everywhere: Grad-CAM is there the rectified
+With global average pooling and one dense layer g is `w[k, c] / (h * w)` everywhere: Grad-CAM is there the rectified
 class activation map over its h * w cells, and XGrad-CAM and HiResCAM are that map without the rectification.
 
-Each method is also a function of features (B, h, w, K) and gradients (B, N, h, w, K) alone, in `FROM_GRADIENTS`, for
-callers who have the gradients of several layers from one backward pass.
+Each is also a function `<method>_maps(features, gradients)` of features (B, h, w, K) and gradients (B, N, h, w, K)
+alone, both float32: the rows of `camjax.attribution.METHODS`, of which several share one backward pass.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from camjax.attribution.gradients import images_first, output_gradients
 
 _EPSILON = 1e-7
-"""Keeps quotients of nothing by nothing at zero."""
+"""Takes the place of a denominator of 0, so that 0 / 0 is 0."""
 
 
 def grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -36,7 +36,7 @@ def grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     `a_k = mean_{y,x} g_k(y, x)`, and the map is `relu(sum_k a_k f_k)`: rectified by definition, so that it does not sum
     to the score.
     """
-    return _by_gradients(_grad_cam, head_fn, features, targets)
+    return _by_gradients(grad_cam_maps, head_fn, features, targets)
 
 
 def grad_cam_plus_plus(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -46,7 +46,7 @@ def grad_cam_plus_plus(head_fn: Callable, features: jax.Array, targets) -> jax.A
     `relu(sum_k sum_{v,u} a_k(v, u) relu(g_k(v, u)) f_k)`: rectified by definition, and no share of the score. That is
     taken as the exponential of the output, as in the paper, whose derivatives are then powers of g.
     """
-    return _by_gradients(_grad_cam_plus_plus, head_fn, features, targets)
+    return _by_gradients(grad_cam_plus_plus_maps, head_fn, features, targets)
 
 
 def xgrad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -56,7 +56,7 @@ def xgrad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     sum is `sum f g`, which is the score for a head that is homogeneous of degree one, as a piecewise linear one without
     biases is.
     """
-    return _by_gradients(_xgrad_cam, head_fn, features, targets)
+    return _by_gradients(xgrad_cam_maps, head_fn, features, targets)
 
 
 def hires_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -64,7 +64,7 @@ def hires_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
 
     The map is `sum_k g_k f_k`: signed. Its sum is the score, without the bias, for a head that is linear.
     """
-    return _by_gradients(_hires_cam, head_fn, features, targets)
+    return _by_gradients(hires_cam_maps, head_fn, features, targets)
 
 
 def layer_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -72,7 +72,7 @@ def layer_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
 
     The map is `relu(sum_k relu(g_k) f_k)`: rectified by definition, so that it does not sum to the score.
     """
-    return _by_gradients(_layer_cam, head_fn, features, targets)
+    return _by_gradients(layer_cam_maps, head_fn, features, targets)
 
 
 def _by_gradients(method: Callable, head_fn: Callable, features, targets) -> jax.Array:
@@ -86,41 +86,36 @@ def weighted_sum(features: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.einsum("bhwk,bnk->bnhw", features, weights, precision=jax.lax.Precision.HIGHEST)
 
 
-def _grad_cam(features, gradients):
+def grad_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
+    """`grad_cam` from gradients."""
     return jax.nn.relu(weighted_sum(features, gradients.mean((2, 3))))
 
 
-def _grad_cam_plus_plus(features, gradients):
+def grad_cam_plus_plus_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
+    """`grad_cam_plus_plus` from gradients."""
     # The paper's quotient with g^2 divided out: the powers of a small g would be lost in float32.
     totals = features.sum((1, 2))[:, None, None, None]
     shares = jnp.where(gradients == 0, 0, 1 / _away_from_zero(2 + totals * gradients))
     return jax.nn.relu(weighted_sum(features, (shares * jax.nn.relu(gradients)).sum((2, 3))))
 
 
-def _xgrad_cam(features, gradients):
+def xgrad_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
+    """`xgrad_cam` from gradients."""
     totals = features.sum((1, 2))[:, None]
     products = jnp.einsum("bhwk,bnhwk->bnk", features, gradients, precision=jax.lax.Precision.HIGHEST)
     return weighted_sum(features, products / _away_from_zero(totals))
 
 
-def _hires_cam(features, gradients):
+def hires_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
+    """`hires_cam` from gradients."""
     return jnp.einsum("bhwk,bnhwk->bnhw", features, gradients, precision=jax.lax.Precision.HIGHEST)
 
 
-def _layer_cam(features, gradients):
-    return jax.nn.relu(_hires_cam(features, jax.nn.relu(gradients)))
+def layer_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
+    """`layer_cam` from gradients."""
+    return jax.nn.relu(hires_cam_maps(features, jax.nn.relu(gradients)))
 
 
 def _away_from_zero(values: jax.Array) -> jax.Array:
     """The values with zeros replaced by a tiny number: what is divided by them is zero as well."""
     return jnp.where(values == 0, _EPSILON, values)
-
-
-FROM_GRADIENTS = {
-    "gradcam": _grad_cam,
-    "gradcam++": _grad_cam_plus_plus,
-    "xgradcam": _xgrad_cam,
-    "hirescam": _hires_cam,
-    "layercam": _layer_cam,
-}
-"""The names of the methods on command lines, each as `(features, gradients) -> maps`."""

@@ -1,4 +1,4 @@
-"""Gradients of scores: with respect to features, for the methods that weigh them, and to images."""
+"""Gradients of scores with respect to features, for the methods that use them, and with respect to images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from camjax.attribution.targets import as_target
 def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple[jax.Array, Callable[..., Any]]:
     """Outputs, and the gradients of any scores of them, from one forward pass.
 
-    For callers that choose the targets by the outputs. The forward pass is made once; going backward there is one
-    pullback for each of N targets, all of them in one batch.
+    For callers that choose the targets by the outputs. There is one forward pass, and one backward pass for each of N
+    targets, all of them in one batch.
 
     Args:
       function: (B, ...) float32 inputs -> (B, ...) outputs, each image's from that image alone.
@@ -34,7 +34,11 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
         # One direction for each target, the same for all images: no score depends on another image.
         directions = jnp.broadcast_to(jnp.eye(count)[:, None], (count, batch, count))
         (cotangents,) = jax.vmap(to_outputs)(directions)
-        (found,) = jax.vmap(pullback, out_axes=1)(cotangents)
+        try:
+            (found,) = jax.vmap(pullback, out_axes=1)(cotangents)
+        except NotImplementedError:
+            # JAX cannot batch all primitives: not `linear_call`, in the depthwise convolution of `camjax.models`.
+            (found,) = jax.tree.map(lambda array: jnp.swapaxes(array, 0, 1), jax.lax.map(pullback, cotangents))
         unknown = jnp.isnan(scores)
         return jax.tree.map(
             lambda array: jnp.where(unknown.reshape(batch, count, *[1] * (array.ndim - 2)), jnp.nan, array), found
@@ -46,7 +50,7 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
 def image_gradient(model_fn: Callable[[jax.Array], jax.Array], images: jax.Array, targets) -> jax.Array:
     """Image-gradient saliency: `max_color |dS_c / dI(y, x, color)|` (Simonyan et al. 2014, section 3.1).
 
-    Of magnitudes: it says where the score is sensitive, neither in which direction nor by which share.
+    It says where the score is sensitive to the image, not in which direction.
 
     Args:
       model_fn: (B, H, W, 3) float32 images -> (B, C) scores S, before the softmax. A model normalizes for itself, so

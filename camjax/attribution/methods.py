@@ -1,53 +1,146 @@
-"""The methods by the names that they have on command lines."""
+"""The one table of methods: what each is called, computes, needs, and how a box is drawn from its maps.
+
+A new method is one function and one row of `METHODS`: `camjax.make_cam_fn`, `camjax.make_localize_fn`, explainers and
+the commands `explain`, `compare` and `evaluate` then have it.
+"""
 
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import enum
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
 
 from camjax.attribution import decomposition, gradient_methods, perturbation
+from camjax.attribution.center import center_gaussian
+from camjax.attribution.gradients import saliency
+from camjax.attribution.saliency_boxes import saliency_boxes
+from camjax.attribution.ten_crop import TEN_CROP, Crops
+from camjax.cam import class_maps
+from camjax.checks import num_classes
 
 
-class Method(NamedTuple):
-    """A method of attribution; one of the two functions is given.
+class Needs(enum.Enum):
+    """What a method needs of a network, which is also what its function takes."""
+
+    KERNEL = "class activation maps, by the dense kernel after a global pooling"
+    """(features (..., h, w, K), kernel (K, C) or None, class_ids (..., N) or None) -> maps; see `camjax.cam`."""
+    GRADIENTS = "features, and gradients of scores with respect to them"
+    """(features (B, h, w, K) float32, gradients (B, N, h, w, K)) -> maps (B, N, h, w)."""
+    IMAGE_GRADIENT = "gradients of scores with respect to the image"
+    """gradients (B, N, H, W, 3) -> maps (B, N, H, W)."""
+    CHANGED_IMAGES = "the network on changed images or features"
+    """(network, images, features, target, **options) -> maps; a loop on the host, not to be called inside `jax.jit`."""
+    NOTHING = "nothing but the size of the image"
+    """(H, W) -> a map (H, W), the same for all images and classes."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
 
     Attributes:
-      name: on command lines.
-      from_gradients: (features (B, h, w, K), gradients (B, N, h, w, K)) -> maps (B, N, h, w).
-      from_network: (network, images, features, target, **options) -> maps, for methods that perturb; runs outside of
-        `jax.jit`, in compiled pieces.
-      options: names of the options that it takes.
+      name: on command lines and in `method=`.
+      needs: what it needs; see `Needs`.
+      function: that makes the maps; see `Needs`.
+      crops: of the image, on which the network is run in place of the image; None for most.
+      host_boxes: (images, maps) -> boxes (B, N, 4) and valid (B, N), computed on the host; None for the box rule of the
+        paper, `camjax.boxes.boxes_from_maps`.
+      all_classes: whether maps of all classes cost little more than those of one.
     """
 
     name: str
-    from_gradients: Callable | None = None
-    from_network: Callable | None = None
-    options: tuple[str, ...] = ()
+    needs: Needs
+    function: Callable
+    crops: Crops | None = None
+    host_boxes: Callable[[Any, Any], tuple[jax.Array, jax.Array]] | None = None
+    all_classes: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of its options: the keyword arguments of the function."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+    def accepted(self, **options: Any) -> dict[str, Any]:
+        """Those of the options that the method takes."""
+        return {name: value for name, value in options.items() if name in self.options}
+
+    def image_size(self, model: Any) -> tuple[int, int]:
+        """(H, W) in pixels of the images it is made for: the model's input size, or more for crops of that size."""
+        return self.crops.image_size(model.input_size) if self.crops else model.input_size
+
+    def num_classes(self, model: Any) -> int:
+        """C of a model.
+
+        Raises:
+          ValueError: the model does not have what the method needs.
+        """
+        takes_any_head = self.needs is not Needs.KERNEL and hasattr(model.head, "num_classes")
+        return model.head.num_classes if takes_any_head else num_classes(model)
 
 
-_FROM_GRADIENTS = gradient_methods.FROM_GRADIENTS | decomposition.FROM_GRADIENTS
+_ROWS = (
+    Method("cam", Needs.KERNEL, class_maps, all_classes=True),
+    Method("cam_ten_crop", Needs.KERNEL, class_maps, crops=TEN_CROP),
+    Method("gradcam", Needs.GRADIENTS, gradient_methods.grad_cam_maps),
+    Method("gradcam++", Needs.GRADIENTS, gradient_methods.grad_cam_plus_plus_maps),
+    Method("xgradcam", Needs.GRADIENTS, gradient_methods.xgrad_cam_maps),
+    Method("hirescam", Needs.GRADIENTS, gradient_methods.hires_cam_maps),
+    Method("layercam", Needs.GRADIENTS, gradient_methods.layer_cam_maps),
+    Method("eigencam", Needs.GRADIENTS, decomposition.eigen_cam_maps),
+    Method("eigengradcam", Needs.GRADIENTS, decomposition.eigen_grad_cam_maps),
+    Method("backprop", Needs.IMAGE_GRADIENT, saliency, host_boxes=saliency_boxes),
+    Method("center", Needs.NOTHING, center_gaussian),
+    Method("scorecam", Needs.CHANGED_IMAGES, perturbation.score_cam_maps),
+    Method("sscam", Needs.CHANGED_IMAGES, perturbation.ss_cam_maps),
+    Method("iscam", Needs.CHANGED_IMAGES, perturbation.is_cam_maps),
+    Method("ablationcam", Needs.CHANGED_IMAGES, perturbation.ablation_cam_maps),
+)
 
-METHODS: Mapping[str, Method] = {
-    **{name: Method(name, from_gradients=function) for name, function in _FROM_GRADIENTS.items()},
-    **{
-        name: Method(name, from_network=function, options=options)
-        for name, (function, options) in perturbation.FROM_NETWORK.items()
-    },
-}
-"""Name -> method."""
+METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}
+"""Name -> method; docs/attribution.md describes them."""
 
 
-def method_named(name: str, options: Mapping[str, Any]) -> Method:
+def method_named(name: str, options: Iterable[str] = ()) -> Method:
     """The method of a name.
 
+    Args:
+      name: of `METHODS`.
+      options: names of options that the method has to take.
+
     Raises:
-      ValueError: no such method, or it has not one of the options.
+      ValueError: unknown name, or an option that the method does not take.
     """
+    if not isinstance(name, str):
+        raise ValueError(
+            f"method={name!r}: expected the name of a method, such as 'cam'. The number of classes and the threshold "
+            "are given by name: top_k=5, threshold=0.2."
+        )
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method is {name!r}: expected one of {', '.join(METHODS)}.{hint}")
+        raise ValueError(f"method {name!r}: expected one of {', '.join(METHODS)}.{hint}")
     method = METHODS[name]
     if unknown := [option for option in options if option not in method.options]:
         known = ", ".join(method.options) if method.options else "none"
         raise ValueError(f"{name} has no option {', '.join(unknown)}: it has {known}.")
     return method
+
+
+def common_image_size(model: Any, methods: Iterable[str]) -> tuple[int, int]:
+    """(H, W) in pixels of the images that several methods are made for.
+
+    Raises:
+      ValueError: no method, an unknown one, or one given twice; methods whose sizes differ.
+    """
+    names = list(methods)
+    if not names or len({*names}) < len(names):
+        raise ValueError(f"methods {names}: expected at least one, each once.")
+    sizes = {method_named(name).image_size(model): name for name in names}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{name} takes {h} x {w}" for (h, w), name in sizes.items())
+        raise ValueError(f"methods with images of different sizes: {listed}. Take them one after the other.")
+    return next(iter(sizes))

@@ -2,14 +2,27 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import MethodType
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 from flax import nnx
 from jax.tree_util import Partial
 
+from camjax.models.head import MapHead, PooledHead
+
 Features = Any
 """(B, h, w, K), or a tuple of such arrays, one for each of several layers."""
+
+
+class Kernel(NamedTuple):
+    """The dense layer that follows a global pooling, by which features become class activation maps.
+
+    Attributes:
+      weights: (K, C); None where the features are the class maps already.
+    """
+
+    weights: jax.Array | None
 
 
 class CutNetwork(NamedTuple):
@@ -17,20 +30,49 @@ class CutNetwork(NamedTuple):
 
     Attributes:
       features: images (B, H, W, 3) -> features, a `Features`.
-      head: (features, images) -> outputs (B, ...). The images are for layers that others go around: what the rest of
-        the network sees beside the features.
+      head: (features, images) -> outputs (B, ...). The images are for connections that go around the layer: what the
+        rest of the network sees beside the features.
+      kernel: of a head that is a global pooling and a dense layer; None for other heads, and where it is not known.
     """
 
     features: Callable[[jax.Array], Features]
     head: Callable[[Features, jax.Array], jax.Array]
+    kernel: Kernel | None = None
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """The whole network: images -> outputs."""
         return self.head(self.features(images), images)
 
     def head_of(self, images: jax.Array) -> Callable[[Features], jax.Array]:
-        """The head behind the features of some images, as a function of features alone."""
+        """The head for the features of some images, as a function of features alone."""
         return lambda features: self.head(features, images)
+
+
+@jax.tree_util.register_pytree_node_class
+class SharedWeights(CutNetwork):
+    """A network cut by running the whole of it twice: `features(weights, images)`, `head(weights, features, images)`.
+
+    As a pytree it is the weights. In a compiled program both halves then compute with the same arrays, and the compiler
+    merges what they have in common; with the weights given twice it could not know.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, features_fn: Callable, head_fn: Callable, weights: Any) -> "SharedWeights":
+        """The network of two functions that take the weights, any pytree, first."""
+        return cls(Partial(features_fn, weights), Partial(head_fn, weights))
+
+    def tree_flatten(self) -> tuple[tuple, tuple[Callable, Callable]]:
+        """The weights, and the functions."""
+        features, head = self.features, self.head
+        assert isinstance(features, Partial) and isinstance(head, Partial)
+        return features.args, (features.func, head.func)
+
+    @classmethod
+    def tree_unflatten(cls, functions: tuple[Callable, Callable], weights: tuple) -> "SharedWeights":
+        """The network of these functions and weights."""
+        return cls.of(*functions, *weights)
 
 
 def cut_network(features_fn: Callable, head_fn: Callable) -> CutNetwork:
@@ -38,9 +80,20 @@ def cut_network(features_fn: Callable, head_fn: Callable) -> CutNetwork:
 
     Args:
       features_fn: images -> features.
-      head_fn: features -> outputs; all of the network that follows.
+      head_fn: features -> outputs; all of the network that follows. With a `PooledHead` or `MapHead` of camjax the
+        network has a kernel.
     """
-    return CutNetwork(as_pytree(features_fn), Partial(_without_images, as_pytree(head_fn)))
+    kernel = _kernel_of(head_fn) if isinstance(head_fn, PooledHead | MapHead) else None
+    return CutNetwork(as_pytree(features_fn), Partial(_without_images, as_pytree(head_fn)), kernel)
+
+
+def cut_model(model: Any) -> CutNetwork:
+    """A model in inference mode, cut at its last feature map.
+
+    Args:
+      model: has `features(images)` and `head(features)`; the head has a `kernel` if there are class activation maps.
+    """
+    return cut_network(model.features, model.head)._replace(kernel=_kernel_of(model.head))
 
 
 def as_pytree(function: Callable) -> Callable:
@@ -56,9 +109,15 @@ def as_pytree(function: Callable) -> Callable:
     return Partial(function)
 
 
-def is_module_method(function: Callable) -> bool:
+def is_module_method(function: Callable) -> TypeGuard[MethodType]:
     """Whether the function is a method of a module of NNX, bound to it."""
     return inspect.ismethod(function) and isinstance(function.__self__, nnx.Module)
+
+
+def _kernel_of(head: Any) -> Kernel | None:
+    if not hasattr(head, "kernel"):
+        return None
+    return Kernel(None if head.kernel is None else head.kernel[...])
 
 
 def _without_images(head_fn: Callable, features: Features, images: jax.Array) -> jax.Array:

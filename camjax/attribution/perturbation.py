@@ -1,4 +1,4 @@
-"""Methods that weigh a feature map by what becomes of a score when its channels mask the image, or are taken away.
+"""Methods that weigh a feature map by how a score changes when its channels mask the image, or are set to zero.
 
 All have one signature, `method(head_fn, features, targets, ...) -> maps`, with head_fn, features, targets, maps and
 errors as in `camjax.attribution.gradient_methods`. No gradient is taken: the head may be any function that JAX traces.
@@ -8,23 +8,27 @@ They are loops on the host over compiled chunks, not to be called inside `jax.ji
 
 - `chunk_size`: perturbed copies of images, or of features, at a time, which bounds the memory. A copy serves all N
   targets.
-- `progress`: `progress(done, total)` with numbers of copies, after each chunk. Without it nothing waits for the device
-  but one look at which channels there are to perturb.
+- `progress`: `progress(done, total)` with numbers of copies, after each chunk. Without it the host waits for the device
+  only once, to see which channels there are to perturb.
 - A second call with the same shapes and the same functions compiles nothing. Weights inside a function are constants of
   compiled programs; those of `jax.tree_util.Partial(function, weights)` and of modules of NNX are arguments.
 
 Methods that mask images also take:
 
 - `features_fn`: images -> features, so that `head_fn(features_fn(images))` is the whole network.
-- `images`: (B, H, W, C) x that the features are of, in the range that the network takes.
-- `baseline`: what is seen where a mask is 0: a number, a color (C,), or images that broadcast to (B, H, W, C); black by
-  default. A mask m makes `x_0 + m (x - x_0)` of pixels x and the baseline x_0. torch-cam and pytorch-grad-cam multiply
-  normalized images by m: for a network that normalizes for itself, that is a baseline of the mean color it subtracts.
+- `images`: (B, H, W, C) x from which the features were computed, in the range that the network takes.
+- `baseline`: what the network sees where a mask is 0: a number, a color (C,), or images that broadcast to (B, H, W, C);
+  black by default. A mask m turns pixels x into `x_0 + m (x - x_0)`, with the baseline x_0. torch-cam and
+  pytorch-grad-cam multiply normalized images by m: for a network that normalizes its input itself, that is a baseline
+  of the mean color that it subtracts.
 
 Channel k's mask is f_k resized to the images' size (bilinear, half-pixel centers), then scaled to 0..1, in the paper's
 order. torch-cam scales before it resizes; pytorch-grad-cam resizes with the corners of both grids aligned. Masks of
 constant channels, and of those that hold a NaN, are 0 everywhere: they all share one copy, the baseline. A NaN in the
-features is one in the maps, at its place alone.
+features is a NaN in the maps, at the same place only.
+
+The functions `<method>_maps(network, images, features, target, **options)` are the rows of
+`camjax.attribution.METHODS`, of a network that is already cut in two.
 """
 
 from collections.abc import Callable
@@ -33,23 +37,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from camjax.attribution.gradient_methods import weighted_sum
 from camjax.attribution.gradients import images_first
 from camjax.attribution.network import CutNetwork, cut_network
 from camjax.attribution.perturbation_chunks import Progress, mean_scores
-from camjax.attribution.perturbation_masks import as_they_are, in_steps, masked_maps, with_noise
 from camjax.attribution.targets import Target, as_target
+from camjax.cam import normalize_map, resize_map
 
 
 def score_cam(
     head_fn: Callable,
     features: jax.Array,
-    targets,
+    targets: Any,
     *,
     features_fn: Callable,
     images: jax.Array,
-    baseline=0.0,
+    baseline: ArrayLike = 0.0,
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
@@ -65,7 +70,7 @@ def score_cam(
       targets: class ids (B,) or (B, N), or a function of the outputs.
       features_fn: images -> features.
       images: (B, H, W, C).
-      baseline: what is seen where a mask is 0.
+      baseline: what the network sees where a mask is 0.
       chunk_size: masked images at a time.
       progress: called after each chunk.
 
@@ -75,20 +80,18 @@ def score_cam(
     Raises:
       ValueError: arguments that do not fit each other, or chunk_size below 1.
     """
-    network = cut_network(features_fn, head_fn)
-    return _score_cam(
-        *_arguments(network, images, features, targets), baseline=baseline, chunk_size=chunk_size, progress=progress
-    )
+    network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
+    return _masked_maps(network, images, features, target, Partial(unchanged), 1, baseline, chunk_size, progress)
 
 
 def ss_cam(
     head_fn: Callable,
     features: jax.Array,
-    targets,
+    targets: Any,
     *,
     features_fn: Callable,
     images: jax.Array,
-    baseline=0.0,
+    baseline: ArrayLike = 0.0,
     num_samples: int = 35,
     std: float = 2.0,
     key: jax.Array | None = None,
@@ -97,22 +100,23 @@ def ss_cam(
 ) -> jax.Array:
     """SS-CAM, a smoothed Score-CAM (Wang et al. 2020, "SS-CAM: Smoothed Score-CAM"); see the module.
 
-    As `score_cam`, with S_k the mean score over num_samples masks `m_k + noise`, as in torch-cam: normal noise, another
-    at each pixel, one for all colors. The paper's other variant adds it to the feature map. The noise follows from the
-    key and the numbers of sample, image and channel, whatever the chunk_size; channels without a mask share theirs.
+    As `score_cam`, with S_k the mean score over num_samples masks `m_k + noise`, as in torch-cam: normal noise,
+    independent for each pixel and the same for all colors. The paper's other variant adds it to the feature map. The
+    noise depends on the key and the indices of sample, image and channel, not on chunk_size; channels without a mask
+    share one.
 
     Args:
-      head_fn: this and the arguments that follow are those of `score_cam`.
-      features: likewise.
-      targets: likewise.
-      features_fn: likewise.
-      images: likewise.
-      baseline: likewise.
+      head_fn: as for `score_cam`.
+      features: as for `score_cam`.
+      targets: as for `score_cam`.
+      features_fn: as for `score_cam`.
+      images: as for `score_cam`.
+      baseline: as for `score_cam`.
       num_samples: noisy masks of each channel.
       std: standard deviation of the noise, of masks in 0..1.
       key: of `jax.random`; None for `jax.random.key(0)`, the same noise at each call.
       chunk_size: as for `score_cam`.
-      progress: likewise.
+      progress: as for `score_cam`.
 
     Returns:
       (B, N, h, w) float32, not negative.
@@ -120,38 +124,48 @@ def ss_cam(
     Raises:
       ValueError: as `score_cam`, and num_samples below 1.
     """
-    network = cut_network(features_fn, head_fn)
-    options = {"baseline": baseline, "num_samples": num_samples, "std": std, "key": key}
-    return _ss_cam(*_arguments(network, images, features, targets), **options, chunk_size=chunk_size, progress=progress)
+    network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
+    return ss_cam_maps(
+        network,
+        images,
+        features,
+        target,
+        baseline=baseline,
+        num_samples=num_samples,
+        std=std,
+        key=key,
+        chunk_size=chunk_size,
+        progress=progress,
+    )
 
 
 def is_cam(
     head_fn: Callable,
     features: jax.Array,
-    targets,
+    targets: Any,
     *,
     features_fn: Callable,
     images: jax.Array,
-    baseline=0.0,
+    baseline: ArrayLike = 0.0,
     num_samples: int = 10,
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
-    """IS-CAM, an integrated Score-CAM (Naidu et al. 2020), with the steps that torch-cam reads in it; see the module.
+    """IS-CAM, an integrated Score-CAM (Naidu et al. 2020), with the steps of torch-cam's reading; see the module.
 
     As `score_cam`, with S_k the mean score over masks `c_i m_k`, where `c_i = sum_{j <= i} j / n` for i in 1..n and
     n = num_samples. These sums of steps j / n pass 1 and reach (n + 1) / 2: later copies are brighter than the image.
 
     Args:
-      head_fn: this and the arguments that follow are those of `score_cam`.
-      features: likewise.
-      targets: likewise.
-      features_fn: likewise.
-      images: likewise.
-      baseline: likewise.
+      head_fn: as for `score_cam`.
+      features: as for `score_cam`.
+      targets: as for `score_cam`.
+      features_fn: as for `score_cam`.
+      images: as for `score_cam`.
+      baseline: as for `score_cam`.
       num_samples: number of steps n.
       chunk_size: as for `score_cam`.
-      progress: likewise.
+      progress: as for `score_cam`.
 
     Returns:
       (B, N, h, w) float32, not negative.
@@ -159,19 +173,27 @@ def is_cam(
     Raises:
       ValueError: as `score_cam`, and num_samples below 1.
     """
-    network = cut_network(features_fn, head_fn)
-    options = {"baseline": baseline, "num_samples": num_samples}
-    return _is_cam(*_arguments(network, images, features, targets), **options, chunk_size=chunk_size, progress=progress)
+    network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
+    return is_cam_maps(
+        network,
+        images,
+        features,
+        target,
+        baseline=baseline,
+        num_samples=num_samples,
+        chunk_size=chunk_size,
+        progress=progress,
+    )
 
 
 def ablation_cam(
-    head_fn: Callable, features: jax.Array, targets, *, chunk_size: int = 32, progress: Progress | None = None
+    head_fn: Callable, features: jax.Array, targets: Any, *, chunk_size: int = 32, progress: Progress | None = None
 ) -> jax.Array:
     """Ablation-CAM (Desai and Ramaswamy 2020, eqs. 5 and 6); see the module.
 
     With y the score, and y_k that of the features with channel k set to 0, `a_k = (y - y_k) / y`, and the map is
-    `relu(sum_k a_k f_k)`. By this definition the weights of a score below 0 have the other sign. A score of exactly 0,
-    of which nothing is a share, has the weights y - y_k. Channels of zeros are not run, for they change nothing.
+    `relu(sum_k a_k f_k)`. By this definition the weights of a score below 0 have the other sign. For a score of exactly
+    0 the weights are y - y_k. Channels of zeros are not run, because they change nothing.
     pytorch-grad-cam ablates to 0 only where the least feature of the image is 0, else to 1e7 below the least.
 
     Args:
@@ -187,40 +209,80 @@ def ablation_cam(
     Raises:
       ValueError: features of another shape, targets that do not fit the outputs, or chunk_size below 1.
     """
-    network = cut_network(_no_features, head_fn)
-    return _ablation_cam(*_arguments(network, None, features, targets), chunk_size=chunk_size, progress=progress)
+    network, features, target = _checked(cut_network(_no_features, head_fn), None, features, targets)
+    return ablation_cam_maps(network, None, features, target, chunk_size=chunk_size, progress=progress)
 
 
 def _no_features(images):
     raise NotImplementedError("the features of this network are given")
 
 
-def _arguments(network: CutNetwork, images, features, targets) -> tuple[CutNetwork, Any, jax.Array, Target]:
-    """What the methods of `FROM_NETWORK` take, checked."""
+def _checked(
+    network: CutNetwork, images: jax.Array | None, features: jax.Array, targets: Any
+) -> tuple[CutNetwork, jax.Array, Target]:
+    """The network, float32 features, and targets as a function of the outputs; ValueError if they do not fit."""
     features = images_first(features, "features", "(B, h, w, K)")
-    return network, images, features, as_target(targets, jax.eval_shape(network.head, features, images))
+    return network, features, as_target(targets, jax.eval_shape(network.head, features, images))
 
 
-def _score_cam(network, images, features, target, *, baseline=0.0, chunk_size=32, progress=None):
-    chunks = {"baseline": baseline, "chunk_size": chunk_size, "progress": progress}
-    return masked_maps(network, images, features, target, masking=Partial(as_they_are), repeats=1, **chunks)
+def score_cam_maps(
+    network: CutNetwork,
+    images: jax.Array,
+    features: jax.Array,
+    target: Target,
+    *,
+    baseline: ArrayLike = 0.0,
+    chunk_size: int = 32,
+    progress: Progress | None = None,
+) -> jax.Array:
+    """`score_cam` of a network that is cut in two; the target is a function of the outputs."""
+    return _masked_maps(network, images, features, target, Partial(unchanged), 1, baseline, chunk_size, progress)
 
 
-def _ss_cam(
-    network, images, features, target, *, baseline=0.0, num_samples=35, std=2.0, key=None, chunk_size=32, progress=None
-):
+def ss_cam_maps(
+    network: CutNetwork,
+    images: jax.Array,
+    features: jax.Array,
+    target: Target,
+    *,
+    baseline: ArrayLike = 0.0,
+    num_samples: int = 35,
+    std: float = 2.0,
+    key: jax.Array | None = None,
+    chunk_size: int = 32,
+    progress: Progress | None = None,
+) -> jax.Array:
+    """`ss_cam` of a network that is cut in two."""
     masking = Partial(with_noise, jax.random.key(0) if key is None else key, std)
-    chunks = {"baseline": baseline, "chunk_size": chunk_size, "progress": progress}
-    return masked_maps(network, images, features, target, masking=masking, repeats=num_samples, **chunks)
+    return _masked_maps(network, images, features, target, masking, num_samples, baseline, chunk_size, progress)
 
 
-def _is_cam(network, images, features, target, *, baseline=0.0, num_samples=10, chunk_size=32, progress=None):
+def is_cam_maps(
+    network: CutNetwork,
+    images: jax.Array,
+    features: jax.Array,
+    target: Target,
+    *,
+    baseline: ArrayLike = 0.0,
+    num_samples: int = 10,
+    chunk_size: int = 32,
+    progress: Progress | None = None,
+) -> jax.Array:
+    """`is_cam` of a network that is cut in two."""
     masking = Partial(in_steps, num_samples)
-    chunks = {"baseline": baseline, "chunk_size": chunk_size, "progress": progress}
-    return masked_maps(network, images, features, target, masking=masking, repeats=num_samples, **chunks)
+    return _masked_maps(network, images, features, target, masking, num_samples, baseline, chunk_size, progress)
 
 
-def _ablation_cam(network, images, features, target, *, chunk_size=32, progress=None):
+def ablation_cam_maps(
+    network: CutNetwork,
+    images: jax.Array | None,
+    features: jax.Array,
+    target: Target,
+    *,
+    chunk_size: int = 32,
+    progress: Progress | None = None,
+) -> jax.Array:
+    """`ablation_cam` of a network that is cut in two."""
     features = jnp.asarray(features)
     scores, reference = mean_scores(
         Partial(_ablated_outputs, network.head, images, features),
@@ -250,13 +312,104 @@ def _weighted_by_drop(features, scores, reference):
     return jax.nn.relu(weighted_sum(features.astype(jnp.float32), jnp.swapaxes(weights, 1, 2)))
 
 
-_CHUNKS = ("chunk_size", "progress")
+def unchanged(masks: jax.Array, rows: jax.Array) -> jax.Array:
+    """(R, H, W) masks in 0..1 and (R, 3) rows of image, channel and repeat -> the masks: Score-CAM's."""
+    return masks
 
-FROM_NETWORK = {
-    "scorecam": (_score_cam, ("baseline", *_CHUNKS)),
-    "sscam": (_ss_cam, ("baseline", "num_samples", "std", "key", *_CHUNKS)),
-    "iscam": (_is_cam, ("baseline", "num_samples", *_CHUNKS)),
-    "ablationcam": (_ablation_cam, _CHUNKS),
-}
-"""The names of the methods on command lines, each as `(network, images, features, target, **options) -> maps`, and the
-names of its options."""
+
+def with_noise(key: jax.Array, std: float, masks: jax.Array, rows: jax.Array) -> jax.Array:
+    """The masks with normal noise, independent for each row: SS-CAM's."""
+
+    def noise(row):
+        image, channel, repeat = row
+        own_key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, repeat), image), channel)
+        return jax.random.normal(own_key, masks.shape[1:])
+
+    return masks + std * jax.vmap(noise)(rows)
+
+
+def in_steps(num_samples: int, masks: jax.Array, rows: jax.Array) -> jax.Array:
+    """The masks times `sum_{j <= i} j / num_samples` for the repeats i = 1, 2, ...: IS-CAM's."""
+    step = rows[:, 2] + 1
+    return masks * (step * (step + 1) / (2 * num_samples))[:, None, None]
+
+
+def _masked_maps(
+    network: CutNetwork,
+    images: jax.Array,
+    features: jax.Array,
+    target: Target,
+    masking: Partial,
+    repeats: int,
+    baseline: ArrayLike,
+    chunk_size: int,
+    progress: Progress | None,
+) -> jax.Array:
+    """The maps of a method that masks images; see the module.
+
+    Args:
+      network: the whole network is run.
+      images: (B, H, W, C).
+      features: (B, h, w, K) of the images, any float dtype.
+      target: outputs -> (B, N).
+      masking: (masks, rows) -> the masks that are used, such as `unchanged`.
+      repeats: masks of each channel.
+      baseline: what the network sees where a mask is 0.
+      chunk_size: masked images at a time.
+      progress: called after each chunk.
+
+    Returns:
+      (B, N, h, w) float32: rectified sums of channels, weighted by the softmax of their mean scores.
+
+    Raises:
+      ValueError: arguments that do not fit each other, or chunk_size or repeats below 1.
+    """
+    images, features, baseline = jnp.asarray(images), jnp.asarray(features), jnp.asarray(baseline, jnp.float32)
+    if images.ndim != 4 or len(images) != len(features):
+        raise ValueError(
+            f"images of shape {images.shape} and features of shape {features.shape}: expected (B, H, W, C), and "
+            "(B, h, w, K) of the same images."
+        )
+    if baseline.ndim > images.ndim or any(
+        a not in (1, b) for a, b in zip(baseline.shape[::-1], images.shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"baseline of shape {baseline.shape} for images of shape {images.shape}: expected a number, a color (C,), "
+            "or images that broadcast to those."
+        )
+    if repeats < 1:
+        raise ValueError(f"num_samples={repeats}: expected the number of masks of each channel, at least 1.")
+    masked = _varies(features)
+    scores, _ = mean_scores(
+        Partial(_masked_outputs, network, images, features, masked, baseline, masking),
+        target,
+        masked,
+        repeats=repeats,
+        chunk_size=chunk_size,
+        progress=progress,
+    )
+    return _weighted_by_softmax(features, scores)
+
+
+@jax.jit
+def _varies(features):
+    """(B, h, w, K) -> (B, K): whether a channel has a mask."""
+    # Asked before resizing: rounding there would give the map of a constant channel a range.
+    low, high = features.min((1, 2)), features.max((1, 2))
+    return (high > low) & jnp.isfinite(low) & jnp.isfinite(high)
+
+
+def _masked_outputs(network, images, features, masked, baseline, masking, rows):
+    image, channel, _ = rows.T
+    maps = resize_map(features[image, :, :, channel], images.shape[1:3])
+    has_mask = jnp.pad(masked, ((0, 0), (0, 1)))[image, channel]
+    masks = masking(jnp.where(has_mask[:, None, None], normalize_map(maps), 0), rows)
+    seen = images[image].astype(jnp.float32)
+    unseen = jnp.broadcast_to(baseline, images.shape)[image]
+    return network(unseen + masks[..., None] * (seen - unseen))
+
+
+@jax.jit
+def _weighted_by_softmax(features, scores):
+    weights = jax.nn.softmax(scores, axis=1)
+    return jax.nn.relu(weighted_sum(features.astype(jnp.float32), jnp.swapaxes(weights, 1, 2)))

@@ -1,7 +1,7 @@
 """Scores of many perturbed copies of a batch, in compiled chunks of one shape.
 
-A row is one copy: (image, channel, repeat). Methods say what a copy of a row is; here is how rows become chunks, and
-how the scores of all targets come from each. No more than one chunk of copies exists at a time.
+A row is one copy: (image, channel, repeat). Methods define the copy of a row; this module splits rows into chunks and
+computes the scores of all targets of each. No more than one chunk of copies exists at a time.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Progress = Callable[[int, int], None]
-"""`progress(done, total)`: copies scored so far and their number, called after each chunk once it is computed."""
+"""`progress(done, total)`: copies scored so far and in all, called when a chunk has been computed."""
 
 
 def mean_scores(
@@ -26,21 +26,21 @@ def mean_scores(
 ) -> jax.Array:
     """Scores of each image with each of its channels perturbed in turn, as a mean over repeats.
 
-    A channel whose perturbation changes nothing is not scored for itself. It gets the scores of the reference, the copy
-    without any channel's perturbation, of which there is one for each image and repeat.
+    A channel whose perturbation changes nothing is not scored. It gets the scores of the reference, the copy without
+    any channel's perturbation, of which there is one for each image and repeat.
 
-    The values of `changes` decide how many chunks there are, and are read once; chunks have one shape, the last one
-    filled up with rows of no image, so that other values compile nothing.
+    The values of `changes` determine the number of chunks, and are read once. All chunks have one shape, the last one
+    padded with rows of no image, so that other values compile nothing.
 
     Args:
       outputs_of: rows (R, 3) int32 of image, channel and repeat -> outputs (R, ...) of the network; a pytree. Channel K
-        is the reference. The image of rows that fill the last chunk is B: indexing takes the last image for it, and
-        their outputs are dropped.
+        is the reference. The image of padding rows is B: indexing takes the last image for it, and their outputs are
+        dropped.
       target: outputs (B, ...) -> (B, N) float32; a pytree.
-      changes: (B, K) bool, whether an image with that channel perturbed is another one than the reference.
+      changes: (B, K) bool, whether the copy with that channel perturbed differs from the reference.
       repeats: copies of each, at least 1.
       chunk_size: the largest R.
-      progress: see `Progress`. Without it nothing waits for the device.
+      progress: see `Progress`. Without it the host does not wait for the device.
 
     Returns:
       (B, K, N) float32 of the channels, and (B, 1, N) of the reference.
@@ -59,7 +59,7 @@ def mean_scores(
     count = jax.eval_shape(_scores, outputs_of, target, rows[:chunk_size], batch).shape[1]
     sums = jnp.zeros((batch, channels + 1, count))
     for start in range(0, total, chunk_size):
-        # One chunk waits for the one before it, whose sums it adds to: asynchronous dispatch starts no two of them.
+        # A chunk adds to the sums of the one before it and waits for them: no two chunks run at a time.
         sums = _add_scores(sums, outputs_of, target, rows[start : start + chunk_size])
         if progress:
             sums.block_until_ready()
@@ -80,7 +80,7 @@ def _scores(outputs_of, target, rows, batch):
     outputs = outputs_of(rows)
 
     def of_row(output, image):
-        # A target takes a whole batch, and has other targets for each image: the output stands in for all of them.
+        # A target takes a whole batch, and may differ between images: the output is repeated for all of them.
         return target(jnp.broadcast_to(output, (batch, *output.shape)))[image]
 
     # As many rows at once as make one chunk of outputs.

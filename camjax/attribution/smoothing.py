@@ -1,5 +1,6 @@
-"""Maps made smoother: by the mean over changed copies of the images, or by the first principal component."""
+"""Smoother maps: the mean over changed copies of the images, or the first principal component."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -23,17 +24,17 @@ def augmentation_smoothing(
 ) -> jax.Array:
     """The mean of maps over mirrored, dimmed and resized copies of the images, each map brought back to its image.
 
-    Of raw maps, the mean of raw maps. pytorch-grad-cam's `aug_smooth`, with the same flips and factors, is the mean of
-    maps that are rectified, scaled to 0..1 and resized to the image: let `maps_fn` do so for the same.
+    The mean of raw maps. pytorch-grad-cam's `aug_smooth`, with the same flips and factors, is the mean of maps that are
+    rectified, scaled to 0..1 and resized to the image: for the same result let `maps_fn` do that.
 
     Args:
       maps_fn: (images, targets) -> maps (B, N, h, w): any method of any explainer, such as
         `lambda images, targets: explain(images, targets, "layercam").maps`. It gets float32 images.
       images: (B, H, W, C).
-      targets: passed on, the same for all copies. A target of places in the image, such as
-        `camjax.attribution.targets.region`, needs flip=False and no scales.
+      targets: passed on, the same for all copies. A target that depends on places in the image,
+        such as `camjax.attribution.targets.region`, needs flip=False and no scales.
       flip: whether to add copies mirrored left to right.
-      factors: of brightness: pixels x become `x_0 + factor (x - x_0)`, for the baseline x_0. They are not clipped.
+      factors: of brightness; pixels x become `x_0 + factor (x - x_0)`, for the baseline x_0. They are not clipped.
       scales: of the height and width; copies are resized (bilinear, antialiased). Maps of other sizes are resized
         (bilinear, half-pixel centers) to the largest among them.
       baseline: a number, a color (C,), or images that broadcast to (B, H, W, C). With the mean color that a network
@@ -52,26 +53,27 @@ def augmentation_smoothing(
     for scale in scales:
         copies = _resized(images, scale)
         unseen = _resized(jnp.broadcast_to(jnp.asarray(baseline, jnp.float32), images.shape), scale)
-        total = 0.0
+        total = jnp.zeros(())
         for factor, mirrored in itertools.product(factors, (False, True) if flip else (False,)):
             changed = unseen + factor * (copies - unseen)
             maps = maps_fn(changed[:, :, ::-1] if mirrored else changed, targets)
             total += maps[..., ::-1] if mirrored else maps
         sums.append(total)
     size = max(m.shape[-2] for m in sums), max(m.shape[-1] for m in sums)
-    return sum(resize_map(m, size) for m in sums) / (len(scales) * len(factors) * (2 if flip else 1))
+    count = len(scales) * len(factors) * (2 if flip else 1)
+    return functools.reduce(jnp.add, [resize_map(m, size) for m in sums]) / count
 
 
 def eigen_smoothing(features: jax.Array, weights: jax.Array) -> jax.Array:
     """The first principal component of a weighted feature map, in place of its sum over the channels.
 
-    pytorch-grad-cam's `eigen_smooth`, with a sign that is not left to chance: see
+    pytorch-grad-cam's `eigen_smooth`, with a sign that follows a rule: see
     `camjax.attribution.decomposition.principal_component`.
 
     Args:
       features: (B, h, w, K).
       weights: of each channel for each of N targets, (B, N, K), such as the mean over space of gradients (Grad-CAM's);
-        or of each place as well, (B, N, h, w, K).
+        or of each place too, (B, N, h, w, K).
 
     Returns:
       (B, N, h, w) float32, signed, with a mean of 0.

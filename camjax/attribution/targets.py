@@ -1,11 +1,12 @@
-"""What a map is asked about: a target is a function of a network's outputs, (B, ...) -> (B, N) scores, one map each.
+"""Targets, what a map explains: functions of a network's outputs, (B, ...) -> (B, N) scores, one map each.
 
-Methods take class ids directly; these functions make the targets that class ids are not. Each depends on its own image
-alone, and is a pytree: it goes into a `jax.jit` as an argument, and other numbers in it compile nothing anew.
-A target of one's own is any such function.
+Methods take class ids directly; these functions make other targets. The scores of an image depend on its own outputs
+alone. A target is a pytree: it goes into a `jax.jit` as an argument, and other numbers in it compile nothing. Any such
+function of your own is a target too.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from camjax.attribution.network import as_pytree
-from camjax.inference import check_class_ids
+from camjax.checks import check_class_ids
 
 Target = Callable[[jax.Array], jax.Array]
 
@@ -43,7 +44,7 @@ def class_sets(members) -> Target:
       members: (B, C) or (B, N, C), the share of each class: True and False, or weights. They are divided by their sum.
 
     Returns:
-      A target of outputs (B, C). It raises ValueError for a number of images or classes that is not theirs.
+      A target of outputs (B, C). It raises ValueError for another number of images or classes.
     """
     members = jnp.asarray(members, jnp.float32)
     if members.ndim not in (2, 3):
@@ -52,11 +53,11 @@ def class_sets(members) -> Target:
 
 
 def binary(positive) -> Target:
-    """The evidence of a binary or multi-label output for, or against, what it stands for.
+    """The evidence of a binary or multi-label output for or against its label.
 
     Args:
-      positive: (B,) bool for one output an image, (B, C) for C labels: True asks what speaks for it, False what speaks
-        against it.
+      positive: (B,) bool for one output an image, (B, C) for C labels: True asks for evidence for the label,
+        False for evidence against it.
 
     Returns:
       A target of outputs (B,) or (B, 1), or (B, C), before a sigmoid; N is 1, or C.
@@ -65,10 +66,10 @@ def binary(positive) -> Target:
 
 
 def regression(sign=1.0) -> Target:
-    """The value of a regression: what raises it, or with a sign of -1 what lowers it.
+    """The value of a regression: maps show what raises it, or with a sign of -1 what lowers it.
 
     Args:
-      sign: a number for all images, or one for each of N values, (N,).
+      sign: 1 or -1 for all images, or one for each of N values, (N,).
 
     Returns:
       A target of outputs (B,), with N = 1, or (B, N).
@@ -105,7 +106,7 @@ def similarity(embeddings) -> Target:
 
 
 def per_image(targets: Sequence[Target]) -> Target:
-    """Another target for each image of a batch.
+    """A different target for each image of a batch.
 
     Args:
       targets: B targets of a batch of one, each with the same N.
@@ -116,7 +117,7 @@ def per_image(targets: Sequence[Target]) -> Target:
     return Partial(_per_image, tuple(map(as_pytree, targets)))
 
 
-def as_target(targets, outputs: jax.Array) -> Target:
+def as_target(targets: Any, outputs: jax.Array | jax.ShapeDtypeStruct) -> Target:
     """Checks targets against outputs.
 
     Args:
@@ -127,8 +128,8 @@ def as_target(targets, outputs: jax.Array) -> Target:
       A function outputs -> (B, N) float32.
 
     Raises:
-      ValueError: class ids of another shape or type, concrete ones out of range, outputs that are no class scores for
-        class ids, or scores that are not (B, N).
+      ValueError: class ids of another shape or type, concrete ones out of range, class ids for
+        outputs that are not (B, C), or scores that are not (B, N).
     """
     target = Partial(_float32, targets if callable(targets) else classes(targets))
     scores = jax.eval_shape(target, outputs)
@@ -141,7 +142,7 @@ def as_target(targets, outputs: jax.Array) -> Target:
 
 
 def _as_array(class_ids):
-    """Lists as arrays: a pytree would take each of their numbers for an argument of its own."""
+    """Lists as arrays: in a pytree each number of a list would be an argument of its own."""
     return class_ids if hasattr(class_ids, "dtype") else np.asarray(class_ids)
 
 

@@ -1,4 +1,4 @@
-"""Token networks such as ViT: their tokens as a map on which every method works, and the map back as tokens."""
+"""Token networks such as ViT: tokens become a map on which every method works, and the map becomes tokens again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camjax.attribution.network import CutNetwork
-from camjax.attribution.shared_weights import SharedWeights
+from camjax.attribution.network import CutNetwork, SharedWeights
 
 
 @dataclass(frozen=True)
@@ -28,38 +27,40 @@ class _Grid:
 
 
 def reshape_tokens(height: int, width: int, skip: int = 1) -> Callable[[jax.Array], jax.Array]:
-    """Tokens as a map: those of the image's patches, row by row, behind others that have no place.
+    """Tokens as a map: those of the image's patches, row by row, which follow other tokens that have no place in it.
 
     Args:
       height: patches from top to bottom.
       width: patches from left to right.
-      skip: tokens in front of them: 1 for a class token, 5 with four registers, 0 for none.
+      skip: number of tokens before those of the patches: 1 for a class token, 5 with four registers, 0 for none.
 
     Returns:
       (B, skip + height * width, D) -> (B, height, width, D), for `reshaped` and the adapters. It raises ValueError for
       another number of tokens.
 
     Raises:
-      ValueError: numbers that are no sizes.
+      ValueError: a height or width below 1, or a negative skip.
     """
     if height < 1 or width < 1 or skip < 0:
-        raise ValueError(f"height={height}, width={width}, skip={skip}: expected a map's size, and skip of 0 or more.")
+        raise ValueError(
+            f"height={height}, width={width}, skip={skip}: expected sides of 1 or more, and skip of 0 or more."
+        )
     return _Grid(height, width, skip)
 
 
 def reshaped(network: CutNetwork, reshape: Callable[[jax.Array], jax.Array]) -> CutNetwork:
-    """The network with other features than its layer gives: a map made of these by choosing and ordering them.
+    """The network with a map as its features, made of the layer's output by choosing and ordering its elements.
 
-    The head sees the layer's own output with the map's values in their places. What the map does not show, as the class
-    token, is as it was: methods work on the map alone, and a gradient to the class token is no part of it.
+    The head gets the layer's own output with the map's values in their places. What is not in the map, such as the
+    class token, stays unchanged: methods work on the map alone, and gradients to the class token are not part of it.
 
     Args:
       network: cut at a layer, or at several, whose features are not (B, h, w, K).
-      reshape: for each layer (B, ...) -> (B, h, w, K). Each element of the map is another element of the layer's
+      reshape: for each layer (B, ...) -> (B, h, w, K). Each element of the map is a different element of the layer's
         output, as in `reshape_tokens`.
 
     Returns:
-      The network. Its functions raise ValueError for a reshape that does something else.
+      The network. Its functions raise ValueError for a reshape that does anything else.
     """
 
     def features_fn(network, images):
@@ -69,7 +70,7 @@ def reshaped(network: CutNetwork, reshape: Callable[[jax.Array], jax.Array]) -> 
         return network.head(jax.tree.map(put_back, network.features(images), maps), images)
 
     def put_back(array, of_map):
-        # Choosing is linear: its transpose brings each value of the map to the place that it is of.
+        # Choosing is linear: its transpose puts each value of the map back where it came from.
         to_places = jax.linear_transpose(reshape, array)
         (shown,) = to_places(jnp.ones(of_map.shape, array.dtype))
         (values,) = to_places(of_map.astype(array.dtype))
@@ -79,15 +80,15 @@ def reshaped(network: CutNetwork, reshape: Callable[[jax.Array], jax.Array]) -> 
 
 
 def _checked(reshape: Callable, array: jax.Array) -> jax.Array:
-    """The map of an array; ValueError unless its elements are different ones of the array."""
+    """The map of an array; ValueError unless its elements are different elements of the array."""
     size = array.size // len(array)
     with jax.ensure_compile_time_eval():
-        # In no order, so that no mean of several is one of them again. From 1, for padding gives zeros.
+        # Shuffled, so that a mean of several is not one of them again. From 1, because padding gives zeros.
         numbers = 1 + np.random.default_rng(0).permutation(size).astype(np.float32)
         found = np.asarray(reshape(jnp.asarray(numbers.reshape(1, *array.shape[1:]))))
     if found.ndim != 4 or len(np.unique(found)) < found.size or not np.isin(found, numbers).all():
         raise ValueError(
             f"reshape makes {found.shape[1:]} of {array.shape[1:]} for each image: expected (h, w, K), each element of "
-            "which is another element of the layer's output, as in camjax.attribution.reshape_tokens."
+            "which is a different element of the layer's output, as in camjax.attribution.reshape_tokens."
         )
     return reshape(array)

@@ -1,22 +1,22 @@
-"""Classes as a user names them on a command line, and as a user reads them."""
+"""Classes on the command line: from what a user types to ids, and from ids to names."""
 
 import difflib
 from collections.abc import Sequence
 
 
 def class_ids(classes: Sequence[str], names: Sequence[str] | None, num_classes: int) -> list[int]:
-    """Ids of the classes that a user named; each once, in the order given.
+    """Ids of the classes that a user asked for; each once, in the order given.
 
     Args:
-      classes: ids in decimal, and names: the whole of a class's name or one of the words that its commas separate,
-        in upper or lower case.
-      names: of the C classes, or None where they are not known.
+      classes: ids in decimal, and names: a class's whole name or one of its comma-separated parts, in upper or lower
+        case.
+      names: of the C classes, or None if they are not known.
       num_classes: C.
 
     Raises:
-      ValueError: an id out of range, or a name that none or several of the classes have.
+      ValueError: an id out of range, or a name that matches no class or several.
     """
-    ids = {}
+    ids: dict[int, None] = {}
     for text in classes:
         if text.lstrip("-").isdecimal():
             if not 0 <= int(text) < num_classes:
@@ -33,7 +33,7 @@ def class_ids(classes: Sequence[str], names: Sequence[str] | None, num_classes: 
 
 
 def _id_of_name(text: str, names: Sequence[str]) -> int:
-    """The one class that has this name."""
+    """The id of the one class that has this name."""
     wanted = text.strip().lower()
     words = [[word.strip() for word in name.split(",")] for name in names]
     matches = [i for i, name in enumerate(names) if wanted in (name.lower(), *map(str.lower, words[i]))]
@@ -51,5 +51,5 @@ def _id_of_name(text: str, names: Sequence[str]) -> int:
 
 
 def class_name(class_id: int, names: Sequence[str] | None) -> str:
-    """The name of a class, or its number where names are not known."""
+    """The name of a class, or its id if names are not known."""
     return f"class {class_id}" if names is None else names[class_id]

@@ -1,10 +1,17 @@
-"""`camjax compare`: what several methods make of one photograph, as a table and a grid of methods by classes."""
+"""`camjax compare`: one photograph by several methods, as a table and a grid of methods by classes."""
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from camjax.models import CamModel
 
 MAX_METHODS, MAX_CLASSES = 16, 8  # in one figure, which is a bitmap of limited size
 
@@ -32,7 +39,7 @@ def compare(
       classes: Classes to compare them for, by id or name: --classes 285 "tiger cat".
       top_k: Without --classes, the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
-      chunk_size: Of methods that perturb, such as scorecam: changed copies of the photograph in memory at a time.
+      chunk_size: For scorecam and other methods that change the photograph: copies of it in memory at a time.
       out: The figure; its suffix is its format. Without it: IMAGE_methods.png.
     """
     shown = len(classes) or top_k
@@ -44,18 +51,18 @@ def compare(
     if chunk_size < 1:
         raise ValueError(f"--chunk-size {chunk_size}: expected at least 1.")
 
-    # Imported here, for `camjax --help` and other commands have no use for them.
+    # Imported here: `camjax --help` and other commands do not need them.
     import jax
     from rich.console import Console
     from rich.text import Text
 
+    from camjax.attribution.methods import METHODS, common_image_size
     from camjax.cli.class_choice import class_ids, class_name
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
     from camjax.cli.photographs import for_display, softmax
     from camjax.data.images import load_image, resize_image
-    from camjax.evaluation.comparison import compare_methods
-    from camjax.evaluation.methods import method_image_size
+    from camjax.inference import make_localize_fns
     from camjax.loading import load_model
     from camjax.viz import comparison_figure
 
@@ -69,23 +76,24 @@ def compare(
 
         network = load_model(model, weights)
         methods = methods or _methods_of_one_pass(network)
-        asked = class_ids(classes, network.class_names, network.head.num_classes)
-        found = compare_methods(
+        size = common_image_size(network, methods)
+        rows = [METHODS[name] for name in methods]
+        asked = class_ids(classes, network.class_names, rows[0].num_classes(network))
+        localize = make_localize_fns(
             network,
             methods,
-            resize_image(photo, method_image_size(network, methods[0]))[None],
-            np.array([asked]) if asked else None,
             threshold=threshold,
             top_k=1 if asked else top_k,
-            chunk_size=chunk_size,
-            progress=progress,
+            options={
+                row.name: row.accepted(chunk_size=chunk_size, progress=functools.partial(progress, row.name))
+                for row in rows
+            },
         )
-        found = [jax.device_get(found[name]) for name in methods]
-    # The classes asked for stand behind the most probable one.
-    drawn = slice(1, None) if asked else slice(top_k)
-    logits, ids = found[0].logits[0], found[0].class_ids[0, drawn]
+        found = jax.device_get(localize(resize_image(photo, size)[None], np.array([asked]) if asked else None))
+    drawn = [found[name].asked or found[name].top for name in methods]
+    maps, boxes, valid = ([getattr(out, of)[0] for out in drawn] for of in ("maps", "boxes", "valid"))
+    logits, ids = drawn[0].logits[0], drawn[0].class_ids[0]
     names = [class_name(i, network.class_names) for i in ids]
-    maps, boxes, valid = ([getattr(out, of)[0, drawn] for out in found] for of in ("maps", "boxes", "valid"))
 
     console = Console(highlight=False)
     height, width = photo.shape[:2]
@@ -96,15 +104,21 @@ def compare(
     console.print(Text(f"Saved {out}"), soft_wrap=True)
 
 
-def _methods_of_one_pass(network) -> tuple[str, ...]:
-    """The methods that need one forward and at most one backward pass, and that the network has."""
-    from camjax.attribution import METHODS
+def _methods_of_one_pass(network: "CamModel") -> tuple[str, ...]:
+    """The methods that need one pass of the network and at most one backward pass of its head."""
+    from camjax.attribution.methods import METHODS, Needs
 
-    names = tuple(name for name, method in METHODS.items() if method.from_gradients)
-    return ("cam", *names) if hasattr(network.head, "kernel") else names
+    needs = {Needs.GRADIENTS, Needs.KERNEL} if hasattr(network.head, "kernel") else {Needs.GRADIENTS}
+    return tuple(name for name, row in METHODS.items() if row.needs in needs and row.crops is None)
 
 
-def _table(methods, names, boxes, valid, size):
+def _table(
+    methods: Sequence[str],
+    names: Sequence[str],
+    boxes: Sequence[np.ndarray],
+    valid: Sequence[np.ndarray],
+    size: tuple[int, int],
+) -> "Table":
     """For each class the box of each method."""
     from rich import box
     from rich.table import Table

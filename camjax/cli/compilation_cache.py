@@ -1,4 +1,4 @@
-"""XLA's compiled programs kept on disk, so that a command compiles at its first start only."""
+"""Keeps XLA's compiled programs on disk, so that a command compiles only at its first start."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-# A start compiles small programs too, and JAX leaves out by default what took less than a second to compile.
+# By default JAX does not keep what compiled in less than a second, as most of a command's programs do.
 _SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -14,18 +14,18 @@ _SETTINGS = {
 
 
 def keep_compiled_programs() -> None:
-    """Turns on JAX's persistent compilation cache, for this process.
+    """Turns on JAX's persistent compilation cache for this process.
 
     The directory is `$JAX_COMPILATION_CACHE_DIR` if set, else `$XDG_CACHE_HOME/camjax/xla`, else
-    `~/.cache/camjax/xla`. Settings that the user made by JAX's environment variables stand. A directory that cannot
-    be written is reported on stderr, and the command compiles at every start.
+    `~/.cache/camjax/xla`. JAX's environment variables take precedence. If the directory is not writable, a line on
+    stderr says so, and the command compiles at every start.
     """
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         directory = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "xla")
         try:
             directory = directory.expanduser()
             directory.mkdir(parents=True, exist_ok=True)
-        except (OSError, RuntimeError) as error:  # RuntimeError: no home directory is known
+        except (OSError, RuntimeError) as error:  # RuntimeError: the home directory is unknown
             return _report(directory, error)
         if not os.access(directory, os.W_OK):
             return _report(directory, "no permission to write")
@@ -38,7 +38,7 @@ def keep_compiled_programs() -> None:
 
 def _report(directory: Path, reason: object) -> None:
     print(
-        f"camjax: compiled programs cannot be kept in {directory} ({reason}), so every start compiles anew; set "
-        "JAX_COMPILATION_CACHE_DIR to a directory that can be written.",
+        f"camjax: compiled programs cannot be kept in {directory} ({reason}), so every start compiles again. Set "
+        "JAX_COMPILATION_CACHE_DIR to a writable directory.",
         file=sys.stderr,
     )

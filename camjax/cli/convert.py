@@ -1,4 +1,4 @@
-"""`camjax convert`: weights from anywhere into one safetensors file in camjax's own names."""
+"""`camjax convert`: writes weights from anywhere as one safetensors file in camjax's own names."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ def convert(
 ) -> None:
     """Write weights of another framework as a file of camjax's own.
 
-    Every entry is placed in the network first, so that whatever does not fit is reported. The file says which
+    Every entry is placed in the network first, and all that does not fit is reported. The file says which
     network it is for, and load_model(NAME, weights=OUT.safetensors) reads it.
 
     Args:
@@ -26,11 +26,11 @@ def convert(
       model: A network of `camjax models`, or MODULE:NAME of your own.
       num_classes: Number of classes in IN, where it is not the network's default.
     """
-    # The command line's help keeps line breaks of the text above: hence one line for each argument.
+    # The command line's help keeps the line breaks of the text above, so each argument is one line.
     if target.suffix != ".safetensors":
         raise ValueError(f"{target}: expected a file that ends in .safetensors.")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no directory {target.parent}; make it first.")
+        raise FileNotFoundError(f"{target}: the directory {target.parent} does not exist; make it first.")
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"{target}: no permission to write there; give another OUT.safetensors.")
     if os.path.exists(source) and target.exists() and os.path.samefile(source, target):
@@ -40,9 +40,9 @@ def convert(
     from camjax.loading import model_with_weights
     from camjax.weights.camjax_file import write_camjax_file
 
-    network = model_with_weights(model, source, any_classes=num_classes is not None)
+    network = model_with_weights(model, source, num_classes=num_classes)
     classes = network.head.num_classes
     if num_classes not in (None, classes):
-        raise ValueError(f"--num-classes {num_classes}: {source} has {classes} classes, and they stay what they are.")
+        raise ValueError(f"--num-classes {num_classes}: {source} has {classes} classes, which convert cannot change.")
     write_camjax_file(network, target, version=camjax.__version__)
     print(f"Saved {target}: {model}, {classes} classes, {target.stat().st_size / 1e6:.1f} MB")

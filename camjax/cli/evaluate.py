@@ -1,5 +1,6 @@
 """`camjax evaluate`: how well a network's maps localize the objects of a data set, as a table and files."""
 
+import functools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +20,7 @@ def evaluate(
     masks: Annotated[Path | None, _Optional] = None,
     model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0",
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
-    method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("cam",),
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--method"])] = ("cam",),
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
@@ -45,25 +46,24 @@ def evaluate(
       masks: A folder of masks, for the lists that name them.
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
-      method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
+      methods: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
       batch_size: Images at a time, over all devices.
       crop: "none" squashes an image to the network's input; "center" takes its largest centered part.
-      limit: Evaluate the first N images alone.
+      limit: Evaluate the first N images only.
       out: Where everything is written.
-      resume: Go on where an evaluation in --out was interrupted; its numbers are those of one that was not.
+      resume: Go on where an evaluation in --out was interrupted; the results match an uninterrupted run.
       save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, 224 x 224 in 0..1.
       workers: Processes that read images; 0 reads in threads.
     """
-    # Imported here, for other commands have no use for them.
+    # Imported here, because other commands do not need them.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.data.annotated import open_annotated
     from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
-    from camjax.evaluation.methods import make_method, method_image_size
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
     from camjax.evaluation.runner import evaluate_localization
     from camjax.loading import load_model
@@ -72,15 +72,17 @@ def evaluate(
     if not 0 <= threshold < 1:
         raise ValueError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
     console = Console(highlight=False)
-    files = {"data_dir": data_dir, "boxes": boxes, "blacklist": blacklist, "lists": lists, "masks": masks}
-    source = open_annotated(dataset, split, **files)
+    open_source = functools.partial(
+        open_annotated, dataset, split, data_dir=data_dir, boxes=boxes, blacklist=blacklist, lists=lists, masks=masks
+    )
+    source = open_source()
     keep_compiled_programs()
     with Console(stderr=True).status(f"loading {model}"):
         network = load_model(model, weights)
     names = source.info.class_names
     if network.class_names and names != network.class_names and {*names} <= {*network.class_names}:
-        # A folder numbers its classes in the order of their names; the network's order is what labels mean.
-        source = open_annotated(dataset, split, **files, class_names=network.class_names)
+        # A folder numbers its classes in the order of their names; labels have to follow the network's order.
+        source = open_source(class_names=network.class_names)
     sha256 = weights_sha256(network)
     columns = (
         TextColumn("{task.description}"),
@@ -99,7 +101,7 @@ def evaluate(
         evaluation = evaluate_localization(
             network,
             source,
-            methods=method,
+            methods=methods,
             metrics=metrics,
             threshold=threshold,
             batch_size=batch_size,
@@ -125,7 +127,7 @@ def evaluate(
                 "batch_size": batch_size,
                 "crop": crop,
                 "limit": limit,
-                **{name: None if path is None else str(path) for name, path in files.items()},
+                **{name: None if path is None else str(path) for name, path in open_source.keywords.items()},
             },
         },
     )
@@ -137,13 +139,7 @@ def evaluate(
             out,
             {
                 "thresholds": curve_figure(evaluation),
-                "cases": cases_figure(
-                    source,
-                    out / "images.csv",
-                    method[0],
-                    make_method(network, method[0], threshold=threshold, top_k=1),
-                    method_image_size(network, method[0]),
-                ),
+                "cases": cases_figure(source, evaluation.cases),
             },
         )
     for path in (*paths, out / "images.csv"):

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from camjax.cli.photographs import Explanation
+from camjax.cli.photographs import ExplainedPhoto
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT_METHOD = "cam"
 MAX_IMAGES, MAX_MAPS = 32, 16  # in one figure, which is a bitmap of limited size
 
 
@@ -18,7 +22,7 @@ def explain(
     /,
     *,
     model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "efficientnet_lite0",
-    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cam",
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = DEFAULT_METHOD,
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
@@ -32,7 +36,7 @@ def explain(
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...). With several, the figure has a row for each.
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
-      method: Where maps come from: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
+      method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
       classes: Classes whose maps to show, by id or name: --classes 285 "tiger cat". The table lists them too.
       top_k: Without --classes, the figure shows the maps of the K most probable classes.
@@ -51,10 +55,11 @@ def explain(
     if not 0 <= threshold < 1:
         raise ValueError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
 
-    # Imported here, for `camjax --help` and other commands have no use for them.
+    # Imported here: `camjax --help` and other commands do not need them.
     from rich.console import Console
     from rich.text import Text
 
+    from camjax.attribution.methods import method_named
     from camjax.cli.class_choice import class_ids, class_name
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
@@ -72,29 +77,28 @@ def explain(
             status.update(f"{method}: {done} of {total} changed copies of a photograph seen")
 
         network = load_model(model, weights)
-        asked = class_ids(classes, network.class_names, network.head.num_classes)
-        explanations = explain_photos(network, photos, asked, top_k, threshold, method, progress)
+        asked = class_ids(classes, network.class_names, method_named(method).num_classes(network))
+        explained = explain_photos(network, photos, asked, method, top_k=top_k, threshold=threshold, progress=progress)
 
     console = Console(highlight=False)
-    for path, explanation in zip(images, explanations, strict=True):
-        height, width = explanation.size
+    for path, photo in zip(images, explained, strict=True):
+        height, width = photo.size
         console.print(Text(f"{path} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
-        console.print(_table(explanation, network.class_names, len(asked)), "")
-    # The classes asked for stand behind the most probable ones.
-    drawn = slice(-len(asked), None) if asked else slice(top_k)
+        console.print(_table(photo, network.class_names), "")
+    drawn = [photo.asked or photo.top.first(top_k) for photo in explained]
     figure = explanation_figure(
-        [e.display for e in explanations],
-        [e.maps[drawn] for e in explanations],
-        [e.boxes[drawn] for e in explanations],
-        [[class_name(i, network.class_names) for i in e.class_ids[drawn]] for e in explanations],
-        [e.probabilities[drawn] for e in explanations],
-        titles=[path.name if method == "cam" else f"{path.name}, {method}" for path in images],
+        [photo.display for photo in explained],
+        [of_photo.maps for of_photo in drawn],
+        [of_photo.boxes for of_photo in drawn],
+        [[class_name(i, network.class_names) for i in of_photo.class_ids] for of_photo in drawn],
+        [of_photo.probabilities for of_photo in drawn],
+        titles=[path.name if method == DEFAULT_METHOD else f"{path.name}, {method}" for path in images],
     )
     save_figure(figure, out)
     console.print(Text(f"Saved {out}"), soft_wrap=True)
 
 
-def _table(explanation: Explanation, names: Sequence[str] | None, num_asked: int):
+def _table(photo: ExplainedPhoto, names: Sequence[str] | None) -> "Table":
     """A table of a photograph's classes: the most probable ones, then those asked for that are not among them."""
     from rich import box
     from rich.table import Table
@@ -109,16 +113,18 @@ def _table(explanation: Explanation, names: Sequence[str] | None, num_asked: int
     table.add_column("Id", justify="right", vertical="bottom")
     table.add_column("Probability", justify="right", vertical="bottom")
     table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True)
-    top = len(explanation.class_ids) - num_asked
-    for i, class_id in enumerate(explanation.class_ids):
-        if i >= top and class_id in explanation.class_ids[:top]:
+    for part in (photo.top, photo.asked):
+        if part is None:
             continue
-        table.add_row(
-            str(explanation.ranks[i]),
-            Text(class_name(class_id, names)),
-            str(class_id),
-            f"{explanation.probabilities[i]:.1%}",
-            edges_in_pixels(explanation.boxes[i], explanation.size) if explanation.valid[i] else "none",
-            end_section=i == top - 1,
-        )
+        for class_id, rank, probability, _, edges, valid in zip(*part, strict=True):
+            if part is photo.asked and class_id in photo.top.class_ids:
+                continue
+            table.add_row(
+                str(rank),
+                Text(class_name(class_id, names)),
+                str(class_id),
+                f"{probability:.1%}",
+                edges_in_pixels(edges, photo.size) if valid else "none",
+            )
+        table.add_section()
     return table

@@ -1,4 +1,4 @@
-"""Where a command's figure goes, and how it is written."""
+"""The file of a command's figure: its path, and writing it."""
 
 import os
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
-    """Where the figure goes; checked before any work is done.
+    """The path of the figure, checked before any work is done.
 
     Args:
-      images: what it is made of, which it must not overwrite.
-      out: as the user said; None for a name in the current directory.
-      what: the figure shows, for that name.
+      images: the photographs that are shown, which it must not overwrite.
+      out: as given by the user; None for a name in the current directory.
+      what: what the figure shows, for that name.
 
     Raises:
-      ValueError: `out` is one of the images, a directory, or of a format that matplotlib does not write.
+      ValueError: `out` is one of the images, a directory, or has a suffix of a format that matplotlib cannot write.
       OSError: its directory does not exist, or it cannot be written.
     """
     from matplotlib.backend_bases import FigureCanvasBase
@@ -31,7 +31,7 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
     if any(out.resolve() == image.resolve() for image in images):
         raise ValueError(f"--out {out} is one of the images: expected another file, the figure would overwrite it.")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: there is no directory {out.parent}; make it first.")
+        raise FileNotFoundError(f"--out {out}: the directory {out.parent} does not exist; create it first.")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
         raise PermissionError(f"--out {out}: no permission to write there; give another --out FILE.")
     return out
@@ -40,6 +40,6 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
 def save_figure(figure, path: Path) -> None:
     """Writes a figure of matplotlib.
 
-    PNG's default compression takes longer than drawing the figure, and saves a tenth of the file.
+    PNG's default compression takes longer than drawing the figure, and makes the file only a tenth smaller.
     """
     figure.savefig(path, pil_kwargs={"compress_level": 1} if path.suffix.lower() == ".png" else None)

@@ -25,10 +25,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-      args: the words behind `camjax`; those of the process if None.
+      args: the arguments after `camjax`; None for those of the process.
 
     Returns:
-      The exit code: 0, 1 for bad input, which is described on stderr, or 130 after Ctrl-C. Words that do not parse exit
+      The exit code: 0, 1 for an error that stderr describes, or 130 after Ctrl-C. Arguments that do not parse exit
       with 2.
     """
     args = list(sys.argv[1:] if args is None else args)
@@ -45,16 +45,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _current_directory_in_path() -> Iterator[None]:
-    """For networks of one's own, which `--model MODULE:NAME` and runs import: their modules may lie where one works.
+    """Lets `--model MODULE:NAME` and runs import a user's module from the current directory.
 
-    Behind all that is installed, so that no file that happens to lie there stands in for it.
+    The directory comes last in the path, so that no file in it hides an installed module.
     """
-    here = os.getcwd()
-    sys.path.append(here)
+    directory = os.getcwd()
+    sys.path.append(directory)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path.remove(directory)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `camjax models` tells of each network, worked out once and kept on disk."""
+"""The sizes that `camjax models` prints, worked out once and kept on disk."""
 
 import contextlib
 import dataclasses
@@ -14,19 +14,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 import camjax.models
+from camjax.files import write_whole
 from camjax.models.shapes import model_shapes
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A network in numbers.
+    """The size of a network.
 
     Attributes:
       parameters: their number.
       input_size: (H, W) in pixels that the network was made for.
       map_size: (h, w) of its last feature map then.
-      cam: "exact" if the mean of a class's map plus the class's bias is its logit, "yes" if it has maps of which that
-        does not hold, "none" if it has no maps.
+      cam: "exact" if the mean of a class's map plus the class's bias is its logit, "yes" if there are maps but that
+        does not hold, "none" if there are no maps.
     """
 
     parameters: int
@@ -36,7 +37,7 @@ class ModelSize:
 
 
 def measure(name: str) -> ModelSize:
-    """The numbers of a registered network, from its shapes alone; half a second for a deep one."""
+    """The sizes of a registered network, from its shapes alone; half a second for a deep one."""
     model = model_shapes(name)
     model.eval()
     images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
@@ -47,10 +48,10 @@ def measure(name: str) -> ModelSize:
 
 
 def model_sizes(names: Iterable[str]) -> dict[str, ModelSize]:
-    """The numbers of several networks.
+    """The sizes of several networks.
 
-    They are kept in `$XDG_CACHE_HOME/camjax/models.json` (or below `~/.cache`), for as long as camjax's networks stay
-    what they are. Where that cannot be written, they are worked out each time.
+    They are kept in `$XDG_CACHE_HOME/camjax/models.json` (or below `~/.cache`) until a file of camjax's networks
+    changes. If that file cannot be written, they are worked out each time.
     """
     path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "models.json")
     version = _version()
@@ -64,10 +65,7 @@ def model_sizes(names: Iterable[str]) -> dict[str, ModelSize]:
     if not sizes.keys() <= kept.keys():
         models = {name: dataclasses.asdict(size) for name, size in (kept | sizes).items()}
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f"{path.name}.{os.getpid()}")
-            draft.write_text(json.dumps({"version": version, "models": models}))
-            draft.replace(path)
+            write_whole(path, json.dumps({"version": version, "models": models}), make_parent=True)
     return sizes
 
 
@@ -80,5 +78,4 @@ def _version() -> str:
 
 
 def _size(fields: dict) -> ModelSize:
-    size = ModelSize(**fields)
-    return dataclasses.replace(size, input_size=tuple(size.input_size), map_size=tuple(size.map_size))
+    return ModelSize(**{**fields, **{name: tuple(fields[name]) for name in ("input_size", "map_size")}})

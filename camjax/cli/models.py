@@ -1,4 +1,4 @@
-"""`camjax models`: the registered networks in a table."""
+"""`camjax models`: a table of the registered networks."""
 
 from rich import box
 from rich.console import Console
@@ -10,8 +10,9 @@ from camjax.models import list_models, model_spec
 LEGEND = (
     "Params: parameters, in millions. Input and Map: height x width, in pixels and cells. CAM: exact, where the mean "
     "of a class's map plus the class's bias is its logit, so that the map shows all of the evidence; yes, where that "
-    "does not hold; none, where there are no maps. Weights of others: camjax.load_model(MODEL, weights=WHERE) takes "
-    "a file, hf://OWNER/NAME or https://... A run or a file by `camjax convert` does for every network."
+    "does not hold; none, where there are no maps. Weights that are not installed: camjax.load_model(MODEL, "
+    "weights=WHERE) takes a file, hf://OWNER/NAME or https://... For every network, it also takes a run or a file by "
+    "`camjax convert`."
 )
 
 
@@ -25,7 +26,7 @@ def models() -> None:
     table.add_column("CAM")
     table.add_column("Pretrained weights", overflow="fold")
     names = list_models()
-    with Console(stderr=True).status("working out the networks' sizes, at the first time"):
+    with Console(stderr=True).status("working out the networks' sizes, the first time only"):
         sizes = model_sizes(names)
     for name in names:
         size = sizes[name]
@@ -43,8 +44,6 @@ def models() -> None:
 
 
 def _weights(name: str) -> str:
-    """Where a network's weights come from, as short as a column of a table wants it."""
-    words, of_camjax, _ = (model_spec(name).weights or "none").partition(", in the pip package")
-    if of_camjax:
-        return f"{words}, with camjax"
-    return words.removeprefix("a file of ").removesuffix(", given as weights=FILE")
+    """Where a network's weights come from, short enough for a column of a table."""
+    spec = model_spec(name)
+    return f"{spec.packaged.data}, with camjax" if spec.packaged else spec.weights_in_words() or "none"

@@ -2,30 +2,30 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from camjax.attribution.methods import Method
+    from camjax.models import CamModel
 
 TABLE_ROWS = 5
 DISPLAY_SIDE = 800  # pixels; more than a photograph gets in a figure
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What the network says about one photograph, for N classes.
+class ClassMaps(NamedTuple):
+    """N classes of one photograph.
 
     Attributes:
-      size: (H, W) of the photograph in pixels.
-      display: the photograph at its own aspect ratio, at most `DISPLAY_SIDE` high and wide; (H', W', 3) uint8 RGB.
-      class_ids: (N,), the most probable ones first, in order; then those asked for.
+      class_ids: (N,).
       ranks: (N,) place of each class by falling probability, from 1.
       probabilities: (N,) softmax of the logits.
-      maps: (N, h, w) raw class activation maps.
+      maps: (N, h, w) raw maps.
       boxes: (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
       valid: (N,) whether there is a box.
     """
 
-    size: tuple[int, int]
-    display: np.ndarray
     class_ids: np.ndarray
     ranks: np.ndarray
     probabilities: np.ndarray
@@ -33,64 +33,74 @@ class Explanation:
     boxes: np.ndarray
     valid: np.ndarray
 
+    def first(self, count: int) -> "ClassMaps":
+        """The first `count` of the classes."""
+        return ClassMaps(*(field[:count] for field in self))
+
+
+@dataclass(frozen=True)
+class ExplainedPhoto:
+    """What the network says about one photograph.
+
+    Attributes:
+      size: (H, W) of the photograph in pixels.
+      display: the photograph at its own aspect ratio, at most `DISPLAY_SIDE` high and wide; (H', W', 3) uint8 RGB.
+      top: the most probable classes, in order.
+      asked: the classes that were asked for; None where none were.
+    """
+
+    size: tuple[int, int]
+    display: np.ndarray
+    top: ClassMaps
+    asked: ClassMaps | None
+
 
 def explain_photos(
-    network,
+    network: "CamModel",
     photos: Sequence[np.ndarray],
     asked: Sequence[int],
+    method: str = "cam",
+    *,
     top_k: int,
     threshold: float,
-    method: str = "cam",
     progress: Callable[[int, int], None] | None = None,
-) -> list[Explanation]:
+) -> list[ExplainedPhoto]:
     """Runs the network on photographs of any sizes, one at a time.
 
-    Compiling takes a hundred times as long as running does, so a batch would gain nothing.
+    Compiling takes a hundred times as long as running, so that a batch would gain nothing.
 
     Args:
       network: a model that has what the method needs.
       photos: (H, W, 3) uint8 RGB each.
       asked: ids of classes to add to the most probable ones.
-      top_k: the number of these, where it is more than `TABLE_ROWS`.
+      method: as in `camjax.make_localize_fn`.
+      top_k: the number of most probable classes, where it is more than `TABLE_ROWS`.
       threshold: as in `camjax.make_localize_fn`.
-      method: see `camjax.evaluation.methods.make_method`.
-      progress: likewise.
+      progress: as in `camjax.make_localize_fn`, of methods that have this option.
 
     Raises:
-      ValueError: top_k out of range, an unknown method, or a network without its maps.
+      ValueError: top_k out of range, an unknown method, or a network without what the method needs.
     """
+    from camjax.attribution.methods import method_named
+    from camjax.checks import check_top_k
     from camjax.data.images import resize_image
-    from camjax.evaluation.methods import method_image_size
-    from camjax.inference import check_top_k
 
-    check_top_k(top_k, network.head.num_classes)
-    shown = max(top_k, min(TABLE_ROWS, network.head.num_classes))
-    size = method_image_size(network, method)
-    if method == "cam":
-        localize = _cams_of_any_classes(network, asked, shown, threshold)
+    row = method_named(method)
+    classes = row.num_classes(network)
+    check_top_k(top_k, classes)
+    shown = max(top_k, min(TABLE_ROWS, classes))
+    if row.all_classes:
+        localize = _from_maps_of_all_classes(network, row, asked, shown, threshold)
     else:
-        localize = _method(network, method, asked, shown, threshold, progress)
-    explanations = []
-    for photo in photos:
-        logits, ids, maps, boxes, valid = localize(resize_image(photo, size))
-        ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1
-        explanations.append(
-            Explanation(
-                size=photo.shape[:2],
-                display=for_display(photo),
-                class_ids=ids,
-                ranks=ranks[ids],
-                probabilities=softmax(logits)[ids],
-                maps=maps,
-                boxes=boxes,
-                valid=valid,
-            )
-        )
-    return explanations
+        localize = _from_maps_of_these_classes(network, row, asked, shown, threshold, progress)
+    return [
+        ExplainedPhoto(photo.shape[:2], for_display(photo), *localize(resize_image(photo, row.image_size(network))))
+        for photo in photos
+    ]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """(C,) logits -> (C,) probabilities; in NumPy, for it compiles nothing."""
+    """(C,) logits -> (C,) probabilities; in NumPy, so that nothing is compiled."""
     exponentials = np.exp(logits - logits.max())
     return exponentials / exponentials.sum()
 
@@ -100,7 +110,8 @@ def for_display(photo: np.ndarray) -> np.ndarray:
     from camjax.data.images import resize_image
 
     scale = min(1, DISPLAY_SIDE / max(photo.shape[:2]))
-    return resize_image(photo, tuple(max(1, round(side * scale)) for side in photo.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
+    return resize_image(photo, (height, width))
 
 
 def edges_in_pixels(box: np.ndarray, size: tuple[int, int]) -> str:
@@ -108,16 +119,20 @@ def edges_in_pixels(box: np.ndarray, size: tuple[int, int]) -> str:
     return "{:5} {:5} {:6} {:5}".format(*np.rint(box * (*size, *size)).astype(int))
 
 
-def _cams_of_any_classes(network, asked, shown, threshold) -> Callable[[np.ndarray], tuple]:
-    """Class activation maps: one compiled program serves every number of classes, and every threshold.
+Localize = Callable[[np.ndarray], tuple[ClassMaps, ClassMaps | None]]
+"""An image (H, W, 3) -> the most probable classes, and those asked for."""
 
-    It returns the maps of all classes, which cost little more than one.
-    """
+
+def _from_maps_of_all_classes(
+    network: "CamModel", row: "Method", asked: Sequence[int], shown: int, threshold: float
+) -> Localize:
+    """One compiled program serves every number of classes, and every threshold."""
     import jax
 
-    from camjax.inference import boxes_from_maps, make_cam_fn
+    from camjax.boxes import boxes_from_maps
+    from camjax.inference import make_cam_fn
 
-    cam_fn = make_cam_fn(network, top_k=None)
+    cam_fn = make_cam_fn(network, row.name, top_k=None)
     boxes_fn = jax.jit(boxes_from_maps, static_argnums=1)
 
     def localize(image):
@@ -125,17 +140,38 @@ def _cams_of_any_classes(network, asked, shown, threshold) -> Callable[[np.ndarr
         order = np.argsort(-out.logits[0], kind="stable")
         ids = np.concatenate([order[:shown], np.array(asked, order.dtype)])
         maps = out.maps[0, ids]
-        return out.logits[0], ids, maps, *jax.device_get(boxes_fn(maps, image.shape[:2], np.float32(threshold)))
+        boxes, valid = jax.device_get(boxes_fn(maps, image.shape[:2], np.float32(threshold)))
+        every = _class_maps(out.logits[0], ids, maps, boxes, valid)
+        return every.first(shown), ClassMaps(*(field[shown:] for field in every)) if asked else None
 
     return localize
 
 
-def _method(network, method, asked, shown, threshold, progress) -> Callable[[np.ndarray], tuple]:
-    """Any method, with a program for these classes and this threshold."""
+def _from_maps_of_these_classes(
+    network: "CamModel",
+    row: "Method",
+    asked: Sequence[int],
+    shown: int,
+    threshold: float,
+    progress: Callable[[int, int], None] | None,
+) -> Localize:
+    """A program for this number of classes, and every threshold."""
     import jax
 
-    from camjax.evaluation.methods import make_method
+    from camjax.inference import make_localize_fns
 
-    method_fn = make_method(network, method, threshold=threshold, top_k=shown, progress=progress)
+    options = {row.name: row.accepted(progress=progress)}
+    localize_fn = make_localize_fns(network, [row.name], threshold=threshold, top_k=shown, options=options)
     class_ids = np.array([asked]) if asked else None
-    return lambda image: [field[0] for field in jax.device_get(method_fn(image[None], class_ids))]
+
+    def localize(image):
+        found = jax.device_get(localize_fn(image[None], class_ids)[row.name])
+        top, asked_for = (None if part is None else _class_maps(*(field[0] for field in part)) for part in found)
+        return top, asked_for
+
+    return localize
+
+
+def _class_maps(logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
+    ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1
+    return ClassMaps(ids, ranks[ids], softmax(logits)[ids], *maps_and_boxes)

@@ -1,4 +1,4 @@
-"""`camjax prepare`: a data set of tensorflow-datasets, from its archives to files that camjax reads."""
+"""`camjax prepare`: prepares a data set of tensorflow-datasets for camjax."""
 
 import os
 import shlex
@@ -20,29 +20,29 @@ def prepare(
 ) -> None:
     """Prepare a data set of tensorflow-datasets: fetch its archives, and store it as ArrayRecord files.
 
-    This needs TensorFlow, once: pip install "camjax[prepare]". caltech_birds2011 is downloaded (1.2 GB) where its
-    archives are not on disk. Those of imagenet2012 (155 GB) have to be fetched by hand, with a login.
+    This needs TensorFlow, once: pip install "camjax[prepare]". The archives of caltech_birds2011 (1.2 GB) are
+    downloaded unless they are on disk. Those of imagenet2012 (155 GB) have to be fetched by hand, with a login.
 
     Args:
       dataset: caltech_birds2011, imagenet2012, or any other name that tensorflow-datasets knows.
-      data_dir: Where to store it; tensorflow-datasets' own place if not given.
-      archives: A folder that has the archives (CUB_200_2011.tgz, ILSVRC2012_img_train.tar, ...), as without internet.
-      unverified: Take archives that are not the published ones: subsets, or copies that were packed anew.
+      data_dir: Where to store it; tensorflow-datasets' default folder if not given.
+      archives: A folder with the archives (CUB_200_2011.tgz, ILSVRC2012_img_train.tar, ...), for use without internet.
+      unverified: Accept archives that are not the published ones: subsets, or copies that were packed again.
     """
     # The command line's help keeps line breaks of the text above: hence one line for each argument.
-    # Imported here, for other commands have no use for them.
+    # Imported here: other commands do not need them.
     from absl import logging
     from rich.console import Console
 
     from camjax.cli.prepare_progress import prepare_progress
-    from camjax.data import prepare as preparing
     from camjax.data.archives import published
+    from camjax.data.preparing import prepare as prepare_dataset
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow describes the CPU and a missing GPU
     logging.set_verbosity(logging.ERROR)  # and tfds the splits that ImageNet is prepared without
     known = published(dataset)
     with prepare_progress(Console(stderr=True), known.counts if known else {}):
-        prepared = preparing.prepare(dataset, data_dir=data_dir, archives=archives, verify=not unverified)
+        prepared = prepare_dataset(dataset, data_dir=data_dir, archives=archives, verify=not unverified)
 
     console = Console(highlight=False, soft_wrap=True)
     said = "Prepared {} in {}" if prepared.made else "{} is prepared in {}"
@@ -55,15 +55,15 @@ def prepare(
 
 
 def next_command(dataset: str, counts: dict[str, int], data_dir: Path | None) -> str:
-    """The command that evaluates a network on a prepared data set.
+    """Returns the command that evaluates a network on a prepared data set.
 
     Args:
       dataset: its name.
       counts: its splits, and the number of examples of each.
-      data_dir: where it is, if not at tensorflow-datasets' own place.
+      data_dir: where it is; None is tensorflow-datasets' default folder.
     """
     imagenet = dataset.split(":")[0] == "imagenet2012"
-    # Of ImageNet's images those for validation have published boxes, and camjax brings a network for its classes.
+    # ImageNet's validation images have published boxes, and camjax has a pretrained network for its classes.
     wanted = ("validation", "test", "train") if imagenet else ("test", "validation", "train")
     split = next((split for split in wanted if split in counts), next(iter(counts)))
     words = ["camjax", "evaluate", "--dataset", dataset, "--split", split]

@@ -1,4 +1,4 @@
-"""The progress of tfds' builders, shown by rich: tfds reports it to tqdm, in whose place this stands."""
+"""The progress of tfds' builders, shown by rich: tfds reports it to tqdm, which this replaces."""
 
 import contextlib
 import re
@@ -12,17 +12,17 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColu
 from rich.text import Text
 from tensorflow_datasets.core.utils import tqdm_utils
 
-_LINE_EVERY = 60  # seconds between two lines, where there is no terminal
+_LINE_EVERY = 60  # seconds between two lines of a log
 _MIB_AT_ONCE = 16
 
 
 @contextlib.contextmanager
 def prepare_progress(console: Console, counts: Mapping[str, int]) -> Iterator[None]:
-    """Shows what tfds does inside this context: bars on a terminal; elsewhere, as in a job's log, a line a minute.
+    """Shows what tfds does inside this context: bars on a terminal; in a job's log, a line a minute.
 
     Args:
       console: where to show it.
-      counts: the number of examples of each split, where it is known; tfds does not know before it is through.
+      counts: the number of examples of each split, if known; tfds knows it only at the end.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Done(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
@@ -75,13 +75,13 @@ class _Tqdm:
             desc, unit = "downloading", " MiB"
         elif desc.startswith("Extraction"):
             desc = "unpacking"
-        else:  # of files and splits, of which there are a handful
+        else:  # a handful of files and splits
             desc = ""
         return _Bar(self, iterable, desc, total, unit)
 
 
 class _Bar:
-    """What tfds uses of a tqdm bar; one without description is not shown."""
+    """What tfds uses of a tqdm bar; bars without a description are not shown."""
 
     def __init__(self, owner: _Tqdm, iterable: Iterable | None, description: str, total: int | None, unit: str):
         self._owner = owner
@@ -94,7 +94,7 @@ class _Bar:
 
     def __iter__(self) -> Iterator:
         with self:
-            for item in self._iterable:
+            for item in self._iterable or ():
                 yield item
                 self.update()
 
@@ -114,8 +114,8 @@ class _Bar:
         self._progress.update(self._task, total=total)
 
     def update(self, n: int = 1) -> None:
-        # tfds counts what it downloads MiB by MiB, but adds a file that was there before in bytes, at one go.
-        if self._unit == " MiB" and n > _MIB_AT_ONCE:
+        # tfds counts a download MiB by MiB, but adds a file that it has already in bytes, all at once.
+        if self._unit == " MiB" and n > _MIB_AT_ONCE and self.total is not None:
             self.total -= n
             return
         self._progress.update(self._task, advance=n, visible=self._shown)
@@ -123,7 +123,7 @@ class _Bar:
             self._print_now_and_then()
 
     def refresh(self) -> None:
-        pass  # rich does so by itself
+        pass  # rich does this by itself
 
     def _print_now_and_then(self) -> None:
         if time.monotonic() - self._owner.last_line >= _LINE_EVERY:

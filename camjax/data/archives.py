@@ -1,4 +1,4 @@
-"""The archives that a data set of tensorflow-datasets is made of, and what is known of them beforehand."""
+"""The archives of tensorflow-datasets' data sets: which there are, and what their publishers say about them."""
 
 import tarfile
 import textwrap
@@ -11,7 +11,7 @@ from tensorflow_datasets.core.download import checksums
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a data set before it is prepared.
+    """What its publishers say about a data set.
 
     Attributes:
       counts: the number of examples of each split.
@@ -41,13 +41,13 @@ def base_name(name: str) -> str:
 
 
 def published(name: str) -> Published | None:
-    """What is known beforehand of a data set of this name; None for most."""
+    """What the publishers say about a data set; None for most."""
     return _PUBLISHED.get(base_name(name))
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive: its name, its published size in bytes, its address, and its file on disk where there is one."""
+    """One archive: its name, its published size in bytes, its address, and its file on disk, if it is there."""
 
     name: str
     size: int
@@ -56,19 +56,19 @@ class Archive:
 
     @property
     def actual_size(self) -> int:
-        """The size of the file on disk, or the published one where there is none."""
+        """The size of the file on disk, or the published size if it is not there."""
         return self.path.stat().st_size if self.path else self.size
 
 
 @dataclass(frozen=True)
 class Archives:
-    """The archives of a data set, as tfds lists them, and a folder in which they may be.
+    """The archives of a data set, as tfds lists them, and which of them are in a folder.
 
     Attributes:
       dataset: the data set's tfds name.
       folder: where to look for them.
-      instructions: how to fetch them, where that cannot be done without a login; None where tfds downloads them.
-      files: one for each file name.
+      instructions: how to fetch them, if that needs a login; None if tfds downloads them.
+      files: the archives.
     """
 
     dataset: str
@@ -78,9 +78,9 @@ class Archives:
 
     @classmethod
     def find(cls, dataset: str, folder: Path) -> "Archives":
-        """The archives that tfds lists for a data set, and which of them are in the folder."""
+        """Finds the archives that tfds lists for a data set, and looks for them in the folder."""
         builder = tfds.builder_cls(base_name(dataset))
-        files = {}
+        files: dict[str, Archive] = {}
         for url, info in sorted((builder.url_infos or {}).items()):  # of several addresses, the first
             name = file_name(url, info)
             path = folder / name
@@ -90,23 +90,22 @@ class Archives:
 
     @property
     def present(self) -> list[Archive]:
-        """Those that are in the folder."""
+        """The archives that are in the folder."""
         return [file for file in self.files if file.path]
 
     @property
     def missing(self) -> list[Archive]:
-        """Those that are not."""
+        """The archives that are not in the folder."""
         return [file for file in self.files if not file.path]
 
     def check_complete(self, *, download: bool, verify: bool) -> None:
-        """Checks that what cannot be downloaded is there.
+        """Checks that archives that cannot be downloaded are in the folder.
 
-        Nothing is checked for data sets that are not `published`: tfds' list may name files that their builders do
-        not use.
+        Only data sets that are `published` are checked: for others, tfds may list files that their builders do not use.
 
         Args:
           download: whether missing archives may be downloaded.
-          verify: False is content with some of the archives, where tfds' builder is.
+          verify: False accepts some of the archives, if tfds' builder does.
 
         Raises:
           FileNotFoundError: archives are missing; the message lists them.
@@ -119,7 +118,7 @@ class Archives:
             lines += [f"  {file.name}  {readable_size(file.size)}" for file in self.missing]
             lines += [self.instructions, "Put them there, or give their folder as --archives DIR."]
             if self.present:
-                lines.append("With --unverified, those that are there are prepared without the others.")
+                lines.append("With --unverified, the archives in the folder are prepared without the others.")
         else:
             lines += [f"  {file.name}  {readable_size(file.size)}  {file.url}" for file in self.missing]
             lines.append("Fetch them, or leave out --archives to have them downloaded.")
@@ -128,27 +127,27 @@ class Archives:
     def check_sizes(self) -> None:
         """Checks that the files on disk have the published sizes.
 
-        tfds compares checksums, but not of ImageNet's archives, and a download that broke off is better found out
-        before some hours of work.
+        tfds compares checksums, but not of ImageNet's archives, and an incomplete download should be found before hours
+        of work.
 
         Raises:
-          ValueError: one has not.
+          ValueError: a file has another size.
         """
         for file in self.present:
             if file.actual_size != file.size:
                 raise ValueError(
-                    f"{file.path} has {file.actual_size:,} bytes; expected {file.size:,}. A smaller file is a download "
-                    "that broke off: fetch it again. A subset, or a copy that was packed anew, is taken as it is with "
+                    f"{file.path} has {file.actual_size:,} bytes; expected {file.size:,}. A smaller file is an "
+                    "incomplete download: fetch it again. For a subset, or a copy that was packed again, give "
                     "--unverified"
                 )
 
     def check_validation_names(self) -> None:
         """Checks that the n-th name in ImageNet's validation archive is that of the n-th image.
 
-        tfds gives the n-th label to the n-th name in alphabetical order, whatever the name says.
+        tfds gives the n-th label to the n-th name in alphabetical order, even if the name has another number.
 
         Raises:
-          ValueError: it is not; or the archive cannot be read.
+          ValueError: a name is not; or the archive cannot be read.
         """
         path = self.folder / _VALIDATION_TAR
         if base_name(self.dataset) != "imagenet2012" or not path.is_file():
@@ -162,17 +161,16 @@ class Archives:
             if name != (expected := f"ILSVRC2012_val_{number:08}.JPEG"):
                 raise ValueError(
                     f"{path}: entry {number} in alphabetical order is {name!r}; expected {expected!r}. tfds gives "
-                    "labels by this order: all images from here on would get wrong ones. Pack the first images of the "
-                    "split, without folders"
+                    "labels by this order: all images from this one on would get wrong ones. Pack the first images of "
+                    "the split, without folders"
                 )
 
     def needed_space(self) -> dict[str, int]:
-        """About how many bytes preparing takes, {"downloads", "unpacked", "prepared"}; none where that is not known."""
+        """About how many bytes preparing takes: {"downloads", "unpacked", "prepared"}, or {} if that is not known."""
         known = published(self.dataset)
         if known is None:
             return {}
-        # Records hold the same JPEG and PNG files that the archives do. tfds sorts them by way of temporary files,
-        # which it deletes as it goes.
+        # Records hold the JPEG and PNG files of the archives. tfds sorts them in temporary files, then deletes those.
         used = self.present if self.instructions else self.files
         prepared = sum(file.actual_size for file in used)
         return {
@@ -188,5 +186,5 @@ def file_name(url: str, info: checksums.UrlInfo) -> str:
 
 
 def readable_size(size: int) -> str:
-    """A number of bytes for people: 147897477120 -> "147.9 GB", 39272883 -> "39.3 MB"."""
+    """Formats a number of bytes: 147897477120 -> "147.9 GB", 39272883 -> "39.3 MB"."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -1,9 +1,9 @@
-"""Made-up images, to measure a model without its input, or the input without a disk."""
+"""Random images, to measure a model without its input, or the input without a disk."""
 
 import cv2
 import numpy as np
 
-from camjax.data.images import decode_image
+from camjax.data.decoding import decode_image
 from camjax.data.sources import SourceInfo
 
 # Smooth color with fine noise on top, so that a JPEG of it takes the bytes and the time of a photograph's.
@@ -14,16 +14,16 @@ _JPEG_QUALITY = 90
 
 
 class FakeImages:
-    """A source of random images, for benchmarks: there is nothing in them to learn.
+    """A source of random images, for benchmarks: a network learns nothing from them.
 
-    A few distinct images are kept in memory and given out in turn, so that an example costs next to nothing, or, with
-    `jpeg`, no more than its decoding. 500 x 375 pixels then take about 90 kB, as the photographs of ImageNet do.
+    A few distinct images stay in memory and take turns, so that an example costs next to nothing or, with `jpeg`, its
+    decoding alone. 500 x 375 pixels then take about 90 kB, as ImageNet's photographs do.
 
     Args:
       num_examples: length of the source.
       num_classes: labels are 0..num_classes-1, in turn.
       image_size: (H, W) in pixels.
-      jpeg: keep JPEG bytes and decode them at each access, as a data set does; else decoded images.
+      jpeg: keep JPEG bytes and decode them at each access, as a data set does; otherwise keep decoded images.
       distinct: number of different images.
       seed: of the images.
 
@@ -49,8 +49,8 @@ class FakeImages:
             )
         rng = np.random.default_rng(seed)
         images = [_random_image(rng, height, width) for _ in range(min(distinct, num_examples))]
-        self._stored = [_to_jpeg(image) for image in images] if jpeg else images
-        self._jpeg = jpeg
+        self._images = [] if jpeg else images
+        self._jpegs = [_to_jpeg(image) for image in images] if jpeg else []
         self.info = SourceInfo(
             name="fake",
             split="train",
@@ -65,12 +65,14 @@ class FakeImages:
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {self!r} has {len(self)} examples")
-        stored = self._stored[index % len(self._stored)]
-        image = decode_image(stored, apply_exif=False) if self._jpeg else stored
+        if self._jpegs:
+            image = decode_image(self._jpegs[index % len(self._jpegs)], apply_exif=False)
+        else:
+            image = self._images[index % len(self._images)]
         return {"image": image, "label": index % self.info.num_classes}
 
     def __repr__(self) -> str:
-        return f"FakeImages({len(self)}, num_classes={self.info.num_classes}, jpeg={self._jpeg})"
+        return f"FakeImages({len(self)}, num_classes={self.info.num_classes}, jpeg={bool(self._jpegs)})"
 
 
 def _random_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -1,42 +1,28 @@
 """Batches from a source by Grain: shuffled without end for training, each example exactly once for evaluation.
 
-Both work on random access to the batches themselves, so that a batch depends on its number alone and not on how many
-threads, worker processes or steps came before. Batches are NumPy arrays, images uint8: that is what travels to the
-device.
+Both have random access to the batches themselves: a batch depends on its number alone, not on how many threads, worker
+processes or steps came before. Batches are NumPy arrays with uint8 images, and travel to the device as such.
 
 Worker processes (`num_workers` above 0) are spawned, as Grain does it: a script that asks for them has to keep its
-own work under `if __name__ == "__main__":`. Threads, the default, need nothing of the kind and OpenCV decodes in
-parallel there. Ctrl-C and SIGTERM, which a terminal and most schedulers send to a run's every process, are for this one
-to act on: workers end with their iterator, or with this process, however it ends.
+own work under `if __name__ == "__main__":`. Threads, the default, need nothing of the kind, and OpenCV decodes in
+parallel there. Workers ignore Ctrl-C and SIGTERM, which a terminal and most schedulers send to every process of a run:
+they end with their iterator, or with this process, however it ends.
 """
 
-import atexit
 import contextlib
 import functools
-import multiprocessing
-import os
-import signal
-import threading
-import weakref
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import resource_tracker
+from collections.abc import Generator, Iterator
 from typing import Literal
 
 import grain
 import jax
 import numpy as np
-from absl import flags
-from grain.multiprocessing import SharedMemoryArray
 
+from camjax.data._workers import iterate
+from camjax.data.images import height_and_width
 from camjax.data.rows import Augment, RandomAccessSource, eval_row, train_row, with_position
 
 Batch = dict[str, np.ndarray]
-
-_RUNNING: weakref.WeakSet = weakref.WeakSet()
-
-_FREED_WITHIN = 10.0
-"""Seconds to wait for shared memory to be freed, which takes milliseconds."""
 
 
 def train_batches(
@@ -53,10 +39,10 @@ def train_batches(
     shard_index: int | None = None,
     shard_count: int | None = None,
 ) -> Iterator[Batch]:
-    """Batches for training, without end: each epoch is a new shuffle, and batches run on across epochs.
+    """Reads batches for training, without end: each epoch is a new shuffle, and batches run on across epochs.
 
-    Batch k is the same for a run that starts at step k and for one that went through steps 0..k-1, for any number of
-    workers and threads. Batch k of the n processes together is batch k of one process, in another order.
+    Batch k is the same for a run that starts at step k and for one that went through steps 0..k-1, with any number of
+    workers and threads. The n processes together read the same batch k as one process, in another order.
 
     Args:
       source: the examples.
@@ -66,23 +52,22 @@ def train_batches(
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
       augment: random change of an image before it is resized, see `camjax.data.transforms`. Its generator depends on
         `seed`, epoch and example alone.
-      unreadable: what an example that can't be read does: "raise" a ValueError, or "skip" it: the next one in the
-        shuffled order that can be read takes its place as well as its own, and the batch says so.
-      num_workers: worker processes that read, or 0 to read in this one. See the module about scripts.
+      unreadable: what to do about an example that cannot be read: "raise" a ValueError, or "skip" it: the next readable
+        one in the shuffled order takes its place, besides its own, and the batch says so.
+      num_workers: worker processes that read, or 0 to read in this one. The module's docstring says what scripts need.
       num_threads: reading threads, in each worker or in this process. Each holds one finished batch.
       shard_index: this process, default `jax.process_index()`.
       shard_count: the number of processes, default `jax.process_count()`.
 
     Returns:
       An iterator of dicts: image (b, H, W, 3) uint8, label (b,) int32 and index (b,) int32, the position in the source.
-      With "skip" also skipped (b,) int32: the position of the unreadable example in whose place a row stands, -1 where
-      a row stands in its own. In an epoch each unreadable example is in there exactly once. The iterator's `close()`
-      ends threads and workers.
+      With "skip" also skipped (b,) int32: the position of the unreadable example that a row replaces, or -1. Each
+      unreadable example is listed exactly once an epoch. The iterator's `close()` ends threads and workers.
 
     Raises:
-      ValueError: an empty source, a batch size that the processes can't share, a shard, seed or step out of range, or
+      ValueError: an empty source, a batch size that the processes cannot share, a shard, seed or step out of range, or
         "skip" without `size`.
-      ValueError: on iteration, an example that can't be read (with "skip", 100 in a row), or images of different size
+      ValueError: on iteration, an example that cannot be read (with "skip", 100 in a row), or images of different size
         without `size`.
     """
     if unreadable not in ("raise", "skip"):
@@ -94,18 +79,34 @@ def train_batches(
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed is {seed} and start_step {start_step}; expected non-negative integers")
     image_shape = _shape_of_first_image(source, size)
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
+    order = _shuffled(len(source), seed)
     read = functools.partial(
         train_row,
         source=source,
         order=order if unreadable == "skip" else None,
-        size=size,
         augment=augment,
+        resize=size is not None,
         image_shape=image_shape,
     )
     rows = order.map_with_index(with_position).random_map(read).repeat()
     batches = rows[shard_index::shard_count].batch(local_batch_size, drop_remainder=True)
-    return _iterate(batches[start_step:], num_workers, num_threads)
+    return iterate(batches[start_step:], num_workers, num_threads)
+
+
+def batch_indices(length: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Returns which examples a batch of `train_batches` is made of, over all processes, without reading them.
+
+    Args:
+      length: of the source.
+      batch_size: images in a global batch.
+      seed: of the order, as in `train_batches`.
+      step: the number of the batch, from 0.
+
+    Returns:
+      (batch_size,) int64 indices into the source, in the order of one process.
+    """
+    order = _shuffled(length, seed).repeat()
+    return np.array([order[i] for i in range(step * batch_size, (step + 1) * batch_size)], np.int64)
 
 
 def eval_batches(
@@ -120,12 +121,12 @@ def eval_batches(
     num_threads: int = 4,
     shard_index: int | None = None,
     shard_count: int | None = None,
-) -> Iterator[Batch]:
-    """Batches for evaluation: over all processes, each example exactly once.
+) -> Generator[Batch, None, None]:
+    """Reads batches for evaluation: over all processes, each example exactly once.
 
-    Every process gets the same number of batches of the same shape, so that collectives meet; the rows that are
-    missing at the end are padding, zeros with mask False. Batch k of all processes together holds the examples
-    k * batch_size and onward, in the source's order.
+    Every process gets the same number of batches of the same shape, so that collectives meet; the last rows may be
+    padding, zeros with mask False. Batch k of all processes together holds the examples from k * batch_size on, in
+    the source's order.
 
     Args:
       source: the examples.
@@ -133,10 +134,10 @@ def eval_batches(
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
       crop: None squashes the whole image to `size`; "center" cuts out the largest centered rectangle of the aspect of
         `size` first, as `camjax.load_images` does.
-      unreadable: what an example that can't be read does: "raise" a ValueError, or "mark" its row: zeros with mask
-        False, but its index.
+      unreadable: what to do about an example that cannot be read: "raise" a ValueError, or "mark" its row: zeros with
+        mask False, but with its index.
       start_batch: the number of the first batch that comes out.
-      num_workers: worker processes that read, or 0 to read in this one. See the module about scripts.
+      num_workers: worker processes that read, or 0 to read in this one. The module's docstring says what scripts need.
       num_threads: reading threads, in each worker or in this process. Each holds one finished batch.
       shard_index: this process, default `jax.process_index()`.
       shard_count: the number of processes, default `jax.process_count()`.
@@ -144,13 +145,13 @@ def eval_batches(
     Returns:
       An iterator of dicts: image (b, H, W, 3) uint8, label (b,) int32, bbox (b, 4) float32 if the source has it,
       mask (b,) bool that is False on padding, index (b,) int32, the position in the source, -1 on padding. With `size`
-      also image_size (b, 2) int32, H and W of the stored image, and view (b, 4) float32, the part of it that is seen,
-      [ymin, xmin, ymax, xmax] in 0..1.
+      also image_size (b, 2) int32, H and W of the stored image, and view (b, 4) float32, the part of it in the batch,
+      `[ymin, xmin, ymax, xmax]` in 0..1.
 
     Raises:
-      ValueError: an empty source, a batch size that the processes can't share, a shard out of range, or `crop` or
+      ValueError: an empty source, a batch size that the processes cannot share, a shard out of range, or `crop` or
         "mark" without `size`.
-      ValueError: on iteration, an example that can't be read, or images of different size without `size`.
+      ValueError: on iteration, an example that cannot be read, or images of different size without `size`.
     """
     shard_index, shard_count = _shard(shard_index, shard_count)
     local_batch_size = _local_batch_size(batch_size, shard_count)
@@ -165,88 +166,23 @@ def eval_batches(
     image_shape = _shape_of_first_image(source, size)
     padded_length = -(-len(source) // batch_size) * batch_size
     mark = _keys_of_first_readable(source) if unreadable == "mark" else None
-    read = functools.partial(eval_row, source=source, size=size, crop=crop, mark=mark, image_shape=image_shape)
+    read = functools.partial(
+        eval_row, source=source, crop=crop, mark=mark, resize=size is not None, image_shape=image_shape
+    )
     rows = grain.MapDataset.range(padded_length)[shard_index::shard_count].map(read)
     batches = rows.batch(local_batch_size, drop_remainder=True)
-    return _iterate(batches[start_batch:], num_workers, num_threads)
+    return iterate(batches[start_batch:], num_workers, num_threads)
 
 
-def _iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Iterator[Batch]:
-    # Batched before to_iter_dataset: batching behind it would deal examples instead of batches to the workers.
-    read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
-    dataset = batches.to_iter_dataset(read_options)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            # Grain's workers read their options from absl's flags, which only programs started by absl have parsed.
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=num_workers)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_end_with_parent)
-    generator = (_from_workers if num_workers else _from_threads)(iter(dataset))
-    _RUNNING.add(generator)
-    return generator
+def _shuffled(length: int, seed: int) -> grain.MapDataset:
+    """The order of the examples for training; each repetition has another one."""
+    return grain.MapDataset.range(length).seed(seed).shuffle()
 
 
-@atexit.register
-def _close_running() -> None:
-    """Close what nobody closed: workers that end together with the interpreter leak their shared memory."""
-    for generator in list(_RUNNING):
-        with contextlib.suppress(ValueError):  # another thread is inside of it
-            generator.close()
-
-
-def _from_threads(iterator: grain.DatasetIterator) -> Iterator[Batch]:
-    with contextlib.closing(iterator):
-        yield from iterator
-
-
-def _from_workers(iterator: grain.DatasetIterator) -> Iterator[Batch]:
-    with contextlib.ExitStack() as stack:
-        stack.callback(_wait_for_shared_memory)
-        stack.enter_context(contextlib.closing(iterator))
-        batch = _first_of_workers(iterator)
-        while batch is not None:
-            # Shared memory lives as long as the array and leaks when a run is killed: hand out a copy, hold no other.
-            batch = {key: np.array(value) for key, value in batch.items()}
-            yield batch
-            batch = next(iterator, None)
-
-
-def _first_of_workers(iterator: grain.DatasetIterator) -> Batch | None:
-    """The first batch, or None where there is none; workers start with it."""
-    # A process starts with those signals blocked that are blocked in the thread that starts it. A worker that blocked
-    # them itself would do so after its imports, and one that dies in them can leave this process waiting forever.
-    # A thread of its own, because the first batch takes seconds, in which the caller should hear Ctrl-C.
-    block = functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    resource_tracker.ensure_running()  # started in that thread it would unblock them
-    with ThreadPoolExecutor(1, thread_name_prefix="start-workers", initializer=block) as starter:
-        return starter.submit(next, iterator, None).result()
-
-
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Called by a worker: a worker whose parent was killed would wait for it forever."""
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _wait_for_shared_memory() -> None:
-    """Waits until the shared memory of all batches that were let go is freed, which the interpreter's end cuts off."""
-    # Private, because Grain frees it in a thread that it has no public way to wait for; google/grain#398 is open. It is
-    # one thread: a task put in now comes after all others. To be removed once Grain's `close()` waits for it.
-    thread = getattr(SharedMemoryArray, "_del_thread_pool", None)
-    if thread is not None:
-        thread.apply_async(int).wait(_FREED_WITHIN)
-
-
-def _shape_of_first_image(source: RandomAccessSource, size: int | tuple[int, int] | None) -> tuple[int, ...]:
+def _shape_of_first_image(source: RandomAccessSource, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
     if len(source) == 0:
         raise ValueError(f"{source!r} is empty; expected at least one example")
-    if size is None:
-        return source[0]["image"].shape
-    return (size, size, 3) if isinstance(size, int) else (*size, 3)
+    return source[0]["image"].shape if size is None else (*height_and_width(size), 3)
 
 
 def _keys_of_first_readable(source: RandomAccessSource) -> tuple[str, ...]:

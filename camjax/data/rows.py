@@ -1,4 +1,4 @@
-"""One row of a batch: an example that is read, changed at random for training, and brought to the batch's size."""
+"""Rows of batches: examples that are read, changed at random for training, and resized to the batch's size."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -17,8 +17,8 @@ class RandomAccessSource(Protocol):
     """What the loader reads: `camjax.data.sources.Source`, or anything (a list, too) with these two methods.
 
     An example is a dict with image (H, W, 3) uint8, label int and, if there is one box per image, bbox (4,) float32.
-    Further keys are left out of the batches. An example that can't be read is a ValueError that says which. The source
-    is pickled where there are worker processes.
+    Other keys are ignored. An example that cannot be read raises a ValueError that names it. The source is pickled for
+    worker processes.
     """
 
     def __len__(self) -> int: ...
@@ -27,7 +27,7 @@ class RandomAccessSource(Protocol):
 
 
 def with_position(position: int, index: int) -> tuple[int, int]:
-    """What `train_row` takes, from a position in the shuffled order and the index in the source that stands there."""
+    """The argument `place` of `train_row`."""
     return position, int(index)
 
 
@@ -37,26 +37,26 @@ def train_row(
     *,
     source: RandomAccessSource,
     order: grain.MapDataset | None,
-    size: int | tuple[int, int] | None,
     augment: Augment | None,
-    image_shape: tuple[int, ...],
+    resize: bool,
+    image_shape: tuple[int, int, int],
 ) -> dict:
-    """A row for training.
+    """Reads a row for training.
 
     Args:
-      place: (position in the shuffled order, which runs on across epochs; index in the source that stands there).
+      place: the position in the shuffled order, which runs on across epochs, and the index in the source found there.
       rng: for `augment`.
       source: the examples.
-      order: the shuffled order, to look for another example where one can't be read; None raises.
-      size: as in `train_batches`.
+      order: the shuffled order, to find another example in place of one that cannot be read; None raises.
       augment: as in `train_batches`.
+      resize: resize the image; otherwise it has to have the shape already.
       image_shape: (H, W, 3) of the row's image.
 
     Returns:
       The row of `train_batches`.
 
     Raises:
-      ValueError: an example that can't be read, or whose image does not fit.
+      ValueError: an example that cannot be read, or an image of another shape or type.
     """
     position, index = place
     if order is None:
@@ -66,7 +66,7 @@ def train_row(
         skipped = {"skipped": np.int32(-1 if index == own else own)}
     image = example["image"] if augment is None else augment(example["image"], rng)
     return {
-        "image": _fit(image, size, image_shape, index),
+        "image": _fit(image, index, image_shape, resize),
         "label": np.int32(example["label"]),
         "index": np.int32(index),
         **skipped,
@@ -74,7 +74,7 @@ def train_row(
 
 
 def _next_readable(source: RandomAccessSource, order: grain.MapDataset, position: int) -> tuple[int, dict]:
-    """The first example that can be read from a position in the order on, as (index in the source, example)."""
+    """The first readable example at a position in the order or after it, as (index in the source, example)."""
     for tried in range(_MOST_SKIPPED):
         index = int(order[position + tried])
         try:
@@ -82,8 +82,8 @@ def _next_readable(source: RandomAccessSource, order: grain.MapDataset, position
         except ValueError as error:
             last = error
     raise ValueError(
-        f"{_MOST_SKIPPED} examples in a row cannot be read: more than single damaged records. See whether the data "
-        "set's files are there and whole"
+        f"{_MOST_SKIPPED} examples in a row cannot be read: more than single damaged records. Check that the data "
+        "set's files are complete"
     ) from last
 
 
@@ -91,26 +91,26 @@ def eval_row(
     index: int,
     *,
     source: RandomAccessSource,
-    size: int | tuple[int, int] | None,
     crop: str | None,
     mark: tuple[str, ...] | None,
-    image_shape: tuple[int, ...],
+    resize: bool,
+    image_shape: tuple[int, int, int],
 ) -> dict:
-    """A row for evaluation.
+    """Reads a row for evaluation.
 
     Args:
       index: in the source; from its length on, the row is padding.
       source: the examples.
-      size: as in `eval_batches`.
-      crop: as in `eval_batches`.
-      mark: the keys of an example, to mark the row of one that can't be read; None raises.
+      crop: as in `eval_batches`; needs `resize`.
+      mark: the keys of an example, to mark the row of one that cannot be read; None raises.
+      resize: resize the image; otherwise it has to have the shape already.
       image_shape: (H, W, 3) of the row's image.
 
     Returns:
       The row of `eval_batches`.
 
     Raises:
-      ValueError: an example that can't be read, or whose image does not fit.
+      ValueError: an example that cannot be read, or an image of another shape or type.
     """
     inside = index < len(source)
     try:
@@ -124,11 +124,16 @@ def eval_row(
     else:
         seen = inside
     image = example["image"]
-    row = {"label": np.int32(example["label"]), "mask": np.bool_(seen), "index": np.int32(index if inside else -1)}
-    if size is not None:
-        view = (0, 0, 1, 1) if crop is None else center_view(image.shape[:2], image_shape[:2])
-        row |= {"image_size": np.array(image.shape[:2], np.int32), "view": np.array(view, np.float32)}
-    row["image"] = _fit(image, size, image_shape, index, view if crop else None)
+    view = center_view(image.shape[:2], image_shape[:2]) if crop else None
+    row: dict[str, np.ndarray | np.generic] = {
+        "label": np.int32(example["label"]),
+        "mask": np.bool_(seen),
+        "index": np.int32(index if inside else -1),
+        "image": _fit(image, index, image_shape, resize, view),
+    }
+    if resize:
+        row["image_size"] = np.array(image.shape[:2], np.int32)
+        row["view"] = np.array(view or (0, 0, 1, 1), np.float32)
     if "bbox" in example:
         row["bbox"] = np.asarray(example["bbox"], np.float32)
     if seen:
@@ -139,16 +144,16 @@ def eval_row(
 
 def _fit(
     image: np.ndarray,
-    size: int | tuple[int, int] | None,
-    image_shape: tuple[int, ...],
     index: int,
+    image_shape: tuple[int, int, int],
+    resize: bool,
     view: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    """The image, or the view of it, at the batch's size: resized where `size` is given, checked where it is not."""
+    """The image, or the view of it, in the batch's shape: resized if asked for, otherwise checked."""
     if image.dtype != np.uint8:
         raise ValueError(f"the image of example {index} is {image.dtype}; expected uint8 in 0..255")
-    if view is not None or (size is not None and image.shape != image_shape):
-        image = resize_image(image, size, box=view)
+    if view is not None or (resize and image.shape != image_shape):
+        image = resize_image(image, image_shape[:2], box=view)
     if image.shape != image_shape:
         raise ValueError(
             f"the image of example {index} is {image.shape}, that of example 0 {image_shape}; a batch has one size: "

@@ -1,13 +1,13 @@
-"""The built-in data set *scenes*: handwritten digits on photographic textures, with boxes that follow from placement.
+"""The built-in data set *scenes*: handwritten digits on photographic textures, with exact boxes and masks.
 
 What a scene is: one real handwritten digit (scikit-learn's `load_digits`, 8x8 pixels), enlarged to a random size and
 painted in a bright random ink at a random place over a random piece of a real photograph (scikit-image's brick,
 grass or gravel, all CC0), darkened, tinted, turned and flipped at random. The label is the digit; the box and the
-mask are exact, for they follow from where the digit was put.
+mask are exact, since the digit was drawn at a known place.
 
-What a scene is not: a photograph. Nobody stood before it and nobody annotated it, so a score on scenes says that
-a method finds and names objects, not how well it would do on natural images. The digit is always whole,
-never hidden, alone in its image, upright and brighter than what is around it.
+What a scene is not: a photograph that somebody annotated. A score on scenes says that a method finds and names objects,
+not how well it works on natural images. The digit is always whole, never hidden, alone in its image, upright and
+brighter than its surroundings.
 
 Class, texture, place, size and ink are drawn independently of each other. Train, validation and test share no digit
 and no texture pixel: each takes its own range of `load_digits` and its own third of each photograph.
@@ -35,8 +35,8 @@ _SEED = 20160627
 _DIGIT_RANGES = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
 _DIGIT_SIDES = (round(0.28 * SIDE), round(0.60 * SIDE))
 _CROP_SIDES = (SIDE, 2 * SIDE)
-# Bright ink on darker ground, never the reverse: with both, a small network had learned nothing in the time
-# in which it learns these.
+# Bright ink on darker ground, never the reverse: with both, a small network learned nothing in the time in which it
+# learns these.
 _INK = (0.75, 1.0)
 _LEVEL = (0.2, 0.45)
 _CONTRAST = (0.3, 0.6)
@@ -57,7 +57,7 @@ _CITATION = """\
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Read scikit-learn's handwritten digits.
+    """Reads scikit-learn's handwritten digits.
 
     Returns:
       images: (1797, 8, 8) float32 in 0..1, the fraction of ink in each cell.
@@ -75,7 +75,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_textures() -> dict[str, np.ndarray]:
-    """Read scikit-image's photographs of brick, grass and gravel, which come inside its wheel.
+    """Reads scikit-image's photographs of brick, grass and gravel, which are part of the package.
 
     Returns:
       name -> (512, 512) uint8, gray.
@@ -91,13 +91,13 @@ def load_textures() -> dict[str, np.ndarray]:
 
 
 def split_digit_ids(split: str, num_digits: int) -> range:
-    """The positions in `load_digits` that belong to a split ("train", "validation" or "test")."""
+    """Returns the positions in `load_digits` that belong to a split ("train", "validation" or "test")."""
     start, stop = _DIGIT_RANGES[split]
     return range(round(start * num_digits), round(stop * num_digits))
 
 
 def split_texture(texture: np.ndarray, split: str) -> np.ndarray:
-    """The third of a texture that belongs to a split: a vertical strip.
+    """Returns the third of a texture that belongs to a split: a vertical strip.
 
     Args:
       texture: (H, W) gray photograph.
@@ -110,12 +110,12 @@ def split_texture(texture: np.ndarray, split: str) -> np.ndarray:
 
 
 def compose_scene(digit: np.ndarray, texture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a digit over a piece of a texture.
+    """Paints a digit over a piece of a texture.
 
     Args:
       digit: (8, 8) float32 in 0..1, the fraction of ink.
       texture: (H, W) uint8 gray photograph, H and W at least 128.
-      rng: where size, place, ink, crop and tint come from. How often it is asked does not depend on the digit.
+      rng: draws size, place, ink, crop and tint. The number of draws does not depend on the digit.
 
     Returns:
       image: (64, 64, 3) uint8 RGB.
@@ -135,7 +135,7 @@ def compose_scene(digit: np.ndarray, texture: np.ndarray, rng: np.random.Generat
 
 
 def tight_box(mask: np.ndarray) -> np.ndarray:
-    """The smallest box around a mask's true pixels.
+    """Finds the smallest box around a mask's true pixels.
 
     Args:
       mask: (H, W) bool with at least one true pixel.
@@ -150,11 +150,11 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
-    """tfds builder of the data set `scenes`; its features carry the names and units of `caltech_birds2011`.
+    """tfds builder of the data set `scenes`; its features have the names and units of `caltech_birds2011`.
 
-    Preparing needs the extra `experiments` (scikit-learn and scikit-image) and no network, reading needs neither.
-    Both work without TensorFlow: prepare with `file_format="array_record"`. A file name such as
-    "test_00012_grass_digit1523.png" tells the texture and the digit's position in `load_digits`.
+    Preparing needs the extra `experiments` (scikit-learn and scikit-image), and works offline and without TensorFlow
+    with `file_format="array_record"`. A file name such as "test_00012_grass_digit1523.png" contains the texture and the
+    digit's position in `load_digits`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -181,7 +181,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        del dl_manager  # nothing is downloaded: digits and textures come inside their packages
+        del dl_manager  # nothing is downloaded: digits and textures are part of their packages
         return {split: self._generate_examples(split) for split in _SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
@@ -190,7 +190,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         ids = np.array(split_digit_ids(split, len(digits)))
         ids_of_class = [ids[labels[ids] == label] for label in range(len(CLASS_NAMES))]
         for number in range(NUM_SCENES[split]):
-            # One generator per scene: a scene stays the same whatever the number of scenes is.
+            # One generator per scene: a scene does not depend on the number of scenes.
             rng = np.random.default_rng((_SEED, _SPLITS.index(split), number))
             label = number % len(CLASS_NAMES)
             texture = TEXTURES[rng.integers(len(TEXTURES))]
@@ -214,7 +214,7 @@ def _background(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random piece of a texture, turned, flipped, tinted, darkened: (64, 64, 3) float64 in 0..1."""
     side = rng.integers(*_CROP_SIDES, endpoint=True)
     y, x = (rng.integers(0, extent - side, endpoint=True) for extent in texture.shape)
-    crop = np.rot90(texture[y : y + side, x : x + side], k=rng.integers(4))
+    crop = np.rot90(texture[y : y + side, x : x + side], k=int(rng.integers(4)))
     crop = crop[:, :: rng.choice((-1, 1))]
     crop = cv2.resize(np.ascontiguousarray(crop), (SIDE, SIDE), interpolation=cv2.INTER_AREA) / 255
     gray = rng.uniform(*_LEVEL) + rng.uniform(*_CONTRAST) * (crop - crop.mean())
@@ -223,7 +223,7 @@ def _background(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _png(image: np.ndarray) -> bytes:
-    """Encode a gray or BGR image, without TensorFlow, which tfds would call for an array."""
+    """Encodes a gray or BGR image without TensorFlow, which tfds would use for an array."""
     return cv2.imencode(".png", image)[1].tobytes()
 
 

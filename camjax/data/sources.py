@@ -1,40 +1,36 @@
 """Data sets prepared by tensorflow-datasets, as sources with random access, read without TensorFlow."""
 
 import contextlib
-import difflib
-import io
 import operator
 import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from camjax.data.images import decode_image
-from camjax.data.scenes import Scenes
+from camjax.data.builders import ARRAY_RECORD, prepared_builder
+from camjax.data.decoding import decode_image
 
-_ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
+_Parsed = TypeVar("_Parsed")
+
 # caltech_birds2011 and scenes say "image/filename", imagenet2012 and others "file_name".
 _FILENAME_FEATURES = ("image/filename", "file_name")
 _MASK_FEATURE = "segmentation_mask"
-# What the command `tfds` imports at its start, whatever it is to do; apache-beam does not install beside recent
-# versions of protobuf.
-_TFDS_TOOL = "tensorflow-datasets tensorflow-cpu importlib-resources apache-beam mlcroissant"
 
 
 @dataclass(frozen=True)
 class SourceInfo:
     """What a source holds.
 
-    name: the data set, as tfds calls it.
-    split: the split or slice that was asked for, such as "train[:90%]".
-    class_names: one name per label, in the order of the labels.
-    num_examples: the number of examples in this split or slice.
-    keys: the keys of every example, such as ("image", "label", "bbox", "filename").
+    Attributes:
+      name: the data set, as tfds calls it.
+      split: the split or slice that was opened, such as "train[:90%]".
+      class_names: one name for each label, in the order of the labels.
+      num_examples: the number of examples in this split or slice.
+      keys: the keys of every example, such as ("image", "label", "bbox", "filename").
     """
 
     name: str
@@ -58,13 +54,13 @@ class Source:
       bbox: (4,) float32 [ymin, xmin, ymax, xmax] in 0..1, where the data set has one box per image.
       filename: str, where the data set has it.
 
-    The order is the one on disk, always the same. An index outside of 0..len-1 is an IndexError; a record or an image
-    that cannot be read is a ValueError that names data set, split, index and file. Threads and, since a source can be
-    pickled, processes may read at once.
+    The order is the one on disk, always the same. An index outside of 0..len-1 raises IndexError; a record or an image
+    that cannot be read raises a ValueError that names data set, split, index and file. Several threads may read at
+    once; so may several processes, since a source can be pickled.
 
     Attributes:
       info: what the source holds.
-      has_masks: whether `mask` has an answer.
+      has_masks: whether the data set has masks.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
@@ -77,7 +73,7 @@ class Source:
         self._files = builder.info.splits[split].file_instructions
         self._records = builder.as_data_source(
             split=split,
-            file_format=_ARRAY_RECORD,
+            file_format=ARRAY_RECORD,
             deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
         )
         keys = ("image", "label") + ("bbox",) * ("bbox" in features) + ("filename",) * bool(self._filename)
@@ -96,7 +92,7 @@ class Source:
         return self._read(index, self._example)
 
     def without_image(self, index: int) -> dict:
-        """The example `self[index]` without its image, which is not decoded.
+        """Reads the example `self[index]` without its image, which is not decoded.
 
         Raises:
           IndexError, ValueError: as indexing does.
@@ -104,7 +100,7 @@ class Source:
         return self._read(index, self._without_image)
 
     def mask(self, index: int) -> np.ndarray:
-        """The segmentation mask of an image, as the data set stores it.
+        """Reads the segmentation mask of an image, as the data set stores it.
 
         Returns:
           (H, W) uint8 gray levels.
@@ -112,12 +108,13 @@ class Source:
         Raises:
           IndexError, ValueError: as indexing does; or the data set has no masks.
         """
-        if self._mask is None:
+        features = self._mask
+        if features is None:
             raise ValueError(f"data set {self.info.name!r} has no segmentation masks in levels of gray")
-        return self._read(index, self._stored_mask)
+        return self._read(index, lambda record: _stored_mask(record, features))
 
-    def _read(self, index: int, parse: Callable):
-        """What `parse` makes of the record at `index`, or an error that names the record."""
+    def _read(self, index: int, parse: Callable[[bytes], _Parsed]) -> _Parsed:
+        """Parses the record at `index`; an error names the record."""
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {self!r} has {len(self)} examples")
@@ -130,9 +127,9 @@ class Source:
             ) from error
 
     def _file_of(self, index: int) -> str:
-        """The file that holds a record, and before it the image's own name where the record still tells it."""
-        first_behind = np.cumsum([part.take for part in self._files])
-        file = str(self._files[int(np.searchsorted(first_behind, index, side="right"))].filename)
+        """The file that holds a record, and before it the image's own name if that can still be read."""
+        ends = np.cumsum([part.take for part in self._files])
+        file = str(self._files[int(np.searchsorted(ends, index, side="right"))].filename)
         with contextlib.suppress(Exception):
             return f"{self._without_image(self._records[index])['filename']} in {file}"
         return file
@@ -147,24 +144,17 @@ class Source:
     def _without_image(self, record: bytes) -> dict:
         return self._annotation(self._annotations.deserialize_example_np(record))
 
-    def _annotation(self, stored: dict) -> dict:
-        annotation = {"label": int(stored["label"])}
+    def _annotation(self, stored: Mapping) -> dict:
+        annotation: dict[str, Any] = {"label": int(stored["label"])}
         if "bbox" in stored:
             annotation["bbox"] = np.asarray(stored["bbox"], np.float32)
         if self._filename:
             annotation["filename"] = stored[self._filename].decode()
         return annotation
 
-    def _stored_mask(self, record: bytes) -> np.ndarray:
-        stored = self._mask.deserialize_example_np(record, decoders={_MASK_FEATURE: tfds.decode.SkipDecoding()})
-        mask = cv2.imdecode(np.frombuffer(stored[_MASK_FEATURE], np.uint8), cv2.IMREAD_GRAYSCALE)
-        if mask is None:
-            raise ValueError("its segmentation mask is damaged")
-        return mask
-
 
 def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = None) -> Source:
-    """Open a split of a data set that tensorflow-datasets has prepared as ArrayRecord.
+    """Opens a split of a data set that tensorflow-datasets has prepared as ArrayRecord.
 
     Args:
       name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or "scenes", the built-in data set, which
@@ -178,102 +168,17 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
 
     Raises:
       FileNotFoundError: the data set is not prepared there, or some of its files are missing.
-      ValueError: no such data set or split, another file format, or features that are no classification task.
-        Each message says what to run.
-      ImportError: scenes has to be prepared and scikit-learn or scikit-image is missing.
+      ValueError: no such data set or split, another file format, or features that are not those of a classification
+        task. Each message says what to run.
+      ImportError: scenes has to be prepared, and scikit-learn or scikit-image is missing.
     """
     builder = prepared_builder(name, data_dir=data_dir)
     _check_split(builder, split)
     return Source(builder, split)
 
 
-def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
-    """The builder of a data set that is prepared as ArrayRecord, set to read these files.
-
-    Args:
-      name: as for `open_source`; "scenes" prepares itself.
-      data_dir: as for `open_source`.
-
-    Raises:
-      FileNotFoundError, ValueError, ImportError: as `open_source`, but for splits and features.
-    """
-    if data_dir is not None:
-        data_dir = Path(data_dir).expanduser()
-    builder = _scenes_builder(data_dir) if name == "scenes" else _builder_from_files(name, data_dir)
-    if _ARRAY_RECORD not in builder.info.available_file_formats():
-        raise ValueError(
-            f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which has no "
-            "random access; expected array_record. Convert it with tfds' own tool, in an environment of its own:\n"
-            "  python -m venv tfds-tool\n"
-            f"  tfds-tool/bin/pip install {_TFDS_TOOL}\n"
-            f"  tfds-tool/bin/tfds convert_format --dataset_version_dir={builder.data_dir} "
-            "--out_file_format=array_record"
-        )
-    builder.info.set_file_format(_ARRAY_RECORD, override=True, override_if_initialized=True)
-    return builder
-
-
-def _scenes_builder(data_dir: Path | None) -> Scenes:
-    """The builder of scenes with its data prepared, which this does where they are not there yet."""
-    builder = Scenes(data_dir=data_dir)
-    directory = Path(builder.data_dir)
-    if not directory.exists():
-        print(f"Preparing the data set 'scenes' in {directory} (once, about 10 seconds).", flush=True)
-        _prepare_scenes(directory, Path(builder.data_dir_root))
-        builder = Scenes(data_dir=data_dir)
-    if not builder.is_prepared():
-        raise FileNotFoundError(
-            f"{directory} exists, but holds no complete copy of the data set 'scenes'. Delete that directory; scenes "
-            "are then made again"
-        )
-    return builder
-
-
-def _prepare_scenes(directory: Path, root: Path) -> None:
-    """Prepare scenes next to its destination, then move them there in one step, so that nobody sees half of them."""
-    root.mkdir(parents=True, exist_ok=True)
-    # tfds, too, prepares aside and renames, but names the place by the global random generator: two processes
-    # with the same seed would write into the same directory.
-    with tempfile.TemporaryDirectory(prefix="incomplete.scenes_", dir=root) as scratch:
-        draft = Scenes(data_dir=scratch)
-        # tfds writes a dozen lines and bars for what takes seconds.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            draft.download_and_prepare(file_format=_ARRAY_RECORD)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(draft.data_dir, directory)
-        except OSError:
-            if not directory.exists():  # where it does, another process was faster, with the same bytes
-                raise
-
-
-def _builder_from_files(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
-    """A builder from a prepared data set's own files: the code that made them may need TensorFlow."""
-    try:
-        return tfds.core.read_only_builder.builder_from_files(
-            name, **({} if data_dir is None else {"data_dir": data_dir})
-        )
-    except tfds.core.DatasetNotFoundError as error:
-        raise _not_found(name, data_dir) from error
-
-
-def _not_found(name: str, data_dir: Path | None) -> Exception:
-    known = {"scenes", *tfds.list_builders(with_community_datasets=False)}
-    if name.split("/")[0].split(":")[0] not in known:
-        near = difflib.get_close_matches(name, known)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tfds.list_builders() lists them"
-        return ValueError(f"unknown data set {name!r}; expected 'scenes' or a name that tfds knows: {hint}")
-    option = "" if data_dir is None else f" --data-dir {data_dir}"
-    where = data_dir or tfds.core.constants.DATA_DIR
-    return FileNotFoundError(
-        f"data set {name!r} is not prepared in {where}. Prepare it with:\n"
-        '  pip install "camjax[prepare]"\n'
-        f"  camjax prepare {name}{option}"
-    )
-
-
 def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Tell a wrong split from missing files before the reader does, whose error would name neither."""
+    """Raises an error for a wrong split or missing files; that of tfds' reader would name neither."""
     try:
         instructions = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
@@ -289,8 +194,16 @@ def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
         )
 
 
+def _stored_mask(record: bytes, features: tfds.features.FeaturesDict) -> np.ndarray:
+    stored = features.deserialize_example_np(record, decoders={_MASK_FEATURE: tfds.decode.SkipDecoding()})
+    mask = cv2.imdecode(np.frombuffer(stored[_MASK_FEATURE], np.uint8), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ValueError("its segmentation mask is damaged")
+    return mask
+
+
 def _needed_features(builder: tfds.core.DatasetBuilder) -> dict:
-    """The features that an example is made of; the others (masks, attributes) are never parsed."""
+    """The features of an example; the others (masks, attributes) are never parsed."""
     features = dict(builder.info.features.items())
     image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
@@ -306,7 +219,7 @@ def _needed_features(builder: tfds.core.DatasetBuilder) -> dict:
 
 
 def _mask_feature(builder: tfds.core.DatasetBuilder) -> tfds.features.FeaturesDict | None:
-    """The segmentation mask alone, where there is one in levels of gray; one with a color map numbers classes."""
+    """The segmentation mask alone, if there is one in levels of gray; one with a color map numbers classes."""
     mask = dict(builder.info.features.items()).get(_MASK_FEATURE)
     if not isinstance(mask, tfds.features.Image) or mask.shape[-1] != 1 or mask.use_colormap:
         return None

@@ -1,20 +1,19 @@
-"""Random changes of a training image: functions (image, rng) -> image for the loader's `augment`.
+"""Random changes of training images: functions (image, rng) -> image for the loader's `augment`.
 
-`compose` puts several in a row. All can be pickled, as worker processes ask for, and what the functions here make
-prints as the call that made it, the same in every process, so that a run can say what it was trained with:
+`compose` chains several. All can be pickled, as worker processes require. The repr of a transform is the call that made
+it, in every process, so that a run can record what it was trained with:
 
     augment = compose(random_resized_crop(224), random_horizontal_flip)
 """
 
 import math
-import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from camjax.data.images import resize_image
+from camjax.data.images import height_and_width, resize_image
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -22,10 +21,18 @@ _TRIES = 10
 
 
 def random_translation(image: np.ndarray, rng: np.random.Generator, *, max_shift: int) -> np.ndarray:
-    """Shift an image by up to `max_shift` pixels in each direction; what comes in is a mirror image of the border.
+    """Shifts an image by up to `max_shift` pixels in each direction, and fills the gap by reflection.
 
-    image: (H, W, 3) uint8, H and W above `max_shift`. Returns the same shape and type. As in pad-and-crop training
-    (He et al. 2016, section 4.2), but padded by reflection (the border pixel is not repeated) in place of zeros.
+    As in pad-and-crop training (He et al. 2016, section 4.2), but padded by reflection (the border pixel is not
+    repeated) in place of zeros.
+
+    Args:
+      image: (H, W, 3) uint8, H and W above `max_shift`.
+      rng: draws the shift.
+      max_shift: in pixels.
+
+    Returns:
+      (H, W, 3) uint8.
     """
     height, width = image.shape[:2]
     padded = cv2.copyMakeBorder(image, max_shift, max_shift, max_shift, max_shift, cv2.BORDER_REFLECT_101)
@@ -34,9 +41,14 @@ def random_translation(image: np.ndarray, rng: np.random.Generator, *, max_shift
 
 
 def random_horizontal_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirror an image left to right, with probability one half; not for digits or text.
+    """Mirrors an image left to right, with probability one half; not for digits or text.
 
-    image: (H, W, 3) uint8. Returns the same shape and type.
+    Args:
+      image: (H, W, 3) uint8.
+      rng: decides.
+
+    Returns:
+      (H, W, 3) uint8.
     """
     return image[:, ::-1] if rng.random() < 0.5 else image
 
@@ -47,12 +59,12 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Transform:
-    """Cut out a random part of an image, of random area and aspect, and resize it (Szegedy et al. 2015, section 6).
+    """Crops a random part of an image, of random area and aspect, and resizes it (Szegedy et al. 2015, section 6).
 
     The rule is torchvision's RandomResizedCrop: up to ten draws of an area (uniform) and an aspect (log-uniform),
-    until the part fits into the image; else the largest centered part of an allowed aspect. The part is cut out first
-    and then resized, linearly where it grows and antialiased where it shrinks. On photographs the pixels differ by
-    about one gray level (root mean square) from Pillow's filter, which costs more than decoding the JPEG.
+    until the part fits into the image; otherwise the largest centered part of an allowed aspect. The part is cropped
+    first and then resized: linearly where it grows, antialiased where it shrinks. On photographs the pixels differ by
+    about one gray level (root mean square) from Pillow's filter, which takes longer than decoding the JPEG.
 
     Args:
       size: (h, w) of the result, or an int for a square.
@@ -66,15 +78,15 @@ def random_resized_crop(
       ValueError: a size below 1, or a range that is empty or out of bounds.
     """
     scale, ratio = _range("scale", scale, most=1.0), _range("ratio", ratio, most=math.inf)
-    return _RandomResizedCrop(_height_and_width("size", size), scale, ratio)
+    return _RandomResizedCrop(height_and_width(size), scale, ratio)
 
 
 def resize_then_random_crop(resize: int | tuple[int, int] = 256, size: int | tuple[int, int] = 224) -> Transform:
-    """Squash an image to `resize`, then cut out `size` at a random place.
+    """Squashes an image to `resize`, then crops `size` at a random place.
 
-    The training of the GAP networks (Zhou et al. 2016, whose release crops in Caffe's data layer) and of the benchmark
-    of weakly supervised localization (Choe et al. 2020). Only what is seen is computed: the pixels are
-    those of resizing the whole image by `camjax.data.images.resize_image` and then cropping.
+    So were trained the GAP networks (Zhou et al. 2016, whose release crops in Caffe's data layer) and those of the
+    benchmark of weakly supervised localization (Choe et al. 2020). Only the crop is computed; its pixels are those of
+    resizing the whole image by `camjax.data.images.resize_image` and then cropping.
 
     Args:
       resize: (H, W) of the whole image, or an int for a square.
@@ -86,14 +98,14 @@ def resize_then_random_crop(resize: int | tuple[int, int] = 256, size: int | tup
     Raises:
       ValueError: a size below 1, or `size` above `resize`.
     """
-    whole, part = _height_and_width("resize", resize), _height_and_width("size", size)
+    whole, part = height_and_width(resize, "resize"), height_and_width(size)
     if part[0] > whole[0] or part[1] > whole[1]:
         raise ValueError(f"size is {size}, and resize {resize}; expected a size that fits into it")
     return _ResizeThenRandomCrop(whole, part)
 
 
 def compose(*transforms: Transform) -> Transform:
-    """One transform after the other, each drawing from the same generator; without any, the image as it is."""
+    """Applies transforms one after the other, with the same generator; without any, returns the image unchanged."""
     return _Composed(transforms)
 
 
@@ -167,16 +179,6 @@ def _resize_fast(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if down == across == 1:
         return points
     return cv2.resize(points, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _height_and_width(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    try:
-        height, width = (operator.index(n) for n in (size if isinstance(size, Iterable) else (size, size)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {size!r}; expected (H, W), or an int for a square") from error
-    if height < 1 or width < 1:
-        raise ValueError(f"{name} is {size!r}; height and width must be at least 1")
-    return height, width
 
 
 def _range(name: str, values: tuple[float, float], *, most: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""XML files of data sets, which strangers may have written: small, whole, and without entities."""
+"""Reading XML files that strangers may have written: small ones, complete, and without entities."""
 
 import xml.etree.ElementTree as ET
 
@@ -7,14 +7,14 @@ class _Tree(ET.TreeBuilder):
     """Refuses a document type: entities, which can swell without end, are declared there and nowhere else."""
 
     def doctype(self, name: str, public_id: str | None, system_id: str | None) -> None:
-        raise ValueError("it declares a document type, which no annotation needs and which may hide entity bombs")
+        raise ValueError("it declares a document type, which annotations do not need and entity bombs use")
 
 
 def parse_xml(data: bytes, name: str, max_bytes: int) -> ET.Element:
     """Parses a file's bytes.
 
     Args:
-      data: the bytes; `max_bytes` + 1 of them are enough of a file that is too large.
+      data: the bytes, or the first `max_bytes` + 1 of a larger file.
       name: of the file, for messages.
       max_bytes: of the largest file that is parsed.
 
@@ -22,7 +22,7 @@ def parse_xml(data: bytes, name: str, max_bytes: int) -> ET.Element:
       The root.
 
     Raises:
-      ValueError: not XML, a document type, or a file that is too large. The message names the file.
+      ValueError: not XML, a document type, or too large a file. The message names the file.
     """
     if len(data) > max_bytes:
         raise ValueError(f"{name} is larger than {max_bytes} bytes: expected the annotation of images.")
@@ -35,9 +35,9 @@ def parse_xml(data: bytes, name: str, max_bytes: int) -> ET.Element:
 
 
 def pixels(text: str | None, what: str) -> float:
-    """A number of pixels; ValueError, with `what` in front, where the text is none."""
+    """Reads a number of pixels; `what` names it in the message of the ValueError for any other text, and for None."""
     try:
-        return float(text)
-    except (TypeError, ValueError):
+        return float(text or "")
+    except ValueError:
         found = "nothing" if text is None else repr(text)
         raise ValueError(f"{what} is {found}: expected a number of pixels.") from None

@@ -1,20 +1,19 @@
 """The figures of an evaluation: localization against the threshold, and the best and worst cases."""
 
-import csv
-from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from camjax.cam import resize_map
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.images import resize_image
+from camjax.evaluation.cases import Case, Cases
 from camjax.evaluation.runner import Evaluation
-from camjax.inference import Localization
+from camjax.metrics import MaxBoxAcc, ThresholdCurve
+from camjax.metrics.localization.threshold_curve import Curve
 from camjax.viz import localization_figure
-
-CASES = 6
-"""Of the best, and of the worst."""
 
 CURVES = {
     "gt_known_localization": "GT-known",
@@ -23,7 +22,7 @@ CURVES = {
     "MaxBoxAccV2_50": "MaxBoxAccV2, IoU 0.5",
     "MaxBoxAccV2_70": "MaxBoxAccV2, IoU 0.7",
 }
-"""The curves of the metrics, with the words of the legend."""
+"""The curves of metrics that are drawn, and their words in the legend."""
 LINE_STYLES = ("-", (0, (6, 1)), (0, (1, 1)), (0, (3, 1)), (0, (3, 1, 1, 1)))
 
 
@@ -34,12 +33,12 @@ def curve_figure(evaluation: Evaluation) -> Figure | None:
     """
     figure = Figure(figsize=(8.4, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for number, (method, of_method) in enumerate(evaluation.metrics.items()):
-        for metric in of_method.values():
-            if not hasattr(metric, "curve"):
+    for number, (method, by_name) in enumerate(evaluation.metrics.items()):
+        for metric in by_name.values():
+            if not isinstance(metric, MaxBoxAcc | ThresholdCurve):
                 continue
-            curve = metric.curve()
-            curve = curve._asdict() if isinstance(curve, tuple) else curve
+            found = metric.curve()
+            curve = found._asdict() if isinstance(found, Curve) else found
             for name, values in curve.items():
                 if name in CURVES:
                     style = LINE_STYLES[list(CURVES).index(name)]
@@ -55,54 +54,46 @@ def curve_figure(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def cases_figure(
-    source: AnnotatedSource,
-    images_file: Path,
-    method: str,
-    localize: Callable[[np.ndarray, np.ndarray], Localization],
-    input_size: tuple[int, int],
-) -> Figure | None:
+def cases_figure(source: AnnotatedSource, cases: Cases) -> Figure | None:
     """A grid of the images whose box of the true class is best, then of those where it is worst.
 
     Args:
       source: the images.
-      images_file: `images.csv` of the evaluation.
-      method: whose boxes.
-      localize: that method, from images and labels to a `Localization`.
-      input_size: H and W of the images that it takes.
+      cases: of an evaluation of these images.
 
     Returns:
       The figure; None where no image was scored.
     """
-    with images_file.open(newline="") as file:
-        scored = [
-            (float(row[f"{method}_iou"]), int(row["index"]), int(row["prediction"]))
-            for row in csv.DictReader(file)
-            if row["status"] == "scored"
-        ]
-    if not scored:
+    best, worst = cases.chosen()
+    chosen = best + worst
+    if not chosen:
         return None
-    # The first in the data set's order where the scores are equal, so that the figure is always the same.
-    ordered = sorted(scored, key=lambda case: (-case[0], case[1]))
-    number = min(CASES, len(ordered) // 2) or len(ordered)
-    cases = ordered[:number] + (ordered[-number:] if len(ordered) > number else [])
-    images = [source[index]["image"] for _, index, _ in cases]
-    annotations = [source.annotation(index) for _, index, _ in cases]
-    inputs = np.stack([resize_image(image, input_size) for image in images])
-    out = localize(inputs, np.array([annotation.label for annotation in annotations], np.int32))
+    images = [_display(source[case.index]["image"]) for case in chosen]
+    annotations = [source.annotation(case.index) for case in chosen]
     names = source.info.class_names
     titles = [
-        f"{names[a.label]}: IoU {iou:.2f}" + ("" if prediction == a.label else f", taken for {names[prediction]}")
-        for a, (iou, _, prediction) in zip(annotations, cases, strict=True)
+        f"{names[a.label]}: IoU {case.iou:.2f}"
+        + ("" if case.prediction == a.label else f", taken for {names[case.prediction]}")
+        for a, case in zip(annotations, chosen, strict=True)
     ]
     return localization_figure(
-        [_display(image) for image in images],
-        list(np.asarray(out.maps)[:, -1]),
-        list(np.asarray(out.boxes)[:, -1]),
+        images,
+        [_in_image(case, image.shape[:2]) for case, image in zip(chosen, images, strict=True)],
+        [case.box for case in chosen],
         [annotation.boxes for annotation in annotations],
         titles,
-        columns=number,
+        columns=len(best),
     )
+
+
+def _in_image(case: Case, size: tuple[int, int]) -> np.ndarray:
+    """The map as it lies on an image shown at (H, W) pixels; the least value where the network did not look."""
+    if np.array_equal(case.view, [0, 0, 1, 1]):
+        return case.map
+    ymin, xmin, ymax, xmax = np.rint(case.view * np.tile(size, 2)).astype(int)
+    whole = np.full(size, case.map.min(), np.float32)
+    whole[ymin:ymax, xmin:xmax] = resize_map(jnp.asarray(case.map), (ymax - ymin, xmax - xmin))
+    return whole
 
 
 def save_figures(directory: Path, figures: dict[str, Figure | None]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What an evaluation writes for its readers: a table, `results.json`, `results.csv`, and figures."""
+"""The report of an evaluation: a table, `results.json` and `results.csv`."""
 
 import csv
 import importlib.metadata
@@ -11,9 +11,8 @@ import jax
 from rich import box
 from rich.table import Table
 
-from camjax.evaluation import faithfulness
 from camjax.evaluation.runner import Evaluation
-from camjax.evaluation.scoring import SCORES
+from camjax.metrics import METRICS
 
 PACKAGES = ("camjax", "jax", "flax", "numpy", "opencv-python-headless", "pillow", "tensorflow-datasets")
 
@@ -31,8 +30,8 @@ def summary(evaluation: Evaluation, subject: Mapping) -> dict:
         "images": evaluation.counts,
         "seconds": round(evaluation.seconds, 3),
         "results": {
-            method: {name: metric.compute() for name, metric in of_method.items()}
-            for method, of_method in evaluation.metrics.items()
+            method: {name: metric.compute() for name, metric in by_name.items()}
+            for method, by_name in evaluation.metrics.items()
         },
         "versions": {
             "python": platform.python_version(),
@@ -55,8 +54,8 @@ def write_results(directory: Path, results: Mapping) -> list[Path]:
     with as_csv.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*common, "method", "metric", "name", "value"])
-        for method, of_method in results["results"].items():
-            for metric, numbers in of_method.items():
+        for method, by_metric in results["results"].items():
+            for metric, numbers in by_metric.items():
                 rows.writerows([*common.values(), method, metric, name, value] for name, value in numbers.items())
     return [as_json, as_csv]
 
@@ -70,7 +69,7 @@ def results_table(results: Mapping) -> Table:
     first = results["results"][methods[0]]
     for metric, numbers in first.items():
         table.add_section()
-        table.add_row(f"[bold]{SCORES[metric].title if metric in SCORES else faithfulness.TITLES[metric]}")
+        table.add_row(f"[bold]{METRICS[metric].title}")
         for name in numbers:
             values = [results["results"][method][metric][name] for method in methods]
             table.add_row(f"  {name.replace('_', ' ')}", *(_number(metric, name, value) for value in values))
@@ -85,5 +84,4 @@ def counts_sentence(results: Mapping) -> str:
 
 
 def _number(metric: str, name: str, value: float) -> str:
-    in_percent = "threshold" not in name and (metric in SCORES or metric in faithfulness.IN_PERCENT)
-    return f"{value:.2f}" if in_percent else f"{value:.3f}"
+    return f"{value:.2f}" if METRICS[metric].unit_of(name) == "percent" else f"{value:.3f}"

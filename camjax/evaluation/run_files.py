@@ -3,10 +3,18 @@
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
+
+from camjax.files import whole_file, write_whole
+
+FORMAT = 2
+"""Of the state: another number is the state of another version of camjax. Version 1 had no number."""
 
 
 class RunFiles:
@@ -14,37 +22,43 @@ class RunFiles:
 
     - `state.json`: options, batches done, counts and the sums of all metrics.
     - `images.csv`: a row for each image of the batches done.
+    - `cases.npz`: maps of the best and the worst cases.
 
     Args:
-      directory: made where it is missing.
+      directory: created where it is missing.
       options: what the results depend on, in JSON's types.
       columns: of `images.csv`.
       resume: whether to go on where an evaluation in this directory stopped, if there is one.
 
     Attributes:
       state: what `save` was last given; None at the start.
+      arrays: what `save` was last given; empty at the start.
 
     Raises:
-      FileExistsError: an evaluation is there already, and `resume` is False.
-      ValueError: `resume`, and what is there was made with other options, or is damaged.
+      FileExistsError: the directory holds an evaluation, and `resume` is False.
+      ValueError: `resume`, and the evaluation has other options, was written by another version, or is damaged.
       OSError: the directory can't be written to.
     """
 
-    def __init__(self, directory: str | os.PathLike, options: Mapping, columns: Sequence[str], resume: bool):
+    def __init__(
+        self, directory: str | os.PathLike[str], options: Mapping[str, Any], columns: Sequence[str], resume: bool
+    ):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         process = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
         self._state_file = self.directory / f"state{process}.json"
-        self.images_file = self.directory / f"images{process}.csv"
+        self._arrays_file = self.directory / f"cases{process}.npz"
+        self._images_file = self.directory / f"images{process}.csv"
         self._options = json.loads(json.dumps(dict(options)))
-        self.state = None
+        self.state: dict[str, Any] | None = None
+        self.arrays: dict[str, np.ndarray] = {}
         if self._state_file.exists():
             if not resume:
                 raise FileExistsError(
                     f"{self.directory} holds an evaluation already. Go on with it by --resume, or give another --out."
                 )
-            self.state = self._read()
-        self._images = self.images_file.open("a+", newline="")
+            self.state, self.arrays = self._read()
+        self._images = self._images_file.open("a+", newline="")
         self._images.truncate(self.state["images_bytes"] if self.state else 0)
         self._images.seek(0, os.SEEK_END)
         self._rows = csv.writer(self._images)
@@ -55,38 +69,49 @@ class RunFiles:
         """Adds rows to `images.csv`; they count once `save` was called."""
         self._rows.writerows(rows)
 
-    def save(self, state: Mapping) -> None:
-        """Keeps a state in JSON's types, and the rows written until now, together or not at all."""
+    def save(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps a state in JSON's types, with the rows written until now, together or not at all.
+
+        Args:
+          state: replaces the state before.
+          arrays: replace the arrays before. After a crash they may be newer than the state.
+        """
         self._images.flush()
         os.fsync(self._images.fileno())
-        self.state = {"options": self._options, **state, "images_bytes": self._images.tell()}
-        draft = self._state_file.with_suffix(".draft")
-        with draft.open("w") as file:
-            json.dump(self.state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._state_file)
+        self.state = {"format": FORMAT, "options": self._options, **state, "images_bytes": self._images.tell()}
+        self.arrays = dict(arrays)
+        with whole_file(self._arrays_file) as draft, draft.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # for NumPy, any may be `allow_pickle`
+        write_whole(self._state_file, json.dumps(self.state))
 
     def close(self) -> None:
         """Closes the files."""
         self._images.close()
 
-    def _read(self) -> dict:
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         try:
             state = json.loads(self._state_file.read_text())
-            found = state["options"]
-            size = self.images_file.stat().st_size
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            version, options = state.get("format", 1), state["options"]
+            if version == FORMAT:
+                size = self._images_file.stat().st_size
+                with np.load(self._arrays_file) as file:
+                    arrays = dict(file)
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(
-                f"{self._state_file} is damaged ({error}): delete {self.directory} and start anew."
+                f"the evaluation in {self.directory} is damaged ({error}): delete it and start again."
             ) from error
+        if version != FORMAT:
+            raise ValueError(
+                f"{self._state_file} has the format {version}, of another version of camjax; this one reads format "
+                f"{FORMAT}. Finish the evaluation with that version, or delete {self.directory} and start again."
+            )
         if size < state["images_bytes"]:
-            raise ValueError(f"{self.images_file} is shorter than it was: delete {self.directory} and start anew.")
-        keys = sorted(found.keys() | self._options.keys())
-        different = [key for key in keys if found.get(key) != self._options.get(key)]
+            raise ValueError(f"{self._images_file} is shorter than it was: delete {self.directory} and start again.")
+        keys = sorted(options.keys() | self._options.keys())
+        different = [key for key in keys if options.get(key) != self._options.get(key)]
         if different:
-            listed = "; ".join(f"{key} was {found.get(key)!r}, is {self._options.get(key)!r}" for key in different)
+            listed = "; ".join(f"{key} was {options.get(key)!r}, is {self._options.get(key)!r}" for key in different)
             raise ValueError(
                 f"{self.directory} holds an evaluation with other options: {listed}. Give these, or another --out."
             )
-        return state
+        return state, arrays

@@ -1,34 +1,31 @@
 """The loop of an evaluation: every image once, through every method, into every metric."""
 
-import collections
 import contextlib
-import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
-import numpy as np
 
+from camjax.attribution.methods import common_image_size
 from camjax.data.annotation import AnnotatedSource
-from camjax.data.loader import Batch, eval_batches
-from camjax.evaluation.faithfulness import FaithfulnessScorer
-from camjax.evaluation.methods import common_image_size, make_method
+from camjax.evaluation.batches import computed_batches
+from camjax.evaluation.cases import Cases
+from camjax.evaluation.options import Options
 from camjax.evaluation.run_files import RunFiles
 from camjax.evaluation.saved_maps import save_score_maps
-from camjax.evaluation.scoring import SCORES
-from camjax.evaluation.truth import STATUSES, First, TruthReader, statuses_of
-from camjax.inference import Localization
-from camjax.metrics import FAITHFULNESS
-from camjax.metrics.box_overlap import iou_matrix
-from camjax.metrics.streaming import StreamingMetric, merge_across_processes
+from camjax.evaluation.scores import DeviceScores
+from camjax.evaluation.tally import Tally
+from camjax.evaluation.truth import First, TruthReader
+from camjax.inference import make_localize_fns
+from camjax.metrics import StreamingMetric
 from camjax.models import CamModel
 
 SAVE_SECONDS = 10
+"""How often the state is saved."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +33,18 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-      metrics: method -> name of `SCORES` or `FAITHFULNESS` -> the metric, over all images.
+      metrics: method -> name of `camjax.metrics.METRICS` -> the metric, over all images.
       counts: status -> number of images; together all images of the split (or of its first `limit`).
       num_images: their number.
-      seconds: wall time, over all the times that it was taken up.
+      seconds: wall time, over all the runs that it took.
+      cases: the best and worst images of the first method, among those that this process saw.
     """
 
     metrics: dict[str, dict[str, StreamingMetric]]
     counts: dict[str, int]
     num_images: int
     seconds: float
+    cases: Cases
 
 
 def evaluate_localization(
@@ -58,15 +57,15 @@ def evaluate_localization(
     batch_size: int = 32,
     crop: Literal["center"] | None = None,
     limit: int | None = None,
-    run_dir: str | os.PathLike | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     save_maps: bool = False,
-    options: dict | None = None,
+    options: Mapping[str, Any] | None = None,
     num_workers: int = 0,
     num_threads: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Measures how well maps localize, over a whole split, on all devices of all processes.
+    """Measures how good maps are, over a whole split, on all devices of all processes.
 
     Images are resized to the model's input, and boxes compared in the stored image's own frame. Each image is counted
     exactly once: scored, without boxes (in classification error only), unreadable, or excluded by a list.
@@ -74,216 +73,75 @@ def evaluate_localization(
     Args:
       model: a classifier; what it has to have depends on the method.
       source: annotated images, from `camjax.data.annotated.open_annotated`.
-      methods: names of `camjax.evaluation.method_maps.NAMES`.
-      metrics: names of `SCORES` and of `camjax.metrics.FAITHFULNESS`. The latter run the network on changed images,
-        two to hundreds of times each.
+      methods: names of `camjax.attribution.METHODS`.
+      metrics: names of `camjax.metrics.METRICS`. Those that need scores run the network on changed images, two to
+        hundreds of times each.
       threshold: of the paper's box rule, a share of the map's maximum.
       batch_size: images per step over all devices of all processes.
       crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect.
-      limit: evaluate the first so many images alone.
+      limit: evaluate the first `limit` images only.
       run_dir: where to keep the state, a table of images, and maps; None keeps nothing.
       resume: go on where an evaluation in `run_dir` stopped, if there is one.
       save_maps: write the first method's map of each image's true class, in wsolevaluation's layout.
-      options: further things that the results depend on, such as the weights' hash: what a run is resumed with has to
-        be the same.
-      num_workers: as in `eval_batches`.
-      num_threads: as in `eval_batches`.
-      progress: called with the images done and their number after each batch.
+      options: further things that the results depend on, in JSON's types, such as the weights' hash. A run can be
+        resumed only with the same ones.
+      num_workers: as in `camjax.data.loader.eval_batches`.
+      num_threads: as in `camjax.data.loader.eval_batches`.
+      progress: called with the number of images done and of all images after each batch.
 
     Returns:
-      `Evaluation`, the same in every process.
+      `Evaluation`, the same in every process, but for its cases.
 
     Raises:
-      ValueError: options that do not fit together, or the source or the model; labels that the model has no class for.
+      ValueError: options that do not fit together, or the source or the model; labels that the model has no class for;
+        a run to resume that has other options, or was written by another version of camjax.
       FileExistsError: `run_dir` holds an evaluation, and `resume` is False.
     """
-    devices = jax.local_devices()
-    classes = getattr(model.head, "num_classes", None)
-    _check(source, methods, metrics, crop, limit, batch_size, run_dir, resume, save_maps, classes)
+    asked = Options(methods, metrics, threshold, batch_size, crop, limit)
+    num_classes = asked.check_source(source, getattr(model.head, "num_classes", None))
+    if (resume or save_maps) and run_dir is None:
+        raise ValueError("resume and save_maps need a run_dir.")
     if limit is not None and limit < len(source):
         source = First(source, limit)
-    size = common_image_size(model, methods)
-    runners = {name: make_method(model, name, threshold=threshold, top_k=min(5, classes)) for name in methods}
-    results = {
-        method: {name: SCORES[name].make(classes) if name in SCORES else FAITHFULNESS[name]() for name in metrics}
-        for method in methods
-    }
-    scorer = FaithfulnessScorer(model, devices) if any(name in FAITHFULNESS for name in metrics) else None
-    counts: collections.Counter = collections.Counter()
+    image_size = common_image_size(model, methods)
+    tally = Tally(asked.new_metrics(num_classes), DeviceScores(model, jax.local_devices()))
+    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, num_classes))
     start, seconds = 0, 0.0
     with contextlib.ExitStack() as stack:
         files = None
         if run_dir is not None:
-            given = {
-                "dataset": source.info.name,
-                "split": source.info.split,
-                "images": len(source),
-                "methods": list(methods),
-                "metrics": list(metrics),
-                "threshold": threshold,
-                "batch_size": batch_size,
-                "crop": crop,
-                "processes": jax.process_count(),
-                **(options or {}),
-            }
-            columns = ["index", "filename", "status", "label", "prediction", *(f"{name}_iou" for name in methods)]
-            files = stack.enter_context(contextlib.closing(RunFiles(run_dir, given, columns, resume)))
+            of_run = {**asked.of_run(source), **(options or {})}
+            files = stack.enter_context(contextlib.closing(RunFiles(run_dir, of_run, tally.columns(), resume)))
             if files.state:
                 start, seconds = files.state["batches"], files.state["seconds"]
-                counts.update(files.state["counts"])
-                for method, name in itertools.product(methods, metrics):
-                    results[method][name].restore(files.state["metrics"][method][name])
-        clock = saved = time.monotonic()
-        batches = stack.enter_context(
-            contextlib.closing(
-                eval_batches(
-                    source,
-                    batch_size=batch_size,
-                    size=size,
-                    crop=crop,
-                    unreadable="mark",
-                    start_batch=start,
-                    num_workers=num_workers,
-                    num_threads=num_threads,
-                )
-            )
+                tally.restore(files.state, files.arrays)
+        batches = computed_batches(
+            source,
+            localize,
+            asked,
+            TruthReader(source, num_classes, asked.need_masks),
+            image_size=image_size,
+            start=start,
+            num_workers=num_workers,
+            num_threads=num_threads,
         )
-        needs_masks = any(SCORES[name].needs_masks for name in metrics if name in SCORES)
-        reader = TruthReader(source, classes, needs_masks, size)
-        pool = stack.enter_context(ThreadPoolExecutor(max(1, num_threads // 2)))
-        for done, (batch, truth, outs) in enumerate(_computed(batches, runners, devices, reader, pool), start + 1):
-            annotations, truth = truth
-            statuses = statuses_of(batch, annotations)
-            counts.update(status for status in statuses if status)
-            for method, out in outs.items():
-                outs[method] = out = _in_image(out, truth.view) if crop else out
-                for name, metric in results[method].items():
-                    if name in SCORES:
-                        SCORES[name].update(metric, out, truth)
-                    else:
-                        files_of = [a.filename if a else "" for a in annotations]
-                        scorer.update(metric, name, batch["image"], out, truth.counted, files_of)
-            if files:
-                files.write_images(_rows(batch, annotations, statuses, outs))
-            if save_maps:
-                save_score_maps(Path(run_dir), annotations, outs[methods[0]].maps[:, -1], truth.counted)
+        clock = saved = time.monotonic()
+        for done, computed in enumerate(stack.enter_context(contextlib.closing(batches)), start + 1):
+            rows = tally.add(computed)
             finished = min(done * batch_size, len(source))
-            if files and (time.monotonic() - saved > SAVE_SECONDS or finished == len(source)):
-                saved = time.monotonic()
-                files.save(
-                    {
-                        "batches": done,
-                        "seconds": seconds + saved - clock,
-                        "counts": dict(counts),
-                        "metrics": {m: {n: metric.state() for n, metric in of.items()} for m, of in results.items()},
-                    }
-                )
+            if save_maps and run_dir is not None:
+                of_labels = computed.samples[methods[0]].asked.maps[:, 0]
+                save_score_maps(Path(run_dir), computed.known.truth, of_labels)
+            if files:
+                files.write_images(rows)
+                if time.monotonic() - saved > SAVE_SECONDS or finished == len(source):
+                    saved = time.monotonic()
+                    state = {"batches": done, "seconds": seconds + saved - clock, **tally.state()}
+                    files.save(state, tally.cases.arrays())
             if progress:
                 progress(finished, len(source))
         seconds += time.monotonic() - clock
-    counts = _total(counts)
+    counts = tally.merge_across_processes()
     if sum(counts.values()) != len(source):
         raise RuntimeError(f"{sum(counts.values())} images were counted of {len(source)}; please report this.")
-    for of_method in results.values():
-        for name in of_method:
-            of_method[name] = merge_across_processes(of_method[name])
-    return Evaluation(results, counts, len(source), seconds)
-
-
-def _computed(
-    batches: Iterator[Batch], runners: dict, devices: list, read_truth: TruthReader, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Batch, tuple, dict[str, Localization]]]:
-    """The batches with what is known and what each method says; a batch is under way while the one before is scored."""
-    waiting = collections.deque()
-    for batch in batches:
-        truth = pool.submit(read_truth, batch)
-        # The labels of the images go to the methods; annotations carry them too, and are checked there.
-        parts = zip(*(np.split(batch[key], len(devices)) for key in ("image", "label")), strict=True)
-        parts = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
-        outs = {name: [run(images, labels) for images, labels in parts] for name, run in runners.items()}
-        waiting.append((batch, truth, outs))
-        if len(waiting) > 1:
-            yield _finished(*waiting.popleft())
-    while waiting:
-        yield _finished(*waiting.popleft())
-
-
-def _finished(batch: Batch, truth, outs: dict) -> tuple[Batch, tuple, dict[str, Localization]]:
-    """Waits for a batch, and joins what came from each device."""
-    joined = {
-        name: Localization(*(np.concatenate(field) for field in zip(*jax.device_get(of_devices), strict=True)))
-        for name, of_devices in outs.items()
-    }
-    return batch, truth.result(), joined
-
-
-def _in_image(out: Localization, view: np.ndarray) -> Localization:
-    """Boxes of the view that the network saw as boxes of the stored image."""
-    corner = view[:, None, [0, 1, 0, 1]]
-    extent = view[:, None, [2, 3, 2, 3]] - corner
-    boxes = np.where(out.valid[..., None], np.clip(corner + out.boxes * extent, 0, 1), 0)
-    return out._replace(boxes=boxes.astype(np.float32))
-
-
-def _rows(batch: Batch, annotations: Sequence, statuses: Sequence[str], outs: dict[str, Localization]) -> list[list]:
-    """Rows of `images.csv`."""
-    rows = []
-    for i, (annotation, status) in enumerate(zip(annotations, statuses, strict=True)):
-        if not status:
-            continue
-        row = [int(batch["index"][i]), annotation.filename, status, annotation.label]
-        if status in ("scored", "without boxes"):
-            row.append(int(next(iter(outs.values())).class_ids[i, 0]))
-        if status == "scored":
-            for out in outs.values():
-                iou = iou_matrix(out.boxes[i, -1:], annotation.boxes).max() if out.valid[i, -1] else 0.0
-                row.append(f"{iou:.4f}")
-        rows.append(row)
-    return rows
-
-
-def _total(counts: collections.Counter) -> dict[str, int]:
-    """The counts of all processes."""
-    if jax.process_count() > 1:
-        import json
-
-        from jax.experimental import multihost_utils
-
-        text = np.zeros(4096, np.uint8)
-        own = json.dumps(dict(counts)).encode()
-        text[: len(own)] = np.frombuffer(own, np.uint8)
-        gathered = np.asarray(multihost_utils.process_allgather(text, tiled=False))
-        counts = collections.Counter()
-        for row in gathered:
-            counts.update(json.loads(bytes(row).rstrip(b"\0")))
-    return {status: counts.get(status, 0) for status in (*STATUSES, *sorted(set(counts) - set(STATUSES)))}
-
-
-def _check(source, methods, metrics, crop, limit, batch_size, run_dir, resume, save_maps, classes) -> None:
-    """Says what does not fit together before anything is computed."""
-    devices = jax.device_count()
-    if batch_size < 1 or batch_size % devices:
-        raise ValueError(f"batch_size={batch_size}: expected a positive multiple of the {devices} devices.")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: expected a number of images, at least 1.")
-    if not methods or not metrics or len({*methods}) < len(methods) or len({*metrics}) < len(metrics):
-        raise ValueError(f"methods={list(methods)}, metrics={list(metrics)}: expected at least one of each, each once.")
-    for name in metrics:
-        if name in FAITHFULNESS:
-            continue
-        if name not in SCORES:
-            known = ", ".join((*SCORES, *FAITHFULNESS))
-            raise ValueError(f"metric {name!r} is not known: expected some of {known}.")
-        if SCORES[name].needs_masks and not source.has_masks:
-            raise ValueError(f"metric {name!r} asks for masks, and {source!r} has none: give --masks, or leave it out.")
-        if SCORES[name].needs_boxes and not source.has_boxes:
-            raise ValueError(f"metric {name!r} asks for boxes, and {source!r} has none: give --boxes, or leave it out.")
-        if SCORES[name].whole_image and crop:
-            raise ValueError(f"metric {name!r} is defined on whole images: leave out crop={crop!r}.")
-    if (resume or save_maps) and run_dir is None:
-        raise ValueError("resume and save_maps need a run_dir.")
-    if source.info.num_classes != classes:
-        raise ValueError(
-            f"{source!r} has {source.info.num_classes} classes, and the model {classes}. Give a model that was trained "
-            "on these classes."
-        )
+    return Evaluation(tally.metrics, counts, len(source), seconds, tally.cases)

@@ -15,9 +15,9 @@ from flax import nnx
 
 from camjax.data.loader import Batch, eval_batches
 from camjax.data.rows import RandomAccessSource
-from camjax.inference import inference_view
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
+from camjax.models.layers import inference_view
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images done, and the number of all."""

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from camjax.inference import check_images, inference_view, num_classes
+from camjax.checks import check_images, num_classes
 from camjax.models import CamModel
+from camjax.models.layers import inference_view
 
 
 class ReceptiveFields(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 
 from camjax.data.rows import RandomAccessSource
 from camjax.features.pooled import Progress, batch_results, pooled_fn, unreadable_because
+from camjax.files import whole_file, write_whole
 from camjax.models import CamModel
 from camjax.weights.fingerprint import weights_sha256
 
@@ -185,26 +186,18 @@ def _write_shard(path: Path, rows: np.ndarray, unreadable: Mapping[int, str]) ->
     """Writes the notes before the shard, so that a shard on disk has its notes."""
     notes = _notes_path(path)
     if unreadable:
-        _write(notes, lambda file: file.write(json.dumps(unreadable, indent=1).encode()))
+        write_whole(notes, json.dumps(unreadable, indent=1))
     else:
         notes.unlink(missing_ok=True)
-    _write(path, lambda file: np.save(file, rows))
-
-
-def _write(path: Path, write) -> None:
-    draft = path.with_name(path.name + ".draft")
-    with draft.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    with whole_file(path) as draft, draft.open("wb") as file:
+        np.save(file, rows)
 
 
 def _describe(directory: Path, description: Mapping) -> None:
     """Writes the description of the store; ValueError if the directory has another one."""
     kept = _read_description(directory)
     if kept is None:
-        _write(directory / _DESCRIPTION, lambda file: file.write(json.dumps(description, indent=1).encode()))
+        write_whole(directory / _DESCRIPTION, json.dumps(description, indent=1))
     elif kept != description:
         keys = sorted(key for key in {*kept, *description} if kept.get(key) != description.get(key))
         lines = [f"{key} was {kept.get(key)}, is {description.get(key)}" for key in keys]

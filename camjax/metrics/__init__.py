@@ -1,42 +1,64 @@
-"""Streaming metrics of localization: error rates, MaxBoxAcc, PxAP, the pointing game, threshold curves.
+"""Streaming metrics, by name in `METRICS`: how well maps localize objects, and how faithful they are to the network.
 
-And of maps themselves, without any annotation: `FAITHFULNESS` has insertion, deletion, ROAD and others by name, and
-their functions for single batches are beside it; `randomization_check` is the sanity check by random weights.
+Localization needs true boxes or masks: error rates, MaxBoxAcc, PxAP, the pointing game, threshold curves. Faithfulness
+needs no annotation: insertion, deletion, ROAD and others, with functions for single batches; `randomization_check` is
+the sanity check by random weights.
 """
 
-from camjax.metrics.curves import ThresholdCurve
-from camjax.metrics.faithfulness import FAITHFULNESS
-from camjax.metrics.faithfulness_curves import Deletion, Insertion, ScoreCurve, deletion_curve, insertion_curve
-from camjax.metrics.faithfulness_drop import Confidence, ConfidenceChange, confidence_change
-from camjax.metrics.faithfulness_scores import FaithfulnessMetric
-from camjax.metrics.ilsvrc import LocalizationError
-from camjax.metrics.pointing import PointingGame
-from camjax.metrics.randomization import layers_from_top, randomization_check, randomized_from_top, rank_correlation
-from camjax.metrics.road import Road, RoadScores, road
-from camjax.metrics.road_imputation import linear_imputation
-from camjax.metrics.sensitivity import SensitivityN, sensitivity_n
-from camjax.metrics.sparsity import Sparsity, gini_index
+from camjax.metrics.faithfulness.confidence import Confidence, ConfidenceChange, confidence_change
+from camjax.metrics.faithfulness.imputation import linear_imputation
+from camjax.metrics.faithfulness.insertion_deletion import (
+    Deletion,
+    Insertion,
+    ScoreCurve,
+    deletion_curve,
+    insertion_curve,
+)
+from camjax.metrics.faithfulness.metric import FaithfulnessMetric
+from camjax.metrics.faithfulness.randomization import (
+    layers_from_top,
+    randomization_check,
+    randomized_from_top,
+    rank_correlation,
+)
+from camjax.metrics.faithfulness.road import Road, RoadScores, road
+from camjax.metrics.faithfulness.sensitivity import SensitivityN, sensitivity_n
+from camjax.metrics.faithfulness.sparsity import Sparsity, gini_index
+from camjax.metrics.localization.contours import contour_boxes
+from camjax.metrics.localization.heuristic import HeuristicError
+from camjax.metrics.localization.ilsvrc import LocalizationError
+from camjax.metrics.localization.pointing import PointingGame
+from camjax.metrics.localization.pxap import PxAP
+from camjax.metrics.localization.score_maps import score_map
+from camjax.metrics.localization.threshold_curve import ThresholdCurve
+from camjax.metrics.localization.wsol import MaxBoxAcc, MaxBoxAccV2
+from camjax.metrics.registry import FAITHFULNESS, METRICS
+from camjax.metrics.sample import Sample, Truth
 from camjax.metrics.streaming import StreamingMetric, merge_across_processes
-from camjax.metrics.wsol import MaxBoxAcc, PxAP, contour_boxes
 
 __all__ = [
     "FAITHFULNESS",
+    "METRICS",
     "Confidence",
     "ConfidenceChange",
     "Deletion",
     "FaithfulnessMetric",
+    "HeuristicError",
     "Insertion",
     "LocalizationError",
     "MaxBoxAcc",
+    "MaxBoxAccV2",
     "PointingGame",
     "PxAP",
     "Road",
     "RoadScores",
+    "Sample",
     "ScoreCurve",
     "SensitivityN",
     "Sparsity",
     "StreamingMetric",
     "ThresholdCurve",
+    "Truth",
     "confidence_change",
     "contour_boxes",
     "deletion_curve",
@@ -49,5 +71,6 @@ __all__ = [
     "randomized_from_top",
     "rank_correlation",
     "road",
+    "score_map",
     "sensitivity_n",
 ]

@@ -1,26 +1,85 @@
 """What all metrics share: sums over images that can be merged, gathered over processes, stored and restored."""
 
 import abc
+import copy
+import json
 from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import jax
 import numpy as np
+
+from camjax.metrics.sample import Sample
+
+Need = Literal["boxes", "masks", "scores"]
+Unit = Literal["percent", "score", "correlation", "index", "share"]
+
+_Metric = TypeVar("_Metric", bound="StreamingMetric")
 
 
 class StreamingMetric(abc.ABC):
     """A metric as sums over the images seen so far.
 
-    Everything that an `update` learns about an image goes into `sums`, by addition, so that two metrics over two parts
-    of a data set, merged, are the metric over both, in whatever parts and order the images came.
+    Every update adds to `sums` and does nothing else, so that two metrics over two parts of a data set, merged, equal
+    the metric over both, in whatever parts and order the images came.
+
+    There are two ways to add a batch. `update_from(sample)` is the same for every metric: an evaluation calls it. The
+    metric's own `update(...)` takes the arrays that this metric looks at, and serves loops of your own.
+
+    A metric of `camjax.metrics.METRICS` says in its class what an evaluation has to know.
 
     Attributes:
+      title: the metric's name in tables.
+      unit: of its results; see `unit_of`.
+      needs: what a sample has to hold: true "boxes", true "masks", or "scores" of the network on changed images.
+      whole_images: whether the metric is defined only where the network saw the whole image, not a crop.
       options: what the metric was made with, in JSON's types; only metrics with the same options can be merged.
-      sums: name -> int64 or float64 array of fixed shape.
+      sums: name -> int64 or float64 array of fixed shape; one of them is "images", their number.
     """
 
-    def __init__(self, options: Mapping, sums: Mapping[str, np.ndarray]):
+    title: ClassVar[str]
+    unit: ClassVar[Unit]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    whole_images: ClassVar[bool] = False
+
+    def __init__(self, options: Mapping[str, Any], sums: Mapping[str, np.ndarray]):
         self.options = dict(options)
         self.sums = {name: np.array(value) for name, value in sums.items()}
+
+    @classmethod
+    def for_evaluation(cls, num_classes: int) -> Self:
+        """The metric with the options that an evaluation uses: those of its paper.
+
+        Args:
+          num_classes: C of the network.
+
+        Raises:
+          ValueError: too few classes for the metric.
+        """
+        return cls()  # type: ignore[call-arg]  # the arguments of every metric of `METRICS` have defaults
+
+    @classmethod
+    def unit_of(cls, result: str) -> Unit:
+        """The unit of one of the results that `compute` names; those with "threshold" in the name are shares.
+
+        "percent" is in 0..100. The others are in 0..1 ("score", "index", and "share", which is of a map's maximum) or
+        in -1..1 ("correlation").
+        """
+        return "share" if "threshold" in result else cls.unit
+
+    @property
+    def num_images(self) -> int:
+        """The number of images seen, padding left out."""
+        return int(self.sums["images"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation.
+
+        Raises:
+          ValueError: the sample does not hold what the metric needs, or holds arrays that do not fit. Nothing is added
+            then.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no update_from(sample): call its update().")
 
     @abc.abstractmethod
     def compute(self) -> dict[str, float]:
@@ -30,7 +89,13 @@ class StreamingMetric(abc.ABC):
           ValueError: there is nothing to compute from.
         """
 
-    def merge(self, other: "StreamingMetric") -> "StreamingMetric":
+    def empty(self) -> Self:
+        """A metric with the same options that has seen nothing."""
+        other = copy.copy(self)
+        other.sums = {name: np.zeros_like(value) for name, value in self.sums.items()}
+        return other
+
+    def merge(self, other: "StreamingMetric") -> Self:
         """Adds what another metric of the same kind has seen, and returns self.
 
         Raises:
@@ -44,7 +109,7 @@ class StreamingMetric(abc.ABC):
             self.sums[name] = self.sums[name] + value
         return self
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """The metric in JSON's types; `restore` takes it back, bit for bit."""
         return {
             "metric": type(self).__name__,
@@ -52,8 +117,8 @@ class StreamingMetric(abc.ABC):
             "sums": {name: value.tolist() for name, value in self.sums.items()},
         }
 
-    def restore(self, state: Mapping) -> "StreamingMetric":
-        """Takes over what `state()` of a metric of the same kind gave, in place of what self has seen; returns self.
+    def restore(self, state: Mapping[str, Any]) -> Self:
+        """Replaces what self has seen by what `state()` of a metric of the same kind returned; returns self.
 
         Raises:
           ValueError: the state of another kind of metric, or of one made with other options.
@@ -73,25 +138,34 @@ class StreamingMetric(abc.ABC):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
 
 
-def merge_across_processes(metric: StreamingMetric) -> StreamingMetric:
-    """Merges the metric of every process into that of each, so that all compute the same; returns it.
+def merge_across_processes(metric: _Metric) -> _Metric:
+    """Merges the metrics of all processes into the one of each, so that all compute the same; returns it.
 
     Every process of `jax.distributed` has to call it, with metrics of the same kind, once at the end.
     """
-    if jax.process_count() == 1:
-        return metric
-    from jax.experimental import multihost_utils
-
-    for name, value in metric.sums.items():
-        # As bytes: JAX would round 64-bit numbers to 32 on the way.
-        own = np.ascontiguousarray(value).view(np.uint8) if value.ndim else value.reshape(1).view(np.uint8)
-        gathered = np.asarray(multihost_utils.process_allgather(own, tiled=False))
-        metric.sums[name] = gathered.reshape(jax.process_count(), -1).view(value.dtype).sum(0).reshape(value.shape)
+    first, *others = gather(metric.state())
+    metric.restore(first)
+    for state in others:
+        metric.merge(metric.empty().restore(state))
     return metric
 
 
+def gather(value: Any) -> list[Any]:
+    """A value of every process, in JSON's types, in the order of the processes; every process has to call it."""
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    # As bytes: JAX would round 64-bit numbers to 32 on the way. JSON keeps them exactly.
+    own = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = np.asarray(multihost_utils.process_allgather(np.array([len(own)], np.int32), tiled=False)).ravel()
+    padded = np.pad(own, (0, int(lengths.max()) - len(own)))
+    rows = np.asarray(multihost_utils.process_allgather(padded, tiled=False))
+    return [json.loads(bytes(row[:length])) for row, length in zip(rows, lengths, strict=True)]
+
+
 def rows_of(mask, batch: int) -> np.ndarray:
-    """The indices of the images of a batch that are no padding.
+    """The indices of the images of a batch that are not padding.
 
     Args:
       mask: (B,) bool, False for padding; None where there is none.

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from camjax.models.base import CamModel
-from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, lrn, max_pool
-from camjax.models.classifier import FullyConnectedHead
-from camjax.models.head import Pool, PooledHead
-from camjax.models.spec import ModelSpec
+from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, lrn, max_pool
+from camjax.models.head import FullyConnectedHead, Pool, PooledHead
+from camjax.models.spec import ModelSpec, WeightsSource
 
 
 class _Trunk(CamModel):
@@ -50,10 +49,8 @@ class AlexNet(_Trunk):
     """AlexNet with its fully connected layers: a classifier of 227 x 227 images, without class activation maps.
 
     Args:
-      num_classes: C.
       pool: only "gap"; see `FullyConnectedHead`.
-      dtype: compute dtype.
-      rngs: random keys.
+      num_classes, dtype, rngs: as in `camjax.create_model`.
     """
 
     cam_variant = "alexnet_gap"
@@ -70,11 +67,7 @@ class AlexNet(_Trunk):
 class AlexNetGap(_Trunk):
     """AlexNet-GAP. Map: 13 x 13 for 227 x 227, about input side / 16.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -90,11 +83,7 @@ class AlexNetGap(_Trunk):
 class AlexNetStarGap(_Trunk):
     """AlexNet*-GAP, released as "AlexNet+". Map: 11 x 11 for 227 x 227, about input side / 16.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -109,24 +98,31 @@ class AlexNetStarGap(_Trunk):
         return nnx.relu(self.conv7(nnx.relu(self.conv6(x))))
 
 
+_BACKBONE = WeightsSource("Caffe", "bvlc_alexnet", "caffemodel", backbone_only=True)
+
 SPECS = (
     ModelSpec(
-        "alexnet", AlexNet, 1000, "Caffe's bvlc_alexnet.caffemodel, given as weights=FILE", "camjax.weights.caffe_names"
+        name="alexnet",
+        build=AlexNet,
+        weights=(WeightsSource("Caffe", "bvlc_alexnet", "caffemodel"),),
+        tensor_names=CAFFE_NAMES,
+        class_layer="head.fc8",
     ),
     ModelSpec(
-        "alexnet_gap",
-        AlexNetGap,
-        1000,
-        "a .caffemodel of AlexNet-GAP, given as weights=FILE",
-        "camjax.weights.caffe_names",
-        ("cam_conv", "head"),
+        name="alexnet_gap",
+        build=AlexNetGap,
+        weights=(WeightsSource(None, "AlexNet-GAP", "caffemodel"), _BACKBONE),
+        tensor_names=CAFFE_NAMES,
+        new_layers=("cam_conv", "head"),
     ),
     ModelSpec(
-        "alexnet_star_gap",
-        AlexNetStarGap,
-        1000,
-        "the paper's AlexNet+-CAM .caffemodel (ImageNet, Places205), given as weights=FILE",
-        "camjax.weights.caffe_names",
-        ("conv5", "conv6", "conv7", "head"),
+        name="alexnet_star_gap",
+        build=AlexNetStarGap,
+        weights=(
+            WeightsSource("Zhou et al.", "AlexNet+-CAM", "caffemodel", data="ImageNet, Places205"),
+            _BACKBONE,
+        ),
+        tensor_names=CAFFE_NAMES,
+        new_layers=("conv5", "conv6", "conv7", "head"),
     ),
 )

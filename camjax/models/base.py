@@ -1,24 +1,43 @@
 """What every network with class activation maps has in common: the contract of the library."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
+
+from camjax.models.head import Head
+
+ChannelOrder = Literal["rgb", "bgr"]
+
+
+class InputRule(TypedDict):
+    """How a network takes images: the arguments of `CamModel.set_input_rule`, but for the mean image."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    channel_order: ChannelOrder
+
+
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+# torchvision's and timm's normalization.
+IMAGENET_INPUT: InputRule = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "channel_order": "rgb"}
 
 
 class _Hidden:
-    """A value that rides along with a module and takes no part in its identity.
+    """A value that a module carries and that takes no part in the module's identity.
 
-    Class names are long tuples of strings. As a static attribute they would be hashed and compared at every
-    call of a jitted function; behind this wrapper, which equals every other, they cost nothing.
+    Class names are long tuples of strings. As a static attribute, they would be hashed and compared at every call of a
+    jitted function; in this wrapper, which equals every other one, they cost nothing.
     """
 
-    def __init__(self, value):
+    def __init__(self, value: Any):
         self.value = value
 
-    def __eq__(self, other):
+    def __eq__(self, other: object):
         return isinstance(other, _Hidden)
 
     def __hash__(self):
@@ -31,38 +50,37 @@ class _Hidden:
 class MeanImage(nnx.Variable):
     """(H, W, 3) float32 RGB in 0..255: the mean of the training images, pixel by pixel.
 
-    A Variable of its own type: state that is saved with the weights and that no optimizer takes for a parameter.
+    Its own type of Variable: state that is saved with the weights, and that no optimizer takes for a parameter.
     """
 
 
 class CamModel(nnx.Module):
     """A convolutional network that ends in a pooled head.
 
-    A subclass sets `head` and defines `backbone(x) -> (B, h, w, K)` on normalized images. The normalization,
-    `(image - mean) / std` and the order of the channels, belongs to the model: images are RGB in 0..255 everywhere
-    outside of it.
+    A subclass sets `head` and defines `backbone(x) -> (B, h, w, K)` on normalized images. The model normalizes images
+    itself: they are RGB in 0..255 everywhere outside of it.
 
     Args:
       input_size: (H, W) in pixels that the network was made for. Larger and oblong sizes work as well.
       stride: input pixels per cell of the feature map.
-      mean: of the training images per channel, R, G, B in 0..255.
-      std: likewise.
+      mean: of the training images, R, G, B in 0..255.
+      std: standard deviation of the training images, R, G, B in 0..255.
       channel_order: in which the first layer takes the channels: "rgb", or "bgr" as Caffe's networks do.
       min_size: smallest side of an image in pixels that leaves one cell of the feature map; `stride` if None.
       dtype: compute dtype, float32 or bfloat16. Parameters, logits and maps are float32.
 
     Attributes:
-      head: has `kernel` (K, C), or None where the features are the class maps already; `bias` (C,) or None; and
-        `head(features) -> logits (B, C)`. A network with fully connected layers has a head without `kernel`, and no
-        maps; its `cam_variant` is the name of the network that has them.
+      head: see `camjax.models.head.Head`.
       mean_image: `MeanImage` that is subtracted in place of `mean`, or None; see `set_input_rule`.
       exact_cam: whether, for every class, the mean of its map plus its bias is its logit.
       class_names: tuple of C strings, or None where they are not known.
       created_as: the arguments of `create_model` that name this network, {"name", "num_classes", "pool"}; None for a
-        model built otherwise.
+        model that `create_model` did not make.
+      cam_variant: only of networks with fully connected layers, which have no maps: the name of the variant with maps.
     """
 
-    head: nnx.Module
+    head: Head
+    cam_variant: str
 
     def __init__(
         self,
@@ -71,19 +89,20 @@ class CamModel(nnx.Module):
         stride: int,
         mean: Sequence[float],
         std: Sequence[float],
-        channel_order: Literal["rgb", "bgr"] = "rgb",
+        channel_order: ChannelOrder = "rgb",
         min_size: int | None = None,
-        dtype=jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
             raise ValueError(f"dtype={jnp.dtype(dtype).name}: the compute dtype is float32 or bfloat16.")
-        self.input_size = tuple(input_size)
+        height, width = input_size
+        self.input_size = (height, width)
         self.stride = stride
         self.min_size = stride if min_size is None else min_size
         self.set_input_rule(mean=mean, std=std, channel_order=channel_order)
         self.dtype = jnp.dtype(dtype)
-        # Through the setters, which leave the same trace in NNX's bookkeeping as a later assignment: two models that
-        # differ in these alone share their compiled functions.
+        # By the setters, so that NNX sees the same as after a later assignment: two models that differ in these alone
+        # share their compiled functions.
         self.class_names = None
         self.created_as = None
 
@@ -92,20 +111,20 @@ class CamModel(nnx.Module):
         *,
         mean: Sequence[float],
         std: Sequence[float] = (1.0, 1.0, 1.0),
-        channel_order: Literal["rgb", "bgr"] = "rgb",
-        mean_image=None,
+        channel_order: ChannelOrder = "rgb",
+        mean_image: ArrayLike | None = None,
     ) -> None:
-        """Sets how images are normalized, which weights from elsewhere may need otherwise than the network's default.
+        """Sets how images are normalized, for weights that were trained with another normalization than the default.
 
         Args:
           mean: R, G, B in 0..255.
           std: R, G, B in 0..255.
           channel_order: as in `CamModel`.
-          mean_image: (H, W, 3) RGB in 0..255, subtracted in place of `mean`: its central part from images that are no
-            larger, as from Caffe's crops; resized to the image's size from others.
+          mean_image: (H, W, 3) RGB in 0..255, subtracted in place of `mean`. Of a mean image that is at least as large
+            as the image, the central part counts, as in Caffe's crops; a smaller one is resized to the image's size.
 
         Raises:
-          ValueError: not three numbers each, a std that is not positive, or another order or shape.
+          ValueError: mean or std is not three numbers, a std is not positive, or the order or shape is another.
         """
         mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -120,8 +139,8 @@ class CamModel(nnx.Module):
         self.mean_image = nnx.data(None if mean_image is None else MeanImage(mean_image))
 
     @property
-    def input_rule(self) -> dict:
-        """The arguments of `set_input_rule` that say how images are normalized, but for the mean image."""
+    def input_rule(self) -> InputRule:
+        """The present arguments of `set_input_rule`, but for the mean image."""
         return {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
 
     def backbone(self, x: jax.Array) -> jax.Array:
@@ -137,16 +156,17 @@ class CamModel(nnx.Module):
         Returns:
           (B, h, w, K) in the compute dtype.
         """
-        x = (images.astype(jnp.float32) - self._mean_of(images.shape[1:3])) / jnp.array(self.std)
+        _, height, width, _ = images.shape
+        x = (images.astype(jnp.float32) - self._mean_of(height, width)) / jnp.array(self.std)
         if self.channel_order == "bgr":
             x = x[..., ::-1]
         return self.backbone(x.astype(self.dtype))
 
-    def _mean_of(self, size: tuple[int, int]) -> jax.Array:
+    def _mean_of(self, height: int, width: int) -> jax.Array:
         """What is subtracted from images of (H, W) pixels: (3,), or (H, W, 3) of a mean image."""
         if self.mean_image is None:
             return jnp.array(self.mean)
-        image, (height, width) = self.mean_image[...], size
+        image = self.mean_image[...]
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         if top >= 0 and left >= 0:
             return image[top : top + height, left : left + width]

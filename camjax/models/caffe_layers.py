@@ -1,7 +1,4 @@
-"""The layers that Caffe's networks have and others do not: LRN across channels, and max pooling that rounds up.
-
-With them come a convolution with bias as those networks have it, and Caffe's rule for images.
-"""
+"""What Caffe's networks have in common: layers, how they take images, and the names of their weights."""
 
 import math
 
@@ -9,14 +6,47 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 
-from camjax.models.conv import conv_general_dilated
-from camjax.models.layers import he_normal
+from camjax.models import layers
+from camjax.models.base import InputRule
+from camjax.models.tensor_names import CONV, DENSE, Rule, Table
 
 # How Caffe's networks take images: B, G, R in 0..255, less the mean of ILSVRC 2012's training images (here R, G, B).
-CAFFE_INPUT = {"mean": (122.67891434, 116.66876762, 104.00698793), "std": (1.0, 1.0, 1.0), "channel_order": "bgr"}
-# Their standard deviation, in round numbers. The first convolution begins with a kernel that much smaller.
+CAFFE_INPUT: InputRule = {
+    "mean": (122.67891434, 116.66876762, 104.00698793),
+    "std": (1.0, 1.0, 1.0),
+    "channel_order": "bgr",
+}
+# Their standard deviation, in round numbers. The initial kernel of the first convolution is divided by it.
 CAFFE_DEVIATION = 64.0
+
+
+def _blobs(pattern: str, place: str, axes: tuple[int, ...]) -> Table:
+    """The rules of a layer with weights and bias, which `read_caffemodel` names as blobs 0 and 1 of the layer."""
+    return Rule(rf"{pattern}\.0", f"{place}.kernel", axes), Rule(rf"{pattern}\.1", f"{place}.bias")
+
+
+# One table serves all of Caffe's files, since the models have Caffe's names and no two files have one name for two
+# things. They are
+# - GoogLeNet-CAM, VGG16-CAM and AlexNet+-CAM (Zhou et al. 2016), for ImageNet's 1000 classes and Places' 205;
+# - bvlc_alexnet and bvlc_googlenet of Caffe's model zoo; nin_imagenet (Lin et al. 2014); VGG_ILSVRC_16_layers
+#   (Simonyan and Zisserman 2015).
+# bvlc_reference_caffenet is not among them: its layers have AlexNet's names and another order.
+CAFFE_NAMES: Table = (
+    # NIN's last three names end in the width that its authors gave them, "conv4-1024" to "cccp8-1024".
+    *_blobs(r"(conv\d|conv\d_\d|cccp\d)(?:-1024)?", r"\1", CONV),
+    *_blobs("conv1/7x7_s2", "conv1", CONV),
+    *_blobs("conv2/3x3_reduce", "conv2_reduce", CONV),
+    *_blobs("conv2/3x3", "conv2", CONV),
+    *_blobs(r"inception_(\d[a-e])/(\dx\d|\dx\d_reduce)", r"inception_\1.b\2", CONV),
+    *_blobs(r"inception_(\d[a-e])/pool_proj", r"inception_\1.pool_proj", CONV),
+    *_blobs("CAM_conv", "cam_conv", CONV),
+    *_blobs("(?:CAM_fc|fc9|loss3/classifier)", "head", DENSE),
+    *_blobs("(fc[678])", r"head.\1", DENSE),
+    # GoogLeNet's two auxiliary classifiers, which only training uses.
+    Rule(r"loss[12]/.*", None),
+)
 
 
 def conv(
@@ -28,7 +58,7 @@ def conv(
     padding: int = 0,
     groups: int = 1,
     input_deviation: float = 1.0,
-    dtype=jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """A k x k convolution with bias.
@@ -43,7 +73,7 @@ def conv(
       strides: in pixels, the same both ways.
       padding: pixels of zeros on each side.
       groups: number of groups.
-      input_deviation: standard deviation of what comes in, by which the initial kernel is divided.
+      input_deviation: standard deviation of the input, by which the initial kernel is divided.
       dtype: compute dtype; parameters are float32.
       rngs: random keys for the initial kernel.
 
@@ -52,18 +82,17 @@ def conv(
     """
 
     def kernel_init(key, shape, dtype, out_sharding=None):
-        return he_normal(key, shape, dtype) * (math.sqrt(shape[-1] / shape[-2]) / input_deviation)
+        return layers.he_normal(key, shape, dtype) * (math.sqrt(shape[-1] / shape[-2]) / input_deviation)
 
-    return nnx.Conv(
+    return layers.conv2d(
         in_features,
         out_features,
-        (kernel_size, kernel_size),
+        kernel_size,
         strides,
         padding=padding,
-        feature_group_count=groups,
-        dtype=dtype,
+        groups=groups,
         kernel_init=kernel_init,
-        conv_general_dilated=conv_general_dilated,
+        dtype=dtype,
         rngs=rngs,
     )
 
@@ -71,8 +100,8 @@ def conv(
 def lrn(x: jax.Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> jax.Array:
     """Local response normalization across channels (Krizhevsky et al. 2012, section 3.3), in Caffe's form.
 
-    `y_k = x_k / (1 + alpha / size * sum_j x_j^2) ** beta` over the `size` channels j around k, of which those that
-    there are not count as zero. The paper has alpha in place of alpha / size, and 2 in place of 1.
+    `y_k = x_k / (1 + alpha / size * sum_j x_j^2) ** beta` over the `size` channels j around k; channels before
+    the first and after the last count as zero. The paper has alpha in place of alpha / size, and 2 in place of 1.
 
     Args:
       x: (..., K) of any float dtype.
@@ -94,13 +123,13 @@ def max_pool(x: jax.Array, size: int, strides: int, padding: int = 0) -> jax.Arr
     """Max pooling whose windows cover the image to its end, as in Caffe and as PyTorch's `ceil_mode`.
 
     A side of n pixels gives `ceil((n + 2 * padding - size) / strides) + 1` cells, less one if the last window would
-    begin behind the image and its left padding. A window takes what pixels there are in it.
+    begin after the image and its left padding. A window takes the pixels that lie in it.
 
     Args:
       x: (B, H, W, K).
       size: side of the window in pixels.
       strides: in pixels.
-      padding: pixels on each side that windows may cover; they hold nothing.
+      padding: empty pixels on each side that windows may cover.
 
     Returns:
       (B, H', W', K) in the dtype of x.

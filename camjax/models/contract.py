@@ -1,8 +1,9 @@
-"""What a model of one's own has to have: checked when it is registered and when it is first made."""
+"""What a user's network has to have: checked when it is registered and when it is first created."""
 
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 
 from camjax.models.base import CamModel
 
-# What explaining, evaluating and training ask of a model; `CamModel` brings all that a subclass does not say itself.
+# What explaining, evaluating and training use of a model; a subclass of `CamModel` inherits most of it.
 _MODEL = (
     *("input_size", "features", "head", "dtype", "min_size", "class_names", "created_as"),
     *("input_rule", "mean_image", "set_input_rule"),
@@ -18,7 +19,7 @@ _MODEL = (
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError unless the name can stand where the names of networks do, and cannot be taken for a path."""
+    """Raises ValueError unless the name is valid as that of a network, and cannot be mistaken for a path."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
         raise ValueError(
             f"name={name!r}: expected letters, digits, '_' and '-'; names with '/', '.' or ':' are those of runs, "
@@ -46,11 +47,11 @@ def default_classes(constructor: Callable) -> int | None:
     return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
-def builder(name: str, constructor: Callable) -> Callable[..., nnx.Module]:
-    """`ModelSpec.build` of a constructor; what it makes is checked at the first time.
+def builder(name: str, constructor: Callable[..., CamModel]) -> Callable[..., CamModel]:
+    """`ModelSpec.build` of a constructor; the first model that it makes is checked.
 
     It gives the constructor those of `num_classes`, `pool`, `dtype` and `rngs` that it takes, and raises ValueError for
-    another pool than "gap", or dtype than float32, that it does not take.
+    a pool other than "gap", or a dtype other than float32, that it does not take.
     """
     checked = False
 
@@ -74,7 +75,8 @@ def builder(name: str, constructor: Callable) -> Callable[..., nnx.Module]:
 
 def _parameters(constructor: Callable) -> Mapping[str, inspect.Parameter]:
     # The signature of a class of NNX is that of its metaclass, which takes anything.
-    return inspect.signature(constructor.__init__ if isinstance(constructor, type) else constructor).parameters
+    function = inspect.getattr_static(constructor, "__init__") if isinstance(constructor, type) else constructor
+    return inspect.signature(function).parameters
 
 
 def _takes(constructor: Callable, argument: str) -> bool:
@@ -85,7 +87,7 @@ def _takes(constructor: Callable, argument: str) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-def _check_model(name: str, model: nnx.Module, num_classes: int) -> None:
+def _check_model(name: str, model: Any, num_classes: int) -> None:
     """Raises ValueError unless a model keeps the contract; nothing is computed but shapes."""
     if not isinstance(model, nnx.Module):
         raise ValueError(f"{name!r} makes {type(model).__name__}: expected {_HOW}.")

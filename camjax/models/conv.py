@@ -1,9 +1,9 @@
 """Convolutions that are fast on a CPU and native on accelerators, chosen here and nowhere else.
 
 XLA's CPU backend runs a depthwise convolution several times slower than the same sum written as shifted
-multiply-adds, and a 1x1 convolution, or one whose windows lie side by side, slower than the matrix product that it
-is. Accelerators want the convolution itself. The choice falls while lowering (`jax.lax.platform_dependent`), so that
-one traced function is right on every platform, under `jit`, `grad` and `pmap`.
+multiply-adds, and a 1x1 convolution, or one whose windows lie side by side, slower than the equivalent matrix product.
+Accelerators want the convolution itself. The choice is made when lowering (`jax.lax.platform_dependent`), so one traced
+function is right on every platform, under `jit`, `grad` and `pmap`.
 """
 
 from jax import lax
@@ -24,7 +24,7 @@ def conv_general_dilated(
     preferred_element_type=None,
     out_sharding=None,
 ):
-    """`jax.lax.conv_general_dilated` for NHWC images, with a faster CPU form where there is one.
+    """`jax.lax.conv_general_dilated` for NHWC images, with a faster form on CPUs if there is one.
 
     Takes the arguments of the original, so that `flax.nnx.Conv(conv_general_dilated=...)` accepts it.
 
@@ -39,7 +39,7 @@ def conv_general_dilated(
       feature_group_count: number of groups; equal to K_in and K_out for a depthwise convolution.
       precision: as in the original.
       preferred_element_type: as in the original.
-      out_sharding: as in the original; one that is given is left to the original.
+      out_sharding: as in the original, which is called if one is given.
 
     Returns:
       (B, H', W', K_out) in the dtype of the arguments.

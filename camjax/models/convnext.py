@@ -3,11 +3,11 @@
 The definition is torchvision's `convnext_tiny`; stochastic depth, which only training from scratch needs, is left
 out. Images are normalized with ImageNet's mean and deviation.
 
-A LayerNorm stands between pooling and dense layer. For the pooled vector p of an image, with the mean m and the
-deviation s of its K numbers, it is `(p - m) / s * scale + bias`. Since m and s are two numbers an image, the same
-function can be applied to every place of the map instead, and pooling afterwards gives the same vector: the network is
-the same, and its features are those that the dense layer weighs. So the mean of a class's map plus its bias is its
-logit, as for any other network. The features of other implementations differ by this function.
+The original has a LayerNorm between pooling and dense layer: of the pooled vector p of an image, with the mean m and
+the deviation s of its K numbers, `(p - m) / s * scale + bias`. Here the same function, with the m and s of the pooled
+vector, is applied to every place of the map before pooling. That gives the same pooled vector and the same logits, and
+features that the dense layer weighs directly, so the mean of a class's map plus its bias is its logit. The features of
+other implementations lack this function.
 """
 
 import functools
@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import CamModel
-from camjax.models.conv import conv_general_dilated
+from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead, global_pool
-from camjax.models.layers import he_normal
-from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
-from camjax.models.spec import ModelSpec
+from camjax.models.layers import conv2d, he_normal
+from camjax.models.spec import ModelSpec, WeightsSource, torchvision
+from camjax.models.tensor_names import CONV, DENSE, Rule, layer, layernorm
 
 # (blocks, features) of the stages of ConvNeXt-T: Liu et al. 2022, section 3.
 STAGES = ((3, 96), (3, 192), (9, 384), (3, 768))
@@ -37,7 +36,9 @@ class Block(nnx.Module):
     """A depthwise 7x7 convolution, LayerNorm, two dense layers at every place, a shortcut (Liu et al., figure 4)."""
 
     def __init__(self, features: int, *, dtype, rngs):
-        self.conv = _conv(features, features, 7, padding=3, groups=features, dtype=dtype, rngs=rngs)
+        self.conv = conv2d(
+            features, features, 7, padding=3, groups=features, kernel_init=_normal, dtype=dtype, rngs=rngs
+        )
         self.norm = _LayerNorm(features, rngs=rngs)
         self.expand = nnx.Linear(features, 4 * features, dtype=dtype, kernel_init=_normal, rngs=rngs)
         self.project = nnx.Linear(4 * features, features, dtype=dtype, kernel_init=_normal, rngs=rngs)
@@ -52,11 +53,11 @@ class Block(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """LayerNorm, and a convolution whose windows lie side by side."""
+    """LayerNorm and a convolution whose windows lie side by side."""
 
     def __init__(self, in_features: int, out_features: int, *, dtype, rngs):
         self.norm = _LayerNorm(in_features, rngs=rngs)
-        self.conv = _conv(in_features, out_features, 2, 2, dtype=dtype, rngs=rngs)
+        self.conv = conv2d(in_features, out_features, 2, 2, kernel_init=_normal, dtype=dtype, rngs=rngs)
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,19 +69,18 @@ class ConvNeXtTiny(CamModel):
     """ConvNeXt-T with a pooled head. Map: input side / 32, rounded down.
 
     Args:
-      num_classes: C.
       pool: "gap" or "gmp"; under "gmp", LayerNorm still takes mean and deviation of the averaged features.
-      dtype: compute dtype.
-      rngs: random keys.
+      num_classes, dtype, rngs: as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
-        super().__init__(input_size=(224, 224), stride=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=dtype)
+        super().__init__(input_size=(224, 224), stride=32, dtype=dtype, **IMAGENET_INPUT)
         options = {"dtype": dtype, "rngs": rngs}
         in_features = STAGES[0][1]
-        self.stem = _conv(3, in_features, 4, 4, **options)
+        self.stem = conv2d(3, in_features, 4, 4, kernel_init=_normal, **options)
         self.stem_norm = _LayerNorm(in_features, rngs=rngs)
-        stages, downsamples = [], []
+        stages: list[nnx.List] = []
+        downsamples = []
         for depth, features in STAGES:
             if stages:
                 downsamples.append(Downsample(in_features, features, **options))
@@ -111,6 +111,7 @@ def norm_of_pooled(norm: nnx.LayerNorm, features: jax.Array) -> jax.Array:
     Returns:
       (B, h, w, K) float32.
     """
+    assert norm.scale is not None and norm.bias is not None
     pooled = global_pool(features, "gap")
     mean = pooled.mean(-1)[:, None, None, None]
     deviation = jnp.sqrt(pooled.var(-1) + norm.epsilon)[:, None, None, None]
@@ -123,28 +124,61 @@ def _normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_shard
     return he_normal(key, shape, dtype) * (0.02 * math.sqrt(fan_out / 2))
 
 
-def _conv(in_features, out_features, kernel_size, strides=1, *, padding=0, groups=1, dtype, rngs) -> nnx.Conv:
-    """A convolution with bias."""
-    return nnx.Conv(
-        in_features,
-        out_features,
-        (kernel_size, kernel_size),
-        strides,
-        padding=padding,
-        feature_group_count=groups,
-        dtype=dtype,
-        kernel_init=_normal,
-        conv_general_dilated=conv_general_dilated,
-        rngs=rngs,
-    )
+_TORCHVISION = (
+    *layer(r"features\.0\.0", "stem", CONV),
+    *layernorm(r"features\.0\.1", "stem_norm"),
+    # torchvision numbers the stages and the downsampling between them in turn.
+    *(
+        rule
+        for stage in range(4)
+        for block, place in ((rf"features\.{2 * stage + 1}\.(\d+)", rf"stages.{stage}.\1"),)
+        for rule in (
+            *layer(rf"{block}\.block\.0", f"{place}.conv", CONV),
+            *layernorm(rf"{block}\.block\.2", f"{place}.norm"),
+            *layer(rf"{block}\.block\.3", f"{place}.expand", DENSE),
+            *layer(rf"{block}\.block\.5", f"{place}.project", DENSE),
+            Rule(rf"{block}\.layer_scale", f"{place}.scale", squeeze=True),  # (K, 1, 1)
+        )
+    ),
+    *(
+        rule
+        for i in range(3)
+        for rule in (
+            *layernorm(rf"features\.{2 * i + 2}\.0", f"downsamples.{i}.norm"),
+            *layer(rf"features\.{2 * i + 2}\.1", f"downsamples.{i}.conv", CONV),
+        )
+    ),
+    *layernorm(r"classifier\.0", "norm"),
+    *layer(r"classifier\.2", "head", DENSE),
+)
 
+_BLOCK, _PLACE = r"stages\.(\d)\.blocks\.(\d+)", r"stages.\1.\2"
+
+_TIMM = (
+    *layer(r"stem\.0", "stem", CONV),
+    *layernorm(r"stem\.1", "stem_norm"),
+    *layer(rf"{_BLOCK}\.conv_dw", f"{_PLACE}.conv", CONV),
+    *layernorm(rf"{_BLOCK}\.norm", f"{_PLACE}.norm"),
+    *layer(rf"{_BLOCK}\.mlp\.fc1", f"{_PLACE}.expand", DENSE),
+    *layer(rf"{_BLOCK}\.mlp\.fc2", f"{_PLACE}.project", DENSE),
+    Rule(rf"{_BLOCK}\.gamma", f"{_PLACE}.scale"),
+    *(
+        rule
+        for i in range(3)
+        for rule in (
+            *layernorm(rf"stages\.{i + 1}\.downsample\.0", f"downsamples.{i}.norm"),
+            *layer(rf"stages\.{i + 1}\.downsample\.1", f"downsamples.{i}.conv", CONV),
+        )
+    ),
+    *layernorm(r"head\.norm", "norm"),
+    *layer(r"head\.fc", "head", DENSE),
+)
 
 SPECS = (
     ModelSpec(
-        "convnext_tiny",
-        ConvNeXtTiny,
-        1000,
-        "a file of torchvision's or timm's convnext_tiny, given as weights=FILE",
-        "camjax.weights.convnext",
+        name="convnext_tiny",
+        build=ConvNeXtTiny,
+        weights=(torchvision("convnext_tiny", "convnext_tiny-983f1562.pth"), WeightsSource("timm", "convnext_tiny")),
+        tensor_names=_TORCHVISION + _TIMM,
     ),
 )

@@ -8,24 +8,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import CamModel
-from camjax.models.conv import conv_general_dilated
+from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN, he_normal
-from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
-from camjax.models.spec import ModelSpec
+from camjax.models.layers import ConvBN, conv2d
+from camjax.models.spec import ModelSpec, WeightsSource, torchvision
+from camjax.models.tensor_names import CONV, DENSE, Rule, batchnorm, convbn, layer
 
 # Layers per block of DenseNet-121: Huang et al. 2017, table 1.
 DEPTHS = (6, 12, 24, 16)
 GROWTH = 32
 STEM_FEATURES = 64
 
-# One pixel less, and nothing would be left for the last pooling.
+# With one pixel less, nothing is left for the last pooling.
 MIN_SIZE = 29
 
 
 class BatchNormReLU(nnx.Module):
-    """BatchNorm in float32 and ReLU, ahead of a convolution that other BatchNorms share the input of."""
+    """BatchNorm in float32 and ReLU, before a convolution; other layers normalize the same input for themselves."""
 
     def __init__(self, features: int, *, dtype, rngs):
         self.bn = nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
@@ -43,7 +42,7 @@ class DenseLayer(nnx.Module):
         options = {"dtype": dtype, "rngs": rngs}
         self.norm = BatchNormReLU(in_features, **options)
         self.conv1 = ConvBN(in_features, 4 * GROWTH, 1, **options)
-        self.conv2 = _conv(4 * GROWTH, GROWTH, 3, **options)
+        self.conv2 = conv2d(4 * GROWTH, GROWTH, 3, padding=1, use_bias=False, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K) -> (B, H, W, K + 32)."""
@@ -55,7 +54,7 @@ class Transition(nnx.Module):
 
     def __init__(self, in_features: int, *, dtype, rngs):
         self.norm = BatchNormReLU(in_features, dtype=dtype, rngs=rngs)
-        self.conv = _conv(in_features, in_features // 2, 1, dtype=dtype, rngs=rngs)
+        self.conv = conv2d(in_features, in_features // 2, 1, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K) -> (B, floor(H / 2), floor(W / 2), K / 2)."""
@@ -63,24 +62,19 @@ class Transition(nnx.Module):
 
 
 class DenseNet121(CamModel):
-    """DenseNet-121 with a pooled head. Map: input side / 32, where the other networks round up rounded down.
+    """DenseNet-121 with a pooled head. Map: input side / 32, rounded down where other networks round up.
 
-    The last features are behind a BatchNorm and a ReLU of their own, so that none is negative.
+    A BatchNorm and a ReLU follow the last block, so no feature is negative.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
-        super().__init__(
-            input_size=(224, 224), stride=32, min_size=MIN_SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=dtype
-        )
+        super().__init__(input_size=(224, 224), stride=32, min_size=MIN_SIZE, dtype=dtype, **IMAGENET_INPUT)
         options = {"dtype": dtype, "rngs": rngs}
         self.stem = ConvBN(3, STEM_FEATURES, 7, 2, padding=3, **options)
-        blocks, transitions, features = [], [], STEM_FEATURES
+        blocks: list[nnx.Dict] = []
+        transitions, features = [], STEM_FEATURES
         for depth in DEPTHS:
             if blocks:
                 transitions.append(Transition(features, **options))
@@ -104,27 +98,39 @@ class DenseNet121(CamModel):
         return self.norm(x)
 
 
-def _conv(in_features: int, out_features: int, kernel_size: int, *, dtype, rngs) -> nnx.Conv:
-    """A convolution without bias."""
-    return nnx.Conv(
-        in_features,
-        out_features,
-        (kernel_size, kernel_size),
-        padding=kernel_size // 2,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=he_normal,
-        conv_general_dilated=conv_general_dilated,
-        rngs=rngs,
-    )
+_LAYER = r"features\.denseblock{}\.denselayer(\d+)\."
 
+# torchvision and timm write the same names, and count the blocks and transitions from 1, the model from 0. The files
+# that torchvision publishes are older than its code: they say `norm.1` where it says `norm1`.
+TENSOR_NAMES = (
+    *convbn(r"features\.conv0", r"features\.norm0", "stem"),
+    *(
+        rule
+        for block in range(4)
+        for name, place in ((_LAYER.format(block + 1), rf"blocks.{block}.layer\1"),)
+        for rule in (
+            *batchnorm(rf"{name}norm\.?1", f"{place}.norm.bn"),
+            *convbn(rf"{name}conv\.?1", rf"{name}norm\.?2", f"{place}.conv1"),
+            Rule(rf"{name}conv\.?2\.weight", f"{place}.conv2.kernel", CONV),
+        )
+    ),
+    *(
+        rule
+        for i in range(3)
+        for rule in (
+            *batchnorm(rf"features\.transition{i + 1}\.norm", f"transitions.{i}.norm.bn"),
+            Rule(rf"features\.transition{i + 1}\.conv\.weight", f"transitions.{i}.conv.kernel", CONV),
+        )
+    ),
+    *batchnorm(r"features\.norm5", "norm.bn"),
+    *layer("classifier", "head", DENSE),
+)
 
 SPECS = (
     ModelSpec(
-        "densenet121",
-        DenseNet121,
-        1000,
-        "a file of torchvision's or timm's densenet121, given as weights=FILE",
-        "camjax.weights.densenet",
+        name="densenet121",
+        build=DenseNet121,
+        weights=(torchvision("densenet121", "densenet121-a639ec97.pth"), WeightsSource("timm", "densenet121")),
+        tensor_names=TENSOR_NAMES,
     ),
 )

@@ -1,8 +1,8 @@
 """Depthwise convolution for CPUs, as a sum of shifted images, with derivatives that are as fast.
 
-XLA would differentiate the sum term by term. The gradient of the kernel is then a reduction over the whole batch for
-each of the kernel's places, which took twenty times as long as the convolution. A convolution is linear in the images
-and in the kernel, so that its derivatives are the sum itself, and their transposes can be stated (`linear_call`).
+JAX would differentiate the sum term by term. The gradient of the kernel would then be a reduction over the whole batch
+for each of the kernel's places, which took twenty times as long as the convolution. A convolution is linear in the
+images and in the kernel, so its derivatives are the same sum, and their transposes are written here (`linear_call`).
 """
 
 import functools
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero, linear_call
 
-# A sum of more terms than this falls apart into several passes over the whole batch when XLA fuses it with what stands
-# around it (ConvNeXt's 7x7); a loop over the images keeps each pass in the cache.
+# XLA splits a sum of more terms than this (ConvNeXt's 7x7) into several passes over the whole batch when it fuses the
+# sum with its neighbors; a loop over the images keeps each pass in the cache.
 LARGE_KERNEL = 25
 
 

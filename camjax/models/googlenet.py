@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from camjax.models.base import CamModel
-from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, lrn, max_pool
+from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, lrn, max_pool
 from camjax.models.head import Pool, PooledHead
-from camjax.models.spec import ModelSpec
+from camjax.models.spec import ModelSpec, WeightsSource
 
 # Szegedy et al. 2015, table 1: K_out of 1x1, of 3x3 reduce and 3x3, of 5x5 reduce and 5x5, of the pool's projection.
 WIDTHS = {
@@ -93,11 +93,7 @@ class _Trunk(CamModel):
 class GoogLeNet(_Trunk):
     """GoogLeNet. Map: 7 x 7 for 224 x 224, input side / 32.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -112,11 +108,7 @@ class GoogLeNet(_Trunk):
 class GoogLeNetGap(_Trunk):
     """GoogLeNet-GAP (with pool="gmp", the paper's GoogLeNet-GMP). Map: 14 x 14 for 224 x 224, input side / 16.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -131,18 +123,19 @@ class GoogLeNetGap(_Trunk):
 
 SPECS = (
     ModelSpec(
-        "googlenet",
-        GoogLeNet,
-        1000,
-        "Caffe's bvlc_googlenet.caffemodel, given as weights=FILE",
-        "camjax.weights.caffe_names",
+        name="googlenet",
+        build=GoogLeNet,
+        weights=(WeightsSource("Caffe", "bvlc_googlenet", "caffemodel"),),
+        tensor_names=CAFFE_NAMES,
     ),
     ModelSpec(
-        "googlenet_gap",
-        GoogLeNetGap,
-        1000,
-        "the paper's GoogLeNet-CAM .caffemodel (ImageNet, Places205), given as weights=FILE",
-        "camjax.weights.caffe_names",
-        ("cam_conv", "head"),
+        name="googlenet_gap",
+        build=GoogLeNetGap,
+        weights=(
+            WeightsSource("Zhou et al.", "GoogLeNet-CAM", "caffemodel", data="ImageNet, Places205"),
+            WeightsSource("Caffe", "bvlc_googlenet", "caffemodel", backbone_only=True),
+        ),
+        tensor_names=CAFFE_NAMES,
+        new_layers=("cam_conv", "head"),
     ),
 )

@@ -1,12 +1,30 @@
-"""The pooled heads: global average (GAP) or max (GMP) pooling, and one dense layer where the features need one."""
+"""What turns features into logits: the pooled heads, and fully connected layers."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 Pool = Literal["gap", "gmp"]
+
+
+class Head(Protocol):
+    """What every head has.
+
+    A head whose maps can be computed also has `kernel` (K, C), or None if the features are the class maps already, and
+    `bias` (C,) or None. `hasattr(head, "kernel")` tells whether there are maps.
+    """
+
+    num_classes: int
+
+    @property
+    def exact_cam(self) -> bool:
+        """Whether, for every class, the mean of its map plus its bias is its logit."""
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, h, w, K) features of any float dtype -> (B, C) float32 logits."""
 
 
 class PooledHead(nnx.Module):
@@ -51,16 +69,16 @@ class PooledHead(nnx.Module):
         pooled = global_pool(features, self.pool)
         if self.dropout is not None:
             pooled = self.dropout(pooled)
-        # Highest precision: accelerators round float32 products to fewer bits otherwise, and the identity
-        # between a map's mean and its logit would hold to three digits only.
+        # Highest precision: accelerators otherwise round float32 products to fewer bits, and a map's mean would equal
+        # the logit to three digits only.
         return jnp.dot(pooled, self.kernel[...], precision=jax.lax.Precision.HIGHEST) + self.bias[...]
 
 
 class MapHead(nnx.Module):
     """Global pooling alone, of features that are the class maps already: channel c is the map of class c.
 
-    So end NIN (Lin et al. 2014, section 3.2) and SqueezeNet (Iandola et al. 2016), whose last convolution has one
-    channel a class. The logit of class c is the mean (GAP) or the maximum (GMP) of its map.
+    It is the head of NIN (Lin et al. 2014, section 3.2) and SqueezeNet (Iandola et al. 2016), whose last convolution
+    has one channel a class. The logit of class c is the mean (GAP) or the maximum (GMP) of its map.
 
     Args:
       num_classes: C, the number of the features' channels.
@@ -91,13 +109,85 @@ class MapHead(nnx.Module):
         return global_pool(features, self.pool)
 
 
+class FullyConnectedHead(nnx.Module):
+    """Two hidden layers with ReLU and dropout, and a linear one, over the whole feature map (Krizhevsky et al. 2012).
+
+    There is no `kernel` from features to classes, and so no class activation map: each hidden unit sees every place
+    of the map at once.
+
+    Args:
+      map_size: (h, w) of the feature map, the only one that the head takes.
+      num_features: K.
+      num_classes: C.
+      pool: only "gap", the default of `create_model`; there is no pooling.
+      hidden: units of either hidden layer.
+      dtype: compute dtype of the hidden layers.
+      rngs: random keys of the initial weights and of dropout.
+
+    Attributes:
+      fc6: `nnx.Linear` of the flattened map, K slowest, as in Caffe and PyTorch.
+      fc7: `nnx.Linear`.
+      fc8: `nnx.Linear` to the classes, in float32.
+      num_classes: C.
+      exact_cam: False.
+
+    Raises:
+      ValueError: another pool, or num_classes is below 1.
+    """
+
+    def __init__(
+        self,
+        map_size: tuple[int, int],
+        num_features: int,
+        num_classes: int,
+        *,
+        pool: str = "gap",
+        hidden: int = 4096,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if pool != "gap":
+            raise ValueError(f"pool={pool!r}: fully connected layers follow no pooling. Leave pool out.")
+        _check_options(pool, num_classes)
+        he = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+        lecun = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
+        in_features = map_size[0] * map_size[1] * num_features
+        self.fc6 = nnx.Linear(in_features, hidden, dtype=dtype, kernel_init=he, rngs=rngs)
+        self.fc7 = nnx.Linear(hidden, hidden, dtype=dtype, kernel_init=he, rngs=rngs)
+        self.fc8 = nnx.Linear(hidden, num_classes, dtype=jnp.float32, kernel_init=lecun, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.map_size = tuple(map_size)
+        self.num_classes = num_classes
+
+    @property
+    def exact_cam(self) -> bool:
+        """False: there are no maps."""
+        return False
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, h, w, K) features -> (B, C) float32 logits.
+
+        Raises:
+          ValueError: (h, w) is not `map_size`.
+        """
+        if features.shape[1:3] != self.map_size:
+            raise ValueError(
+                f"a feature map of {features.shape[1]} x {features.shape[2]} cells: fully connected layers expect "
+                f"{self.map_size[0]} x {self.map_size[1]}. Give images of the network's input_size."
+            )
+        x = features.transpose(0, 3, 1, 2).reshape(len(features), -1)
+        x = self.dropout(nnx.relu(self.fc6(x)))
+        x = self.dropout(nnx.relu(self.fc7(x)))
+        return self.fc8(x)
+
+
 def global_pool(features: jax.Array, pool: Pool) -> jax.Array:
     """(B, h, w, K) features of any float dtype -> (B, K) float32: their mean ("gap") or maximum ("gmp") over space."""
     features = features.astype(jnp.float32)
     return features.mean((1, 2)) if pool == "gap" else features.max((1, 2))
 
 
-def _check_options(pool: Pool, num_classes: int) -> None:
+def _check_options(pool: str, num_classes: int) -> None:
     if pool not in ("gap", "gmp"):
         raise ValueError(f'pool={pool!r}: expected "gap" (global average) or "gmp" (global max pooling).')
     if num_classes < 1:

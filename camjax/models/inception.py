@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import CamModel
+from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.caffe_layers import conv, max_pool
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
-from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
-from camjax.models.spec import ModelSpec
+from camjax.models.spec import ModelSpec, WeightsSource, torchvision
+from camjax.models.tensor_names import CONV, DENSE, Rule, convbn, layer
 
 
 class _Branches(nnx.Module):
@@ -31,7 +31,7 @@ class _Branches(nnx.Module):
       chains: for each branch, in order, {name: (K_out, kernel size)} of its convolutions.
       strides: of the last convolution of each chain, and of the pool if it is a max pool.
       padding: pixels of zeros around these; None for as many as keep the size.
-      pool_features: K_out of the 1x1 convolution behind an average pool; None for a max pool without convolution.
+      pool_features: K_out of the 1x1 convolution after an average pool; None for a max pool without convolution.
       dtype: compute dtype.
       rngs: random keys.
     """
@@ -157,11 +157,7 @@ class _Trunk(CamModel):
 class InceptionV3(_Trunk):
     """Inception v3. Map: 8 x 8 for 299 x 299, about input side / 32.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -207,10 +203,7 @@ class InceptionV3Wsol(_Trunk):
 
     Args:
       large: whether the third pooling is left out, for a map of twice the side.
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+      num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
 
     def __init__(self, large: bool, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -219,10 +212,9 @@ class InceptionV3Wsol(_Trunk):
             input_size=(224, 224),
             stride=8 if large else 16,
             min_size=16,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
             dtype=dtype,
             rngs=rngs,
+            **IMAGENET_INPUT,
         )
         self.large = large
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
@@ -234,13 +226,13 @@ class InceptionV3Wsol(_Trunk):
         """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
         x = self.to_5d(x)
         x = self.to_6e(x if self.large else max_pool(x, 3, 2))
-        for layer in (self.SPG_A3_1b, self.SPG_A3_2b):
-            x = nnx.relu(layer(self.dropout(x)))
+        for spg in (self.SPG_A3_1b, self.SPG_A3_2b):
+            x = nnx.relu(spg(self.dropout(x)))
         return self.dropout(x)
 
 
 def _average(x: jax.Array) -> jax.Array:
-    """3x3 average pooling at stride 1, where zeros around the image count."""
+    """3x3 average pooling at stride 1; zeros around the image count."""
     return nnx.avg_pool(x, (3, 3), (1, 1), padding="SAME")
 
 
@@ -270,22 +262,33 @@ def _inception_c(width: int, **options) -> _Branches:
     return _Branches(768, chains, pool_features=192, **options)
 
 
+TENSOR_NAMES = (
+    Rule(r"AuxLogits\..+", None),  # the auxiliary classifier, which only training used
+    *convbn(r"((?:Conv2d|Mixed)_.+)\.conv", r"((?:Conv2d|Mixed)_.+)\.bn", r"\1"),
+    *layer("fc", "head", DENSE),
+    *layer(r"(SPG_A3_\db)\.0", r"\1", CONV),
+    *layer("SPG_A4", "head", DENSE),
+)
+
+_FILE = "inception_v3_google-0cc3c7bd.pth"
+
 SPECS = (
     ModelSpec(
-        "inception_v3",
-        InceptionV3,
-        1000,
-        "a file of torchvision's inception_v3, given as weights=FILE",
-        "camjax.weights.inception",
+        name="inception_v3",
+        build=InceptionV3,
+        weights=(torchvision("inception_v3", _FILE),),
+        tensor_names=TENSOR_NAMES,
     ),
     *(
         ModelSpec(
-            name,
-            functools.partial(InceptionV3Wsol, large),
-            1000,
-            "a file of wsolevaluation's InceptionCam, given as weights=FILE",
-            "camjax.weights.inception",
-            ("SPG_A3_1b", "SPG_A3_2b", "head"),
+            name=name,
+            build=functools.partial(InceptionV3Wsol, large),
+            weights=(
+                WeightsSource("wsolevaluation", "InceptionCam"),
+                torchvision("inception_v3", _FILE, backbone_only=True),
+            ),
+            tensor_names=TENSOR_NAMES,
+            new_layers=("SPG_A3_1b", "SPG_A3_2b", "head"),
         )
         for name, large in (("inception_v3_wsol", False), ("inception_v3_wsol_28x28", True))
     ),

@@ -1,21 +1,25 @@
-"""The layers that backbones share: a convolution with its BatchNorm, and folding the one into the other."""
+"""The layers that backbones share: convolutions, a convolution with its BatchNorm, and folding the two together."""
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from camjax.models.conv import conv_general_dilated
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_sharding=None) -> jax.Array:
     """Normal kernel of variance 2 / fan_out, which keeps gradients at their scale (He et al. 2015, eq. 14).
 
-    Drawn in a power-of-two length and cut on the host: a network has as many kernel shapes as layers, and
-    compiling one draw for each takes longer than all else that building it does.
+    Drawn in a power-of-two length and cut on the host: almost every layer has a kernel shape of its own, and compiling
+    one draw for each would take longer than the rest of building the network.
 
     Args:
       key: random key.
@@ -24,16 +28,26 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_sha
       out_sharding: only None; initializers of flax take it.
     """
     size, fan_out = math.prod(shape), math.prod(shape[:-2]) * shape[-1]
-    draw = jax.random.normal(key, (1 << (size - 1).bit_length(),), dtype)
+    draw: jax.Array | np.ndarray = jax.random.normal(key, (1 << (size - 1).bit_length(),), dtype)
     if not isinstance(draw, jax.core.Tracer):
         draw = np.asarray(draw)
     return jnp.asarray(draw[:size].reshape(shape) * np.sqrt(2 / fan_out).astype(dtype))
 
 
-class ConvBN(nnx.Module):
-    """A convolution, BatchNorm, and an activation; the unit that every backbone here is built of.
-
-    The convolution runs in `dtype`, BatchNorm in float32 on float32 statistics.
+def conv2d(
+    in_features: int,
+    out_features: int,
+    kernel_size: int | tuple[int, int],
+    strides: int = 1,
+    *,
+    padding: str | int = 0,
+    groups: int = 1,
+    use_bias: bool = True,
+    kernel_init: Callable[..., jax.Array] = he_normal,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A convolution that is fast on every platform, see `camjax.models.conv`.
 
     Args:
       in_features: K_in.
@@ -42,6 +56,41 @@ class ConvBN(nnx.Module):
       strides: in pixels, the same both ways.
       padding: "SAME" (TensorFlow's rule) or an int p for p zeros on each side (PyTorch's and Caffe's).
       groups: number of groups; K_in for a depthwise convolution.
+      use_bias: whether a bias is added.
+      kernel_init: draws the initial kernel; biases start as zeros.
+      dtype: compute dtype; parameters are float32.
+      rngs: random keys for the initial kernel.
+
+    Returns:
+      The layer, with `kernel` (kh, kw, K_in / groups, K_out) and, if it has one, `bias` (K_out,).
+    """
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size,
+        strides,
+        padding=padding,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=kernel_init,
+        conv_general_dilated=conv_general_dilated,
+        rngs=rngs,
+    )
+
+
+class ConvBN(nnx.Module):
+    """A convolution, BatchNorm and an activation.
+
+    The convolution runs in `dtype`, BatchNorm in float32 on float32 statistics.
+
+    Args:
+      in_features: K_in.
+      out_features: K_out.
+      kernel_size: as in `conv2d`.
+      strides: as in `conv2d`.
+      padding: as in `conv2d`.
+      groups: as in `conv2d`.
       activation: applied last, or None.
       momentum: of the running statistics, `running = momentum * running + (1 - momentum) * batch`.
       epsilon: added to the variance.
@@ -61,23 +110,23 @@ class ConvBN(nnx.Module):
         activation: Callable[[jax.Array], jax.Array] | None = nnx.relu,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
-        dtype=jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.conv = nnx.Conv(
+        self.conv = conv2d(
             in_features,
             out_features,
-            (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size,
+            kernel_size,
             strides,
             padding=padding,
-            feature_group_count=groups,
+            groups=groups,
             use_bias=False,
             dtype=dtype,
-            kernel_init=he_normal,
-            conv_general_dilated=conv_general_dilated,
             rngs=rngs,
         )
-        self.bn = nnx.BatchNorm(out_features, momentum=momentum, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
+        self.bn: nnx.BatchNorm | None = nnx.BatchNorm(
+            out_features, momentum=momentum, epsilon=epsilon, dtype=jnp.float32, rngs=rngs
+        )
         self.activation = activation
         self.dtype = dtype
 
@@ -91,19 +140,29 @@ class ConvBN(nnx.Module):
         return x.astype(self.dtype)
 
 
-def fold_batchnorm(model: nnx.Module) -> nnx.Module:
-    """A copy of `model` whose BatchNorms, at their running statistics, are part of the convolutions.
+def inference_view(model: Module) -> Module:
+    """A view of the model in inference mode, whatever its mode: no dropout, BatchNorm at its running statistics."""
+    return nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
 
-    With `s = scale / sqrt(var + epsilon)`, `bn(conv(x)) = conv_{kernel * s}(x) + (bias - mean * s)`: the same
-    function up to rounding, with one pass over the feature map less. The copy is for inference only.
+
+def fold_batchnorm(model: Module) -> Module:
+    """A copy of `model` for inference, with each `ConvBN`'s BatchNorm multiplied into its convolution.
+
+    With `s = scale / sqrt(var + epsilon)` of the running statistics, `bn(conv(x)) = conv_{kernel * s}(x) +
+    (bias - mean * s)`: the same function up to rounding, with one pass less over the feature map.
     """
     model = nnx.clone(model)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, ConvBN) and module.bn is not None:
             bn, conv = module.bn, module.conv
-            scale, bias, mean, var = (np.asarray(v[...]) for v in (bn.scale, bn.bias, bn.mean, bn.var))
+            scale, bias, mean, var = map(_numbers, (bn.scale, bn.bias, bn.mean, bn.var))
             factor = scale / np.sqrt(var + np.float32(bn.epsilon))
-            conv.kernel = nnx.Param(jax.device_put(np.asarray(conv.kernel[...]) * factor))
+            conv.kernel = nnx.Param(jax.device_put(_numbers(conv.kernel) * factor))
             conv.bias = nnx.data(nnx.Param(jax.device_put(bias - mean * factor)))
             conv.use_bias, module.bn = True, None
     return model
+
+
+def _numbers(variable: nnx.Variable | None) -> np.ndarray:
+    assert variable is not None, "ConvBN's layers have all of their variables"
+    return np.asarray(variable[...])

@@ -1,24 +1,35 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), and the inverted residual that other networks took from it.
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), and what other networks took from it.
 
 Padding is the same on both sides, as in torchvision's `mobilenet_v2`. Images are normalized with ImageNet's mean
 and deviation.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
-from camjax.models.base import CamModel
+from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
-from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
-from camjax.models.spec import ModelSpec
+from camjax.models.spec import ModelSpec, WeightsSource, torchvision
+from camjax.models.tensor_names import DENSE, Table, convbn, layer
 
-# (repeats, stride, expansion, K_out) of the seven stages: Sandler et al. 2018, table 2.
-STAGES = ((1, 1, 1, 16), (2, 2, 6, 24), (3, 2, 6, 32), (4, 2, 6, 64), (3, 1, 6, 96), (3, 2, 6, 160), (1, 1, 6, 320))
+# (repeats, kernel size, stride, expansion, K_out) of the seven stages: Sandler et al. 2018, table 2.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (3, 3, 2, 6, 32),
+    (4, 3, 2, 6, 64),
+    (3, 3, 1, 6, 96),
+    (3, 3, 2, 6, 160),
+    (1, 3, 1, 6, 320),
+)
 STEM_FEATURES = 32
 TOP_FEATURES = 1280
-DROPOUT = 0.2
 
 
 class InvertedResidual(nnx.Module):
@@ -52,31 +63,47 @@ class InvertedResidual(nnx.Module):
         return x + y if self.shortcut else y
 
 
-class MobileNetV2(CamModel):
-    """MobileNetV2 of width 1 with a pooled head. Map: input side / 32.
+class InvertedResidualNet(CamModel):
+    """A 3x3 convolution, stages of inverted residuals, a 1x1 convolution, and a pooled head. Map: input side / 32.
 
     Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+      stages: (repeats, kernel size, stride of the first block, expansion, K_out) of each.
+      num_classes, pool, dtype, rngs: as in `camjax.create_model`.
+      padding: of the 3x3 and the depthwise convolutions, as in `ConvBN`.
+      dropout: rate of dropout before the head.
+      batchnorm: momentum and epsilon of `ConvBN`, if they are not its defaults.
+      **rule: input_size, mean, std and channel_order of `CamModel`.
     """
 
-    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
-        super().__init__(input_size=(224, 224), stride=32, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=dtype)
-        options = {"dtype": dtype, "rngs": rngs}
-        self.stem = ConvBN(3, STEM_FEATURES, 3, 2, padding=1, activation=jax.nn.relu6, **options)
+    def __init__(
+        self,
+        stages: Sequence[tuple[int, int, int, int, int]],
+        num_classes: int,
+        *,
+        pool: Pool,
+        padding: str | int,
+        dropout: float,
+        batchnorm: dict[str, float] | None = None,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+        **rule: Any,
+    ):
+        super().__init__(stride=32, dtype=dtype, **rule)
+        options: dict[str, Any] = {"dtype": dtype, "rngs": rngs, **(batchnorm or {})}
+        self.stem = ConvBN(3, STEM_FEATURES, 3, 2, padding=padding, activation=jax.nn.relu6, **options)
         blocks, in_features = [], STEM_FEATURES
-        for repeats, strides, expansion, out_features in STAGES:
+        for repeats, kernel_size, strides, expansion, out_features in stages:
             for i in range(repeats):
                 block_strides = strides if i == 0 else 1
                 blocks.append(
-                    InvertedResidual(in_features, out_features, 3, block_strides, expansion, padding=1, **options)
+                    InvertedResidual(
+                        in_features, out_features, kernel_size, block_strides, expansion, padding=padding, **options
+                    )
                 )
                 in_features = out_features
         self.blocks = nnx.List(blocks)
         self.top = ConvBN(in_features, TOP_FEATURES, 1, activation=jax.nn.relu6, **options)
-        self.head = PooledHead(TOP_FEATURES, num_classes, pool=pool, dropout=DROPOUT, rngs=rngs)
+        self.head = PooledHead(TOP_FEATURES, num_classes, pool=pool, dropout=dropout, rngs=rngs)
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, ceil(H / 32), ceil(W / 32), 1280)."""
@@ -86,12 +113,63 @@ class MobileNetV2(CamModel):
         return self.top(x)
 
 
+class MobileNetV2(InvertedResidualNet):
+    """MobileNetV2 of width 1. Arguments as in `camjax.create_model`."""
+
+    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
+        super().__init__(
+            STAGES,
+            num_classes,
+            pool=pool,
+            padding=1,
+            dropout=0.2,
+            dtype=dtype,
+            rngs=rngs,
+            input_size=(224, 224),
+            **IMAGENET_INPUT,
+        )
+
+
+def timm_names(repeats: Sequence[int]) -> Table:
+    """The rules of timm's networks of inverted residuals, which count the blocks of each stage from 0.
+
+    Args:
+      repeats: number of blocks per stage; those of the first stage have no expansion.
+    """
+    rules, number = [*convbn("conv_stem", "bn1", "stem")], 0
+    for stage, count in enumerate(repeats):
+        layers = ("expand", "depthwise", "project") if stage else ("depthwise", "project")
+        convs = ("conv_pw", "conv_dw", "conv_pwl") if stage else ("conv_dw", "conv_pw")
+        for i in range(count):
+            name, place = rf"blocks\.{stage}\.{i}\.", f"blocks.{number}."
+            for n, (conv, block_layer) in enumerate(zip(convs, layers, strict=True), 1):
+                rules += convbn(f"{name}{conv}", f"{name}bn{n}", f"{place}{block_layer}")
+            number += 1
+    return (*rules, *convbn("conv_head", "bn2", "top"), *layer("classifier", "head", DENSE))
+
+
+def _torchvision_names() -> Table:
+    """The rules of torchvision's names, which number stem, blocks and top throughout."""
+    blocks = sum(repeats for repeats, *_ in STAGES)
+    rules = [*convbn(r"features\.0\.0", r"features\.0\.1", "stem")]
+    for number in range(blocks):
+        name, place = rf"features\.{number + 1}\.conv\.", f"blocks.{number}."
+        activated = ["expand", "depthwise"] if number else ["depthwise"]
+        for n, block_layer in enumerate(activated):
+            rules += convbn(rf"{name}{n}\.0", rf"{name}{n}\.1", place + block_layer)
+        rules += convbn(f"{name}{len(activated)}", f"{name}{len(activated) + 1}", f"{place}project")
+    top = rf"features\.{blocks + 1}"
+    return (*rules, *convbn(rf"{top}\.0", rf"{top}\.1", "top"), *layer(r"classifier\.1", "head", DENSE))
+
+
 SPECS = (
     ModelSpec(
-        "mobilenet_v2",
-        MobileNetV2,
-        1000,
-        "a file of torchvision's mobilenet_v2 or timm's mobilenetv2_100, given as weights=FILE",
-        "camjax.weights.mobilenet",
+        name="mobilenet_v2",
+        build=MobileNetV2,
+        weights=(
+            torchvision("mobilenet_v2", "mobilenet_v2-b0353104.pth"),
+            WeightsSource("timm", "mobilenetv2_100"),
+        ),
+        tensor_names=_torchvision_names() + timm_names([repeats for repeats, *_ in STAGES]),
     ),
 )

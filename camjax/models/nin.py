@@ -10,19 +10,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from camjax.models.base import CamModel
-from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, max_pool
+from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, max_pool
 from camjax.models.head import MapHead, Pool
-from camjax.models.spec import ModelSpec
+from camjax.models.spec import ModelSpec, WeightsSource
 
 
 class NIN(CamModel):
     """Network in Network. Map: 6 x 6 for 224 x 224, about input side / 32.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -60,5 +56,11 @@ class NIN(CamModel):
 
 
 SPECS = (
-    ModelSpec("nin", NIN, 1000, "Caffe's nin_imagenet.caffemodel, given as weights=FILE", "camjax.weights.caffe_names"),
+    ModelSpec(
+        name="nin",
+        build=NIN,
+        weights=(WeightsSource("Caffe", "nin_imagenet", "caffemodel"),),
+        tensor_names=CAFFE_NAMES,
+        class_layer="cccp8",
+    ),
 )

@@ -15,13 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import CamModel
+from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
-from camjax.models.spec import ModelSpec
-
-IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+from camjax.models.spec import ModelSpec, WeightsSource, torchvision
+from camjax.models.tensor_names import DENSE, convbn, layer
 
 # Blocks per stage: He et al. 2016, table 1.
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -70,11 +68,8 @@ class ResNet(CamModel):
 
     Args:
       depth: 18, 34, 50, 101 or 152.
-      num_classes: C.
       strides: of the first block of each stage.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+      num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
 
     def __init__(
@@ -88,7 +83,7 @@ class ResNet(CamModel):
         rngs: nnx.Rngs,
     ):
         stride = 4 * math.prod(strides)  # the stem halves each side twice
-        super().__init__(input_size=(224, 224), stride=stride, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=dtype)
+        super().__init__(input_size=(224, 224), stride=stride, dtype=dtype, **IMAGENET_INPUT)
         block = Bottleneck if depth >= 50 else BasicBlock
         self.stem = ConvBN(3, 64, 7, 2, padding=3, dtype=dtype, rngs=rngs)
         stages, in_features = [], 64
@@ -118,13 +113,38 @@ def _downsample(in_features: int, out_features: int, strides: int, options: dict
     return ConvBN(in_features, out_features, 1, strides, padding=0, activation=None, **options)
 
 
+# torchvision and timm write the same names. They count the stages from 1 (layer1 to layer4), the model from 0.
+TENSOR_NAMES = (
+    *convbn("conv1", "bn1", "stem"),
+    *(
+        rule
+        for stage, name in enumerate(("layer1", "layer2", "layer3", "layer4"))
+        for rule in (
+            *convbn(rf"{name}\.(\d+)\.conv(\d)", rf"{name}\.(\d+)\.bn(\d)", rf"stages.{stage}.\1.conv\2"),
+            *convbn(
+                rf"{name}\.(\d+)\.downsample\.0", rf"{name}\.(\d+)\.downsample\.1", rf"stages.{stage}.\1.downsample"
+            ),
+        )
+    ),
+    *layer("fc", "head", DENSE),
+)
+
+# The files that torchvision publishes, by depth.
+_FILES = {
+    18: "resnet18-f37072fd.pth",
+    34: "resnet34-b627a593.pth",
+    50: "resnet50-0676ba61.pth",
+    101: "resnet101-63fe2227.pth",
+    152: "resnet152-394f9c45.pth",
+}
+
+
 def _spec(name: str, depth: int, **options) -> ModelSpec:
     return ModelSpec(
-        name,
-        functools.partial(ResNet, depth, **options),
-        1000,
-        f"a file of torchvision's or timm's resnet{depth}, given as weights=FILE",
-        "camjax.weights.resnet",
+        name=name,
+        build=functools.partial(ResNet, depth, **options),
+        weights=(torchvision(f"resnet{depth}", _FILES[depth]), WeightsSource("timm", f"resnet{depth}")),
+        tensor_names=TENSOR_NAMES,
     )
 
 

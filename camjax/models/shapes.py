@@ -2,16 +2,20 @@
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
-from camjax.models import CamModel, create_model
+from camjax.models.base import CamModel
 from camjax.models.head import Pool
+from camjax.models.registry import create_model
 
 
-def model_shapes(name: str, num_classes: int | None = None, *, pool: Pool = "gap", dtype=jnp.float32) -> CamModel:
+def model_shapes(
+    name: str, num_classes: int | None = None, *, pool: Pool = "gap", dtype: DTypeLike = jnp.float32
+) -> CamModel:
     """What `create_model` builds, with a `jax.ShapeDtypeStruct` in the place of every array.
 
-    It takes a fifth of the time of `nnx.eval_shape(create_model)`, and less of a deep network's: there, every random
-    key adds one to the count of its stream, which flax and JAX do in a time that grows with all that came before.
+    It takes a fifth of the time of `nnx.eval_shape(create_model)`, and less for deep networks. There, each random key
+    adds one to the count of its stream, which takes flax and JAX longer the more was traced before.
 
     Args:
       name: as in `create_model`.
@@ -25,21 +29,23 @@ def model_shapes(name: str, num_classes: int | None = None, *, pool: Pool = "gap
     Raises:
       ValueError: as from `create_model`.
     """
+    return nnx.eval_shape(lambda: create_model(name, num_classes, pool=pool, dtype=dtype, rngs=_OneKeyRngs()))
 
-    def build():
-        rngs = nnx.Rngs(0)
-        rngs.default = _OneKey(0, tag="default")
-        return create_model(name, num_classes, pool=pool, dtype=dtype, rngs=rngs)
 
-    return nnx.eval_shape(build)
+class _OneKeyRngs(nnx.Rngs):
+    """Random keys for shapes."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.default = _OneKey(0, tag="default")
 
 
 class _OneKey(nnx.RngStream):
-    """A stream that gives the same key again and again, and counts nothing: shapes do not depend on it."""
+    """A stream that gives the same key each time and counts nothing: shapes do not depend on it."""
 
     def __call__(self):
         return self.key[...]
 
     def fork(self, *, split=None):
-        # What a layer keeps for itself, as dropout does, is a stream as any other.
+        # A layer that keeps a stream, as dropout does, gets an ordinary one.
         return nnx.RngStream(self.key[...], tag=self.tag)

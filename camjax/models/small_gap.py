@@ -9,19 +9,15 @@ from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
 from camjax.models.spec import ModelSpec
 
-# (K_out, stride) of its 3x3 convolutions. The last map keeps a quarter of the image's resolution, because a
-# map can place a box no finer than its cells.
+# (K_out, stride) of its 3x3 convolutions. The map keeps a quarter of the image's resolution, because boxes cannot be
+# finer than its cells.
 LAYERS = ((24, 2), (32, 2), (64, 1), (64, 1), (128, 1))
 
 
 class SmallGap(CamModel):
     """Five 3x3 convolutions with BatchNorm and a pooled head. Map: input side / 4.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 10, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -40,4 +36,4 @@ class SmallGap(CamModel):
         return x
 
 
-SPECS = (ModelSpec("small_gap", SmallGap, 10),)
+SPECS = (ModelSpec(name="small_gap", build=SmallGap, num_classes=10),)

@@ -1,39 +1,100 @@
-"""What the registry knows of a network."""
+"""What the registry knows of a network: how to build it, and where trained weights of it are published."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
-from camjax.models.base import CamModel
+from camjax.models.base import CamModel, InputRule
+from camjax.models.tensor_names import Table
+
+FileFormat = Literal["pytorch", "caffemodel"]
 
 
 @dataclass(frozen=True)
+class WeightsSource:
+    """Where trained weights of a network come from.
+
+    Attributes:
+      publisher: such as "torchvision"; None if nobody publishes them, but files of this kind can be read.
+      name: the publisher's name of the network, or of its file without suffix.
+      format: "pytorch" for tensors with PyTorch's names, in a file of any kind that has names; or "caffemodel".
+      data: the data set that they were trained on.
+      address: of a file of them, `https://...` or `hf://...`, if one is known.
+      packaged: gives the path of the file if a pip package that camjax depends on has it.
+      backbone_only: whether they are those of the network that this one was made from. `load_model` takes their
+        backbone with `backbone_only=True`.
+    """
+
+    publisher: str | None
+    name: str
+    format: FileFormat = "pytorch"
+    data: str = "ImageNet"
+    address: str | None = None
+    packaged: Callable[[], Path] | None = None
+    backbone_only: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name, with the suffix that tells the format, and the data set if it is another than ImageNet."""
+        suffix = ".caffemodel" if self.format == "caffemodel" else ""
+        return f"{self.name}{suffix}" + ("" if self.data == "ImageNet" else f" ({self.data})")
+
+
+def torchvision(name: str, file: str, *, backbone_only: bool = False) -> WeightsSource:
+    """Torchvision's weights of a network, in one of the files that it publishes."""
+    address = f"https://download.pytorch.org/models/{file}"
+    return WeightsSource("torchvision", name, address=address, backbone_only=backbone_only)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A registered model.
+    """A registered network.
 
     Attributes:
       name: registry name.
       build: `build(num_classes=, pool=, dtype=, rngs=) -> CamModel`.
-      num_classes: C where none is asked for.
-      weights: where pretrained weights come from, in words; None where there are none.
-      weights_module: the module that knows the family's weight files, imported when one is loaded: its `TABLE` places
-        their entries in the model, and its `PACKAGED`, if it has one, maps names of models to functions that return
-        the path of weights installed by pip. None where nobody publishes any.
+      num_classes: default number of classes.
+      weights: where trained weights come from; empty if nobody publishes any.
+      tensor_names: table of the names in such files. `camjax.models.caffe_layers.CAFFE_NAMES` is always added for a
+        caffemodel.
+      input_rules: by format, how images are normalized with such weights, if not as the network does by default.
+      class_layer: place of the layer that has one unit a class.
+      new_layers: places that start new when the backbone of another network is taken over: the head, and the layers
+        that were put in front of it.
       module: the module that registered it by `camjax.register_model`; None for camjax's own.
-      source: what `camjax.register_model` was given; None for camjax's own.
-      new_layers: places in the model that start new where a backbone trained without them is taken over: the head, and
-        what the surgery on the original network put in front of it.
+      constructor: what `camjax.register_model` was given; None for camjax's own.
     """
 
     name: str
     build: Callable[..., CamModel]
-    num_classes: int
-    weights: str | None = None
-    weights_module: str | None = None
+    num_classes: int = 1000
+    weights: tuple[WeightsSource, ...] = ()
+    tensor_names: Table = ()
+    input_rules: Mapping[FileFormat, InputRule] = field(default_factory=dict)
+    class_layer: str = "head"
     new_layers: tuple[str, ...] = ("head",)
     module: str | None = None
-    source: Callable | None = None
+    constructor: Callable | None = None
 
     @property
     def full_name(self) -> str:
         """The name that finds it in any process: `MODULE:NAME` if a module that can be imported registers it."""
         return self.name if self.module in (None, "__main__", "__mp_main__") else f"{self.module}:{self.name}"
+
+    @property
+    def packaged(self) -> WeightsSource | None:
+        """The weights that are installed with camjax, or None."""
+        return next((source for source in self.weights if source.packaged), None)
+
+    def weights_in_words(self, *, backbone_only: bool = False) -> str:
+        """Whose weights these are, such as "torchvision's or timm's resnet50"; "" if there are none.
+
+        Args:
+          backbone_only: of the networks that this one was made from, in place of its own.
+        """
+        owners: dict[str, list[str]] = {}
+        for source in self.weights:
+            if source.backbone_only == backbone_only:
+                owners.setdefault(source.title, []).append(f"{source.publisher}'s" if source.publisher else "your own")
+        return " or ".join(f"{' or '.join(names)} {title}" for title, names in owners.items())

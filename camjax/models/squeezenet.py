@@ -1,32 +1,32 @@
 """SqueezeNet 1.1 (Iandola et al. 2016, arXiv:1602.07360), whose last convolution gives the class maps.
 
 The definition is torchvision's `squeezenet1_1`: windows of its poolings cover the image to its end, and a ReLU follows
-the last convolution. So its maps are rectified: no map and no logit is negative, and what speaks against a class
-does not show. Images are normalized with ImageNet's mean and deviation.
+the last convolution. So its maps are rectified: no map and no logit is negative, and evidence against a class does not
+show. Images are normalized with ImageNet's mean and deviation.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import CamModel
+from camjax.models import layers
+from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.caffe_layers import conv, max_pool
-from camjax.models.conv import conv_general_dilated
 from camjax.models.head import MapHead, Pool
-from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
-from camjax.models.spec import ModelSpec
+from camjax.models.spec import ModelSpec, torchvision
+from camjax.models.tensor_names import CONV, layer
 
 # (squeeze, expand) features of the Fire modules; a pooling stands before each group.
 GROUPS = (((16, 64), (16, 64)), ((32, 128), (32, 128)), ((48, 192), (48, 192), (64, 256), (64, 256)))
 STEM_FEATURES = 64
 DROPOUT = 0.5
 
-# One pixel less, and nothing would be left for the last pooling.
+# With one pixel less, nothing is left for the last pooling.
 MIN_SIZE = 17
 
 
 class Fire(nnx.Module):
-    """A 1x1 convolution that narrows, and beside each other a 1x1 and a 3x3 one that widen (Iandola et al., 3.2)."""
+    """A 1x1 convolution to fewer features, then a 1x1 and a 3x3 one side by side to more (Iandola et al., 3.2)."""
 
     def __init__(self, in_features: int, squeeze: int, expand: int, **options):
         self.squeeze = conv(in_features, squeeze, 1, **options)
@@ -42,17 +42,11 @@ class Fire(nnx.Module):
 class SqueezeNet(CamModel):
     """SqueezeNet 1.1. Map: 13 x 13 for 224 x 224, about input side / 16; its channels are the classes.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
-        super().__init__(
-            input_size=(224, 224), stride=16, min_size=MIN_SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD, dtype=dtype
-        )
+        super().__init__(input_size=(224, 224), stride=16, min_size=MIN_SIZE, dtype=dtype, **IMAGENET_INPUT)
         self.head = MapHead(num_classes, pool=pool)
         options = {"dtype": dtype, "rngs": rngs}
         self.stem = conv(3, STEM_FEATURES, 3, 2, **options)
@@ -65,13 +59,12 @@ class SqueezeNet(CamModel):
             groups.append(nnx.List(fires))
         self.groups = nnx.List(groups)
         self.dropout = nnx.Dropout(DROPOUT, rngs=rngs)
-        self.classifier = nnx.Conv(
+        self.classifier = layers.conv2d(
             in_features,
             num_classes,
-            (1, 1),
+            1,
             # Small, or the first losses are in the tens: the classes, which may be few, are its only outputs.
             kernel_init=nnx.initializers.normal(0.01),
-            conv_general_dilated=conv_general_dilated,
             **options,
         )
 
@@ -85,12 +78,26 @@ class SqueezeNet(CamModel):
         return nnx.relu(self.classifier(self.dropout(x)))
 
 
+# The Fire modules' numbers among torchvision's `features`, by group.
+_FIRES = ((3, 4), (6, 7), (9, 10, 11, 12))
+
+TENSOR_NAMES = (
+    *layer(r"features\.0", "stem", CONV),
+    *(
+        rule
+        for group, numbers in enumerate(_FIRES)
+        for i, number in enumerate(numbers)
+        for rule in layer(rf"features\.{number}\.(squeeze|expand1x1|expand3x3)", rf"groups.{group}.{i}.\1", CONV)
+    ),
+    *layer(r"classifier\.1", "classifier", CONV),
+)
+
 SPECS = (
     ModelSpec(
-        "squeezenet1_1",
-        SqueezeNet,
-        1000,
-        "a file of torchvision's squeezenet1_1, given as weights=FILE",
-        "camjax.weights.squeezenet",
+        name="squeezenet1_1",
+        build=SqueezeNet,
+        weights=(torchvision("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),),
+        tensor_names=TENSOR_NAMES,
+        class_layer="classifier",
     ),
 )

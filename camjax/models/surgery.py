@@ -4,38 +4,40 @@ from flax import nnx
 
 from camjax.models.base import CamModel
 from camjax.models.head import PooledHead
+from camjax.models.registry import create_model
+from camjax.models.shapes import model_shapes
 
 
 def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = None) -> CamModel:
     """The model with a new, untrained head, for fine-tuning its backbone on other classes.
 
-    The weights of the backbone are copied, so that training either model leaves the other as it is. The new
-    head has the pooling, dropout rate and mode (training or inference) of the old one. Where another layer than a
-    pooled head has one unit a class (the last of fully connected ones; the last convolution of NIN and SqueezeNet),
-    that layer is the new one.
+    The weights of the backbone are copied, so that training either model leaves the other as it is. The new head has
+    the pooling, dropout rate and mode (training or inference) of the old one. In networks where another layer has one
+    unit a class (the last of fully connected ones; the last convolution of NIN and SqueezeNet), that layer is new.
 
     Args:
       model: a model with a pooled head, or one of `camjax.list_models()`; it is left as it was.
-      num_classes: C of the new head. Where it equals that of the old one, the head is new all the same.
+      num_classes: C of the new head, which is new even if C equals that of the old one.
       rngs: random keys of the new head; `nnx.Rngs(0)` if None.
 
     Returns:
       A new model, without class names.
 
     Raises:
-      ValueError: the head is not a global pooling and one dense layer, and the model is not of the registry; or
+      ValueError: the head is not a global pooling and one dense layer, and `create_model` did not make the model; or
         num_classes is below 1.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     old = getattr(model, "head", None)
     if isinstance(old, PooledHead):
         return _with_pooled_head(model, old, num_classes, rngs)
-    if getattr(model, "created_as", None) is None:
+    created_as = getattr(model, "created_as", None)
+    if created_as is None:
         raise ValueError(
             f"{type(model).__name__} has a head of type {type(old).__name__}: expected a PooledHead, a global pooling "
             "and one dense layer, or a model that camjax.create_model made."
         )
-    return _with_new_class_layer(model, num_classes, rngs)
+    return _with_new_class_layer(model, created_as, num_classes, rngs)
 
 
 def _with_pooled_head(model: CamModel, old: PooledHead, num_classes: int, rngs: nnx.Rngs) -> CamModel:
@@ -47,7 +49,7 @@ def _with_pooled_head(model: CamModel, old: PooledHead, num_classes: int, rngs: 
         dropout=0.0 if dropout is None else dropout.rate,
         rngs=rngs,
     )
-    if dropout is not None:
+    if dropout is not None and head.dropout is not None:
         head.dropout.deterministic = dropout.deterministic
     created_as = model.created_as
     model = nnx.clone(model, arrays=True)
@@ -57,16 +59,13 @@ def _with_pooled_head(model: CamModel, old: PooledHead, num_classes: int, rngs: 
     return model
 
 
-def _with_new_class_layer(model: CamModel, num_classes: int, rngs: nnx.Rngs) -> CamModel:
+def _with_new_class_layer(model: CamModel, created_as: dict, num_classes: int, rngs: nnx.Rngs) -> CamModel:
     """A new model of the registry, with all of the old one's values but those whose shape depends on the classes."""
-    from camjax.models import create_model
-    from camjax.models.shapes import model_shapes
-
-    old_classes, shapes = model.created_as["num_classes"], []
-    for classes in (old_classes, old_classes + 1):
-        shapes.append(_variables(model_shapes(**{**model.created_as, "num_classes": classes})))
+    shapes = [
+        _variables(model_shapes(**{**created_as, "num_classes": created_as["num_classes"] + more})) for more in (0, 1)
+    ]
     of_classes = {path for path, variable in shapes[0].items() if variable.shape != shapes[1][path].shape}
-    new = create_model(**{**model.created_as, "num_classes": num_classes}, dtype=model.dtype, rngs=rngs)
+    new = create_model(**{**created_as, "num_classes": num_classes}, dtype=model.dtype, rngs=rngs)
     places = _variables(new)
     for path, variable in _variables(model).items():
         if path in places and path not in of_classes:

@@ -4,8 +4,8 @@
 - `vgg16_gap`, the paper's VGGnet-GAP (Zhou et al. 2016, section 3.1), in the form of the released Caffe weights: a
   3x3 convolution of two groups and a pooled head in place of all that follows conv5_3.
 - `vgg16_wsol`, that of the benchmark for weakly supervised localization (Choe et al. 2020), in the form of
-  torchvision's weights: the convolution has one group, there is no dropout. `vgg16_wsol_28x28` lacks the fourth
-  pooling, the benchmark's "large feature map".
+  torchvision's weights: the convolution has one group, and there is no dropout. `vgg16_wsol_28x28` lacks the fourth
+  pooling (the benchmark's "large feature map").
 
 The layers have Caffe's names.
 """
@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import CamModel
+from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, max_pool
-from camjax.models.classifier import FullyConnectedHead
-from camjax.models.head import Pool, PooledHead
-from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
-from camjax.models.spec import ModelSpec
+from camjax.models.head import FullyConnectedHead, Pool, PooledHead
+from camjax.models.spec import ModelSpec, WeightsSource, torchvision
+from camjax.models.tensor_names import CONV, DENSE, layer
 
 # K_out and number of the 3x3 convolutions of each stage: Simonyan and Zisserman 2015, table 1, column D.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -31,14 +30,14 @@ class _Trunk(CamModel):
     """conv1_1 to conv5_3.
 
     Args:
-      caffe: whether images and pooling follow Caffe (BGR less their mean; sides rounded up), and not PyTorch.
+      caffe: whether images and pooling follow Caffe (BGR less their mean; sides rounded up) or PyTorch.
       pools: stages that end in pooling.
       dtype: compute dtype.
       rngs: random keys.
     """
 
     def __init__(self, *, caffe: bool = False, pools: tuple[int, ...] = (1, 2, 3, 4), dtype, rngs: nnx.Rngs):
-        rule = CAFFE_INPUT if caffe else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        rule = CAFFE_INPUT if caffe else IMAGENET_INPUT
         super().__init__(input_size=(224, 224), stride=2 ** len(pools), dtype=dtype, **rule)
         self.caffe = caffe
         self.pools = pools
@@ -64,10 +63,8 @@ class VGG16(_Trunk):
     """VGG-16 with its fully connected layers: a classifier of 224 x 224 images, without class activation maps.
 
     Args:
-      num_classes: C.
       pool: only "gap"; see `FullyConnectedHead`.
-      dtype: compute dtype.
-      rngs: random keys.
+      num_classes, dtype, rngs: as in `camjax.create_model`.
     """
 
     cam_variant = "vgg16_gap"
@@ -84,11 +81,7 @@ class VGG16(_Trunk):
 class VGG16Gap(_Trunk):
     """VGGnet-GAP. Map: 14 x 14 for 224 x 224, input side / 16.
 
-    Args:
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+    Arguments as in `camjax.create_model`.
     """
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
@@ -106,10 +99,7 @@ class VGG16Wsol(_Trunk):
 
     Args:
       pools: stages that end in pooling.
-      num_classes: C.
-      pool: "gap" or "gmp".
-      dtype: compute dtype.
-      rngs: random keys.
+      num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
 
     def __init__(
@@ -130,24 +120,74 @@ class VGG16Wsol(_Trunk):
         return nnx.relu(self.conv6(self.trunk(x)))
 
 
+# torchvision and the benchmark number the layers of `features`, poolings and ReLUs among them. Without the fourth
+# pooling (a map of 28 x 28) the last three numbers are one less; no layer with weights has those numbers otherwise.
+_NUMBERS = {
+    "conv1_1": "0",
+    "conv1_2": "2",
+    "conv2_1": "5",
+    "conv2_2": "7",
+    "conv3_1": "10",
+    "conv3_2": "12",
+    "conv3_3": "14",
+    "conv4_1": "17",
+    "conv4_2": "19",
+    "conv4_3": "21",
+    "conv5_1": "2[43]",
+    "conv5_2": "2[65]",
+    "conv5_3": "2[87]",
+}
+
+TENSOR_NAMES = (
+    *(rule for place, number in _NUMBERS.items() for rule in layer(rf"features\.{number}", place, CONV)),
+    *(
+        rule
+        for number, name in ((0, "fc6"), (3, "fc7"), (6, "fc8"))
+        for rule in layer(rf"classifier\.{number}", f"head.{name}", DENSE)
+    ),
+    *layer("conv6", "conv6", CONV),
+    *layer("fc", "head", DENSE),
+)
+
+# The mean that the authors of VGG_ILSVRC_16_layers give, in the order R, G, B.
+_ILSVRC_INPUT: InputRule = {"mean": (123.68, 116.779, 103.939), "std": (1.0, 1.0, 1.0), "channel_order": "bgr"}
+
+_FILE = "vgg16-397923af.pth"
+
 SPECS = (
-    ModelSpec("vgg16", VGG16, 1000, "a file of torchvision's vgg16, given as weights=FILE", "camjax.weights.vgg"),
     ModelSpec(
-        "vgg16_gap",
-        VGG16Gap,
-        1000,
-        "the paper's VGG16-CAM .caffemodel, given as weights=FILE",
-        "camjax.weights.vgg",
-        ("cam_conv", "head"),
+        name="vgg16",
+        build=VGG16,
+        weights=(
+            torchvision("vgg16", _FILE),
+            WeightsSource("Caffe", "VGG_ILSVRC_16_layers", "caffemodel"),
+        ),
+        tensor_names=TENSOR_NAMES,
+        input_rules={"caffemodel": _ILSVRC_INPUT},
+        class_layer="head.fc8",
+    ),
+    ModelSpec(
+        name="vgg16_gap",
+        build=VGG16Gap,
+        weights=(
+            WeightsSource("Zhou et al.", "VGG16-CAM", "caffemodel"),
+            torchvision("vgg16", _FILE, backbone_only=True),
+        ),
+        tensor_names=TENSOR_NAMES,
+        # With weights of torchvision's network, it takes images as that one does.
+        input_rules={"pytorch": IMAGENET_INPUT},
+        new_layers=("cam_conv", "head"),
     ),
     *(
         ModelSpec(
-            name,
-            functools.partial(VGG16Wsol, pools),
-            1000,
-            "a file of wsolevaluation's VggCam, given as weights=FILE",
-            "camjax.weights.vgg",
-            ("conv6", "head"),
+            name=name,
+            build=functools.partial(VGG16Wsol, pools),
+            weights=(
+                WeightsSource("wsolevaluation", "VggCam"),
+                torchvision("vgg16", _FILE, backbone_only=True),
+            ),
+            tensor_names=TENSOR_NAMES,
+            new_layers=("conv6", "head"),
         )
         for name, pools in (("vgg16_wsol", (1, 2, 3, 4)), ("vgg16_wsol_28x28", (1, 2, 3)))
     ),

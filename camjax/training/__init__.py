@@ -1,16 +1,15 @@
-"""Training from class labels alone, in parallel over all devices, with checkpoints that bring a run back.
+"""Training from class labels alone, in parallel over all devices, with checkpoints to resume from.
 
 Recipes from publications are in `camjax.training.published`.
 """
 
-from camjax.training.checkpoints import Checkpoints
-from camjax.training.checks import TrainingError
+from camjax.checkpoints import Checkpoints, TrainingError
+from camjax.runs import load_run
+from camjax.training.accuracy import evaluate
 from camjax.training.distributed import initialize
-from camjax.training.evaluation import evaluate
-from camjax.training.fit import fit
+from camjax.training.loop import fit
 from camjax.training.plan import Plan, describe_plan
 from camjax.training.recipes import Recipe
-from camjax.training.runs import load_run
 from camjax.training.step import TrainState, eval_step, train_step
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What is checked before the first step, and after every so many: room to save, labels, and finite losses."""
+"""Checks before the first step (room on the disk, labels) and during training (finite losses)."""
 
 import math
 import shutil
@@ -7,20 +7,16 @@ from pathlib import Path
 
 import jax
 
-from camjax.data.loader import RandomAccessSource
-from camjax.data.order import batch_indices
+from camjax.checkpoints import TrainingError
+from camjax.data.loader import RandomAccessSource, batch_indices
 from camjax.models import CamModel
 from camjax.training.recipes import Recipe
 
 _EXAMPLES_SHOWN = 64
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
-
-
 def check_classes(model: CamModel, source: RandomAccessSource) -> None:
-    """Raises ValueError where a source says that it has other classes than the model."""
+    """Raises ValueError if a source has another number of classes than the model."""
     info = getattr(source, "info", None)
     if info is not None and info.num_classes != model.head.num_classes:
         raise ValueError(
@@ -30,33 +26,33 @@ def check_classes(model: CamModel, source: RandomAccessSource) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Makes a directory where there is none, and a file in it for a moment.
+    """Creates a directory if it does not exist, and checks that files can be written to it.
 
     Raises:
-      OSError: neither is possible; the message says what the system said.
+      OSError: that is not possible; the message contains the system's.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise OSError(f"{directory} can't be written to ({error}): give run_dir a folder of yours.") from error
+        raise OSError(f"{directory} is not writable ({error}): choose another run_dir.") from error
 
 
 def check_room(directory: Path, checkpoint_bytes: int, count: int) -> None:
-    """Raises OSError unless a disk has room for so many more checkpoints.
+    """Raises OSError unless a disk has room for more checkpoints.
 
     Args:
       directory: on the disk.
-      checkpoint_bytes: of one.
-      count: how many there will be more than now at the same time, the one that is being written among them.
+      checkpoint_bytes: size of one checkpoint.
+      count: how many more checkpoints the disk has to hold at once, including one that is being written.
     """
     free = shutil.disk_usage(directory).free
     needed = checkpoint_bytes * count
     if free < needed:
         raise OSError(
             f"{directory}: {count} checkpoints of {checkpoint_bytes / 1e6:,.0f} MB take {needed / 1e6:,.0f} MB, and "
-            f"{free / 1e6:,.0f} MB are free. Make room, or give another run_dir."
+            f"{free / 1e6:,.0f} MB are free. Make room, or choose another run_dir."
         )
 
 
@@ -66,8 +62,8 @@ def finite_means(pending: list[dict], first_step: int, source: RandomAccessSourc
     Args:
       pending: the metrics of consecutive steps.
       first_step: the number of the first of them; a run's first step is 1.
-      source: the training examples, and
-      recipe: the run's, to say which examples a step saw.
+      source: the training examples.
+      recipe: of the run; with `source` it determines which examples a step saw.
 
     Raises:
       TrainingError: a loss or a gradient is not finite.

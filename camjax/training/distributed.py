@@ -1,16 +1,16 @@
-"""Several processes that train together: how they find each other, and how all end when one of them does.
+"""Several processes that train together: how they find each other, and how all of them end when one does.
 
-JAX's own runtime does both. One process is the coordinator; each sends it heartbeats. A process that dies, by a kill
-or a broken machine, ends the others:
+JAX's runtime does both. One process is the coordinator, to which all send heartbeats. When a process dies, because it
+was killed or its machine broke, the others end too:
 
-- the coordinator dies: the others notice the closed connection at once;
-- another one dies: the coordinator misses its heartbeats for `HEARTBEAT_SECONDS`, and ends all.
+- if it is the coordinator, the others notice the closed connection at once;
+- otherwise, the coordinator misses its heartbeats for `HEARTBEAT_SECONDS`, and ends all processes.
 
 JAX ends a process by SIGABRT (exit code 134, or -6 in Python), with a message that names the tasks "that stopped
-sending heartbeats". Where a collective operation notices first (Gloo on CPU does), it is an exception instead.
+sending heartbeats". If a collective operation notices first, as Gloo does on CPU, the process gets an exception.
 
-A process that ends by an uncaught exception leaves without waiting for the others, which would wait for it in a
-collective operation; so they end within seconds as well.
+After an uncaught exception a process exits without waiting for the others, which may be waiting for it in a collective
+operation; so they end within seconds, too.
 """
 
 import os
@@ -21,38 +21,38 @@ import jax
 from jax._src import clusters
 
 HEARTBEAT_SECONDS = 10
-"""How long a process may be silent before it counts as dead. Its heartbeats come from a thread of their own: a slow
-step, a long evaluation or a busy Python does not stop them."""
+"""How long a process may be silent before it counts as dead. A thread of its own sends the heartbeats, so that a slow
+step or a long evaluation does not stop them."""
 
 
 def initialize(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the processes of a run; to be called before anything else of JAX.
+    """Joins the processes of a run. Call it before any other function of JAX.
 
-    Without arguments, JAX finds out on Cloud TPU, Slurm, Open MPI and Kubernetes; elsewhere nothing happens, and the
-    process trains on its own. Called again, it does nothing.
+    Without arguments, JAX finds the processes by itself on Cloud TPU, Slurm, Open MPI and Kubernetes; elsewhere this
+    process trains alone. A second call does nothing.
 
     Args:
-      coordinator: host:port of process 0, as all others reach it; the port is any free one.
-      num_processes: how many there are.
-      process_id: which of them this is, 0..num_processes-1.
+      coordinator: host:port at which the others reach process 0; any free port.
+      num_processes: number of processes.
+      process_id: index of this process, 0..num_processes-1.
 
     Raises:
       ValueError: some of the arguments without the others, or out of range.
-      RuntimeError: JAX has been used already, so that it is too late; or the processes did not find each other.
+      RuntimeError: JAX has been used already, or the processes did not find each other.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
-        there = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+        present = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
         raise ValueError(
-            f"{there} without {' and '.join(missing)}: give all three, or none on Cloud TPU, Slurm, Open MPI or "
+            f"{present} without {' and '.join(missing)}: give all three, or none on Cloud TPU, Slurm, Open MPI or "
             "Kubernetes, where they are found automatically."
         )
-    if not missing:
+    if coordinator is not None and num_processes is not None and process_id is not None:
         _check(coordinator, num_processes, process_id)
     if jax.distributed.is_initialized() or (missing and not _in_cluster()):
         return
-    # Two CPU processes have no other way to sum up; of no account on accelerators.
+    # The only collectives between processes on CPU; other platforms ignore it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     if jax.process_count() > 1:
@@ -70,20 +70,20 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def _in_cluster() -> bool:
-    """Whether JAX can find out about the processes by itself."""
-    # Not public, but the question that `jax.distributed.initialize` asks; it answers by an error that others share.
+    """Whether JAX can find the processes by itself."""
+    # Private, but what `jax.distributed.initialize` asks; its error does not tell this case from others.
     kinds = (kind for kind in clusters.ClusterEnv._cluster_types if not kind.opt_in_only_method)
     return any(kind.is_env_present() for kind in kinds)
 
 
 def _leave(kind, error, trace) -> None:
-    """Ends this process after an uncaught exception: an orderly end would wait for the others, and they for it."""
+    """Exits after an uncaught exception without waiting for the other processes, which may be waiting for this one."""
     traceback.print_exception(kind, error, trace)
     print(
-        f"Process {jax.process_index()} of {jax.process_count()} ends with this error, and the others follow within "
+        f"Process {jax.process_index()} of {jax.process_count()} ends with this error, and the others within "
         f"{HEARTBEAT_SECONDS} seconds. If it is the error of a collective operation (Gloo, NCCL, a barrier), another "
-        "process has died first: look at its output. Start all processes again with the same commands, and they go "
-        "on from the last checkpoint.",
+        "process has died first: look at its output. Start all processes again with the same commands to resume from "
+        "the last checkpoint.",
         file=sys.stderr,
         flush=True,
     )

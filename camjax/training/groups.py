@@ -1,4 +1,4 @@
-"""Parameter groups: the layers that are new, the backbone that is trained already, and what is not trained at all."""
+"""Parameter groups: new layers, the pretrained backbone, and frozen parameters."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,27 @@ BACKBONE, NEW, FROZEN, TRAINED = "backbone", "new", "frozen", "trained"
 
 
 def parameter_groups(parameters, new: Sequence[str] = ("head",), frozen: Sequence[str] = ()):
-    """Which parameters are of new layers, which of the backbone, and which of these are frozen.
+    """Labels each parameter as new, backbone or frozen.
 
-    Fine-tuning gives layers that start from random weights a learning rate of, say, ten times that of the others, as
-    Caffe's `lr_mult: 10` does; or it trains them alone.
+    Fine-tuning gives layers that start from random weights a higher learning rate than the others, as Caffe does with
+    `lr_mult: 10`, or trains only them.
 
     Args:
-      parameters: a model, its state, or a tree of arrays by the same names, as optax gets it.
-      new: places in the model whose parameters are new, each with all below it: "head", "cam_conv",
+      parameters: a model, its state, or a tree of arrays with the same names, as optax gets it.
+      new: places in the model whose parameters are new, each with everything below it: "head", "cam_conv",
         "layers.4.conv".
-      frozen: places whose parameters are not trained, as `new` names them; "backbone" is all that is not new. A
-        parameter that is in both is frozen.
+      frozen: places whose parameters are not trained, named as in `new`; "backbone" means all that is not new. A
+        parameter in both is frozen.
 
     Returns:
-      A tree of the same structure, with "new", "backbone" or "frozen" in the place of each array: what
-      `optax.partition` takes as its labels.
+      A tree of the same structure with "new", "backbone" or "frozen" instead of each array, as `optax.partition` takes
+      its labels.
 
     Raises:
-      ValueError: the model has nothing at one of the places, or nothing is left to train.
+      ValueError: the model has no parameters at one of the places, or nothing is left to train.
     """
     named = {"new layers": [*new], "frozen": [name for name in frozen if name != BACKBONE]}
-    found = set()
+    found: set[tuple[str, str]] = set()
 
     def group(path, _):
         place = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -49,13 +49,13 @@ def parameter_groups(parameters, new: Sequence[str] = ("head",), frozen: Sequenc
             )
     if frozen and set(jax.tree.leaves(groups)) == {FROZEN}:
         raise ValueError(
-            f"frozen {', '.join(map(repr, frozen))}: that is all of the model, and nothing is left to train."
+            f"frozen {', '.join(map(repr, frozen))}: that is the whole model, so nothing is left to train."
         )
     return groups
 
 
 def is_at(place: str, names: Sequence[str]) -> bool:
-    """Whether a place such as "layers.4.conv.kernel" is one of those named, or below one."""
+    """Whether a place such as "layers.4.conv.kernel" is one of `names`, or below one of them."""
     return any(f"{place}.".startswith(f"{name}.") for name in names)
 
 
@@ -65,10 +65,10 @@ def is_frozen(place: str, frozen: Sequence[str], new: Sequence[str] = ("head",))
 
 
 def scale_new_layers(factor: float, new: Sequence[str] = ("head",)) -> optax.GradientTransformation:
-    """Multiplies the updates of new layers, which behind an optimizer's learning rate multiplies that rate.
+    """Multiplies the updates of new layers; after an optimizer, that multiplies their learning rate.
 
     Args:
-      factor: the learning rate of the new layers over that of the backbone.
+      factor: ratio of the new layers' learning rate to the backbone's.
       new: as in `parameter_groups`.
     """
     return optax.partition(
@@ -79,10 +79,10 @@ def scale_new_layers(factor: float, new: Sequence[str] = ("head",)) -> optax.Gra
 def freeze(
     optimizer: optax.GradientTransformation, frozen: Sequence[str], new: Sequence[str] = ("head",)
 ) -> optax.GradientTransformation:
-    """An optimizer for all but the frozen places, which get neither update nor weight decay nor memory in its state.
+    """Returns an optimizer that leaves the frozen places without update, weight decay or state.
 
     Args:
-      optimizer: for the other parameters; it does not see the frozen ones.
+      optimizer: for the other parameters; it never sees the frozen ones.
       frozen: as in `parameter_groups`.
       new: as in `parameter_groups`.
     """
@@ -93,6 +93,6 @@ def freeze(
 
 
 def trained_or_frozen(parameters, frozen: Sequence[str], new: Sequence[str] = ("head",)):
-    """`parameter_groups` with the new layers and the backbone as one group, "trained"; `new` counts for "backbone"."""
+    """Labels each parameter as trained or frozen, as `parameter_groups` does; `new` matters only for "backbone"."""
     groups = parameter_groups(parameters, new if BACKBONE in frozen else (), frozen)
     return jax.tree.map(lambda group: group if group == FROZEN else TRAINED, groups)

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and preemption notices: a run saves where it stands before it leaves."""
+"""SIGTERM, SIGINT and preemption notices: a run saves a checkpoint before it exits."""
 
 import contextlib
 import itertools
@@ -6,31 +6,31 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 128 + signal.SIGTERM
-"""143: what a process that left because of SIGTERM exits with, as a shell reports it."""
+"""143: the exit code after SIGTERM, as a shell reports it."""
 
-# One count for all runs of a process: JAX's agreement is on a number that only ever grows.
-_QUESTIONS = itertools.count(1)
+# One count for all runs of a process, because JAX's processes agree on a number that must never decrease.
+_COUNT = itertools.count(1)
 
 
-class Interruption(contextlib.AbstractContextManager):
-    """Turns signals into a question that a loop asks after each step.
+class Interruption(contextlib.AbstractContextManager["Interruption"]):
+    """Remembers signals, so that a loop can ask after each step whether to stop.
 
-    One process: SIGTERM, and the first SIGINT (Ctrl-C), are remembered; a second SIGINT interrupts at once. Signals
-    reach Python's main thread alone: in another thread nothing is caught.
+    With one process, SIGTERM and the first SIGINT (Ctrl-C) are remembered; a second SIGINT interrupts at once. Python
+    handles signals only in its main thread: in another thread nothing is caught.
 
-    Several processes: JAX's runtime catches SIGTERM in any of them, and preemption notices, and has all agree on the
-    same step. SIGINT counts as SIGTERM there. For that, all processes ask equally often.
+    With several processes, JAX's runtime catches SIGTERM and preemption notices in any of them, and makes all agree on
+    the same step; SIGINT counts as SIGTERM. This requires all processes to call `requested` equally often.
     """
 
     def __init__(self):
         self._signal: signal.Signals | None = None
-        self._before = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         # JAX's runtime has its own handler of SIGTERM where there are several processes.
@@ -45,22 +45,22 @@ class Interruption(contextlib.AbstractContextManager):
 
     def requested(self) -> bool:
         """Whether to save and leave now."""
-        # True once, at the same question in all processes; always False where there is one process.
-        if multihost_utils.reached_preemption_sync_point(next(_QUESTIONS)):
+        # True once, at the same call in all processes; always False with one process.
+        if multihost_utils.reached_preemption_sync_point(next(_COUNT)):
             self._signal = signal.SIGTERM
         return self._signal is not None
 
     def leave(self, message: str) -> NoReturn:
-        """Ends the run after it has been saved.
+        """Ends the run after it has been saved; only when `requested` has returned True.
 
         Args:
-          message: what was saved, for stderr.
+          message: for stderr; says what was saved.
 
         Raises:
           KeyboardInterrupt: it was Ctrl-C.
           SystemExit: otherwise, with `EXIT_CODE`.
         """
-        if jax.process_index() == 0:
+        if self._signal is not None and jax.process_index() == 0:
             print(f"{self._signal.name}: {message}", file=sys.stderr, flush=True)
         if self._signal is signal.SIGINT:
             raise KeyboardInterrupt

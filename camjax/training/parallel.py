@@ -1,8 +1,7 @@
-"""Steps on all devices at once: the only file that knows of `jax.pmap`.
+"""Steps on all devices at once: the only file that uses `jax.pmap`.
 
-The state is the same on every device and has no stacked axis; a batch is split evenly over the devices of this
-process. Several processes (`jax.distributed.initialize`) run the same steps together, each on its part of the
-global batch.
+The state is the same on every device, without a stacked axis. A batch is split evenly over the devices of this process.
+Several processes (`camjax.training.initialize`) take the same steps together, each on its part of the global batch.
 """
 
 import functools
@@ -13,67 +12,58 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from camjax.training.recipes import Recipe
-from camjax.training.step import TrainState, eval_step, train_step
+from camjax.training.step import Step, eval_step, recipe_step
 
 _AXIS = "devices"
 
 
 def replicate(tree):
-    """A copy of a tree of arrays on each device of this process.
+    """Copies a tree of arrays to each device of this process.
 
-    It is a copy on the first device as well, because a training step gives its state's memory to the next state.
+    The first device gets a copy, too, because a training step reuses the memory of its state for the next state.
     """
-    # Across processes an array without such a sharding is moved by the first step, and the donated original is lost.
+    # With several processes, the first step would move an array without this sharding, and lose the donated original.
     return jax.device_put(tree, _sharding(), may_alias=False)
 
 
 def put_batch(batch: dict) -> dict:
-    """Sends this process's part of a global batch to its devices, so that it is there when a step asks for it.
+    """Sends this process's part of a global batch to its devices, ahead of the step that uses it.
 
     Args:
-      batch: image and label as for `parallel_train_step`; other arrays stay behind.
+      batch: image and label as for `parallel_train_step`; other arrays are left out.
 
     Returns:
-      (local devices, b / local devices, ...) arrays, each device holding its own; steps take them as they take `batch`.
+      (local devices, b / local devices, ...) arrays, one part on each device. Steps accept them in place of `batch`.
     """
     return jax.device_put(_split({name: batch[name] for name in ("image", "label")}), _sharding(_AXIS))
 
 
-def parallel_train_step(recipe: Recipe) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """`camjax.training.train_step` on all devices, as a recipe says.
+def parallel_train_step(recipe: Recipe) -> Step:
+    """Compiles `camjax.training.train_step` for all devices, with the options of a recipe.
 
     Returns:
-      `step(state, batch) -> (state, metrics)`. state: `replicate(TrainState.create(model, recipe))`, or from the step
-      before; it is consumed. batch: this process's part of the global batch, its length a multiple of the number of
-      local devices times the recipe's `accumulate`; or what `put_batch` made of it.
+      `step(state, batch) -> (state, metrics)`. state: `replicate(TrainState.create(model, recipe))`, or the result of
+      the step before; it is consumed. batch: this process's part of the global batch, its length a multiple of the
+      number of local devices times the recipe's `accumulate`; or the result of `put_batch`.
     """
-    step = functools.partial(
-        train_step,
-        label_smoothing=recipe.label_smoothing,
-        accumulate=recipe.accumulate,
-        ema_decay=recipe.ema_decay,
-        frozen=recipe.frozen,
-        new_layers=recipe.new_layers,
-        freeze_batchnorm=recipe.freeze_batchnorm,
-        axis_name=_AXIS,
-    )
+    step = recipe_step(recipe, axis_name=_AXIS)
     mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
     return lambda state, batch: mapped(state, _split(batch))
 
 
 def parallel_eval_step() -> Callable[..., dict]:
-    """`camjax.training.eval_step` on all devices: `step(model, batch) -> sums`, with a batch as for training."""
+    """Compiles `camjax.training.eval_step` for all devices: `step(model, batch) -> sums`, with a batch as there."""
     step = functools.partial(eval_step, axis_name=_AXIS)
     mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None)
     return lambda model, batch: mapped(model, _split({name: batch[name] for name in ("image", "label", "mask")}))
 
 
 def check_batch_size(batch_size: int, accumulate: int = 1) -> None:
-    """Raises ValueError unless a global batch can be shared evenly by all devices of all processes.
+    """Raises ValueError unless all devices of all processes can share a global batch evenly.
 
     Args:
       batch_size: images per step.
-      accumulate: micro-batches that each device splits its share into, evenly as well.
+      accumulate: number of micro-batches that each device splits its share into, also evenly.
     """
     devices = f"{jax.device_count()} devices"
     if accumulate > 1:
@@ -86,15 +76,15 @@ def check_batch_size(batch_size: int, accumulate: int = 1) -> None:
 
 
 def _split(batch: dict) -> dict:
-    """(b, ...) arrays -> (local devices, b / local devices, ...); those from `put_batch` stay as they are."""
-    devices, there = jax.local_device_count(), _sharding(_AXIS)
+    """Splits (b, ...) arrays into (local devices, b / local devices, ...); those of `put_batch` are split already."""
+    devices, split = jax.local_device_count(), _sharding(_AXIS)
     return {
-        name: value if getattr(value, "sharding", None) == there else value.reshape(devices, -1, *value.shape[1:])
+        name: value if getattr(value, "sharding", None) == split else value.reshape(devices, -1, *value.shape[1:])
         for name, value in batch.items()
     }
 
 
 @functools.cache
 def _sharding(*axes: str) -> NamedSharding:
-    """Over this process's devices: the same on each, or with `_AXIS` the first axis of an array split over them."""
+    """A sharding over this process's devices: a copy on each or, with `_AXIS`, the first axis split over them."""
     return NamedSharding(Mesh(np.array(jax.local_devices()), (_AXIS,)), PartitionSpec(*axes))

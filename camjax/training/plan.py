@@ -1,4 +1,4 @@
-"""What a run would be, before it is one: for `--dry-run`."""
+"""The size of a run before it starts, for `--dry-run`."""
 
 import dataclasses
 import functools
@@ -8,31 +8,31 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from camjax.checkpoints import checkpoint_bytes
 from camjax.data.loader import RandomAccessSource
 from camjax.models import CamModel
-from camjax.training.checkpoints import checkpoint_bytes
 from camjax.training.parallel import check_batch_size
 from camjax.training.recipes import Recipe
 from camjax.training.run_card import count_parameters
-from camjax.training.step import TrainState, train_step
+from camjax.training.step import TrainState, recipe_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run's size. Its `str` is a text for people.
+    """The size of a run. `str(plan)` is a readable text.
 
     Attributes:
       model: what it was created as.
       recipe: resolved.
-      devices: how many share a batch, over all processes.
+      devices: number of devices that share a batch, over all processes.
       parameters: number of parameters.
       examples: number of training examples.
       steps: of the run.
-      epochs: rounds through the training examples.
+      epochs: passes through the training examples.
       state_bytes: on each device: parameters, statistics, optimizer and averaged weights. A checkpoint takes as much,
-        before it is compressed.
+        before compression.
       batch_bytes: on each device: its images and labels of one step.
-      working_bytes: on each device: activations, gradients and what else the compiled step holds at once.
+      working_bytes: on each device: activations, gradients and other temporary arrays of the compiled step.
     """
 
     model: dict | str
@@ -48,7 +48,7 @@ class Plan:
 
     @property
     def device_bytes(self) -> int:
-        """What each device has to hold: the state, the batch and the next, and the working memory."""
+        """The memory that a device needs: for the state, this batch, the next one, and the compiled step."""
         return self.state_bytes + 2 * self.batch_bytes + self.working_bytes
 
     def __str__(self) -> str:
@@ -73,19 +73,20 @@ def describe_plan(
     *,
     optimizer: optax.GradientTransformation | None = None,
 ) -> Plan:
-    """The size of a run, without taking a step.
+    """Determines the size of a run without taking a step.
 
-    The memory is what XLA says of the step compiled for one device with its share of the batch; that of other devices
-    adds the sums that they exchange. Compiling takes as long as the start of the run would.
+    The memory is XLA's figure for the step compiled for one device with its share of the batch; several devices need a
+    little more, for the sums that they exchange. This compiles for as long as the start of the run would.
 
     Args:
       model: where training would start.
       recipe: of the run.
       source: the training examples; none is read.
-      optimizer: in place of `recipe.optimizer()`.
+      optimizer: replaces `recipe.optimizer()`.
 
     Raises:
       ValueError: sizes that do not fit together.
+      NotImplementedError: XLA does not report the memory on these devices.
     """
     check_batch_size(recipe.batch_size, recipe.accumulate)
     share = recipe.batch_size // jax.device_count()
@@ -94,16 +95,9 @@ def describe_plan(
         "image": jax.ShapeDtypeStruct((share, *model.input_size, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((share,), jnp.int32),
     }
-    step = functools.partial(
-        train_step,
-        label_smoothing=recipe.label_smoothing,
-        accumulate=recipe.accumulate,
-        ema_decay=recipe.ema_decay,
-        frozen=recipe.frozen,
-        new_layers=recipe.new_layers,
-        freeze_batchnorm=recipe.freeze_batchnorm,
-    )
-    memory = jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis()
+    memory = jax.jit(recipe_step(recipe), donate_argnums=0).lower(state, batch).compile().memory_analysis()
+    if memory is None:
+        raise NotImplementedError(f"XLA reports no memory on {jax.default_backend()}: plan the run elsewhere.")
     return Plan(
         model=model.created_as or type(model).__name__,
         recipe=dataclasses.asdict(recipe),

@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class Bar(contextlib.AbstractContextManager):
-    """A progress bar on stderr with the latest loss, accuracy and speed, and the time that is left.
+class Bar(contextlib.AbstractContextManager["Bar"]):
+    """A progress bar on stderr with the latest loss, accuracy and speed, and the remaining time.
 
     Args:
       steps: of the run.
-      start: the steps that an earlier process took.
-      shown: False for none.
+      start: number of steps that earlier processes took.
+      shown: False shows nothing.
     """
 
     def __init__(self, steps: int, start: int, *, shown: bool):

@@ -1,10 +1,10 @@
-"""Published recipes: how the networks of the papers were trained, as `Recipe`s, each with its source.
+"""Published recipes: how the papers trained their networks, each with its source.
 
-Take one as it is, or change it: `dataclasses.replace(wsol("vgg16_wsol", "cub"), accumulate=4)`. What goes into the
-network, squashing, cropping and flipping, is `camjax.data.transforms`' business.
+Use one unchanged, or change it: `dataclasses.replace(wsol("vgg16_wsol", "cub"), accumulate=4)`. Squashing, cropping and
+flipping of images are not part of a recipe: see `camjax.data.transforms`.
 
-In all of them only kernels decay: biases do not, as in Caffe, nor BatchNorm's scales, where PyTorch's users usually let
-them.
+In all recipes the weight decay applies only to kernels. Biases do not decay, as in Caffe, and neither do BatchNorm's
+scales, which usually do in PyTorch.
 """
 
 from typing import Literal
@@ -19,7 +19,7 @@ CUB_IMAGES = 5_994
 """Training images of CUB-200-2011, tfds' `caltech_birds2011`."""
 
 _WSOL_BATCH = 32
-# Epochs in all, and between two decays.
+# Number of epochs, and of epochs between two decays.
 _WSOL_EPOCHS = {"imagenet": (10, 3), "cub": (50, 15)}
 _WSOL_IMAGES = {"imagenet": IMAGENET_IMAGES, "cub": CUB_IMAGES}
 _WSOL_LEARNING_RATES = {
@@ -36,11 +36,11 @@ def googlenet_cam_release() -> Recipe:
     2012), weight decay 5e-4. Of the released definition's learning rates, CAM_conv and CAM_fc have the same as the
     layers of the backbone, not ten times as much.
 
-    Two things differ: biases learn at twice the rate there, and Caffe keeps the learning rate inside the momentum, so
-    that the first few dozen steps after a decay are larger.
+    Two things differ: in the release, biases learn at twice the rate, and Caffe keeps the learning rate inside the
+    momentum, so that the first few dozen steps after a decay are larger.
 
-    To expect, table 1: 35.0 % top-1 and 13.2 % top-5 error on the validation images. The paper's other networks came
-    without a solver.
+    Expected result (table 1): 35.0 % top-1 and 13.2 % top-5 error on the validation images. No solver was released for
+    the paper's other networks.
     """
     return Recipe(
         steps=160_000,
@@ -61,15 +61,15 @@ def resnet50_from_scratch(
 ) -> Recipe:
     """ResNet-50 on ImageNet from random weights, in batches large or small (Goyal et al. 2017, arXiv:1706.02677).
 
-    Learning rate 0.1 for each 256 images of the batch, risen to linearly over five epochs, then half a cosine down to 0
-    (Loshchilov and Hutter 2017) in place of Goyal et al.'s three steps; Nesterov momentum 0.9, weight decay 1e-4, label
-    smoothing 0.1 (Szegedy et al. 2016, section 7). Random resized crops of 224 and flips; create the network with
+    Learning rate 0.1 for each 256 images of the batch, after a linear warm-up of five epochs, then half a cosine down
+    to 0 (Loshchilov and Hutter 2017) instead of Goyal et al.'s three steps; Nesterov momentum 0.9, weight decay 1e-4,
+    label smoothing 0.1 (Szegedy et al. 2016, section 7). Random resized crops of 224 and flips; create the network with
     `dtype=jnp.bfloat16` on an accelerator.
 
-    To expect: 76 to 77 % top-1 on one center crop of the validation images. Goyal et al. report 76.4 with 256 images a
-    batch and 76.3 with 8,192 (table 1), without label smoothing; Flax's example of warm-up and cosine, 100 epochs, 76.3
-    to 76.7, in 4.3 hours on 8 V100 in mixed precision, 4.4 on a TPU v3-8 and 2.1 on a v3-32. Beyond 8,192 images a
-    batch accuracy falls (Goyal et al., figure 1).
+    Expected result: 76 to 77 % top-1 on one center crop of the validation images. Without label smoothing, Goyal et al.
+    report 76.4 with 256 images a batch and 76.3 with 8,192 (table 1). Flax's example, with warm-up and cosine over 100
+    epochs, reaches 76.3 to 76.7, in 4.3 hours on 8 V100 in mixed precision, 4.4 on a TPU v3-8 and 2.1 on a v3-32.
+    Beyond 8,192 images a batch accuracy falls (Goyal et al., figure 1).
 
     Args:
       global_batch_size: images per step, over all devices of all processes.
@@ -78,7 +78,7 @@ def resnet50_from_scratch(
       accumulate: as in `Recipe`.
 
     Raises:
-      ValueError: fewer epochs, or a batch size that is none.
+      ValueError: five epochs or fewer, or a batch size below 1.
     """
     if epochs <= 5 or global_batch_size < 1:
         raise ValueError(
@@ -102,14 +102,14 @@ def wsol(network: str, dataset: Literal["imagenet", "cub"], *, num_examples: int
 
     From networks pretrained on ImageNet. SGD with Nesterov momentum 0.9, 32 images a batch; 10 epochs of ImageNet with
     x0.1 every 3, or 50 of CUB with x0.1 every 15. The benchmark's code counts epochs from 1 and decays at the start of
-    the 3rd or 15th, the first time after 2 or 14 epochs. New layers learn at ten times the rate of the others: conv6
-    and the head of VGG, the three layers behind Mixed_6e of Inception, the last stage and the head of ResNet. Weight
-    decay 5e-4, ResNet 1e-4.
+    the 3rd or 15th, so the first decay comes after 2 or 14 epochs. New layers learn at ten times the rate of the
+    others: conv6 and the head of VGG, the three layers after Mixed_6e of Inception, the last stage and the head of
+    ResNet. Weight decay 5e-4, for ResNet 1e-4.
 
-    The learning rate of each network and data set was found by a random search over localization on the validation
-    split; these are from reruns of it.
+    The benchmark found the learning rate of each network and data set by a random search for the best localization on
+    the validation split; these values are from reruns of that search.
 
-    To expect, MaxBoxAccV2 for VGG, Inception, ResNet: ImageNet 60.0, 63.4, 63.7; CUB 63.7, 56.7, 63.0.
+    Expected MaxBoxAccV2 for VGG, Inception, ResNet: ImageNet 60.0, 63.4, 63.7; CUB 63.7, 56.7, 63.0.
 
     Args:
       network: "vgg16_wsol", "inception_v3_wsol" or "resnet50_wsol", or one of these with "_28x28".
@@ -143,5 +143,5 @@ def wsol(network: str, dataset: Literal["imagenet", "cub"], *, num_examples: int
 
 
 def _steps(epochs: int, images: int, batch_size: int) -> int:
-    """Steps in which that many images are seen; batches run on from one epoch into the next."""
+    """The number of steps for some epochs; a batch may cross from one epoch into the next."""
     return max(1, round(epochs * images / batch_size))

@@ -1,4 +1,4 @@
-"""How a network is trained: length, batch, learning rate and optimizer, in one value that can be written to a file."""
+"""Recipes: length, batch size, learning rate and optimizer of a training, as one value that a file can hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,36 +13,36 @@ from camjax.training.groups import BACKBONE, freeze, is_at, scale_new_layers
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Stochastic gradient descent with momentum, the optimizer of the field, and what goes on around it.
+    """Stochastic gradient descent with momentum, and its settings.
 
     Attributes:
       steps: number of steps.
       batch_size: images per step, over all devices of all processes.
-      accumulate: number of equal parts that a batch is split into, which go through the network one after the other in
-        the memory of one; the step is that of the whole batch. See `camjax.training.train_step` for BatchNorm.
-      learning_rate: its peak, after the warm-up.
-      warmup_steps: number of steps in which the learning rate rises linearly from 0 (Goyal et al. 2017).
-      decay: what the learning rate does after the warm-up. "cosine": half a cosine down to 0 at the last step
-        (Loshchilov and Hutter 2017). "step": times `decay_rate` after every `decay_every` steps. "constant".
+      accumulate: number of equal parts that a batch is split into. They go through the network one after the other, in
+        the memory of one, and the step is that of the whole batch. See `camjax.training.train_step` for BatchNorm.
+      learning_rate: peak learning rate, after the warm-up.
+      warmup_steps: number of steps over which the learning rate rises linearly from 0 (Goyal et al. 2017).
+      decay: of the learning rate, after the warm-up. "cosine": half a cosine down to 0 at the last step (Loshchilov and
+        Hutter 2017). "step": times `decay_rate` after every `decay_every` steps. "constant".
       decay_every: for decay="step", in steps, counted from the first step.
-      decay_first: for decay="step", the step of the first decay where it is not `decay_every`, from which the others
-        are counted.
+      decay_first: for decay="step", the step of the first decay, from which the later ones are counted; None for
+        `decay_every`.
       decay_rate: for decay="step".
-      momentum: share of the last update that goes into the next.
-      nesterov: whether the momentum is that of Nesterov's accelerated gradient, or the classical one, as in Caffe.
+      momentum: share of the last update that goes into the next, in 0..1.
+      nesterov: Nesterov's momentum; False for classical momentum, as in Caffe.
       weight_decay: times the weight, added to its gradient (the L2 penalty of Caffe and PyTorch). Convolutions and
         dense kernels decay; biases and BatchNorm's parameters do not.
-      new_layers_factor: the learning rate of new layers over that of the others, which is `learning_rate`.
-      new_layers: their places in the model, as in `camjax.training.groups.parameter_groups`; of no account where the
-        factor is 1 and `frozen` has no "backbone".
-      frozen: places that are not trained, likewise: they end as they began, to the last bit, with the BatchNorms in
-        them. "backbone" is all but the new layers.
-      freeze_batchnorm: whether all BatchNorms run with the running statistics that they came with, and keep them and
-        their scales and biases: fine-tuning in small batches.
-      ema_decay: of averaged weights, which are evaluated and kept in place of the last step's: 0.9999 averages over
-        about 10,000 steps (`camjax.training.averages`). None for no average.
+      new_layers_factor: ratio of the new layers' learning rate to that of the others, which is `learning_rate`.
+      new_layers: their places in the model, as in `camjax.training.groups.parameter_groups`; ignored if the factor is 1
+        and `frozen` does not contain "backbone".
+      frozen: places that are not trained, named in the same way. Their parameters and BatchNorm statistics stay
+        unchanged to the last bit. "backbone" means all but the new layers.
+      freeze_batchnorm: every BatchNorm uses its initial running statistics, and keeps them, its scale and its bias: for
+        fine-tuning in small batches.
+      ema_decay: decay of averaged weights, which are evaluated and kept instead of those of the last step: 0.9999
+        averages over about 10,000 steps (`camjax.training.averages`). None for no average.
       label_smoothing: share of the target that is spread over all classes.
-      seed: of the order of the data and its augmentation.
+      seed: of the data's order and augmentation.
     """
 
     steps: int
@@ -68,7 +68,7 @@ class Recipe:
     def __post_init__(self):
         for name in ("new_layers", "frozen"):
             if not isinstance(getattr(self, name), str):
-                # A list, as run.json gives it back: the recipe of a run then equals the one that it was written from.
+                # A list, as JSON has it: a recipe read from run.json equals the one that was written.
                 object.__setattr__(self, name, list(getattr(self, name)))
         wrong = [
             f"{name}={getattr(self, name)!r}: expected {expected}"
@@ -100,12 +100,12 @@ class Recipe:
                 (
                     "new_layers",
                     not isinstance(self.new_layers, str) and len(self.new_layers) > 0,
-                    'places in the model, as ("head",)',
+                    'places in the model, such as ("head",)',
                 ),
                 (
                     "frozen",
                     not isinstance(self.frozen, str) and not self._frozen_and_new(),
-                    'places in the model, as ("backbone",), that have no new layers with a learning rate of their own',
+                    'places in the model, such as ("backbone",), without new layers that have a new_layers_factor',
                 ),
                 ("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "0 < ema_decay < 1, or None"),
                 ("label_smoothing", 0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1"),
@@ -117,7 +117,7 @@ class Recipe:
             raise ValueError("; ".join(wrong) + ".")
 
     def schedule(self) -> optax.Schedule:
-        """The learning rate as a function of the number of steps taken."""
+        """Returns the learning rate as a function of the number of steps taken."""
         after = {
             "cosine": lambda: optax.cosine_decay_schedule(self.learning_rate, max(1, self.steps - self.warmup_steps)),
             "constant": lambda: optax.constant_schedule(self.learning_rate),
@@ -129,7 +129,7 @@ class Recipe:
         return optax.join_schedules([rise, after], [self.warmup_steps])
 
     def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer, with the weight decay before the momentum as in Caffe and PyTorch."""
+        """Returns the optimizer, with the weight decay before the momentum as in Caffe and PyTorch."""
         steps = [
             optax.add_decayed_weights(self.weight_decay, mask=_decays),
             optax.sgd(self.schedule(), momentum=self.momentum, nesterov=self.nesterov),
@@ -142,7 +142,7 @@ class Recipe:
     def _steps_down(self) -> optax.Schedule:
         first = self.decay_every if self.decay_first is None else self.decay_first
 
-        # join_schedules starts its second schedule at 0; the decay counts from the run's first step.
+        # join_schedules starts its second schedule at 0, but the decay counts from the run's first step.
         def learning_rate(step):
             times = jnp.floor((step + self.warmup_steps - first) / self.decay_every) + 1
             return self.learning_rate * self.decay_rate ** jnp.maximum(times, 0)
@@ -150,11 +150,11 @@ class Recipe:
         return learning_rate
 
     def _frozen_and_new(self) -> bool:
-        """Whether new layers have a learning rate of their own, and lie in a frozen place."""
+        """Whether new layers have a `new_layers_factor` and lie in a frozen place."""
         places = [name for name in self.frozen if name != BACKBONE]
         return self.new_layers_factor != 1 and any(is_at(name, places) for name in self.new_layers)
 
 
 def _decays(parameters):
-    """True for what has more than one axis: kernels, not biases and scales."""
+    """True for parameters with more than one axis: kernels, but not biases and scales."""
     return jax.tree.map(lambda parameter: jnp.ndim(parameter) > 1, parameters)

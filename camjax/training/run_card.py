@@ -1,4 +1,4 @@
-"""The card of a finished run: what was trained, by what, on what, and how it went."""
+"""The card of a finished run: model, recipe, data, results and hardware."""
 
 import dataclasses
 import datetime
@@ -12,16 +12,18 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from camjax.files import write_whole
 from camjax.models import CamModel
+from camjax.runs import read_run
+from camjax.training.logs import curves_figure, read_metrics
 from camjax.training.recipes import Recipe
-from camjax.training.runs import read_run
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation")
 
 
 def has_run_card(directory: str | os.PathLike) -> bool:
-    """Whether a run has come to its end."""
+    """Whether a run has finished."""
     return (Path(directory) / "run_card.json").is_file()
 
 
@@ -35,17 +37,15 @@ def write_run_card(
 ) -> None:
     """Writes `curves.png`, `run_card.md` and `run_card.json` of a finished run from its `run.json` and `metrics.jsonl`.
 
-    Starting weights, data, augmentation and evaluation are left out where an older `run.json` does not say them.
+    Starting weights, data, augmentation and evaluation are left out if the `run.json` of an older camjax lacks them.
 
     Args:
       directory: of the run.
       model: as trained.
-      recipe: how.
-      start: the step that the last process started at; above 0 where it took a run up.
+      recipe: that it was trained by.
+      start: the step at which the last process started; above 0 if it resumed the run.
       seconds: wall time since then.
     """
-    from camjax.training.curves import curves_figure, read_metrics  # Matplotlib, at the end alone
-
     directory = Path(directory)
     lines, run = read_metrics(directory), read_run(directory)
     curves_figure(lines).savefig(directory / "curves.png", dpi=120)
@@ -62,14 +62,12 @@ def write_run_card(
         "wall_time": {"seconds": round(seconds, 1), "from_step": start, "to_step": recipe.steps},
     }
     (directory / "run_card.md").write_text(_markdown(card))
-    # Last, and whole or not at all: it says that the run has come to its end.
-    draft = directory / "run_card.draft"
-    draft.write_text(json.dumps(card, indent=2) + "\n")
-    draft.replace(directory / "run_card.json")
+    # Last, since it marks the run as finished.
+    write_whole(directory / "run_card.json", json.dumps(card, indent=2) + "\n")
 
 
 def git_revision(directory: Path) -> str | None:
-    """The commit of a git checkout, with "+changes" where files differ from it; None outside of one, or without git."""
+    """The commit of a git checkout, with "+changes" if files differ from it; None outside of one, or without git."""
     try:
         revision = _git(directory, "rev-parse", "HEAD")
         return f"{revision}+changes" if _git(directory, "status", "--porcelain") else revision
@@ -78,7 +76,7 @@ def git_revision(directory: Path) -> str | None:
 
 
 def count_parameters(model: CamModel) -> int:
-    """The number of parameters, BatchNorm's scales and biases among them and its statistics not."""
+    """The number of parameters, with BatchNorm's scales and biases and without its statistics."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 

@@ -1,42 +1,39 @@
-"""A run's directory: what the run is (`run.json`), its checkpoints, and its metrics."""
+"""How a run starts: `run.json` says what it is, and keeps another run out of its directory."""
 
 import dataclasses
 import json
-import os
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from camjax.data.rows import Augment, RandomAccessSource
+from camjax.files import write_whole
 from camjax.models import CamModel
-from camjax.models.shapes import model_shapes
-from camjax.training.checkpoints import Checkpoints
+from camjax.runs import RUN_FORMAT, read_run
 from camjax.training.recipes import Recipe
 from camjax.weights.fingerprint import weights_sha256, weights_sum_and_norm
-
-_FORMAT = 1
 
 _ROUNDING = 1e-5
 """How far sums and norms of the same weights may be apart, as a share of the norm."""
 
 
 def describe_run(model: CamModel, recipe: Recipe) -> dict:
-    """What a run starts from and how it goes on: what has to be the same for it to be taken up again.
+    """What a run starts from and its recipe, which have to be the same for the run to be resumed.
 
     Args:
-      model: where training starts, as `fit` is given it.
+      model: where training starts, as given to `fit`.
       recipe: of the run.
 
     Returns:
-      A part of `run.json`, in JSON's types. Of the starting weights it has a hash, and by `weights_sum_and_norm` what
-      is the same on any machine.
+      A part of `run.json`, in JSON's types. It identifies the starting weights by a hash, and by
+      `weights_sum_and_norm`, which are the same on any machine.
     """
     total, norm = weights_sum_and_norm(model)
     return {
-        "format": _FORMAT,
+        "format": RUN_FORMAT,
         "model": model.created_as,
         "input_size": list(model.input_size),
         "dtype": model.dtype.name,
@@ -50,12 +47,12 @@ def describe_run(model: CamModel, recipe: Recipe) -> dict:
 def describe_data(
     source: RandomAccessSource, *, augment: Augment | None = None, eval_source: RandomAccessSource | None = None
 ) -> dict:
-    """What a run is trained and evaluated on, which has to be the same too.
+    """What a run is trained and evaluated on, which has to be the same for the run to be resumed.
 
     Args:
-      source: the training examples. Name and split are None where it has no `info` that says them.
-      augment: their random change, which stands in `run.json` as it prints, without addresses of memory: as the call
-        that made it for those of `camjax.data.transforms`. Of one that prints as its name alone, nothing else is known.
+      source: the training examples. Name and split are None if it has no `info` that says them.
+      augment: their random change, noted by its `repr` without memory addresses: for those of `camjax.data.transforms`
+        that is the call that made it. Of a function whose `repr` is its name, the arguments are not known.
       eval_source: the examples for evaluation.
 
     Returns:
@@ -69,12 +66,12 @@ def describe_data(
 
 
 def start_run(directory: Path, description: dict) -> None:
-    """Writes `run.json` (the first process does), or checks that the one that is there describes the same run.
+    """Writes `run.json` (in the first process), or checks that an existing one describes the same run.
 
-    What an older `run.json` does not say yet is taken to be the same.
+    What a `run.json` of an older camjax does not say counts as the same.
 
     Args:
-      directory: exists, and can be written to.
+      directory: an existing one that can be written to.
       description: from `describe_run` and `describe_data`.
 
     Raises:
@@ -82,10 +79,10 @@ def start_run(directory: Path, description: dict) -> None:
     """
     path = directory / "run.json"
     if path.exists():
-        there = read_run(directory)
-        there["recipe"] = _with_defaults(there["recipe"])
-        known = [key for key in description if key in there]
-        if lines := [line for key in known for line in _differences(key, there[key], description[key])]:
+        old = read_run(directory)
+        old["recipe"] = _with_defaults(old["recipe"])
+        known = [key for key in description if key in old]
+        if lines := [line for key in known for line in _differences(key, old[key], description[key])]:
             raise ValueError(
                 f"{directory} holds a run that differs from this one. Take another directory, or delete it.\n"
                 + "\n".join(lines)
@@ -93,23 +90,21 @@ def start_run(directory: Path, description: dict) -> None:
         return
     if jax.process_index() != 0:
         return
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(description, indent=2) + "\n")
-    draft.replace(path)
+    write_whole(path, json.dumps(description, indent=2) + "\n")
 
 
-def _differences(key: str, there, now) -> list[str]:
+def _differences(key: str, old: Any, new: Any) -> list[str]:
     """A line for each difference between two values of `run.json`."""
-    if there == now:
+    if old == new:
         return []
     if key == "starting_weights":
-        # Another kind of processor draws the same random weights with other last bits, and may take the run up.
-        close = all(abs(there[name] - now[name]) <= _ROUNDING * now["norm"] for name in ("sum", "norm"))
-        return [] if close else [f"  {key}.sha256: {there['sha256']} there, {now['sha256']} now"]
-    if isinstance(there, dict) and isinstance(now, dict):
-        names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
-        return [f"  {key}.{name}: {_short(there.get(name))} there, {_short(now.get(name))} now" for name in names]
-    return [f"  {key}: {_short(there)} there, {_short(now)} now"]
+        # Another kind of processor draws the same random weights with other last bits, and may resume the run.
+        close = all(abs(old[name] - new[name]) <= _ROUNDING * new["norm"] for name in ("sum", "norm"))
+        return [] if close else [f"  {key}.sha256: {old['sha256']} there, {new['sha256']} now"]
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        return [f"  {key}.{name}: {_short(old.get(name))} there, {_short(new.get(name))} now" for name in names]
+    return [f"  {key}: {_short(old)} there, {_short(new)} now"]
 
 
 def _short(value) -> str:
@@ -117,64 +112,10 @@ def _short(value) -> str:
 
 
 def _with_defaults(recipe: dict) -> dict:
-    """A recipe as it was written, and the values that what it does not say yet had then."""
+    """A recipe as it was written, with the defaults of what it does not say."""
     fields = (field for field in dataclasses.fields(Recipe) if field.name not in recipe)
     missing = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     return recipe | {name: list(value) if isinstance(value, tuple) else value for name, value in missing.items()}
-
-
-def read_run(directory: str | os.PathLike) -> dict:
-    """The contents of `run.json`.
-
-    Raises:
-      FileNotFoundError: the directory holds no run.
-      ValueError: the file is damaged, or of a later version.
-    """
-    path = Path(directory) / "run.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{directory} is no run directory: expected {path}, which camjax.training.fit(run_dir=...) writes."
-        )
-    try:
-        run = json.loads(path.read_text())
-        version = run["format"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}. Restore the file from a copy.") from error
-    if version != _FORMAT:
-        raise ValueError(f"{path} has format {version!r}; this camjax reads {_FORMAT}. Install a newer camjax.")
-    return run
-
-
-def load_run(directory: str | os.PathLike, *, dtype=None) -> CamModel:
-    """The model of the newest checkpoint of a run of our own training.
-
-    Args:
-      directory: that `fit` was given as `run_dir`.
-      dtype: compute dtype, float32 or bfloat16; None for the run's own.
-
-    Returns:
-      The model, with the run's class names.
-
-    Raises:
-      FileNotFoundError: there is no run, or it has no checkpoint yet.
-      ValueError: a file of the run is damaged, or its model was not made by `create_model`.
-    """
-    run = read_run(directory)
-    if run["model"] is None:
-        raise ValueError(
-            f"{directory} is a run of a model that camjax.create_model did not make, so that it cannot be built from "
-            "its name. Build it, and fill it with camjax.training.Checkpoints(directory).restore_model(model)."
-        )
-    dtype = jnp.dtype(run["dtype"] if dtype is None else dtype)
-    model = model_shapes(**run["model"], dtype=dtype)
-    rule = run["input"]
-    if rule["mean_image"] is not None:
-        rule["mean_image"] = jnp.zeros(rule["mean_image"])  # the checkpoint has its values
-    model.set_input_rule(**rule)
-    with Checkpoints(checkpoints_of(directory), read_only=True) as checkpoints:
-        model = checkpoints.restore_model(model)
-    model.class_names = run["class_names"]
-    return model
 
 
 def _input_rule(model: CamModel) -> dict:
@@ -190,10 +131,5 @@ def _describe_source(source: RandomAccessSource) -> dict:
 
 
 def _printed(augment: Augment) -> str:
-    """What `repr` says that is the same in every process."""
+    """The part of `repr` that is the same in every process."""
     return re.sub(r" at 0x\w+", "", re.sub(r"<function (\S+) at 0x\w+>", r"\1", repr(augment)))
-
-
-def checkpoints_of(directory: str | os.PathLike) -> Path:
-    """Where the checkpoints of a run are."""
-    return Path(directory) / "checkpoints"

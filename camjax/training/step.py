@@ -1,5 +1,6 @@
-"""One step of training and one of evaluation, as pure functions; what runs them in parallel is another file's."""
+"""One step of training and one of evaluation, as pure functions; `parallel.py` runs them on all devices."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from camjax.training.recipes import Recipe
 
 
 class TrainState(NamedTuple):
-    """All that a step changes; the place in the data follows from `step`.
+    """Everything that a step changes; `step` also determines the position in the data.
 
     Attributes:
       model: parameters, BatchNorm statistics and the random keys that dropout draws from.
@@ -31,12 +32,12 @@ class TrainState(NamedTuple):
     def create(
         cls, model: CamModel, recipe: Recipe, *, optimizer: optax.GradientTransformation | None = None
     ) -> "TrainState":
-        """The state in which training starts.
+        """Returns the state in which training starts.
 
         Args:
-          model: its arrays are the state's, those of the average are copies.
-          recipe: says the optimizer, and whether there is an average.
-          optimizer: in place of `recipe.optimizer()`.
+          model: its arrays become the state's; those of the average are copies.
+          recipe: determines the optimizer, and whether there is an average.
+          optimizer: replaces `recipe.optimizer()`.
 
         Raises:
           ValueError: the recipe's frozen places or new layers are not in the model, or nothing is left to train.
@@ -55,8 +56,12 @@ class TrainState(NamedTuple):
 
     @property
     def evaluated(self) -> CamModel:
-        """The model to evaluate and to keep: the averaged one where there is one."""
+        """The model to evaluate and to keep: the averaged one if there is one."""
         return self.model if self.ema is None else self.ema
+
+
+Step = Callable[[TrainState, dict], tuple[TrainState, dict]]
+"""From a state and a batch to the next state and its metrics."""
 
 
 def train_step(
@@ -71,55 +76,56 @@ def train_step(
     freeze_batchnorm: bool = False,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict]:
-    """One gradient step on the mean cross-entropy of a batch.
+    """Takes one gradient step on the mean cross-entropy of a batch.
 
-    Random draws follow from the state's keys, the step, the device and the micro-batch alone, so that a run that is
-    taken up again draws what it would have drawn.
+    Random draws depend only on the state's keys, the step, the device and the micro-batch, so that a resumed run draws
+    the same as an uninterrupted one.
 
     Args:
-      state: where training stands.
+      state: before the step; left unchanged.
       batch: image (b, H, W, 3) uint8 and label (b,) int.
       label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
-      accumulate: number of equal micro-batches that the batch is split into, one after the other in the memory of one.
-        The gradient is their mean, and the step that of the whole batch, but for BatchNorm, which takes its statistics
-        from each micro-batch and moves its running averages once for each; and dropout differs in each.
-      ema_decay: of the averaged weights, as in `camjax.training.averages`; None where the state has none.
-      frozen: places of the model that stay as they are to the last bit, whatever the optimizer: no gradient is taken of
-        their parameters, and BatchNorm there runs with its running statistics and leaves them. "backbone" is all but
+      accumulate: number of equal micro-batches that the batch is split into; they are processed one after the other,
+        in the memory of one. The gradient is their mean, so the step is that of the whole batch, with two differences:
+        BatchNorm takes its statistics from each micro-batch and updates its running averages once for each, and dropout
+        differs in each.
+      ema_decay: of the averaged weights, as in `camjax.training.averages`; None if the state has none.
+      frozen: places of the model that stay unchanged to the last bit, whatever the optimizer: their parameters get no
+        gradient, and BatchNorm there uses its running statistics without updating them. "backbone" means all but
         `new_layers`. See `camjax.training.groups.parameter_groups`.
-      new_layers: what "backbone" in `frozen` leaves to train.
-      freeze_batchnorm: whether this holds for every BatchNorm, its parameters too.
-      axis_name: mapped axis that this runs under, each device with its own equal part of the batch and all with the
-        same state: gradients are averaged, BatchNorm takes its statistics over all devices, and dropout differs on
-        each. None for one device with the whole batch.
+      new_layers: the places that stay trainable when "backbone" is frozen.
+      freeze_batchnorm: freeze every BatchNorm in this way, including its parameters.
+      axis_name: name of the mapped axis under which this runs, where each device has an equal part of the batch and all
+        have the same state: gradients are averaged, BatchNorm takes its statistics over all devices, and dropout
+        differs on each. None for one device with the whole batch.
 
     Returns:
-      The next state, and {"loss", "accuracy", "gradient_norm"}: () float32 over the whole batch, before the step; the
-      norm is of what is trained.
+      The next state, and {"loss", "accuracy", "gradient_norm"}: () float32 over the whole batch, before the step. The
+      norm is over the parameters that are trained.
 
     Raises:
-      ValueError: a batch that does not split, a frozen place that is not there, or an average without its decay.
+      ValueError: a batch that does not split evenly, a frozen place that the model does not have, or averaged weights
+        without a decay or a decay without them.
     """
     if (state.ema is None) != (ema_decay is None):
-        there = "no averaged weights" if state.ema is None else "averaged weights"
-        raise ValueError(f"ema_decay={ema_decay} with a state that has {there}: take TrainState.create(model, recipe).")
-    model, optimizer, ema = jax.tree.map(lambda leaf: leaf, state)  # new objects: the caller's are left as they are
+        held = "no averaged weights" if state.ema is None else "averaged weights"
+        raise ValueError(f"ema_decay={ema_decay} with a state that has {held}: use TrainState.create(model, recipe).")
+    model, optimizer, ema = jax.tree.map(lambda leaf: leaf, state)  # new objects, so that the caller's stay unchanged
     step = optimizer.step[...]
 
     training = nnx.view(model, raise_if_not_found=False, deterministic=False, use_running_average=False)
-    still = _prepare_batchnorm(training, frozen, new_layers, freeze_batchnorm, axis_name)
-    trained_or_frozen(nnx.state(model, optimizer.wrt), frozen, new_layers)  # an error where a place is not there
+    frozen_batchnorms = _prepare_batchnorm(training, frozen, new_layers, freeze_batchnorm, axis_name)
+    trained_or_frozen(nnx.state(model, optimizer.wrt), frozen, new_layers)  # raises if a place does not exist
 
     def is_trained(path, _):
-        return not (is_frozen(_place(path), frozen, new_layers) or path[:-1] in still)
+        return not (is_frozen(_place(path), frozen, new_layers) or path[:-1] in frozen_batchnorms)
 
-    network, parameters, statistics, keys, rest = nnx.split(
-        training, nnx.All(optimizer.wrt, is_trained), nnx.BatchStat, nnx.RngKey, ...
-    )
+    network, *states = nnx.split(training, nnx.All(optimizer.wrt, is_trained), nnx.BatchStat, nnx.RngKey, ...)
+    parameters, statistics, keys, rest = states
     keys = jax.tree.map(lambda key: _key_of_step(key, step, axis_name), keys)
 
     def loss_of(parameters, statistics, keys, batch):
-        model = nnx.merge(network, parameters, statistics, keys, rest, copy=True)  # changes to it end here
+        model = nnx.merge(network, parameters, statistics, keys, rest, copy=True)  # a copy that ends here
         logits = model(batch["image"])
         loss = cross_entropy(logits, batch["label"], label_smoothing).mean()
         accuracy = (logits.argmax(-1) == batch["label"]).mean()
@@ -135,27 +141,41 @@ def train_step(
     if axis_name is not None:
         loss, accuracy, gradients = jax.lax.pmean((loss, accuracy, gradients), axis_name)
 
-    stays = nnx.as_pure(nnx.state(model, nnx.All(optimizer.wrt, nnx.Not(is_trained))))
+    unchanged = nnx.as_pure(nnx.state(model, nnx.All(optimizer.wrt, nnx.Not(is_trained))))
     zeros = jax.tree.map(jnp.zeros_like, nnx.state(model, optimizer.wrt))
     optimizer.update(model, nnx.merge_state(zeros, gradients))
-    nnx.update(model, stays)
+    nnx.update(model, unchanged)
     nnx.update(model, nnx.as_pure(statistics))
-    if ema is not None:
+    if ema is not None and ema_decay is not None:
         ema = update_average(ema, model, decay=ema_decay, step=step)
     metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(nnx.to_pure_dict(gradients))}
     return TrainState(model, optimizer, ema), metrics
 
 
+def recipe_step(recipe: Recipe, *, axis_name: str | None = None) -> Step:
+    """Returns `train_step` with the options of a recipe, as a function of state and batch."""
+    return functools.partial(
+        train_step,
+        label_smoothing=recipe.label_smoothing,
+        accumulate=recipe.accumulate,
+        ema_decay=recipe.ema_decay,
+        frozen=recipe.frozen,
+        new_layers=recipe.new_layers,
+        freeze_batchnorm=recipe.freeze_batchnorm,
+        axis_name=axis_name,
+    )
+
+
 def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> dict:
-    """Sums over the examples of a batch, to be added up over batches.
+    """Sums loss and correct answers over the examples of a batch; add the results up over batches.
 
     Args:
-      model: runs in inference mode, and stays as it is.
+      model: runs in inference mode; left unchanged.
       batch: image (b, H, W, 3) uint8, label (b,) int and mask (b,) bool, False on padding.
       axis_name: as in `train_step`; sums are over all devices.
 
     Returns:
-      {"loss", "correct", "count"}: () float32 sums of cross-entropy, right top-1 answers and examples.
+      {"loss", "correct", "count"}: () float32 sums of cross-entropy, correct top-1 answers and examples.
     """
     model = nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
     logits, mask = model(batch["image"]), batch["mask"].astype(jnp.float32)
@@ -168,7 +188,7 @@ def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> 
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """(b, C) logits and (b,) labels -> (b,) cross-entropy with the softmax, in nats."""
+    """Returns the cross-entropy of the softmax, in nats: (b, C) logits and (b,) labels -> (b,)."""
     if not label_smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
@@ -178,25 +198,25 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
 def _prepare_batchnorm(
     training: CamModel, frozen: Sequence[str], new_layers: Sequence[str], freeze_all: bool, axis_name: str | None
 ) -> set[tuple]:
-    """Sets where each BatchNorm takes its statistics from, and returns the paths of those whose parameters stay."""
-    still = set()
+    """Sets where each BatchNorm takes its statistics from; returns the paths of those with frozen parameters."""
+    frozen_batchnorms: set[tuple] = set()
     for path, module in nnx.iter_modules(training):
         if isinstance(module, nnx.BatchNorm):
             module.axis_name = axis_name
             module.use_running_average = freeze_all or is_frozen(_place(path), frozen, new_layers)
             if freeze_all:
-                still.add(path)
-    return still
+                frozen_batchnorms.add(path)
+    return frozen_batchnorms
 
 
 def _accumulated(gradient_of: Callable, parameters, statistics, keys, micro_batches: dict):
-    """Mean loss, accuracy and gradient of k micro-batches in sequence, and the BatchNorm statistics after the last.
+    """Returns the mean loss, accuracy and gradient over k micro-batches, and the BatchNorm statistics after the last.
 
     Args:
-      gradient_of: of one micro-batch, as `train_step` makes it.
-      parameters: the same for all.
-      statistics: of BatchNorm, handed on from one to the next.
-      keys: of the step; each micro-batch folds its number into them.
+      gradient_of: loss, accuracy, statistics and gradient of one micro-batch, from `train_step`.
+      parameters: the same for all micro-batches.
+      statistics: of BatchNorm; each micro-batch updates those of the one before.
+      keys: of the step; each micro-batch folds its index into them.
       micro_batches: dict of (k, b / k, ...) arrays.
     """
     k = micro_batches["label"].shape[0]
@@ -219,10 +239,7 @@ def _micro_batches(batch: dict, accumulate: int) -> dict:
     """(b, ...) arrays -> (accumulate, b / accumulate, ...)."""
     size = batch["label"].shape[0]
     if accumulate < 1 or size % accumulate:
-        raise ValueError(
-            f"accumulate={accumulate} with {size} images on a device: expected a number of micro-batches that divides "
-            "them evenly."
-        )
+        raise ValueError(f"accumulate={accumulate} with {size} images on a device: expected a divisor of {size}.")
     return {name: batch[name].reshape(accumulate, -1, *batch[name].shape[1:]) for name in ("image", "label")}
 
 
@@ -231,6 +248,6 @@ def _place(path: tuple) -> str:
 
 
 def _key_of_step(key: jax.Array, step: jax.Array, axis_name: str | None) -> jax.Array:
-    """A key of its own for each step and, under a mapped axis, for each device of all processes."""
+    """A different key for each step and, under a mapped axis, for each device of all processes."""
     key = jax.random.fold_in(key, step)
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))

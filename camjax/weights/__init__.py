@@ -1,1 +1,1 @@
-"""Readers of weight files, and the name tables that place their tensors in a model."""
+"""Weight files: fetching and reading them, and placing their tensors in a model."""

@@ -8,6 +8,7 @@ import functools
 import math
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -16,9 +17,9 @@ from camjax.weights.errors import WeightsError, check_weights_file, describe_sta
 
 # message -> (field, number, how it is repeated, its type or message).
 #
-# Numbers are declared as bytes: on the wire a packed `repeated float` is the bytes of the array, which NumPy takes as
-# they are, where protobuf would hand out Python floats. Strings are bytes too, which a damaged one can be. A V1 layer's
-# type is an enumeration, on the wire an integer.
+# Numbers are declared as bytes: on the wire, a packed `repeated float` is the bytes of the array, which NumPy takes as
+# they are; protobuf would make Python floats of them. Strings are bytes too, since a damaged one is not valid text. A
+# V1 layer's type is an enumeration, on the wire an integer.
 _MESSAGES = {
     "BlobShape": (("dim", 1, "repeated", "int64"),),
     "BlobProto": (
@@ -51,7 +52,7 @@ _LEGACY_SHAPE = ("num", "channels", "height", "width")
 # Convolution and deconvolution, by the names of LayerParameter and the numbers of V1LayerParameter.LayerType.
 _CONVOLUTIONS = (b"Convolution", b"Deconvolution", 4, 39)
 
-# Protobuf's own limit, beyond which no caffemodel can have been written.
+# Protobuf's own limit for a message.
 _MAX_BYTES = 2**31 - 1
 
 # The deepest networks have about 2,000 layers. It bounds the time that a file of empty messages can take.
@@ -63,10 +64,9 @@ _MAX_RANK = 32
 def read_caffemodel(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """Read the blobs of a trained Caffe network.
 
-    Layers of Caffe's present format and of the one before it (V1, `layers`) are read alike, and so are blobs with a
-    shape and with the four legacy dimensions (num, channels, height, width). Of the latter, leading ones are left out
-    where they only fill up: a bias is (K,) and an inner product (K_out, K_in); the filters of a convolution keep
-    all four.
+    Reads layers of Caffe's present format and of the one before it (V1, `layers`), and blobs with a shape as well as
+    with the four legacy dimensions (num, channels, height, width). Of the latter, leading dimensions of 1 are dropped:
+    a bias is (K,) and an inner product (K_out, K_in). The filters of a convolution keep all four.
 
     Args:
         path: a `.caffemodel` in protobuf's binary format.
@@ -77,9 +77,9 @@ def read_caffemodel(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         (K_out, K_in). The arrays are read-only. Layers without blobs are left out. A blob saved as doubles is float64.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: the file is damaged or no caffemodel, a blob's numbers do not fit its shape, two layers with blobs
-            have the same name, or nothing in it has a blob.
+        FileNotFoundError: the file does not exist.
+        WeightsError: the file is damaged or not a caffemodel, a blob's numbers do not fit its shape, two layers with
+            blobs have the same name, or no layer has a blob.
     """
     path, net, start = _parse(path, "NetParameter")
     count = len(net.layers) + len(net.layer)
@@ -90,7 +90,7 @@ def read_caffemodel(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         for i, blob in enumerate(layer.blobs):
             name = f"{layer.name.decode(errors='replace')}.{i}"
             if name in arrays:
-                raise WeightsError(f"{path}: two blobs are named {name[:80]!r}. Give the layers names of their own.")
+                raise WeightsError(f"{path}: two blobs are named {name[:80]!r}. Rename one of the layers.")
             arrays[name] = _array(path, name, blob, filters=i == 0 and layer.type in _CONVOLUTIONS)
     if not arrays:
         raise WeightsError(
@@ -110,12 +110,14 @@ def read_mean_binaryproto(path: str | PathLike[str]) -> np.ndarray:
         (H, W, 3) float32, channels in the order R, G, B, in 0..255 where the images were.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: the file is damaged, holds no blob, or one that is no image of three channels.
+        FileNotFoundError: the file does not exist.
+        WeightsError: the file is damaged, holds no blob, or its blob is not an image of three channels.
     """
     path, blob, start = _parse(path, "BlobProto")
     if not (blob.data or blob.double_data):
-        raise WeightsError(f"{path}: this is no mean image: it {describe_start(start)}. Give a .binaryproto of a mean.")
+        raise WeightsError(
+            f"{path}: this is not a mean image: it {describe_start(start)}. Give a .binaryproto of a mean."
+        )
     mean = _array(path, "the mean image", blob, filters=False)
     if mean.shape[:-2] not in ((3,), (1, 3)):
         raise WeightsError(f"{path}: a blob of shape {mean.shape}, where a mean image has (1, 3, H, W).")
@@ -123,7 +125,7 @@ def read_mean_binaryproto(path: str | PathLike[str]) -> np.ndarray:
     return np.ascontiguousarray(blue_green_red[::-1].transpose(1, 2, 0), dtype=np.float32)
 
 
-def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, object, bytes]:
+def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, Any, bytes]:
     """Return the path, the file's message, and its first bytes."""
     path = check_weights_file(path)
     with path.open("rb") as file:
@@ -135,13 +137,13 @@ def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, object, bytes]:
         return path, _message_classes()[kind].FromString(path.read_bytes()), start
     except Exception as error:
         raise WeightsError(
-            f"{path}: no readable message of Caffe ({error}); it {describe_start(start)}. "
+            f"{path}: not a readable message of Caffe ({error}); it {describe_start(start)}. "
             "If it should be one, download or copy it again."
         ) from error
 
 
 def _array(path: Path, name: str, blob, *, filters: bool) -> np.ndarray:
-    """Return a blob's numbers in its shape, after checking that there are as many as the shape says."""
+    """Return a blob's numbers in its shape, after checking their count."""
     if blob.HasField("shape"):
         shape = tuple(blob.shape.dim[: _MAX_RANK + 1])
     else:
@@ -155,15 +157,15 @@ def _array(path: Path, name: str, blob, *, filters: bool) -> np.ndarray:
     count, rest = divmod(len(data), np.dtype(dtype).itemsize)
     if len(shape) > _MAX_RANK or any(length < 1 for length in shape) or math.prod(shape) != count or rest:
         raise WeightsError(
-            f"{path}: {name[:80]} should have the shape {shape}, and {len(data):,} bytes of numbers are there. "
-            "The file is damaged, or its numbers are of a kind that is not read here: float32 and float64 are."
+            f"{path}: {name[:80]} should have the shape {shape}, but has {len(data):,} bytes of numbers. "
+            "The file is damaged, or its numbers are neither float32 nor float64."
         )
     return np.frombuffer(data, dtype).reshape(shape)
 
 
 @functools.cache
-def _message_classes() -> dict[str, type]:
-    """The classes of the messages, by name, in a pool of their own: other packages register Caffe's as well."""
+def _message_classes() -> dict[str, Any]:
+    """The classes of the messages by name, in a private pool: other packages register Caffe's messages too."""
     file = descriptor_pb2.FileDescriptorProto(name="camjax/caffe_weights.proto", package="caffe", syntax="proto2")
     kinds = descriptor_pb2.FieldDescriptorProto
     for message, fields in _MESSAGES.items():

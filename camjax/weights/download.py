@@ -1,4 +1,4 @@
-"""A download by HTTP that goes on where it broke off."""
+"""A download by HTTP that resumes where it broke off."""
 
 import contextlib
 import json
@@ -16,16 +16,15 @@ _CHUNK = 1 << 16  # what a break may cost, at most
 
 
 class FetchError(OSError):
-    """An address cannot be fetched: no network, no such file there, no permission, a server's error."""
+    """An address cannot be fetched: no network, no such file, no permission, or a server's error."""
 
 
 def download(url: str, part: Path) -> None:
-    """Fetches a file, with a progress bar on stderr where that is a terminal.
+    """Fetches a file, with a progress bar on stderr if that is a terminal.
 
-    `PART.json` beside the file holds what identifies the version that is being fetched: the server's ETag or
-    Last-Modified, and the whole length. Only bytes of that version are added to those that are there. Where the server
-    tells neither of the first two, a download that broke off starts over. A connection that breaks is taken up again
-    for as long as that gets the download ahead.
+    `PART.json` beside the file identifies the version that is being fetched: the server's ETag or Last-Modified, and
+    the whole length. Only bytes of that version are appended. If the server sends neither ETag nor Last-Modified, a
+    download that broke off starts over. A broken connection is opened again as long as each one brings new bytes.
 
     Args:
       url: of the scheme https or http.
@@ -52,13 +51,13 @@ def download(url: str, part: Path) -> None:
                 why = f"the transfer failed ({error})"
             file.flush()
             if file.tell() <= before or not transfer.record.exists():
-                kept = f" {file.tell()} bytes of it are here, and the next call goes on there." if before else ""
+                kept = f" {file.tell()} bytes of it are here, and the next call resumes there." if before else ""
                 raise FetchError(f"{url}: {why}.{kept}") from None
     transfer.record.unlink(missing_ok=True)
 
 
 class _Transfer:
-    """The state of a download between connections: the part, and what it is a part of."""
+    """A download that may take several connections."""
 
     def __init__(self, url: str, part: Path):
         self.url = url
@@ -66,15 +65,15 @@ class _Transfer:
         self.record = part.with_name(f"{part.name}.json")
 
     def run(self, session: requests.Session, file: BinaryIO) -> bool:
-        """Adds what one connection brings; whether the file is whole then."""
+        """Appends what one connection brings, and returns whether the file is complete."""
         known = self._known(file)
-        # Compressed on the way, lengths and ranges would be those of something else.
+        # Lengths and ranges of a compressed transfer would not be those of the file.
         headers = {"Accept-Encoding": "identity"}
         if known:
             headers |= {"Range": f"bytes={file.tell()}-", "If-Range": known["validator"]}
         with session.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             status, version = response.status_code, _version(response)
-            # 416: the part is no shorter than the file, which is another one by now.
+            # 416: the part is at least as long as the file, so the file has changed.
             if status not in (200, 206, 416) or (status != 200 and not known):
                 raise FetchError(f"{self.url}: the server answers {status} {response.reason or ''}".rstrip() + ".")
             if known and not (status == 206 and version == known and _first_byte(response) == file.tell()):
@@ -88,7 +87,7 @@ class _Transfer:
         return version["length"] in (None, file.tell())
 
     def _known(self, file: BinaryIO) -> dict | None:
-        """The version that the part is of; None where that is not known, and the part is empty then."""
+        """The version of the part; if that is not known, empties the part and returns None."""
         if file.tell():
             with contextlib.suppress(OSError, ValueError):
                 known = json.loads(self.record.read_text())
@@ -103,7 +102,7 @@ class _Transfer:
         self.record.unlink(missing_ok=True)
 
     def _with_progress(self, response: requests.Response, done: int, length: int | None) -> Iterator[bytes]:
-        """The pieces of the response, and a bar that shows how far they are."""
+        """The pieces of the response, shown in a progress bar."""
         console = Console(stderr=True)
         columns = (
             rich.progress.TextColumn("{task.description}", markup=False),
@@ -120,7 +119,7 @@ class _Transfer:
 
 
 def _version(response: requests.Response) -> dict:
-    """What tells this version of the file from others, {"validator", "length"}: "" and None where it is not said."""
+    """What identifies this version of the file, {"validator", "length"}: "" and None if the server does not say."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity") != "identity":
         return {"validator": "", "length": None}
@@ -129,7 +128,7 @@ def _version(response: requests.Response) -> dict:
     if response.status_code == 206:
         length = headers.get("Content-Range", "").rpartition("/")[2]
     return {
-        # Weak ETags say that two versions mean the same, not that their bytes are.
+        # Weak ETags say that two versions mean the same, not that their bytes are equal.
         "validator": headers.get("Last-Modified", "") if etag.startswith("W/") else etag,
         "length": int(length) if length.isdecimal() else None,
     }
@@ -141,7 +140,7 @@ def _first_byte(response: requests.Response) -> int | None:
 
 
 def _reason(error: requests.ConnectionError) -> str:
-    """What lies at the bottom of a connection error, without the objects that are wrapped around it."""
+    """The innermost reason of a connection error."""
     cause = error.args[0] if error.args else error
     text = str(getattr(cause, "reason", cause)).splitlines()[0]
     return text.partition("): ")[2] or text

@@ -1,14 +1,14 @@
-"""The error that every reader of weight files raises, and the checks that all of them begin with."""
+"""The error that every reader of weight files raises, and the first checks of each of them."""
 
 from os import PathLike
 from pathlib import Path
 
 
 class WeightsError(ValueError):
-    """A file of weights cannot be read, is not what it should be, or asks for more than tensors."""
+    """A file of weights cannot be read, is of another kind or for another model, or holds more than tensors."""
 
 
-# What people hand to a reader by mistake, by the file's first bytes; the most telling ones only.
+# What people give to a reader by mistake, by the file's first bytes.
 _STARTS = (
     (b"version https://git-lfs", "a Git LFS pointer: `git lfs pull` fetches the file itself"),
     (b"<", "a web page or XML: a download that failed?"),
@@ -25,14 +25,14 @@ def check_weights_file(path: str | PathLike[str]) -> Path:
     """Return `path` as a Path if it is a file with something in it.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: the file does not exist.
         WeightsError: it is a directory, a device or a pipe, or an empty file.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no weight file {path}. Check the path, or download the file first.")
     if not path.is_file():
-        kind = "a directory" if path.is_dir() else "no regular file"
+        kind = "a directory" if path.is_dir() else "not a regular file"
         raise WeightsError(f"{path}: this is {kind}. Give the path of the weight file itself.")
     if path.stat().st_size == 0:
         raise WeightsError(f"{path}: the file is empty. Download or copy it again.")
@@ -43,7 +43,7 @@ def describe_start(start: bytes) -> str:
     """Say in words what a file seems to be.
 
     Args:
-        start: the file's first bytes; 16 are looked at if there are as many.
+        start: the file's first bytes, of which 16 are enough.
 
     Returns:
         Such as "begins with b'<!DOCTYPE html>', it looks like a web page".

@@ -1,6 +1,6 @@
 """Weights from an address: `hf://` through huggingface_hub, and `https://` into camjax's own cache directory.
 
-What is in a cache is taken from there, without a look at the network.
+A cached file is used without asking the network.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from huggingface_hub import errors as hub_errors
 from camjax.weights.download import FetchError, download
 from camjax.weights.errors import WeightsError
 
-# What repositories on the Hugging Face Hub call a model's weights, in the order of preference.
+# The usual names of a model's weights in repositories on the Hugging Face Hub, in order of preference.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
-# torchvision's and timm's files end in the first digits of their SHA-256: resnet50-0676ba61.pth.
+# The names of torchvision's and timm's files end in the first digits of their SHA-256: resnet50-0676ba61.pth.
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -31,18 +31,18 @@ def fetch(address: str) -> Path:
 
         - `hf://OWNER/NAME[@REVISION][/FILE]`, a model repository on the Hugging Face Hub; without FILE its
           `model.safetensors`, or else `pytorch_model.bin`. The grammar, the cache, `HF_HOME`, `HF_ENDPOINT`,
-          `HF_TOKEN` and `HF_HUB_OFFLINE` are huggingface_hub's. A file whose SHA-256 the Hub tells is checked.
-        - `https://HOST/.../FILE[#sha256=DIGITS]`, kept below `cache_directory()`. The SHA-256 is checked where it is
-          known: from the 64 digits behind `#sha256=`, or from a name that ends in 8 digits of it or more, as
-          torchvision's do. A download that breaks off goes on where it stopped, at once or at the next call.
+          `HF_TOKEN` and `HF_HUB_OFFLINE` are huggingface_hub's. The SHA-256 is checked if the Hub sends it.
+        - `https://HOST/.../FILE[#sha256=DIGITS]`, kept below `cache_directory()`. The SHA-256 is checked if it is
+          known: from the 64 digits after `#sha256=`, or from a name that ends in at least 8 digits of it, as
+          torchvision's do. A download that breaks off resumes where it stopped, at once or at the next call.
 
     Returns:
-      The path of the file, in a cache: read it, and leave it as it is.
+      The path of the file in the cache; do not change the file.
 
     Raises:
       ValueError: another scheme, or an address that is not of these forms.
       FetchError: it cannot be fetched; the message says why.
-      WeightsError: the file that came has another SHA-256. It is not kept.
+      WeightsError: the downloaded file has another SHA-256. It is not kept.
     """
     match urlsplit(address).scheme.lower():
         case "hf":
@@ -73,14 +73,14 @@ def _fetch_from_hub(address: str) -> Path:
         path = _download_from_hub(address, place.id, name, place.revision)
         if path is not None:
             return path
-    hint = f" A revision stands behind the repository: hf://{place.id}@REVISION/FILE." if "@" in names[0] else ""
+    hint = f" A revision comes after the repository: hf://{place.id}@REVISION/FILE." if "@" in names[0] else ""
     raise FetchError(f"{address}: the repository has no file {' or '.join(names)}.{hint}")
 
 
 def _download_from_hub(address: str, repository: str, name: str, revision: str | None) -> Path | None:
     """The file in the Hub's cache, after its download; None if the repository has no such file."""
     try:
-        # The download retries for half a minute where there is no network; this question fails at once.
+        # Without a network, the download would retry for half a minute; this question fails at once.
         known = hub.get_hf_file_metadata(hub.hf_hub_url(repository, name, revision=revision))
         path = Path(hub.hf_hub_download(repository, name, revision=revision))
     except hub_errors.RemoteEntryNotFoundError:
@@ -88,22 +88,23 @@ def _download_from_hub(address: str, repository: str, name: str, revision: str |
     except hub_errors.GatedRepoError:
         why = "the repository asks for an agreement first: accept it on its page, and set HF_TOKEN"
     except hub_errors.RepositoryNotFoundError:
-        why = "there is no such repository, or it is private: check the name, and set HF_TOKEN for a private one"
+        why = "the repository does not exist or is private: check the name, and set HF_TOKEN for a private one"
     except hub_errors.RevisionNotFoundError:
         why = f"the repository has no revision {revision!r}"
     except hub_errors.OfflineModeIsEnabled:
         why = "it is not in the cache, and HF_HUB_OFFLINE keeps huggingface_hub from the network"
-    # Whatever the library's HTTP client raises, whose exceptions are no part of the library's interface.
+    # Anything that the library's HTTP client raises: its exceptions are not part of the library's interface.
     except Exception as error:
         why = f"the Hugging Face Hub cannot be reached, and the file is not in the cache ({_first_line(error)})"
     else:
-        # Of large files the Hub's ETag is the SHA-256; of small ones, which are no weights, it is Git's SHA-1.
-        if re.fullmatch("[0-9a-f]{64}", known.etag or ""):
+        # The Hub's ETag of a large file is its SHA-256; of small files, which are never weights, Git's SHA-1.
+        expected = known.etag or ""
+        if re.fullmatch("[0-9a-f]{64}", expected):
             found = _sha256(path)
-            if found != known.etag:
+            if found != expected:
                 path.resolve().unlink()
                 path.unlink(missing_ok=True)
-                raise WeightsError(_wrong_digest(address, found, known.etag))
+                raise WeightsError(_wrong_digest(address, found, expected))
         return path
     raise FetchError(f"{address}: {why}.")
 
@@ -120,7 +121,7 @@ def _fetch_from_web(address: str) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{name}.lock")):
-        if not _is_complete(path, expected):  # another process may have fetched it in the meantime
+        if not _is_complete(path, expected):  # another process may have fetched it meanwhile
             part = path.with_name(f"{name}.part")
             download(url, part)
             found = _sha256(part) if expected else ""
@@ -132,18 +133,18 @@ def _fetch_from_web(address: str) -> Path:
 
 
 def _expected_digest(address: str, name: str, fragment: str) -> str:
-    """The SHA-256 that a file has to have, or its first digits; empty if nothing is known."""
+    """The expected SHA-256 of a file, or its first digits; empty if nothing is known."""
     if fragment:
         match = re.fullmatch("sha256=([0-9A-Fa-f]{64})", fragment)
         if match is None:
-            raise ValueError(f"{address}: expected #sha256= and 64 hexadecimal digits behind the address, or nothing.")
+            raise ValueError(f"{address}: expected #sha256= and 64 hexadecimal digits after the address, or nothing.")
         return match[1].lower()
     match = _DIGEST_IN_NAME.search(name)
     return match[1] if match else ""
 
 
 def _is_complete(path: Path, expected: str) -> bool:
-    """Whether the cache has the file. Only whole files have its name; the check is for those put there or damaged."""
+    """Whether the cache has the file. A download gets its name when it is complete; the digest tells a changed file."""
     return path.is_file() and (not expected or _sha256(path).startswith(expected))
 
 
@@ -155,8 +156,8 @@ def _sha256(path: Path) -> str:
 def _wrong_digest(address: str, found: str, expected: str) -> str:
     dots = "" if len(expected) == 64 else "..."
     return (
-        f"{address}: the file that came has SHA-256 {found}, expected {expected}{dots}. It is damaged, or another one, "
-        f"and was not kept. Try again; if an address of the web is right all the same, put #sha256={found} behind it."
+        f"{address}: the downloaded file has SHA-256 {found}, expected {expected}{dots}. It is damaged, or another "
+        f"file, and was not kept. Try again. If the web address is right all the same, put #sha256={found} after it."
     )
 
 

@@ -1,4 +1,4 @@
-"""What tells a model's weights from others: a hash of their bits, and numbers that survive another machine."""
+"""Identifies a model's weights: by a hash of their bits, and by numbers that are the same on every machine."""
 
 import hashlib
 import math
@@ -9,7 +9,7 @@ from flax import nnx
 
 
 def weights_sha256(model: nnx.Module) -> str:
-    """SHA-256 of all arrays of a model, names and values: the same for the same weights, wherever they came from."""
+    """SHA-256 of the names and values of all arrays of a model."""
     digest = hashlib.sha256()
     for path, value in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model))):
         array = np.asarray(value if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else _key_data(value))
@@ -21,12 +21,12 @@ def weights_sha256(model: nnx.Module) -> str:
 def weights_sum_and_norm(model: nnx.Module) -> tuple[float, float]:
     """The sum of a model's parameters and statistics, and the root of the sum of their squares.
 
-    Weights drawn anew on another kind of device differ in their last bits, and by them in their hash; these numbers
-    then agree to about a millionth of the norm, which those of other weights do not.
+    Another kind of device draws random weights with other last bits, so their hash differs. These numbers then still
+    agree to about a millionth of the norm, and those of other weights do not.
     """
     arrays = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(nnx.state(model, (nnx.Param, nnx.BatchStat)))]
     total = math.fsum(array.sum(dtype=np.float64) for array in arrays)
-    # In float64, as vdot would not be, and without a copy of the array.
+    # In float64, which vdot would not be, and without a copy of the array.
     squares = math.fsum(np.einsum("i,i", array, array, dtype=np.float64) for array in arrays)
     return total, math.sqrt(squares)
 

@@ -1,4 +1,4 @@
-"""Reads weights from `.npz` files, by `numpy.load`, after a look at what the file would have it allocate."""
+"""Reads weights from `.npz` files by `numpy.load`, after checking how much memory the file would take."""
 
 import math
 import zipfile
@@ -10,8 +10,8 @@ from numpy.lib import format as npy
 
 from camjax.weights.errors import WeightsError, check_weights_file, describe_start
 
-# Weights hardly compress: to about nine tenths as trained, and to a tenth where most were pruned to zero. Deflate's
-# own limit is a thousandth, which is what an archive that means harm would use. Small files may be all zeros.
+# Trained weights compress to about nine tenths, and to a tenth if most were pruned to zero. Deflate can compress to a
+# thousandth, which a zip bomb would use. Small files may be all zeros.
 _MAX_RATIO = 16
 _SMALL = 1_000_000
 
@@ -31,15 +31,17 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         The arrays by name, in the file's order.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is damaged or no `.npz`; an array holds anything but numbers (pickled objects are never
-            loaded); or its arrays are declared to be far larger than the file, as a zip bomb's are.
+        FileNotFoundError: the file does not exist.
+        WeightsError: it is damaged or not an `.npz`; an array holds anything but numbers (pickled objects are never
+            loaded); or its arrays are far larger than the file, as in a zip bomb.
     """
     path = check_weights_file(path)
     with path.open("rb") as file:
         start = file.read(32)
     if not start.startswith(b"PK\x03\x04"):
-        raise WeightsError(f"{path}: no .npz file; it {describe_start(start)}. numpy.savez(path, **arrays) writes one.")
+        raise WeightsError(
+            f"{path}: not an .npz file; it {describe_start(start)}. numpy.savez(path, **arrays) writes one."
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             members = _checked_members(path, archive)
@@ -47,26 +49,26 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
             return {name.removesuffix(".npy"): arrays[name] for name in members}
     except WeightsError:
         raise
-    # Whatever else a damaged archive sets off in the libraries is the file's fault.
+    # Any other error of the libraries comes from a damaged archive.
     except Exception as error:
         raise WeightsError(f"{path}: the file is damaged or cut short ({error}). Download or copy it again.") from error
 
 
 def _checked_members(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    """Return the names of the members, after seeing that each is an array of numbers, and that none is too large."""
+    """Return the names of the members, after checking that each is an array of numbers and none is too large."""
     members = archive.infolist()
     declared, size = sum(member.file_size for member in members), path.stat().st_size
     if declared > _MAX_RATIO * size + _SMALL:
         raise WeightsError(
             f"{path}: {declared:,} bytes of arrays are declared in a file of {size:,}. Weights do not compress that "
-            "far; if these really are some, save them by numpy.savez."
+            "far; if the file is right, save the arrays by numpy.savez."
         )
     if not members or len({member.filename for member in members}) < len(members):
         raise WeightsError(f"{path}: the archive is empty, or two of its arrays have the same name. Save it again.")
     for member in members:
         name = member.filename
         if not name.endswith(".npy") or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise WeightsError(f"{path}: member {name[:80]!r} is no array by numpy.savez or numpy.savez_compressed.")
+            raise WeightsError(f"{path}: member {name[:80]!r} is not an array by numpy.savez or savez_compressed.")
         with archive.open(member) as file:
             version = npy.read_magic(file)
             if version not in ((1, 0), (2, 0)):
@@ -80,7 +82,7 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> list[str]:
             count = member.file_size - file.tell()
             if math.prod(shape) * dtype.itemsize != count:
                 raise WeightsError(
-                    f"{path}: array {name[:80]!r} should have the shape {shape}, and {count:,} bytes of numbers are "
-                    "there. Download or copy the file again."
+                    f"{path}: array {name[:80]!r} should have the shape {shape}, but has {count:,} bytes of numbers. "
+                    "Download or copy the file again."
                 )
     return [member.filename for member in members]

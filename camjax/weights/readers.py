@@ -1,4 +1,4 @@
-"""Which reader reads a file of weights, by its suffix."""
+"""Reads a file of weights, by the reader for its suffix."""
 
 from os import PathLike
 from pathlib import Path
@@ -14,14 +14,14 @@ def read_tensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a file of weights.
 
     Args:
-        path: its suffix, in upper or lower case, says who wrote it: `.safetensors`, `.npz` (NumPy) or `.caffemodel`.
-            Any other file is taken for one by `torch.save`: `.pth` and `.pt`, but also `.pth.tar`, `.bin` and `.ckpt`.
+        path: its suffix, in upper or lower case, tells the format: `.safetensors`, `.npz` (NumPy) or `.caffemodel`. Any
+            other file is read as one by `torch.save`: `.pth` and `.pt`, but also `.pth.tar`, `.bin` and `.ckpt`.
 
     Returns:
         The arrays by their names in the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         WeightsError: the file is damaged, or of another kind than its suffix says.
     """
     path = Path(path)

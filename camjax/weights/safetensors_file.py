@@ -15,8 +15,8 @@ _DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", 
 def read_safetensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """Read every tensor of a safetensors file.
 
-    The library maps the file and copies each tensor out of the map once, so the arrays are the caller's own:
-    writable, aligned, and independent of the file. bfloat16 becomes `ml_dtypes.bfloat16`.
+    The library maps the file and copies each tensor once, so the arrays are writable, aligned, and independent of the
+    file. bfloat16 becomes `ml_dtypes.bfloat16`.
 
     Args:
         path: a `.safetensors` file, written by any framework.
@@ -25,9 +25,9 @@ def read_safetensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         The arrays by tensor name, each in the shape and dtype that the file says.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is no valid safetensors file (the library refuses one that is cut short, whose tensors
-            overlap or leave gaps, or whose sizes and offsets disagree), or NumPy has no such dtype (float8, float4).
+        FileNotFoundError: the file does not exist.
+        WeightsError: it is not a valid safetensors file (the library refuses one that is cut short, whose tensors
+            overlap or leave gaps, or whose sizes and offsets disagree), or NumPy lacks a dtype (float8, float4).
     """
     path = check_weights_file(path)
     with path.open("rb") as file:
@@ -47,7 +47,7 @@ def read_safetensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         raise
     except Exception as error:
         raise WeightsError(
-            f"{path}: no readable safetensors file ({error}); it {describe_start(start)}. "
+            f"{path}: not a readable safetensors file ({error}); it {describe_start(start)}. "
             "If it should be one, download or copy it again."
         ) from error
     return arrays

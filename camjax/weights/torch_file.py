@@ -1,9 +1,8 @@
 """Reads the tensors of a file by `torch.save`, without PyTorch and without running anything that the file names.
 
-Both formats are read: the zip archive that PyTorch writes since 1.6, and the legacy one before it (five pickles in a
-row, then the raw data). In either, a pickle describes the tensors and the data lie beside it. The pickle is read
-by the restricted unpickler of `torch_pickle.py`; the data are mapped, not copied. The formats are those of
-`torch/serialization.py`.
+It reads both formats of `torch/serialization.py`: the zip archive that PyTorch writes since 1.6, and the legacy format
+before it (five pickles in a row, then the raw data). In either, a pickle describes the tensors, and the data are stored
+beside it. The restricted unpickler of `torch_pickle.py` reads the pickle; the data are mapped, not copied.
 """
 
 import math
@@ -12,6 +11,7 @@ import pickle
 import struct
 import zipfile
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -31,11 +31,11 @@ def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """Read the named tensors of a `.pth` or `.pt` file.
 
     The file holds a state dict, or a training checkpoint with one under "state_dict", "model", "model_state_dict" or
-    "state_dict_ema" (the first of these that holds tensors is taken). What else is there, such as an epoch or an
-    optimizer, is passed over. A leading "module." that all names share (DataParallel) is taken off.
+    "state_dict_ema" (the first of these that holds tensors). Anything else, such as an epoch or an optimizer, is
+    skipped. A leading "module." that all names share (DataParallel) is removed.
 
-    The arrays are read-only views of the mapped file, with the strides that the tensors were saved with. They
-    cost no memory until read, and the file must not be overwritten in place while they live; `np.array(view)`
+    The arrays are read-only views of the mapped file, with the strides that the tensors were saved with. They take no
+    memory until they are read, and the file must not be overwritten in place while they are in use; `np.array(view)`
     makes a copy. Tensors that share a storage share it here too.
 
     Args:
@@ -45,9 +45,9 @@ def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         The arrays by name, in the file's order. bfloat16 becomes `ml_dtypes.bfloat16`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: the file is damaged or cut short, big-endian, no file by `torch.save`, asks for any callable other
-            than those that build tensors (nothing is run), or holds no named tensors.
+        FileNotFoundError: the file does not exist.
+        WeightsError: the file is damaged or cut short, big-endian, not a file by `torch.save`, asks for any callable
+            other than those that build tensors (nothing is run), or holds no named tensors.
     """
     path = check_weights_file(path)
     with path.open("rb") as file:
@@ -59,7 +59,7 @@ def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         return {name: _array(mapped, name, tensor, starts) for name, tensor in tensors.items()}
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    # Whatever else a damaged pickle or archive sets off in the standard library is the file's fault.
+    # Any other error of the standard library comes from a damaged pickle or archive.
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise WeightsError(
@@ -67,17 +67,17 @@ def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_legacy(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
-    """Return the pickled object, and where in the file each storage's data begin."""
+def _read_legacy(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
+    """Return the pickled object, and the place in the file where each storage's data begin."""
     reader = ByteReader(mapped, 0, len(mapped))
     try:
         magic, _ = unpickle(reader)
     except WeightsError:
         raise
     except Exception as error:
-        raise WeightsError(f"no file by torch.save: it {describe_start(mapped[:32])}.") from error
+        raise WeightsError(f"not a file by torch.save: it {describe_start(mapped[:32])}.") from error
     if type(magic) is not int or magic != _MAGIC:
-        raise WeightsError(f"no file by torch.save: it {describe_start(mapped[:32])}.")
+        raise WeightsError(f"not a file by torch.save: it {describe_start(mapped[:32])}.")
     version, _ = unpickle(reader)
     if type(version) is not int or version != _PROTOCOL:
         raise WeightsError(f"the file has a format other than {_PROTOCOL}, the one known. {ADVICE}")
@@ -107,9 +107,9 @@ def _read_legacy(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
     return content, starts
 
 
-def _read_zip(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
-    """Return the pickled object, and where in the file each storage's data begin."""
-    members = zipfile.ZipFile(mapped).infolist()
+def _read_zip(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
+    """Return the pickled object, and the place in the file where each storage's data begin."""
+    members = zipfile.ZipFile(mapped).infolist()  # type: ignore[call-overload]  # mmap reads and seeks as files do
     by_name = {member.filename: member for member in members}
     if len(by_name) != len(members):
         raise WeightsError("the archive has two members of one name. Download or copy it again.")
@@ -117,7 +117,7 @@ def _read_zip(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
         raise WeightsError(f"this is a TorchScript archive, which is a program. Open it by torch.jit.load. {ADVICE}")
     roots = [name[: -len("data.pkl")] for name in by_name if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
-        raise WeightsError(f"no file by torch.save: a zip archive of {len(by_name)} files with no single data.pkl.")
+        raise WeightsError(f"not a file by torch.save: a zip archive of {len(by_name)} files with no single data.pkl.")
     root = roots[0]
     if f"{root}byteorder" in by_name:
         start, size = _stored(mapped, by_name[f"{root}byteorder"])
@@ -140,14 +140,14 @@ def _read_zip(mapped: mmap.mmap) -> tuple[object, dict[str, int]]:
 
 
 def _stored(mapped: mmap.mmap, member: zipfile.ZipInfo) -> tuple[int, int]:
-    """Return where the data of an archive's member begin, and how many bytes they are."""
+    """Return where the data of an archive's member begin, and their number of bytes."""
     name, size = member.filename[:80], member.file_size
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.compress_size != size:
         raise WeightsError(f"member {name!r} is compressed or encrypted, which torch.save never does. {ADVICE}")
     signature, name_length, extra_length = struct.unpack_from("<4s22xHH", mapped, member.header_offset)
     start = member.header_offset + 30 + name_length + extra_length
     if signature != b"PK\x03\x04" or start + size > len(mapped):
-        raise WeightsError(f"member {name!r} of {size} bytes does not lie in the file. Download or copy it again.")
+        raise WeightsError(f"member {name!r} of {size} bytes does not lie within the file. Download or copy it again.")
     return start, size
 
 
@@ -185,7 +185,7 @@ def _array(mapped: mmap.mmap, name: str, tensor: _Tensor, starts: dict[str, int]
         raise WeightsError(f"tensor {name[:80]!r} is not described by a storage, an offset, a size and strides.")
     count = math.prod(size)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if count else offset - 1
-    # As many elements as the storage has at most: with stride 0, a few bytes could pose as any number of them.
+    # At most as many elements as the storage has: with stride 0, a few bytes could stand for any number of them.
     if count > storage.count or last >= storage.count:
         raise WeightsError(
             f"tensor {name[:80]!r} of size {size}, strides {stride}, offset {offset} does not fit in its storage of "

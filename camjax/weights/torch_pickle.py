@@ -1,19 +1,21 @@
 """The restricted unpickler: reads a pickle by `torch.save`, and can build plain values and descriptions of tensors.
 
-A pickle is a program. Here its names resolve to inert values, the few calls that rebuild tensors are answered by
-functions of this file, and whatever else it asks for is an error before anything is run.
+A pickle is a program. Here its names resolve to inert values, functions of this file answer the few calls that rebuild
+tensors, and anything else that it asks for is an error before anything is run.
 """
 
 import mmap
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from camjax.weights.errors import WeightsError
 
-# About 70 reads describe a tensor, so this is 14,000 tensors. It bounds the time and memory that a file of
+# About 70 reads describe a tensor, so this is enough for 14,000 tensors. It bounds the time and memory that a file of
 # one-byte instructions can take.
 _MAX_READS = 1_000_000
 
@@ -37,12 +39,12 @@ ADVICE = "In PyTorch, torch.save(model.state_dict(), path) writes a file of tens
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A run of numbers of one type, that tensors are views of.
+    """A block of numbers of one type, of which tensors are views.
 
     Attributes:
-        key: the name by which the file knows it.
+        key: its name in the file.
         dtype: of the numbers, little-endian.
-        count: number of elements that the file says it has.
+        count: number of elements, by the file's description.
     """
 
     key: str
@@ -52,28 +54,28 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """A tensor as the pickle describes it, of which nothing is checked.
+    """A tensor as the pickle describes it; nothing is checked yet.
 
     Attributes:
-        storage: should be the `Storage` that it lies in.
+        storage: should be the `Storage` that it is a view of.
         offset: should be the index of its first element in the storage.
         size: should be the tuple of its lengths.
         stride: should be the tuple of its steps, in elements.
     """
 
-    storage: object
-    offset: object
-    size: object
-    stride: object
+    storage: Any
+    offset: Any
+    size: Any
+    stride: Any
 
 
 class ByteReader:
-    """Hands out the bytes from `position` to `end`, never more, and counts what it is asked for.
+    """Reads the bytes from `position` to `end`, never more, and counts the reads.
 
     Args:
         mapped: the file.
         position: of the first byte.
-        end: position behind the last byte.
+        end: position after the last byte.
     """
 
     def __init__(self, mapped: mmap.mmap, position: int, end: int):
@@ -83,13 +85,13 @@ class ByteReader:
         self._reads = 0
 
     def spend(self, reads: int) -> None:
-        """Count so many steps; raises WeightsError where they become too many."""
+        """Count steps; raises WeightsError if they become too many."""
         self._reads += reads
         if self._reads > _MAX_READS:
             raise WeightsError(f"the description of the tensors is too long (over {_MAX_READS:,} steps). {ADVICE}")
 
     def read(self, count: int) -> bytes:
-        """Return the next `count` bytes; raises EOFError where there are fewer."""
+        """Return the next `count` bytes; raises EOFError if fewer are left."""
         self.spend(1)
         if not 0 <= count <= self._end - self.position:
             raise EOFError(f"{count} bytes wanted at byte {self.position}, where {self._end - self.position} are left")
@@ -98,25 +100,25 @@ class ByteReader:
         return self._mapped[start : self.position]
 
     def readline(self) -> bytes:
-        """Return the bytes up to the next newline, with it; raises EOFError where there is none."""
+        """Return the bytes up to and with the next newline; raises EOFError if there is none."""
         newline = self._mapped.find(b"\n", self.position, self._end)
         if newline < 0:
             raise EOFError(f"a line that begins at byte {self.position} does not end")
         return self.read(newline + 1 - self.position)
 
 
-def unpickle(reader: ByteReader) -> tuple[object, dict[str, Storage]]:
-    """Read one pickle, and leave the reader behind it.
+def unpickle(reader: ByteReader) -> tuple[Any, dict[str, Storage]]:
+    """Read one pickle, and leave the reader after it.
 
     Args:
-        reader: stands at the pickle's first byte. Several pickles may follow each other; they share its budget.
+        reader: at the pickle's first byte. Several pickles may follow each other; they share the limit on reads.
 
     Returns:
         The pickled object, made of plain values and `_Tensor`s; and the storages that it mentions, by key.
 
     Raises:
         WeightsError: it asks for any callable other than those that build tensors, or takes too many steps.
-        Exception: whatever a damaged pickle sets off in the standard library.
+        Exception: any error of the standard library over a damaged pickle.
     """
     unpickler = _TensorUnpickler(reader)
     return unpickler.load(), unpickler.storages
@@ -124,7 +126,7 @@ def unpickle(reader: ByteReader) -> tuple[object, dict[str, Storage]]:
 
 @dataclass(frozen=True, slots=True)
 class _Global:
-    """A name that a pickle asks for. It cannot be called, so that no instruction can run it by accident."""
+    """A name that a pickle asks for. It cannot be called, so no instruction can run it by accident."""
 
     name: str
 
@@ -134,8 +136,8 @@ class _Instructions(dict):
         raise pickle.UnpicklingError(f"pickle instruction {code:#04x}, which no file of tensors has")
 
 
-# Left out are those that a file of tensors never has: sets, buffers (one allocates what the file says), the extension
-# registry, the other ways to make objects, and protocol 0's memo.
+# Not among them are instructions that a file of tensors never has: sets, buffers (one allocates what the file says),
+# the extension registry, the other ways to make objects, and protocol 0's memo.
 _KEPT_INSTRUCTIONS = (
     "PROTO STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 "
     "FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE "
@@ -156,12 +158,18 @@ class _TensorUnpickler(pickle._Unpickler):
         for name in _KEPT_INSTRUCTIONS.split()
     )
 
+    # What the class in Python has, and its type stub does not say.
+    stack: list[Any]
+    append: Callable[[object], None]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+
     def __init__(self, reader: ByteReader):
         # Python 2's str is read as text, as torch.load does.
         super().__init__(reader, encoding="utf-8")
         self._reader = reader
         self.storages: dict[str, Storage] = {}
-        self._constructors = {
+        self._constructors: dict[str, Callable[..., object]] = {
             "collections.OrderedDict": self._ordered_dict,
             "torch.Size": self._size,
             "torch._utils._rebuild_tensor": self._tensor,
@@ -174,13 +182,13 @@ class _TensorUnpickler(pickle._Unpickler):
         if full_name in self._constructors or full_name in _DTYPES:
             return _Global(full_name)
         if not all(part.isidentifier() for part in full_name.split(".")):
-            raise pickle.UnpicklingError(f"a name that is none: {full_name[:80]!r}")
+            raise pickle.UnpicklingError(f"invalid name: {full_name[:80]!r}")
         raise _refusal(full_name[:200])
 
     def persistent_load(self, pid: object) -> Storage:
         # The sixth item, in the legacy format only, is about views of storages, which ended with PyTorch 0.3.
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage" or pid[5:] not in ((), (None,)):
-            raise pickle.UnpicklingError("a persistent id that is no storage")
+            raise pickle.UnpicklingError("a persistent id that is not a storage")
         kind, key, count = pid[1], pid[2], pid[4]
         if type(kind) is not _Global or kind.name not in _DTYPES or type(key) is not str or not is_index(count):
             raise pickle.UnpicklingError("a storage without a proper type, key or size")
@@ -191,15 +199,15 @@ class _TensorUnpickler(pickle._Unpickler):
 
     def _call(self, function: object, args: object) -> object:
         if type(function) is not _Global or type(args) is not tuple:
-            raise pickle.UnpicklingError("a call of something that is no function")
+            raise pickle.UnpicklingError("a call of something that is not a function")
         if function.name not in self._constructors:
             raise _refusal(function.name)
         return self._constructors[function.name](*args)
 
-    def _ordered_dict(self, pairs: object = ()) -> dict:
+    def _ordered_dict(self, pairs: Any = ()) -> dict:
         # Python 2 pickles an OrderedDict as a call with its items; each such call copies them.
         if type(pairs) not in (list, tuple):
-            raise pickle.UnpicklingError("an OrderedDict of no list")
+            raise pickle.UnpicklingError("an OrderedDict of something that is not a list")
         self._reader.spend(len(pairs))
         result: dict = {}
         for key, value in pairs:
@@ -225,7 +233,7 @@ class _TensorUnpickler(pickle._Unpickler):
 
     def _parameter(self, data: object, requires_grad: object, hooks: object) -> _Tensor:
         if type(data) is not _Tensor:
-            raise pickle.UnpicklingError("a parameter of no tensor")
+            raise pickle.UnpicklingError("a parameter of something that is not a tensor")
         return data
 
     def _instantiate(self, klass: object, args: list) -> None:
@@ -239,10 +247,10 @@ class _TensorUnpickler(pickle._Unpickler):
     dispatch[pickle.REDUCE[0]] = load_reduce
 
     def load_build(self) -> None:
-        # state_dict() hangs a table of versions on its OrderedDict as an attribute. Nothing here needs it.
+        # state_dict() sets a table of versions as an attribute of its OrderedDict. Nothing here needs it.
         self.stack.pop()
         if type(self.stack[-1]) is not dict:
-            raise pickle.UnpicklingError("attributes for something that is no OrderedDict")
+            raise pickle.UnpicklingError("attributes for something that is not an OrderedDict")
 
     dispatch[pickle.BUILD[0]] = load_build
 
@@ -267,7 +275,7 @@ class _TensorUnpickler(pickle._Unpickler):
     def _set_items(self, items: list) -> None:
         target = self.stack[-1]
         if type(target) is not dict:
-            raise pickle.UnpicklingError("items for something that is no dict")
+            raise pickle.UnpicklingError("items for something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_checked_key(key)] = value
 
@@ -288,7 +296,7 @@ def is_index(value: object) -> bool:
 
 
 def _checked_key(key: object) -> str | int:
-    """Keep to keys that hash at once: a nest of tuples may take forever, or overflow the C stack."""
+    """Allow only keys that hash at once: nested tuples may take forever, or overflow the C stack."""
     if type(key) is str or (type(key) is int and abs(key) < _MAX_INT):
         return key
     raise WeightsError(

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from camjax.data.files import read_stored_image
+from camjax.data.image_files import read_stored_image
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from camjax.files import write_whole
+
 
 class Stages:
     """The results of an experiment's finished stages, kept in `results.json`.
@@ -57,7 +59,5 @@ class Stages:
         results = json.loads(json.dumps(compute()))
         seconds = round(time.monotonic() - clock, 1)
         self._stages[name] = {"options": options, "seconds": seconds, "results": results}
-        draft = self.path.with_suffix(".draft")
-        draft.write_text(json.dumps(self._stages, indent=2) + "\n")
-        draft.replace(self.path)
+        write_whole(self.path, json.dumps(self._stages, indent=2) + "\n")
         return results

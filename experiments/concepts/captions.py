@@ -10,9 +10,10 @@ from typing import Generic, TypeVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from camjax.data.files import check_files, read_stored_image
-from camjax.data.images import decode_image
-from camjax.data.sources import SourceInfo, prepared_builder
+from camjax.data.builders import prepared_builder
+from camjax.data.decoding import decode_image
+from camjax.data.image_files import check_files, read_stored_image
+from camjax.data.sources import SourceInfo
 from camjax.features import Progress
 from experiments.common.image_lists import ImageSource
 from experiments.common.layouts import missing_layout

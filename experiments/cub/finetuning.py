@@ -15,7 +15,6 @@ import camjax
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.transforms import Transform, compose, random_horizontal_flip, resize_then_random_crop
 from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
-from camjax.evaluation.methods import make_method
 from camjax.evaluation.report import summary, write_results
 from camjax.evaluation.runner import evaluate_localization
 from camjax.models import CamModel
@@ -148,9 +147,7 @@ def finetune(
     write_results(directory, results)
     figures = {
         "thresholds": curve_figure(evaluation),
-        "cases": cases_figure(
-            test, directory / "images.csv", "cam", make_method(model, "cam", top_k=1), model.input_size
-        ),
+        "cases": cases_figure(test, evaluation.cases),
     }
     save_figures(directory, figures)
     return results["results"]["cam"]

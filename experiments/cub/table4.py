@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from camjax.data.annotation import AnnotatedSource
-from camjax.evaluation.methods import make_method
 from camjax.features import gap_features, map_images
 from camjax.features.svm import LinearSVM, fit_linear_svm
-from camjax.metrics.box_overlap import iou_matrix, reaches_iou
+from camjax.inference import make_localize_fn, make_localize_fns
+from camjax.metrics.localization.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
 from camjax.viz import localization_figure
 from experiments.common.map_figure import squashed
@@ -164,18 +164,19 @@ def _localize(
       gt_known (the same for the box of the true class), train_gt_known, chance; and how many images have no region, so
       that their box is the whole image. Then {"train": (n, 4), "test": (n, 4)}.
     """
-    method = make_method(localizer, "cam", threshold=threshold, top_k=1)
+    localize = make_localize_fns(localizer, ["cam"], threshold=threshold)
     found = []
     for part, birds in (("training", train), ("test", test)):
 
         def boxes_of(images, indices, labels=birds.labels):
-            out = method(images, labels[indices])
-            return out.boxes, out.valid
+            out = localize(images, labels[indices])["cam"]
+            return (out.top.boxes, out.asked.boxes), (out.top.valid, out.asked.valid)
 
         with progress(f"CAM box: {part} images", console) as update:
-            boxes, valid = map_images(
+            found_in_part = map_images(
                 boxes_of, birds.source, localizer.input_size, batch_size=batch_size, progress=update
             )
+        boxes, valid = (np.concatenate(of_classes, axis=1) for of_classes in found_in_part)
         found.append((np.where(valid[..., None], boxes, WHOLE), valid))
     (train_boxes, train_valid), (test_boxes, test_valid) = found
     # In each image the box of the predicted class comes first, the box of the true class last.
@@ -212,8 +213,8 @@ def birds_figure(localizer: CamModel, birds: Birds, threshold: float) -> Figure:
     """A figure of images from the whole split: maps and boxes of the predicted classes, and true boxes."""
     chosen = np.unique(np.linspace(0, len(birds.labels) - 1, BIRDS_SHOWN).astype(int))
     images = [birds.source[i]["image"] for i in chosen]
-    method = make_method(localizer, "cam", threshold=threshold, top_k=1)
-    out = method(squashed(images, localizer.input_size), birds.labels[chosen])
+    localize = make_localize_fn(localizer, threshold=threshold)
+    out = localize(squashed(images, localizer.input_size))
     names = birds.source.info.class_names
     predictions = np.asarray(out.class_ids)[:, 0]
     titles = [

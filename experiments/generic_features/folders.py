@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from camjax.data.files import check_files
-from camjax.data.image_folder import WHOLE_FOLDER, ImageFolder, open_image_folder
+from camjax.data.annotation import AnnotatedSource
+from camjax.data.annotations.class_folders import WHOLE_FOLDER
+from camjax.data.image_files import check_files
+from camjax.data.image_folder import open_image_folder
 from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import Chosen, ListedImages, list_lines
 from experiments.common.layouts import check_layout
@@ -165,7 +167,7 @@ def open_event8(folder: Path) -> Images:
     return Images(source, labels, source.info.class_names)
 
 
-def _class_folders(folder: Path, classes: int, where: str) -> tuple[ImageFolder, np.ndarray]:
+def _class_folders(folder: Path, classes: int, where: str) -> tuple[AnnotatedSource, np.ndarray]:
     """The images of a folder with a sub-folder for each class, and their labels (n,) int32."""
     source = open_image_folder(folder, WHOLE_FOLDER)
     found = source.info.class_names

@@ -11,7 +11,6 @@ from camjax.models.head import Pool
 from camjax.models.shapes import model_shapes
 from camjax.training import Recipe
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
-from camjax.weights.efficientnet_lite import PACKAGED
 from experiments.common.options import Count, OptionalCount, OptionalFolder, OptionalName, OptionalRate, Weights, arg
 
 IMAGENET = "imagenet2012"
@@ -102,7 +101,7 @@ class Options:
         for wrong, message in (
             (self.recipe == "resnet50" and not_random, "--recipe resnet50 --weights: it starts from random weights."),
             (
-                self.recipe != "resnet50" and not self.weights and self.network not in PACKAGED,
+                self.recipe != "resnet50" and not self.weights and not model_spec(self.network).packaged,
                 f"--recipe {self.recipe} fine-tunes {self.network}, whose weights do not come with camjax: give "
                 "--weights FILE (`camjax models` and docs/models.md say which), or --weights random.",
             ),

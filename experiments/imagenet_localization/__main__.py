@@ -16,7 +16,7 @@ Cost: a forward pass for each image and network, a backward pass for backprop, a
 
 The paper's numbers are errors in percent. Table 3 is on the test split, whose labels are not public: our column is on
 the validation split, within 0.2 points of it by the paper's table 2. The thresholds of the tight and the loose box are
-not in the paper; ours are the defaults of `camjax.evaluation.heuristic`.
+not in the paper; ours are the defaults of `camjax.metrics.localization.heuristic`.
 
 Our numbers: none yet, the networks' published weights were not available where this was written.
 """

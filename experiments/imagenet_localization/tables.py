@@ -16,8 +16,8 @@ class Row:
     Attributes:
       name: as the paper writes it.
       file: the name of the file of weights; "" for a row that is only quoted.
-      method: of `camjax.evaluation.methods.METHODS`.
-      metric: of `camjax.evaluation.scoring.SCORES`.
+      method: of `camjax.attribution.METHODS`.
+      metric: of `camjax.metrics.METRICS`.
       paper: the paper's top-1 and top-5 errors in percent; None where it has no number.
     """
 

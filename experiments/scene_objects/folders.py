@@ -8,9 +8,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.hashing import Hasher
 
-from camjax.data.files import check_files, find_images, read_stored_size
-from camjax.data.images import ImageError, decode_image
-from camjax.data.sources import SourceInfo, prepared_builder
+from camjax.data.builders import prepared_builder
+from camjax.data.decoding import ImageError, decode_image
+from camjax.data.image_files import check_files, find_images, read_stored_size
+from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout
 from experiments.scene_objects.places import LabeledPlaces, choose_places, read_object_names, read_place_list

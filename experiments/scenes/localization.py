@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 import camjax
+from camjax.boxes import boxes_from_maps
 from camjax.data.loader import eval_batches
 from camjax.data.sources import Source
-from camjax.inference import boxes_from_maps
 from camjax.models import CamModel
 from camjax.viz import localization_figure
 from experiments.common.table import result_table

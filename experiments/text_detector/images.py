@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from camjax.data.annotation import no_boxes
-from camjax.data.files import check_files, find_images, read_stored_size
-from camjax.data.images import ImageError
+from camjax.data.decoding import ImageError
+from camjax.data.image_files import check_files, find_images, read_stored_size
 from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import ImageSource, ListedImages, list_lines
 from experiments.common.layouts import check_layout, missing_layout

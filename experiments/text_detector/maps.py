@@ -6,9 +6,8 @@ from rich.console import Console
 
 import camjax
 from camjax.features import batch_results
-from camjax.metrics.pointing import PointingGame
-from camjax.metrics.pxap import PxAP
-from camjax.metrics.score_maps import SIZE
+from camjax.metrics import PointingGame, PxAP
+from camjax.metrics.localization.score_maps import SIZE
 from camjax.models import CamModel
 from camjax.viz import localization_figure
 from experiments.common.image_lists import Chosen

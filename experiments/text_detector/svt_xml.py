@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from camjax.data.annotation import shares
+from camjax.data.pixel_boxes import shares
 from camjax.data.xml_files import parse_xml, pixels
 
 MAX_BYTES = 2**24

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from camjax.data.files import check_files
+from camjax.data.image_files import check_files
 from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout

@@ -82,12 +82,12 @@ def test_every_method(model, method):
 
 
 def test_layers_that_are_no_place_to_cut(model):
-    for where, message in ((lambda model: model.dense.weight, "where gives .*Array"), (lambda model: (), "nothing")):
+    for where, message in ((lambda model: model.dense.weight, "where returns .*Array"), (lambda model: (), "nothing")):
         with pytest.raises(ValueError, match=message):
             camjax.attribution.explain_equinox(model, where)
     for where, message in (
         (lambda model: model.spare, "'Linear' is not called"),
-        (lambda model: model.dense, r"'Linear' gives \(3, 4\): expected \(B, h, w, K\)"),
+        (lambda model: model.dense, r"'Linear' returns \(3, 4\): expected \(B, h, w, K\)"),
     ):
         with pytest.raises(ValueError, match=message):
             camjax.attribution.explain_equinox(model, where)(IMAGES)

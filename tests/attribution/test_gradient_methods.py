@@ -66,14 +66,14 @@ def gap_head(features):
 
 
 @pytest.mark.parametrize("method", [xgrad_cam, hires_cam])
-def test_behind_average_pooling_they_are_the_class_activation_map_over_its_cells(method):
+def test_after_average_pooling_they_are_the_class_activation_map_over_its_cells(method):
     cam = np.asarray(class_activation_map(RANDOM, KERNEL, TARGETS))
     maps = np.asarray(method(gap_head, RANDOM, TARGETS))
     np.testing.assert_allclose(maps, cam / (5 * 7), atol=1e-6)
     np.testing.assert_allclose(maps.sum((2, 3)) + 1, np.take_along_axis(gap_head(RANDOM), TARGETS, 1), atol=1e-5)
 
 
-def test_layer_cam_behind_average_pooling_is_the_map_of_the_positive_weights():
+def test_layer_cam_after_average_pooling_is_the_map_of_the_positive_weights():
     expected = np.asarray(class_activation_map(RANDOM, np.maximum(KERNEL, 0), TARGETS)) / (5 * 7)
     np.testing.assert_allclose(layer_cam(gap_head, RANDOM, TARGETS), expected, atol=1e-6)
 

@@ -26,7 +26,7 @@ from camjax.attribution import (
     ss_cam,
     xgrad_cam,
 )
-from camjax.attribution.perturbation_masks import with_noise
+from camjax.attribution.perturbation import with_noise
 from camjax.cam import normalize_map, resize_map
 
 pytestmark = pytest.mark.parity

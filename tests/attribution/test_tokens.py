@@ -64,7 +64,7 @@ def test_tokens_in_their_places():
         reshape_tokens(0, 3)
 
 
-def test_behind_the_last_mixing_layer_the_class_token_alone_counts(vit):
+def test_after_the_last_mixing_layer_only_the_class_token_counts(vit):
     """The output reads the class token, which is no part of the map; before the last block, the patches feed it."""
     last = explain_nnx(vit, "blocks.1", reshape=GRID)(IMAGES, [[0, 1]] * 2, "hirescam")
     assert last.maps.shape == (2, 2, 2, 3)
@@ -130,5 +130,5 @@ def test_a_reshape_that_does_more_than_choosing_is_an_error(vit, reshape):
 
 
 def test_without_reshape_tokens_are_no_map(vit):
-    with pytest.raises(ValueError, match=r"'blocks.0' gives \(2, 7, 8\).*reshape=camjax.attribution.reshape_tokens"):
+    with pytest.raises(ValueError, match=r"'blocks.0' returns \(2, 7, 8\).*reshape=camjax.attribution.reshape_tokens"):
         explain_nnx(vit, "blocks.0")(IMAGES)

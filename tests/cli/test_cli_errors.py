@@ -1,4 +1,4 @@
-"""How commands and experiments end: one message for what people can do about, a traceback for bugs."""
+"""How commands and experiments end: one line for what the user can correct, a traceback for bugs."""
 
 import runpy
 import sys
@@ -11,13 +11,18 @@ import pytest
 
 import camjax
 from camjax.cli.errors import run_command
-from camjax.data.images import decode_image
+from camjax.data.decoding import decode_image
 from camjax.data.rows import with_position
+from camjax.errors import InputError
 from camjax.training import Recipe, TrainingError
 
 
 def diverge():
     raise TrainingError("the loss is nan")
+
+
+def refuse_an_input():
+    raise InputError("--steps 0: expected at least 1.")
 
 
 def import_what_is_missing():
@@ -31,11 +36,12 @@ def import_what_is_missing():
         (lambda: Recipe(steps=0, batch_size=1, learning_rate=0.1), "steps=0"),
         (lambda: decode_image(b"no image", apply_exif=False), "image"),
         (lambda: Path("/nowhere/at/all").read_text(), "[Errno 2] No such file or directory: '/nowhere/at/all'"),
+        (refuse_an_input, "--steps 0: expected at least 1."),
         (import_what_is_missing, "nothing_of_the_kind"),
         (diverge, "the loss is nan"),
     ],
 )
-def test_what_can_be_done_about_is_a_message(capsys, command, message):
+def test_what_the_user_can_correct_is_one_line(capsys, command, message):
     assert run_command("program", command) == 1
     output = capsys.readouterr()
     assert output.err.startswith("program: ") and message in output.err and output.out == ""
@@ -47,7 +53,7 @@ def test_what_can_be_done_about_is_a_message(capsys, command, message):
     [
         (lambda: np.ones(3) + np.ones(4), ValueError),
         (lambda: jnp.concatenate([]), ValueError),
-        (lambda: with_position(0, "many"), ValueError),  # what `int` says, inside of camjax
+        (lambda: with_position(0, "many"), ValueError),  # from `int`, called by camjax
         (lambda: {}["key"], KeyError),
         (lambda: 1 / 0, ZeroDivisionError),
     ],
@@ -59,7 +65,7 @@ def test_bugs_come_back_with_their_traceback(capsys, bug, kind):
     assert capsys.readouterr().err == ""
 
 
-def test_ctrl_c_is_no_traceback_unless_other_processes_have_to_end(monkeypatch, capsys):
+def test_ctrl_c_is_one_line_unless_other_processes_have_to_end(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
 
@@ -77,7 +83,7 @@ def test_success_and_exits(capsys):
     assert exit_code.value.code == 143
 
 
-def test_among_other_processes_an_error_goes_on_to_end_them(monkeypatch, capsys):
+def test_with_several_processes_an_error_is_raised_again_to_end_all(monkeypatch, capsys):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     with pytest.raises(ValueError, match="no model named") as caught:
         run_command("program", lambda: camjax.create_model("resnet51"))

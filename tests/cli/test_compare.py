@@ -53,7 +53,7 @@ def test_without_methods_it_takes_those_of_one_pass(network, tmp_path, capsys, m
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["--methods", "magic"], "methods magic: expected some of cam, "),
+        (["--methods", "magic"], "'magic': expected one of cam, "),
         (["--methods", "cam", "cam"], "each once"),
         (["--classes", "10"], "--classes 10: out of range"),
         (["--top-k", "0"], "--top-k: 0 classes"),

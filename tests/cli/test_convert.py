@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 import camjax
 from camjax.cli.main import main
+from camjax.models.efficientnet_lite import packaged_file
 from camjax.weights.camjax_file import write_camjax_file
-from camjax.weights.efficientnet_lite import packaged_file
 from camjax.weights.errors import WeightsError
 from camjax.weights.torch_file import read_torch_file
 
@@ -129,7 +129,7 @@ def test_all_that_does_not_fit_is_reported(tmp_path, capsys):
     ("target", "message"),
     [
         ("out.pth", "expected a file that ends in .safetensors"),
-        ("gone/out.safetensors", "there is no directory"),
+        ("gone/out.safetensors", "the directory gone does not exist"),
         ("in.safetensors", "is IN itself"),
     ],
 )

@@ -103,38 +103,42 @@ def network():
 
 def test_the_table_says_what_localize_fn_says(network):
     photos = [load_image(CAT), load_image(COFFEE)]
-    explanations = explain_photos(network, photos, asked=[7, 0], top_k=1, threshold=0.4)
+    explained = explain_photos(network, photos, [7, 0], top_k=1, threshold=0.4)
     images = np.stack([resize_image(photo, network.input_size) for photo in photos])
     expected = camjax.make_localize_fn(network, threshold=0.4, top_k=5)(images)
     probabilities = np.exp(expected.logits) / np.exp(expected.logits).sum(-1, keepdims=True)
-    for i, explanation in enumerate(explanations):
-        np.testing.assert_array_equal(explanation.class_ids, [*expected.class_ids[i], 7, 0])
-        np.testing.assert_array_equal(explanation.ranks[:5], [1, 2, 3, 4, 5])
-        np.testing.assert_allclose(explanation.maps[:5], expected.maps[i], atol=1e-4)
-        np.testing.assert_allclose(explanation.boxes[:5], expected.boxes[i], atol=1.01 / 64)
-        np.testing.assert_allclose(explanation.probabilities, probabilities[i, explanation.class_ids], rtol=1e-4)
-        rank = 1 + (expected.logits[i] > expected.logits[i, 7]).sum()
-        assert explanation.ranks[5] == rank and explanation.size == photos[i].shape[:2]
+    for i, photo in enumerate(explained):
+        np.testing.assert_array_equal(photo.top.class_ids, expected.class_ids[i])
+        np.testing.assert_array_equal(photo.asked.class_ids, [7, 0])
+        np.testing.assert_array_equal(photo.top.ranks, [1, 2, 3, 4, 5])
+        np.testing.assert_allclose(photo.top.maps, expected.maps[i], atol=1e-4)
+        np.testing.assert_allclose(photo.top.boxes, expected.boxes[i], atol=1.01 / 64)
+        for part in (photo.top, photo.asked):
+            np.testing.assert_allclose(part.probabilities, probabilities[i, part.class_ids], rtol=1e-4)
+        assert photo.asked.ranks[0] == 1 + (expected.logits[i] > expected.logits[i, 7]).sum()
+        assert photo.size == photos[i].shape[:2]
 
 
 def test_another_method_says_the_same_of_the_classes_and_where_by_its_own_maps(network):
     photos, seen = [load_image(CAT), load_image(COFFEE)], []
-    by_cam = explain_photos(network, photos, [7, 0], 1, 0.4)
-    found = explain_photos(network, photos, [7, 0], 1, 0.4, "ablationcam", lambda *at: seen.append(at))
+    options = {"top_k": 1, "threshold": 0.4}
+    by_cam = explain_photos(network, photos, [7, 0], **options)
+    found = explain_photos(network, photos, [7, 0], "ablationcam", **options, progress=lambda *at: seen.append(at))
     explain = camjax.explainer(network.features, network.head)
-    for photo, cam, explanation in zip(photos, by_cam, found, strict=True):
-        np.testing.assert_array_equal(explanation.class_ids, cam.class_ids)
-        np.testing.assert_array_equal(explanation.ranks, cam.ranks)
-        np.testing.assert_allclose(explanation.probabilities, cam.probabilities, rtol=1e-4)
+    for photo, cam, explained in zip(photos, by_cam, found, strict=True):
+        for by_method, by_map in ((explained.top, cam.top), (explained.asked, cam.asked)):
+            np.testing.assert_array_equal(by_method.class_ids, by_map.class_ids)
+            np.testing.assert_array_equal(by_method.ranks, by_map.ranks)
+            np.testing.assert_allclose(by_method.probabilities, by_map.probabilities, rtol=1e-4)
         image = resize_image(photo, network.input_size)[None]
-        maps = explain(image, explanation.class_ids[None], "ablationcam").maps[0]
-        np.testing.assert_allclose(explanation.maps, maps, atol=1e-4 * np.abs(maps).max())
+        maps = explain(image, explained.asked.class_ids[None], "ablationcam").maps[0]
+        np.testing.assert_allclose(explained.asked.maps, maps, atol=1e-4 * np.abs(maps).max())
     assert seen[-1][0] == seen[-1][1]
 
 
 def test_a_large_photograph_is_shown_small_at_its_own_aspect_ratio(network):
-    (explanation,) = explain_photos(network, [resize_image(load_image(COFFEE), (900, 3000))], [], 1, 0.2)
-    assert explanation.size == (900, 3000) and explanation.display.shape == (240, 800, 3)
+    (photo,) = explain_photos(network, [resize_image(load_image(COFFEE), (900, 3000))], [], top_k=1, threshold=0.2)
+    assert photo.size == (900, 3000) and photo.display.shape == (240, 800, 3) and photo.asked is None
 
 
 @pytest.mark.parametrize(
@@ -181,7 +185,7 @@ def test_where_the_figure_goes(tmp_path, monkeypatch):
     [
         ([], "no image given"),
         ([CAT] * 33, "33 images"),
-        ([CAT, "--out", "no/such/directory/a.png"], "there is no directory no/such/directory"),
+        ([CAT, "--out", "no/such/directory/a.png"], "no/such/directory does not exist"),
         ([CAT, "--out", "."], "--out . is a directory"),
         ([CAT, "--out", "a.xyz"], "expected a file that ends in .png"),
         ([CAT, "--out", CAT], "is one of the images"),

@@ -63,7 +63,8 @@ def test_a_line_by_hand(rows, name):
 def test_where_weights_come_from(rows):
     assert rows["efficientnet_lite1"][4:] == ["ImageNet,", "with", "camjax"]
     assert rows["small_gap"][4:] == ["none"]
-    assert rows["vgg16"][4:] == ["torchvision's", "vgg16"]
+    assert rows["resnet50"][4:] == ["torchvision's", "or", "timm's", "resnet50"]
+    assert rows["vgg16"][4:] == ["torchvision's", "vgg16", "or", "Caffe's", "VGG_ILSVRC_16_layers.caffemodel"]
 
 
 def test_it_fits_a_terminal_of_80_columns(cache, rows):

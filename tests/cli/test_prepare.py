@@ -21,7 +21,7 @@ from camjax.cli import prepare_progress
 from camjax.cli.main import main
 from camjax.cli.prepare import next_command
 from camjax.data import archives as known_archives
-from camjax.data.prepare import prepare
+from camjax.data.preparing import prepare
 from camjax.data.sources import open_source
 
 INSTALL = 'pip install "camjax[prepare]"'
@@ -240,7 +240,7 @@ def test_a_split_that_few_people_have_may_be_absent(tmp_path, monkeypatch):
     def prepared(counts):
         splits = {split: SimpleNamespace(num_examples=count) for split, count in counts.items()}
         builder = SimpleNamespace(data_dir=str(tmp_path), info=SimpleNamespace(splits=splits))
-        monkeypatch.setattr("camjax.data.prepare.prepared_builder", lambda *_, **__: builder)
+        monkeypatch.setattr("camjax.data.preparing.prepared_builder", lambda *_, **__: builder)
         return prepare("imagenet2012:5.1.0")
 
     assert prepared(counts).counts == counts
@@ -257,7 +257,10 @@ def test_too_small_a_disk(tmp_path, monkeypatch):
     # 1.19 GB of archives: downloaded, unpacked, and written again.
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3_600_000_000))
     message = refused(*words)
-    assert "takes about 3.7 GB (downloads: 1.2 GB, unpacked: 1.2 GB, prepared: 1.3 GB), and 3.6 GB are free" in message
+    assert (
+        "takes about 3.7 GB (downloads: 1.2 GB, unpacked: 1.2 GB, prepared: 1.3 GB)" in message
+        and "3.6 GB are free" in message
+    )
     assert str(left) in message
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3_700_000_000))
     assert "GB" not in refused(*words)

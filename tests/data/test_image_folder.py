@@ -4,7 +4,7 @@ from PIL import Image
 from skimage import data
 
 from camjax.data.annotation import UNREADABLE
-from camjax.data.box_csv import read_box_csv
+from camjax.data.annotations.box_csv import read_box_csv
 from camjax.data.image_folder import open_image_folder
 
 XML = """<annotation><filename>{name}</filename><size><width>{width}</width><height>{height}</height></size>{objects}
@@ -68,7 +68,7 @@ def test_splits_are_folders_or_all(photos):
     for split in ("test", "..", "", "../photos/val"):
         with pytest.raises(ValueError, match=r"expected a sub-folder of .*\(train, val\), or 'all'"):
             open_image_folder(photos, split)
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
         open_image_folder(photos / "none", "all")
     (photos / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty has no images: expected files that end in .*\.jpg"):
@@ -79,7 +79,7 @@ def test_class_names_give_the_order_of_the_labels(photos):
     source = open_image_folder(photos, "val", class_names=["dog", "cup", "cat"])
     assert [source.annotation(i).label for i in range(3)] == [2, 2, 1]
     assert source.info.class_names == ("dog", "cup", "cat")
-    with pytest.raises(ValueError, match=r"coffee\.jpg is of the class 'cup', which is none of the 2 classes such as"):
+    with pytest.raises(ValueError, match=r"coffee\.jpg is of the class 'cup': expected one of the 2 classes such as"):
         open_image_folder(photos, "val", class_names=["dog", "cat"])
 
 
@@ -141,9 +141,9 @@ def test_labels_of_a_csv_file(tmp_path):
         (["a.png,1,2,three,4"], "line 2 has the box 1, 2, three, 4: expected four numbers"),
         (["a.png,1,2,,4"], "line 2 has the box 1, 2, , 4: expected four numbers of pixels, or none"),
         ([",1,2,3,4"], "line 2 has no filename"),
-        (["a.png,,,,", "a.png,1,2,3,4"], "line 3 gives 'a.png' a box, and .*line 2 says that it has none"),
-        (["a.png,1,2,3,4", "a.png,,,,"], "line 3 says that 'a.png' has no boxes, and .*line 2 names it"),
-        (["a.png,,,,", "a.png,,,,"], "line 3 says that 'a.png' has no boxes, and .*line 2 names it"),
+        (["a.png,,,,", "a.png,1,2,3,4"], "line 3 gives 'a.png' a box, but .*line 2 says that it has none"),
+        (["a.png,1,2,3,4", "a.png,,,,"], "line 3 says that 'a.png' has no boxes, but .*line 2 names it"),
+        (["a.png,,,,", "a.png,,,,"], "line 3 says that 'a.png' has no boxes, but .*line 2 names it"),
         ([], "lists no images"),
     ],
 )
@@ -155,10 +155,10 @@ def test_a_wrong_line_of_a_csv_file_is_named(tmp_path, lines, message):
 def test_two_labels_for_one_image(tmp_path, photos):
     columns = "filename,xmin,ymin,xmax,ymax,label"
     boxes = write_csv(tmp_path / "boxes.csv", "a.png,1,2,3,4,cat", "a.png,1,2,3,4,cup", columns=columns)
-    with pytest.raises(ValueError, match=r"line 3 gives 'a.png' the label 'cup', and .*line 2 'cat': expected one"):
+    with pytest.raises(ValueError, match=r"line 3 gives 'a.png' the label 'cup', but .*line 2 gives 'cat'"):
         read_box_csv(boxes)
     write_csv(boxes, "cup/coffee.jpg,1,2,3,4,cat", columns=columns)
-    with pytest.raises(ValueError, match=r"line 2: .*coffee\.jpg is of the classes cat, cup: expected one"):
+    with pytest.raises(ValueError, match=r"line 2: .*coffee\.jpg has the classes cat, cup: expected one"):
         open_image_folder(photos, "val", boxes=boxes)
 
 
@@ -170,7 +170,7 @@ def test_a_csv_file_without_the_columns(tmp_path, columns):
 
 def test_a_file_that_is_no_csv(tmp_path):
     (tmp_path / "boxes.csv").write_bytes("filename,xmin,ymin,xmax,ymax\nä.png,1,2,3,4\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"boxes\.csv, near line \d, is no CSV in UTF-8"):
+    with pytest.raises(ValueError, match=r"boxes\.csv, line 2, is not UTF-8"):
         read_box_csv(tmp_path / "boxes.csv")
     (tmp_path / "boxes.csv").write_text('filename,xmin,ymin,xmax,ymax\n"a' + "b" * 200_000)
     with pytest.raises(ValueError, match="near line"):
@@ -186,7 +186,7 @@ def test_boxes_outside_of_their_image_name_the_line(photos, tmp_path):
 
 def test_boxes_of_images_that_are_not_there(photos, tmp_path):
     boxes = write_csv(tmp_path / "boxes.csv", "cat/chelsea.png,0,0,5,5", "cat/chelsea.jpg,0,0,5,5")
-    with pytest.raises(FileNotFoundError, match=r"boxes\.csv, line 3: there is no image .*val/cat/chelsea\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"boxes\.csv, line 3: image .*val/cat/chelsea\.jpg not found"):
         open_image_folder(photos, "val", boxes=boxes)
     with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist"):
         open_image_folder(photos, "val", boxes=tmp_path / "none.csv")
@@ -255,16 +255,16 @@ def test_xml_files_that_do_not_fit_the_images(photos, tmp_path):
         open_image_folder(photos, "val", boxes=xml)
 
     write_xml(xml / "tiger.xml", "tiger.png", (451, 300), (1, 2, 3, 4))
-    with pytest.raises(FileNotFoundError, match=r"tiger\.xml: there is no image 'tiger'"):
+    with pytest.raises(FileNotFoundError, match=r"tiger\.xml: image 'tiger' not found"):
         open_image_folder(photos, "val", boxes=xml)
     (xml / "tiger.xml").unlink()
 
     write_xml(xml / "coffee.xml", "coffee.jpg", (600, 400), (1, 2, 3, 4), label="cat")
-    with pytest.raises(ValueError, match=r"coffee\.xml: .*coffee\.jpg is of the classes cat, cup"):
+    with pytest.raises(ValueError, match=r"coffee\.xml: .*coffee\.jpg has the classes cat, cup"):
         open_image_folder(photos, "val", boxes=xml)
 
     write_xml(xml / "coffee.xml", "coffee.jpg", (300, 200), (1, 2, 3, 4), label="cup")
-    with pytest.raises(ValueError, match=r"coffee\.xml is about an image of 300 x 200 pixels, and .* has 600 x 400\."):
+    with pytest.raises(ValueError, match=r"coffee\.xml is about an image of 300 x 200 pixels, but .* has 600 x 400\."):
         open_image_folder(photos, "val", boxes=xml).annotation(2)
 
     write_xml(xml / "cup" / "coffee.xml", "coffee.jpg", (600, 400), (1, 2, 3, 4), label="cup")

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 from examples import Damaged, numbered, sizes
 
-from camjax.data import scenes
 from camjax.data.loader import eval_batches, train_batches
 from camjax.data.sources import open_source
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
 
-WORKERS = ((1, 0), (2, 3), (3, 4))
 SOON = 300  # seconds that nothing here takes, unless it hangs
 
 
@@ -87,22 +85,25 @@ def photographs(**kwargs):
     return train_batches(Damaged(sizes(40), range(0, 40, 5)), **options)
 
 
-def test_workers_change_nothing():
+@pytest.mark.parametrize(
+    "configurations", [[(2, 3)], pytest.param([(1, 0), (3, 4)], marks=pytest.mark.long)], ids=["short", "long"]
+)
+def test_workers_change_nothing(configurations):
     expected = take(photographs(), 8)
     # All at once, because most of the time is the start of the processes.
-    running = [photographs(num_workers=workers, start_step=step) for workers, step in WORKERS]
-    for (_, step), batches in zip(WORKERS, running, strict=True):
+    running = [photographs(num_workers=workers, start_step=step) for workers, step in configurations]
+    for (_, step), batches in zip(configurations, running, strict=True):
         assert_same(take(batches, 8 - step), expected[step:])
     assert len({image.tobytes() for batch in expected for image in batch["image"]}) == 48
     assert any((batch["skipped"] >= 0).any() for batch in expected)
 
 
-@pytest.mark.parametrize("num_threads", [0, 1, 5])
+@pytest.mark.parametrize("num_threads", [0, 5])
 def test_threads_change_nothing(noise, num_threads):
     assert_same(take(augmented(noise, num_threads=num_threads), 7), take(augmented(noise), 7))
 
 
-@pytest.mark.parametrize("start_step", [0, 1, 5, 12])
+@pytest.mark.parametrize("start_step", [1, 12])
 def test_a_start_step_continues_the_run(noise, start_step):
     assert_same(take(augmented(noise, start_step=start_step), 3), take(augmented(noise), start_step + 3)[start_step:])
 
@@ -137,7 +138,7 @@ def test_an_unreadable_example_is_an_error():
         take(train_batches(Damaged(numbered(10), {3}), batch_size=10, seed=0), 1)
 
 
-@pytest.mark.parametrize("bad", [set(), {3}, set(range(0, 60, 7)), set(range(10, 60))])
+@pytest.mark.parametrize("bad", [set(range(0, 60, 7)), set(range(10, 60))])
 def test_the_next_in_the_order_takes_the_place_of_an_unreadable_example(bad):
     order = labels(take(train_batches(numbered(60), batch_size=60, seed=0), 4))
     expected = [next(i for i in order[place:] if i not in bad) for place in range(120)]
@@ -224,7 +225,7 @@ def test_evaluation_without_boxes_keeps_the_order_of_the_source():
     assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, -1, -1]]
 
 
-@pytest.mark.parametrize("start_batch", [0, 1, 2, 3])
+@pytest.mark.parametrize("start_batch", [0, 2, 3])
 def test_evaluation_starts_at_a_batch(start_batch):
     source = numbered(10, boxes=True)
     whole = list(eval_batches(source, batch_size=4))
@@ -338,37 +339,23 @@ def test_negative_seed_or_step():
         eval_batches(numbered(4), batch_size=2, size=8, crop="middle")
 
 
-@pytest.fixture(scope="module")
-def scenes_dir(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("tfds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "NUM_SCENES", {"train": 40, "validation": 10, "test": 10})
-        open_source("scenes", "train", data_dir=data_dir)
-    return data_dir
-
-
-def test_scenes_go_through_workers(scenes_dir):
-    source = open_source("scenes", "test", data_dir=scenes_dir)
-    batches = list(eval_batches(source, batch_size=4, num_workers=2))
-    assert_same(batches, list(eval_batches(source, batch_size=4)))
-    rows = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-    assert rows["mask"].tolist() == [True] * 10 + [False] * 2
-    for index, image, label, box in zip(*(rows[key][:10] for key in ("index", "image", "label", "bbox")), strict=True):
-        np.testing.assert_array_equal(image, source[index]["image"])
-        np.testing.assert_array_equal(box, source[index]["bbox"])
-        assert label == source[index]["label"]
-
-
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_damaged_record_is_named_through_the_loader(scenes_dir, tmp_path, num_workers):
+def test_examples_and_a_damaged_record_of_tfds_through_the_loader(scenes_dir, tmp_path, num_workers):
     shutil.copytree(scenes_dir / "scenes", tmp_path / "scenes")
     shard = next((tmp_path / "scenes" / "1.0.0").glob("*test*"))
     with shard.open("r+b") as file:
-        file.seek(20_000)  # behind the header and within the first records, of about 9,000 bytes each
+        file.seek(20_000)  # after the header and within the first records, of about 9,000 bytes each
         file.write(bytes(100))
-    batches = eval_batches(open_source("scenes", "test", data_dir=tmp_path), batch_size=10, num_workers=num_workers)
+    batches = eval_batches(open_source("scenes", "test", data_dir=tmp_path), batch_size=1, num_workers=num_workers)
+    good, source = [], open_source("scenes", "test", data_dir=scenes_dir)
     with pytest.raises(ValueError, match=rf"example \d of data set 'scenes', split 'test' \(.*{shard.name}\)"):
-        list(batches)
+        good.extend(batches)  # extend keeps those before the error
+    assert len(good) >= 1
+    for index, batch in enumerate(good):
+        assert batch["index"].tolist() == [index] and batch["mask"].tolist() == [True]
+        np.testing.assert_array_equal(batch["image"][0], source[index]["image"])
+        np.testing.assert_array_equal(batch["bbox"][0], source[index]["bbox"])
+        assert batch["label"].tolist() == [source[index]["label"]]
 
 
 WITH_WORKERS = """
@@ -378,7 +365,7 @@ from multiprocessing import shared_memory
 import numpy as np
 
 from camjax.data.loader import train_batches
-from camjax.data.prefetch import prefetch
+from camjax.data.prefetching import prefetch
 
 
 def batches():
@@ -391,7 +378,8 @@ caught = []
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: caught.append(number))
 
-closed, dropped = batches(), prefetch(batches(), lambda batch: batch["label"].tolist())
+closed = batches() if sys.argv[1:] == ["closed"] else None
+dropped = prefetch(batches(), lambda batch: batch["label"].tolist())
 running = threading.Event()
 
 
@@ -402,10 +390,11 @@ def signals():
 
 
 threading.Thread(target=signals).start()
-labels = [batch["label"].tolist() for batch in itertools.islice(closed, 4)]
-assert labels == [next(dropped) for _ in range(4)]
+labels = [next(dropped) for _ in range(4)]
+if closed is not None:
+    assert labels == [batch["label"].tolist() for batch in itertools.islice(closed, 4)]
+    closed.close()
 running.set()
-closed.close()
 assert set(caught) == {signal.SIGINT, signal.SIGTERM}
 
 unlink = shared_memory.SharedMemory.unlink
@@ -430,8 +419,9 @@ signal.pause()
 """
 
 
-def test_a_run_with_workers_ends_without_a_word():
-    process = started(WITH_WORKERS + ENDS)
+@pytest.mark.parametrize("also", [(), pytest.param(("closed",), marks=pytest.mark.long)])
+def test_a_run_with_workers_ends_without_a_word(also):
+    process = started(WITH_WORKERS + ENDS, *also)
     try:
         # Until all of its processes have closed the pipes: the tracker of leaked memory ends, and speaks, last.
         out, err = process.communicate(timeout=SOON)
@@ -440,6 +430,7 @@ def test_a_run_with_workers_ends_without_a_word():
     assert (process.returncode, out, err) == (3, "done\n", "")
 
 
+@pytest.mark.long
 def test_workers_end_with_a_process_that_is_killed():
     process = started(WITH_WORKERS + KILLED)
     try:
@@ -450,10 +441,10 @@ def test_workers_end_with_a_process_that_is_killed():
         end_group(process)
 
 
-def started(code):
+def started(code, *words):
     """A process of its own group, with pipes."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], **pipes, start_new_session=True)
+    return subprocess.Popen([sys.executable, "-c", code, *words], **pipes, start_new_session=True)
 
 
 def end_group(process):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from camjax.data.loader import train_batches
-from camjax.data.prefetch import prefetch
+from camjax.data.prefetching import prefetch
 
 SOON = 30  # seconds that nothing here takes, unless it hangs
 

@@ -14,7 +14,8 @@ from flax import nnx
 import camjax
 from camjax.cli.main import main
 from camjax.data.annotated import open_annotated
-from camjax.data.sources import open_source, prepared_builder
+from camjax.data.builders import prepared_builder
+from camjax.data.sources import open_source
 from camjax.training import Recipe, fit
 from tests.data import miniatures
 

@@ -1,6 +1,5 @@
 import io
 import re
-import subprocess
 import sys
 
 import cv2
@@ -160,18 +159,3 @@ def test_a_missing_package_is_named(monkeypatch, module, package):
     with pytest.raises(ImportError, match=rf'{package}.*pip install "camjax\[experiments\]"'):
         scenes.load_digits()
         scenes.load_textures()
-
-
-def test_prepares_and_reads_without_tensorflow(tmp_path):
-    code = (
-        "import sys\n"
-        "from camjax.data import scenes\n"
-        f"scenes.NUM_SCENES = {FEW}\n"
-        f"builder = scenes.Scenes(data_dir={str(tmp_path)!r})\n"
-        "builder.download_and_prepare(file_format='array_record')\n"
-        "print(builder.as_data_source(split='test')[0]['image'].shape)\n"
-        "assert 'tensorflow' not in sys.modules\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "(64, 64, 3)"

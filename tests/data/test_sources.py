@@ -14,7 +14,7 @@ from PIL import Image
 from camjax.data import scenes
 from camjax.data.sources import open_source
 
-FEW = {"train": 60, "validation": 30, "test": 30}
+FEW = {"train": 60, "validation": 30, "test": 30}  # as `scenes_dir` has
 
 
 class TinyPhotos(tfds.core.GeneratorBasedBuilder):
@@ -66,11 +66,9 @@ def _jpeg(photo, exif):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def data_dir(tmp_path_factory, scenes_dir):
     data_dir = tmp_path_factory.mktemp("tfds")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "NUM_SCENES", FEW)
-        open_source("scenes", "train", data_dir=data_dir)
+    (data_dir / "scenes").symlink_to(scenes_dir / "scenes")
     for builder in (TinyPhotos, TinyNumbers):
         builder(data_dir=data_dir).download_and_prepare(file_format="array_record")
     return data_dir
@@ -228,7 +226,25 @@ def test_the_file_that_is_named_is_the_one_that_holds_the_record(own_data_dir):
             source[index]
 
 
+def test_another_process_may_prepare_faster(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "NUM_SCENES", dict.fromkeys(FEW, 10))
+    prepare, calls = scenes.Scenes.download_and_prepare, []
+
+    def overtaken(self, **options):
+        if not calls:
+            calls.append(self)
+            open_source("scenes", "train", data_dir=tmp_path)  # as the other process does
+        prepare(self, **options)
+
+    monkeypatch.setattr(scenes.Scenes, "download_and_prepare", overtaken)
+    assert len(open_source("scenes", "train", data_dir=tmp_path)) == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["scenes"]
+    assert [path.name for path in (tmp_path / "scenes").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.long
 def test_two_processes_prepare_at_once(tmp_path):
+    """They also prepare and read without TensorFlow."""
     # The same seed in both: tfds names its temporary directory by the global random generator.
     code = (
         "import random, sys\n"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from camjax.data.voc_xml import MAX_BYTES, parse_voc_xml, read_voc_xml
+from camjax.data.annotations.voc_xml import MAX_BYTES, parse_voc_xml, read_voc_xml
 
 OBJECT = """
 	<object>
@@ -57,14 +57,15 @@ def test_a_file_of_the_validation_set(tmp_path):
     path = tmp_path / "ILSVRC2012_val_00000001.xml"
     path.write_bytes(voc_xml((111, 108, 441, 193), (0, 0, 499, 374), filename="ILSVRC2012_val_00000001"))
     found = read_voc_xml(path)
-    assert (found.name, found.size, found.classes) == (str(path), (375, 500), ("n01751748", "n01751748"))
-    assert found.corners == ((111, 108, 441, 193), (0, 0, 499, 374))
+    assert (found.where, found.size, found.classes) == (str(path), (375, 500), ("n01751748", "n01751748"))
+    assert found.corners == [(111, 108, 441, 193), (0, 0, 499, 374)]
+    boxes = found.boxes(found.size)
     # Pixels 111 to 441 and 108 to 193; and the whole image.
     expected = np.array([[108 / 375, 111 / 500, 194 / 375, 442 / 500], [0, 0, 1, 1]], np.float32)
-    np.testing.assert_array_equal(found.boxes, expected)
-    assert found.boxes.dtype == np.float32
+    np.testing.assert_array_equal(boxes, expected)
+    assert boxes.dtype == np.float32
     expected = np.array([[108 / 375, 111 / 500, 193 / 375, 441 / 500], [0, 0, 374 / 375, 499 / 500]], np.float32)
-    np.testing.assert_array_equal(found.wsol_boxes, expected)
+    np.testing.assert_array_equal(found.wsol_boxes(found.size), expected)
 
 
 def test_overlaps_are_those_of_the_development_kit():
@@ -73,38 +74,34 @@ def test_overlaps_are_those_of_the_development_kit():
         width, height = rng.integers(2, 60, 2)
         x, y = np.sort(rng.integers(0, width, (2, 2))), np.sort(rng.integers(0, height, (2, 2)))
         corners = [(x[i, 0], y[i, 0], x[i, 1], y[i, 1]) for i in range(2)]
-        boxes = parse_voc_xml(voc_xml(*corners, width=width, height=height), "cat.xml").boxes.astype(np.float64)
+        found = parse_voc_xml(voc_xml(*corners, width=width, height=height), "cat.xml")
+        boxes = found.boxes((height, width)).astype(np.float64)
         assert iou(*boxes) == pytest.approx(ilsvrc_iou(*corners), abs=1e-5)
 
 
 def test_an_image_without_objects_has_no_boxes():
     found = parse_voc_xml(voc_xml(), "cat.xml")
-    assert found.classes == () and found.boxes.shape == found.wsol_boxes.shape == (0, 4)
-
-
-def test_boxes_that_count_from_one_are_cut_at_the_edge():
-    found = parse_voc_xml(voc_xml((1, 1, 500, 375)), "cat.xml")
-    np.testing.assert_array_equal(found.boxes, np.array([[1 / 375, 1 / 500, 1, 1]], np.float32))
+    assert found.classes == () and found.boxes(found.size).shape == found.wsol_boxes(found.size).shape == (0, 4)
 
 
 @pytest.mark.parametrize("filename", ["cat", "cat.jpg", "photos/cat.JPEG", "C:\\photos\\cat.png", ""])
 def test_file_names_in_the_file(filename):
-    assert len(parse_voc_xml(voc_xml((1, 2, 3, 4), filename=filename), "a/cat.xml").boxes) == 1
+    assert len(parse_voc_xml(voc_xml((1, 2, 3, 4), filename=filename), "a/cat.xml").corners) == 1
 
 
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ((10, 5, 9, 8), "object 2: the box xmin=10, ymin=5, xmax=9, ymax=8 is none"),
+        ((10, 5, 9, 8), "object 2: the box xmin=10, ymin=5, xmax=9, ymax=8"),
         ((1, 5, 9, 4), "expected xmin <= xmax and ymin <= ymax"),
         ((1, 5, 501, 8), "leaves the image of 500 x 375 pixels"),
         ((1, 5, 9, 376), "leaves the image"),
         ((-2, 5, 9, 8), "leaves the image"),
         ((500, 5, 500, 8), "leaves the image"),
         ((3, -1, 9, -1), "leaves the image"),
-        ((1, 5, "nan", 8), "is none"),
-        ((1, "", 9, 8), "object 2: <bndbox> has '' for <ymin>: expected a number"),
-        ((1, "five", 9, 8), "'five' for <ymin>"),
+        ((1, 5, "nan", 8), "expected xmin <= xmax"),
+        ((1, "", 9, 8), "object 2: <ymin> is '': expected a number"),
+        ((1, "five", 9, 8), "<ymin> is 'five'"),
     ],
 )
 def test_a_box_that_cannot_be_names_file_and_object(box, message):
@@ -129,13 +126,13 @@ BOMB = b"""<?xml version="1.0"?>
         (b"\x89PNG\r\n\x1a\n", "cannot be read as XML"),
         (b'<?xml version="1.0" encoding="no-such"?><annotation/>', "cannot be read as XML"),
         (b"<html></html>", "holds <html>: expected <annotation>"),
-        (b"<annotation></annotation>", "<size> has nothing for <height>"),
+        (b"<annotation></annotation>", "<size>: <width> is nothing"),
         (voc_xml(width=0), "<size> is 0 x 375 pixels"),
         (voc_xml(width="nan"), "<size> is nan x 375 pixels"),
         (voc_xml(width="inf"), "<size> is inf x 375 pixels"),
         (voc_xml(filename="dog.jpg"), "has the <filename> 'dog.jpg': expected 'cat'"),
         (voc_xml((1, 2, 3, 4), name=""), "object 1 has no <name>"),
-        (voc_xml((1, 2, 3, 4)).replace(b"bndbox", b"box"), "object 1: <bndbox> has nothing for <xmin>"),
+        (voc_xml((1, 2, 3, 4)).replace(b"bndbox", b"box"), "object 1: <xmin> is nothing"),
         (b" " * (MAX_BYTES + 1), f"larger than {MAX_BYTES} bytes"),
     ],
 )

@@ -21,8 +21,6 @@ from camjax.evaluation.runner import evaluate_localization
 from camjax.metrics import FAITHFULNESS, LocalizationError
 from camjax.models import CamModel, PooledHead
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 CLASSES = 7
 
 
@@ -158,7 +156,7 @@ def test_faithfulness_can_be_resumed(model, tmp_path, faithful, monkeypatch):
 def test_maps_that_are_not_a_number_are_an_error_that_names_the_images():
     model = Net()
     model.head.kernel[...] = model.head.kernel[...].at[0, 3].set(jnp.nan)
-    with pytest.raises(ValueError, match=r"sparsity: the maps of .* NaN or infinity \(1\.png"):
+    with pytest.raises(ValueError, match=r"Sparsity: the maps of .* NaN or infinity \(1\.png"):
         evaluate_localization(model, Images(), batch_size=8, metrics=("sparsity",))
 
 
@@ -171,7 +169,7 @@ def in_fours(model):
     return numbers(evaluate_localization(model, Images(), metrics=METRICS, batch_size=4))
 
 
-@pytest.mark.parametrize("batch_size", [1, 23, 64])
+@pytest.mark.parametrize("batch_size", [1, 64])
 def test_the_numbers_do_not_depend_on_the_batch_size(model, in_fours, batch_size):
     found = evaluate_localization(model, Images(), metrics=METRICS, batch_size=batch_size)
     assert numbers(found) == in_fours and found.counts == COUNTS
@@ -179,6 +177,12 @@ def test_the_numbers_do_not_depend_on_the_batch_size(model, in_fours, batch_size
 
 class Interrupt(Exception):
     pass
+
+
+def same_cases(found, expected):
+    """The same images, numbers and maps."""
+    for name, array in expected.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], array)
 
 
 @pytest.mark.parametrize("after", [4, 12])
@@ -200,6 +204,21 @@ def test_resumed_equals_uninterrupted(model, tmp_path, monkeypatch, after):
     rows = list(csv.DictReader(images[0].splitlines()))
     assert [int(row["index"]) for row in rows] == list(range(23))
     assert [row["status"] for row in rows].count("unreadable") == 2
+    same_cases(resumed.cases, whole.cases)
+    # Half of the 18 that are scored are not kept: six are the best, and six the worst.
+    best, worst = whole.cases.chosen()
+    scored = sorted((-float(row["cam_iou"]), int(row["index"])) for row in rows if row["status"] == "scored")
+    assert [case.index for case in (*best, *worst)] == [index for _, index in scored[:6] + scored[-6:]]
+    by_index = {int(row["index"]): row for row in rows}
+    localize = camjax.make_localize_fn(model)
+    for case in (*best, *worst):
+        row = by_index[case.index]
+        assert (case.iou, case.prediction) == (float(row["cam_iou"]), int(row["prediction"]))
+        image = camjax.data.images.resize_image(Images()[case.index]["image"], model.input_size)[None]
+        found = localize(image, np.array([int(row["label"])]))
+        np.testing.assert_allclose(case.map, found.maps[0, 0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(case.box, found.boxes[0, 0], atol=1e-6)
+        assert case.view.tolist() == [0, 0, 1, 1]
 
 
 def test_a_finished_evaluation_is_neither_overwritten_nor_done_twice(model, tmp_path):
@@ -210,6 +229,7 @@ def test_a_finished_evaluation_is_neither_overwritten_nor_done_twice(model, tmp_
     calls = []
     again = evaluate_localization(model, Images(), **options, resume=True, progress=lambda *a: calls.append(a))
     assert numbers(again) == numbers(first) and not calls
+    same_cases(again.cases, first.cases)
     with pytest.raises(ValueError, match=r"threshold was 0\.2, is 0\.3"):
         evaluate_localization(model, Images(), **options, resume=True, threshold=0.3)
 
@@ -260,7 +280,6 @@ def script(devices: int) -> str:
 import sys, json
 import jax
 jax.config.update("jax_num_cpu_devices", {devices})
-jax.config.update("jax_disable_most_optimizations", True)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_runner import Images, Net, evaluate_localization, numbers
 evaluation = evaluate_localization(Net(), Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2", "confidence"))
@@ -268,7 +287,7 @@ print(json.dumps([jax.device_count(), evaluation.counts, numbers(evaluation)]))
 """
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_the_numbers_do_not_depend_on_the_number_of_devices(in_fours, faithful, devices):
     done = subprocess.run([sys.executable, "-c", script(devices)], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])

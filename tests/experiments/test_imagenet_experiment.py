@@ -15,7 +15,7 @@ from PIL import Image
 import camjax
 from camjax.data.fake import FakeImages
 from camjax.data.sources import SourceInfo
-from camjax.training.curves import read_metrics
+from camjax.training.logs import read_metrics
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
 from experiments.imagenet import data as imagenet_data
 from experiments.imagenet.__main__ import intervals, main, starting_model

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 import camjax
-from camjax.data.sources import prepared_builder
+from camjax.data.builders import prepared_builder
 from experiments.scene_objects import __main__ as scene_objects
 from experiments.scene_objects import sample as sample_labels
 from experiments.scene_objects.__main__ import Options

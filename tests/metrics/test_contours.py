@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from camjax.metrics import contours
-from camjax.metrics.contours import contour_boxes
+from camjax.metrics.localization import contours
+from camjax.metrics.localization.contours import contour_boxes
 
 HUNDRED = np.arange(0, 1, 0.01)
 THOUSAND = np.arange(0, 1, 0.001)
@@ -124,12 +124,22 @@ def test_equal_to_one_call_of_opencv_per_threshold(name, all_contours):
 
 
 @pytest.mark.parametrize("all_contours", [False, True])
-@pytest.mark.parametrize("name", ["blobs", "14 cells", "noise", "noise of few values", "spiral", "rings"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blobs",
+        "14 cells",
+        "spiral",
+        "rings",
+        pytest.param("noise", marks=pytest.mark.long),
+        pytest.param("noise of few values", marks=pytest.mark.long),
+    ],
+)
 def test_equal_at_a_thousand_thresholds(name, all_contours):
     assert_same(MAPS[name], THOUSAND, all_contours)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(8, 40))])
 def test_equal_on_small_maps_of_every_kind(seed):
     rng = np.random.default_rng(seed)
     shape = rng.integers(1, 30, 2)
@@ -212,7 +222,7 @@ def test_float32_maps_count_with_their_exact_value():
         (np.zeros((0, 4)), r"shape \(0, 4\)"),
         (np.array([[0.0, 1.5]]), r"values in 0\.\.1\.5: expected 0\.\.1"),
         (np.array([[-0.1, 0.5]]), r"values in -0\.1\.\.0\.5"),
-        (np.array([[np.nan, 0.5]]), "no NaN; see camjax.metrics.wsol.score_map"),
+        (np.array([[np.nan, 0.5]]), "no NaN; see camjax.metrics.score_map"),
     ],
 )
 def test_what_is_no_score_map_is_an_error(score_map, message):

@@ -1,14 +1,13 @@
 """ILSVRC's errors: IoU at the threshold in exact arithmetic, hand-made cases, and a plain loop as the oracle."""
 
-import json
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 import camjax
-from camjax.metrics.box_overlap import best_iou, iou_matrix, pad_true_boxes, reaches_iou
-from camjax.metrics.ilsvrc import LocalizationError
+from camjax.metrics.localization.box_overlap import best_iou, iou_matrix, pad_true_boxes, reaches_iou
+from camjax.metrics.localization.ilsvrc import LocalizationError
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
 LEFT = [0.0, 0.0, 1.0, 0.5]  # IoU 0.5 with WHOLE
@@ -241,12 +240,6 @@ def random_batch(seed, size=40):
     }
 
 
-def rows(batch, chosen):
-    return {
-        name: [value[i] for i in chosen] if isinstance(value, list) else value[chosen] for name, value in batch.items()
-    }
-
-
 def plain_loop(batch):
     """The definitions, image by image."""
 
@@ -290,36 +283,6 @@ def test_random_batches_equal_a_plain_loop(seed):
     assert results.pop("gt_known_mean_iou") == pytest.approx(100 * sum(ious) / with_boxes, abs=1e-8)
     assert results == pytest.approx(plain_loop(batch))
     assert 0 < results["gt_known_localization"] < 100
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_order_batches_padding_and_merging_do_not_matter(seed):
-    batch = random_batch(seed)
-    whole = LocalizationError()
-    whole.update(**batch)
-
-    rng = np.random.default_rng(seed)
-    parts = [LocalizationError() for _ in range(3)]
-    order = rng.permutation(40)
-    for chosen in np.split(order, np.sort(rng.integers(0, 40, 5))):
-        # Padding: rows of nonsense in between, which the mask leaves out.
-        padded = rows(batch, chosen)
-        real = np.ones(len(chosen) + 2, bool)
-        real[rng.choice(len(real), 2, replace=False)] = False
-        place = np.cumsum(real) - 1
-        padded = {
-            name: [value[j] if ok else np.full((1, 4), 9.0) for j, ok in zip(place, real, strict=True)]
-            if isinstance(value, list)
-            else np.stack(
-                [value[j] if ok else np.full_like(batch[name][0], -1) for j, ok in zip(place, real, strict=True)]
-            )
-            for name, value in padded.items()
-        }
-        parts[rng.integers(3)].update(**padded, mask=real)
-    merged = parts[0].merge(LocalizationError().restore(json.loads(json.dumps(parts[1].state())))).merge(parts[2])
-    # To the last bit, mean IoU too.
-    assert merged.state() == whole.state()
-    assert merged.compute() == whole.compute()
 
 
 # Errors
@@ -415,8 +378,3 @@ def test_nothing_to_compute_from():
 def test_options_out_of_range(options):
     with pytest.raises(ValueError, match="expected"):
         LocalizationError(**options)
-
-
-def test_other_options_cannot_be_merged():
-    with pytest.raises(ValueError, match="same options"):
-        LocalizationError().merge(LocalizationError(iou_threshold=0.3))

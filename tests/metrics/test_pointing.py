@@ -1,12 +1,10 @@
 """The pointing game: the maximum of the resized map, and whether it lies on the object, by plain loops."""
 
-import json
-
 import numpy as np
 import pytest
 
 import camjax
-from camjax.metrics.pointing import PointingGame
+from camjax.metrics.localization.pointing import PointingGame
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
 
@@ -197,26 +195,6 @@ def test_random_batches_equal_a_plain_loop(tolerance):
     assert 0 < with_masks.num_without_objects < 30
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_order_batches_padding_and_merging_do_not_matter(seed):
-    maps, _, boxes, sizes = random_batch(seed)
-    whole = PointingGame(3)
-    whole.update(maps, boxes, image_sizes=sizes)
-    rng = np.random.default_rng(seed)
-    parts = [PointingGame(3) for _ in range(2)]
-    for chosen in np.array_split(rng.permutation(30), 4):
-        # The last row is padding: nonsense that nobody may look at.
-        nonsense = [np.full((1, 4), 9.0)] if rng.random() < 0.5 else [None]
-        parts[rng.integers(2)].update(
-            np.concatenate([maps[chosen], np.full((1, 5, 6), np.nan, np.float32)]),
-            [boxes[i] for i in chosen] + nonsense,
-            image_sizes=np.concatenate([sizes[chosen], [[8, 8]]]),
-            mask=[True] * len(chosen) + [False],
-        )
-    merged = PointingGame(3).restore(json.loads(json.dumps(parts[0].state()))).merge(parts[1])
-    assert merged.state() == whole.state()
-
-
 # Errors
 
 
@@ -261,5 +239,3 @@ def test_what_is_wrong_is_named_and_nothing_is_added(change, message):
 def test_tolerance_out_of_range(tolerance):
     with pytest.raises(ValueError, match="expected pixels, 0 or more"):
         PointingGame(tolerance)
-    with pytest.raises(ValueError, match="same options"):
-        PointingGame(15).merge(PointingGame())

@@ -10,8 +10,6 @@ from scipy import stats
 import camjax
 from camjax.metrics import layers_from_top, randomization_check, randomized_from_top, rank_correlation
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 
 class Network(nnx.Module):
     """Named so that alphabetical order is not that of computation."""

@@ -7,8 +7,6 @@ import pytest
 
 from camjax.metrics import linear_imputation, road
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 WEIGHTS = {(dy, dx): 1 / 6 if dy == 0 or dx == 0 else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
 
 

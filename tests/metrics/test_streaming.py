@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camjax.metrics.streaming import StreamingMetric, merge_across_processes, rows_of
+from camjax.metrics.streaming import StreamingMetric, gather, merge_across_processes, rows_of
 
 # Beyond float32 and float64 as integers, beyond float32 as floats.
 COUNTS = [2**53 + 1, -(2**40) - 3, 0]
@@ -23,12 +23,13 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
 assert jax.process_count() == 2 and jax.local_device_count() == 2
-from camjax.metrics.streaming import merge_across_processes
+from camjax.metrics.streaming import gather, merge_across_processes
 from tests.metrics.test_streaming import Totals
 metric = Totals()
 metric.update(rank)
 assert merge_across_processes(metric) is metric
-print(json.dumps(metric.state()))
+counts = {"scored": 2**40 + rank, "a reason of the list" * 500 * rank: 1}
+print(json.dumps([metric.state(), gather(counts)]))
 """
 
 
@@ -116,7 +117,7 @@ def test_what_is_not_the_state_of_this_metric_changes_nothing(change):
 def test_one_process_keeps_its_own():
     metric = total(1)
     assert merge_across_processes(metric) is metric
-    assert metric.state() == total(1).state()
+    assert metric.state() == total(1).state() and gather({"scored": 1}) == [{"scored": 1}]
 
 
 def test_two_processes_of_two_devices_have_the_sums_of_both():
@@ -140,7 +141,10 @@ def test_two_processes_of_two_devices_have_the_sums_of_both():
             process.kill()
     for process, (out, err) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, err
-        assert json.loads(out.splitlines()[-1]) == total(0).merge(total(1)).state()
+        state, counts = json.loads(out.splitlines()[-1])
+        assert state == total(0).merge(total(1)).state()
+        # Of any length, in the order of the processes.
+        assert counts == [{"scored": 2**40, "": 1}, {"scored": 2**40 + 1, "a reason of the list" * 500: 1}]
 
 
 def test_rows_that_are_no_padding():

@@ -1,13 +1,12 @@
 """MaxBoxAcc, MaxBoxAccV2 and PxAP: against loops that follow the benchmark's words, and by hand."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
 from test_contours import blobs, boxes_one_by_one
 
-from camjax.metrics.wsol import MaxBoxAcc, PxAP, _grid_boxes, score_map
+from camjax.metrics import MaxBoxAcc, MaxBoxAccV2, PxAP, score_map
+from camjax.metrics.localization.wsol import _grid_boxes
 
 HUNDRED = np.arange(0, 1, 0.01)
 
@@ -212,37 +211,6 @@ def test_without_an_image_there_is_no_rate():
             result()
 
 
-@pytest.mark.parametrize("make", [lambda: MaxBoxAcc(1), lambda: MaxBoxAcc(2)])
-def test_batches_padding_threads_and_merging_change_nothing(make):
-    maps = raw_maps(1, 7)
-    boxes = shares(pixel_boxes(1, maps))
-    whole = make()
-    whole.update(maps, boxes)
-
-    parts = make(), make()
-    parts[0].num_threads = 1
-    parts[1].num_threads = 3
-    parts[0].update(maps[:2], boxes[:2])
-    padded = np.concatenate([maps[2:], np.full((2, 14, 14), 9.0)])
-    parts[1].update(padded, [*boxes[2:], None, None], mask=np.arange(7) < 5)
-    merged = parts[1].merge(parts[0])
-    assert merged.compute() == whole.compute()
-    assert (merged.num_images, merged.num_without_boxes) == (7, 0)
-
-    again = make().restore(json.loads(json.dumps(whole.state())))
-    assert again.compute() == whole.compute()
-    again.update(maps[:1], boxes[:1])
-    whole.update(maps[:1], boxes[:1])
-    assert again.state() == whole.state()
-
-
-def test_metrics_with_other_options_are_not_merged():
-    with pytest.raises(ValueError, match="cannot be merged"):
-        MaxBoxAcc(1).merge(MaxBoxAcc(2))
-    with pytest.raises(ValueError, match="cannot be merged"):
-        MaxBoxAcc().merge(MaxBoxAcc(thresholds=np.arange(0, 1, 0.001)))
-
-
 @pytest.mark.parametrize(
     ("maps", "boxes", "message"),
     [
@@ -260,6 +228,16 @@ def test_wrong_boxes_and_shapes_are_errors_that_add_nothing(maps, boxes, message
     with pytest.raises(ValueError, match=message):
         metric.update(maps, boxes)
     assert metric.state() == before
+
+
+@pytest.mark.parametrize("make", [MaxBoxAcc, MaxBoxAccV2])
+def test_threads_change_nothing(make):
+    maps = raw_maps(1, 7)
+    boxes = shares(pixel_boxes(1, maps))
+    one, three = make(num_threads=1), make(num_threads=3)
+    one.update(maps, boxes)
+    three.update(maps, boxes)
+    assert one.state() == three.state() and one.compute() == three.compute()
 
 
 def test_there_are_two_versions():
@@ -353,6 +331,15 @@ def test_pxap_of_a_constant_map_is_the_share_of_object_pixels():
     assert metric.compute()["PxAP"] == 25.0
 
 
+def test_threads_do_not_change_pxap():
+    maps = raw_maps(7, 5)
+    masks = list(np.random.default_rng(7).choice(np.uint8([0, 1, 255]), (5, 60, 80)))
+    one, two = PxAP(num_threads=1), PxAP(num_threads=2)
+    one.update(maps, masks)
+    two.update(maps, masks)
+    assert one.state() == two.state()
+
+
 def test_pxap_without_an_object_is_an_error():
     metric = PxAP()
     metric.update(raw_maps(0, 2), np.zeros((2, 10, 10), np.uint8))
@@ -360,20 +347,6 @@ def test_pxap_without_an_object_is_an_error():
     for result in (metric.compute, metric.curve):
         with pytest.raises(ValueError, match="without a pixel of an object"):
             result()
-
-
-def test_pxap_of_parts_padding_and_threads_merged_and_restored():
-    maps = raw_maps(7, 5)
-    masks = list(np.random.default_rng(7).choice(np.uint8([0, 1, 255]), (5, 60, 80)))
-    whole = PxAP(num_threads=1)
-    whole.update(maps, masks)
-    parts = PxAP(num_threads=2), PxAP()
-    parts[0].update(maps[:4], [*masks[:2], None, None], mask=[True, True, False, False])
-    parts[1].update(maps[2:], masks[2:])
-    parts[1].update(maps[:1], [None], mask=[False])
-    merged = PxAP().restore(json.loads(json.dumps(parts[0].state()))).merge(parts[1])
-    assert merged.state() == whole.state()
-    assert merged.compute() == whole.compute()
 
 
 @pytest.mark.parametrize(

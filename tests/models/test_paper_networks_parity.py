@@ -11,8 +11,8 @@ from conftest import photos
 
 import camjax
 from benchmarks.peers import import_torchvision
+from camjax.models.base import IMAGENET_MEAN, IMAGENET_STD
 from camjax.models.caffe_layers import conv, lrn, max_pool
-from camjax.models.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 pytestmark = pytest.mark.parity
 

@@ -5,7 +5,7 @@ import pytest
 from conftest import photos
 
 import camjax
-from camjax.weights.efficientnet_lite import packaged_file
+from camjax.models.efficientnet_lite import packaged_file
 
 pytestmark = pytest.mark.parity
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 import camjax
 from camjax.cli.main import main
-from camjax.models import CamModel, ConvBN, PooledHead, model_spec
+from camjax.models import CamModel, ConvBN, PooledHead, model_spec, registry
 from camjax.models.shapes import model_shapes
 from camjax.training import Recipe, fit
 
@@ -46,9 +46,9 @@ class Own(CamModel):
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch):
-    """What a test registers is gone behind it."""
-    monkeypatch.setattr(camjax.models, "_SPECS", dict(camjax.models._SPECS))
+def names_of_one_test(monkeypatch):
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_train_explain_evaluate_by_a_run_and_by_weights(module, monkeypatch, cap
 
     def in_a_new_process(*command):
         """As there: nothing is registered, and the module is not imported."""
-        del camjax.models._SPECS["tiny"], sys.modules["my_nets"]
+        del registry._SPECS["tiny"], sys.modules["my_nets"]
         assert main(list(map(str, command))) == 0, capsys.readouterr().err
         return capsys.readouterr().out
 

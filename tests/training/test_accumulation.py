@@ -5,7 +5,6 @@ import functools
 import jax
 import numpy as np
 import pytest
-from conftest import QUICK
 from flax import nnx
 
 from camjax.models import CamModel, ConvBN, PooledHead
@@ -45,7 +44,7 @@ def parameters(state) -> dict[str, np.ndarray]:
 
 @functools.cache
 def step(**options):
-    return jax.jit(functools.partial(train_step, **options), compiler_options=QUICK)
+    return jax.jit(functools.partial(train_step, **options))
 
 
 @pytest.mark.parametrize("accumulate", [2, 8])

@@ -1,102 +1,93 @@
 """A step on several devices is the step on one device with the whole batch; in processes of their own."""
 
+import functools
 import json
-import subprocess
-import sys
 
+import jax
 import numpy as np
 import pytest
-
-from camjax.training.parallel import check_batch_size
-
-SCRIPT = """
-import functools, json, sys
-import jax
-devices, out = int(sys.argv[1]), sys.argv[2]
-jax.config.update("jax_num_cpu_devices", devices)
-import numpy as np
 from flax import nnx
-from camjax.models import CamModel, ConvBN, PooledHead
-from camjax.training import Recipe, TrainState
-from camjax.training.parallel import parallel_eval_step, parallel_train_step, replicate
+from tiny_run import Net, start, tiny_recipe
 
-class Net(CamModel):
-    def __init__(self, dropout):
-        super().__init__(input_size=(16, 16), stride=4, mean=(127.5,) * 3, std=(127.5,) * 3)
-        self.layers = nnx.List([ConvBN(3, 8, 3, 2, rngs=nnx.Rngs(1)), ConvBN(8, 16, 3, 2, rngs=nnx.Rngs(2))])
-        self.head = PooledHead(16, 5, dropout=dropout, rngs=nnx.Rngs(3))
+from camjax.training import TrainState
+from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, replicate
 
-    def backbone(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
+# Job -> how it trains. On two devices the first micro-batch is 0, 1 of one and 4, 5 of the other.
+JOBS = {
+    "plain": lambda devices: {},
+    "dropout": lambda devices: {"dropout": 0.5},
+    "again": lambda devices: {"dropout": 0.5},
+    "parts": lambda devices: {"accumulate": 2, "order": [0, 1, 4, 5, 2, 3, 6, 7] if devices == 1 else range(8)},
+    "unnormalized": lambda devices: {"batchnorm": False, "accumulate": 2 if devices == 2 else 1, "ema_decay": 0.5},
+}
 
-evaluate = parallel_eval_step()
 
 @functools.cache
 def compiled(recipe):
-    return recipe.optimizer(), parallel_train_step(recipe)
+    """The optimizer, and the steps of training and evaluation: a state of another optimizer would compile again."""
+    return recipe.optimizer(), parallel_train_step(recipe), parallel_eval_step()
+
 
 def train(dropout=0.0, batchnorm=True, order=range(8), **options):
-    recipe = Recipe(steps=4, batch_size=8, learning_rate=0.05, warmup_steps=2, label_smoothing=0.1, **options)
+    """Four steps, and an evaluation of seven images: metrics, and the arrays after them."""
+    recipe = tiny_recipe(4, label_smoothing=0.1, **options)
     model = Net(dropout)
     if not batchnorm:
-        for layer in model.layers:
-            layer.bn = None
-    optimizer, step = compiled(recipe)
+        model.layer.bn = None
+    optimizer, step, evaluate = compiled(recipe)
     state = replicate(TrainState.create(model, recipe, optimizer=optimizer))
     rng = np.random.default_rng(0)
     history = []
     for _ in range(4):
-        # Images of their own brightness: statistics of one device alone would be far off.
-        images = np.clip(rng.integers(0, 80, (8, 16, 16, 3)) + 20 * np.arange(8)[:, None, None, None], 0, 255)
-        batch = {"image": images.astype(np.uint8), "label": rng.integers(0, 5, 8).astype(np.int32)}
+        # The brightness differs from image to image: statistics of one device alone would be far off.
+        images = np.clip(rng.integers(0, 80, (8, 8, 8, 3)) + 20 * np.arange(8)[:, None, None, None], 0, 255)
+        batch = {"image": images.astype(np.uint8), "label": rng.integers(0, 3, 8).astype(np.int32)}
         batch = {name: value[np.array(order)] for name, value in batch.items()}
         state, metrics = step(state, batch)
         history.append({name: float(value) for name, value in metrics.items()})
-    sums = evaluate(state.evaluated, batch | {"mask": np.arange(8) < 7, "index": np.arange(8)})
-    flat = lambda model, kind: np.concatenate(
-        [np.zeros(0), *(np.ravel(leaf) for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, kind))))]
-    )
-    arrays = {"parameters": flat(state.model, nnx.Param), "statistics": flat(state.model, nnx.BatchStat)}
-    arrays |= {"average": flat(state.evaluated, nnx.Param), "step": int(state.step)}
-    return {"history": history, "sums": {name: float(value) for name, value in sums.items()}}, arrays
+    sums = {} if dropout else evaluate(state.evaluated, batch | {"mask": np.arange(8) < 7, "index": np.arange(8)})
+    found = {"history": history, "sums": {name: float(value) for name, value in sums.items()}}
+    return found, {
+        "parameters": flat(state.model, nnx.Param),
+        "statistics": flat(state.model, nnx.BatchStat),
+        "average": flat(state.evaluated, nnx.Param),
+        "step": int(state.step),
+    }
 
-assert jax.local_device_count() == devices
-JOBS = {
-    "plain": {},
-    "dropout": {"dropout": 0.5},
-    "again": {"dropout": 0.5},
-    # On two devices the first micro-batch is 0, 1 of one and 4, 5 of the other.
-    "parts": {"accumulate": 2, "order": [0, 1, 4, 5, 2, 3, 6, 7] if devices == 1 else range(8)},
-    "unnormalized": {"batchnorm": False, "accumulate": 2 if devices == 2 else 1, "ema_decay": 0.5},
-}
-results, arrays = {}, {}
-for job in sys.argv[3:]:
-    results[job], found = train(**JOBS[job])
-    arrays |= {f"{job}_{name}": array for name, array in found.items()}
-np.savez(out, **arrays)
-print(json.dumps(results))
-"""
+
+def flat(model, kind) -> np.ndarray:
+    leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, kind)))
+    return np.concatenate([np.zeros(0), *(np.ravel(leaf) for leaf in leaves)])
+
+
+def main(options: dict) -> None:
+    devices = options["devices"]
+    jax.config.update("jax_num_cpu_devices", devices)
+    assert jax.local_device_count() == devices
+    results, arrays = {}, {}
+    for job in options["jobs"]:
+        results[job], found = train(**JOBS[job](devices))
+        arrays |= {f"{job}_{name}": array for name, array in found.items()}
+    np.savez(options["out"] / "arrays.npz", **arrays)
+    (options["out"] / "results.json").write_text(json.dumps(results))
 
 
 @pytest.fixture(scope="module")
 def on_devices(tmp_path_factory):
-    """devices -> what SCRIPT printed there, and its arrays."""
-    results = {}
+    """Number of devices -> results and arrays of its jobs."""
     jobs = {
         1: ("plain", "dropout", "parts"),
         2: ("parts", "unnormalized"),
         4: ("plain", "dropout", "again", "unnormalized"),
     }
+    found = {}
     for devices, names in jobs.items():
-        out = tmp_path_factory.mktemp("run") / "out.npz"
-        process = subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(devices), str(out), *names], capture_output=True, text=True, check=False
-        )
-        assert process.returncode == 0, process.stderr
-        results[devices] = json.loads(process.stdout.splitlines()[-1]), dict(np.load(out))
-    return results
+        out = tmp_path_factory.mktemp("run")
+        process = start({"devices": devices, "jobs": names, "out": out}, out / "log.txt", main)
+        process.join()
+        assert process.exitcode == 0, (out / "log.txt").read_text()
+        found[devices] = json.loads((out / "results.json").read_text()), dict(np.load(out / "arrays.npz"))
+    return found
 
 
 def test_four_devices_take_the_steps_of_one(on_devices):
@@ -129,7 +120,7 @@ def test_two_devices_with_two_parts_take_the_steps_of_four(on_devices):
 def test_batchnorm_of_a_part_is_of_that_part_on_all_devices(on_devices):
     assert_same_training(on_devices[2], on_devices[1], "parts")
     whole, parts = (on_devices[1][0][job]["history"][0]["loss"] for job in ("plain", "parts"))
-    assert abs(whole - parts) > 1e-4  # the statistics of a part are others
+    assert abs(whole - parts) > 1e-4  # a part has other statistics
 
 
 def test_dropout_differs_on_each_device_and_is_the_same_in_each_run(on_devices):

@@ -116,7 +116,10 @@ def test_a_recipe_survives_its_file():
         ({"decay_first": 3}, 'decay_first=3: expected a step, at least 1, with decay="step"'),
         ({"ema_decay": 1.0}, "ema_decay=1.0: expected 0 < ema_decay < 1, or None"),
         ({"frozen": "backbone"}, "frozen='backbone': expected places in the model"),
-        ({"frozen": ("head",), "new_layers_factor": 10, "new_layers": ("head.kernel",)}, "frozen=.* rate of their own"),
+        (
+            {"frozen": ("head",), "new_layers_factor": 10, "new_layers": ("head.kernel",)},
+            "frozen=.*new_layers_factor",
+        ),
         ({"accumulate": 3, "ema_decay": 0}, "accumulate=3: .*; ema_decay=0: "),
         ({"steps": 0, "momentum": 1.0}, "steps=0: .*; momentum=1.0: "),
     ],

@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 from tiny_run import Colors, Net, tiny_recipe
 
+from camjax.checkpoints import checkpoint_bytes
 from camjax.data.transforms import random_translation
+from camjax.runs import read_run
 from camjax.training import describe_plan, fit
-from camjax.training.checkpoints import checkpoint_bytes
-from camjax.training.curves import metric_curve, read_metrics
+from camjax.training.logs import metric_curve, read_metrics
 from camjax.training.run_card import count_parameters, git_revision
-from camjax.training.runs import read_run
 from camjax.training.step import TrainState
 from camjax.weights.fingerprint import weights_sha256
 

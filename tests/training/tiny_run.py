@@ -2,7 +2,7 @@
 
     python tests/training/tiny_run.py '{"run_dir": "...", "steps": 30, "devices": 1, ...}'
 
-`start` starts many such processes faster: they are forked from one that has imported everything.
+`start` starts such processes faster: they are forked from one that has imported everything.
 """
 
 import atexit
@@ -11,12 +11,14 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import matplotlib.figure  # noqa: F401  once, before the fork
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 from flax import nnx
 
 from camjax.models import CamModel, ConvBN, PooledHead
@@ -26,7 +28,7 @@ BATCH_SIZE = 8
 
 
 class Net(CamModel):
-    """Convolution, BatchNorm, dropout: all kinds of state that have to come back."""
+    """Convolution, BatchNorm, dropout: all kinds of state that a checkpoint holds."""
 
     def __init__(self, dropout=0.2):
         super().__init__(input_size=(8, 8), stride=2, mean=(127.5,) * 3, std=(127.5,) * 3)
@@ -77,17 +79,12 @@ def arrays(run_dir) -> dict[str, np.ndarray]:
 
 def main(options: dict) -> None:
     jax.config.update("jax_num_cpu_devices", options.get("devices", 1))
-    jax.config.update("jax_compilation_cache_dir", options["cache"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     initialize(options.get("coordinator"), options.get("num_processes"), options.get("process_id"))
     fit(
         Net(options.get("dropout", 0.2)),
         Colors(options.get("wait", 0.0), options.get("breaks_after")),
         tiny_recipe(options["steps"], **options.get("recipe", {})),
         run_dir=options["run_dir"],
-        eval_source=Colors() if options.get("evaluate") else None,
-        eval_every=options.get("evaluate"),
         checkpoint_every=options.get("checkpoint_every", 5),
         log_every=1,
         num_threads=1,
@@ -95,14 +92,14 @@ def main(options: dict) -> None:
     )
 
 
-def _child(options: dict, log: str) -> None:
-    """`main` as a process of its own: forked children of multiprocessing end without the interpreter's last steps."""
+def _child(function: Callable[[dict], None], options: dict, log: str) -> None:
+    """Runs a function as the program of this process: multiprocessing's children skip the interpreter's last steps."""
     output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(output, 1)
     os.dup2(output, 2)
     code = 0
     try:
-        main(options)
+        function(options)
     except SystemExit as error:
         code = error.code
     except BaseException:
@@ -113,12 +110,14 @@ def _child(options: dict, log: str) -> None:
     os._exit(code)
 
 
-def start(options: dict, log) -> multiprocessing.Process:
-    """Starts `main` in a process. What it prints is added to the file `log`."""
+def start(options: dict, log, function: Callable[[dict], None] = main) -> multiprocessing.Process:
+    """Starts a function in a process of its own. Its output is appended to the file `log`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tiny_run"])
-    process = context.Process(target=_child, args=(options, str(log)))
-    process.start()
+    process = context.Process(target=_child, args=(function, options, str(log)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # where the first process finds this
+        process.start()
     return process
 
 

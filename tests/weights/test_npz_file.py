@@ -131,9 +131,9 @@ class Evil:
         (archive(("a.npy", npy(np.array(["text"])))), "dtype <U4"),
         (archive(("a.npy", npy(np.zeros(2, [("x", "f4")])))), "Save numbers"),
         (archive(("a.npy", npy(np.zeros(2, ml_dtypes.bfloat16)))), "Save numbers, such as float32"),
-        (archive(("a.txt", b"text")), "'a.txt' is no array"),
-        (archive(("a.npy", npy(FOUR)), compression=zipfile.ZIP_LZMA), "is no array by numpy.savez"),
-        (archive(), "no .npz file"),
+        (archive(("a.txt", b"text")), "'a.txt' is not an array"),
+        (archive(("a.npy", npy(FOUR)), compression=zipfile.ZIP_LZMA), "is not an array by numpy.savez"),
+        (archive(), "not an .npz file"),
         (ONE[:-1], "damaged"),
         (ONE[: len(ONE) // 2], "damaged"),
         (ONE.replace(FOUR.tobytes(), FOUR[::-1].tobytes()), "Bad CRC-32"),
@@ -157,7 +157,7 @@ def test_two_arrays_of_one_name(path):
 def test_a_file_by_torch_says_so(path):
     # torch.save writes a zip archive as well.
     data = archive(("archive/data.pkl", b"\x80\x02}."), ("archive/version", b"3"))
-    assert "'archive/data.pkl' is no array" in refusal(read_npz, path, data)
+    assert "'archive/data.pkl' is not an array" in refusal(read_npz, path, data)
 
 
 def test_missing_file_and_directory(tmp_path):

@@ -133,7 +133,7 @@ def test_dtype_without_a_numpy_name_is_an_error(refused, dtype):
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch.save"),
         (b"hello", "looks like text"),
         (b"", "empty"),
-        (bytes(8), "no readable safetensors file"),
+        (bytes(8), "not a readable safetensors file"),
     ],
 )
 def test_other_files(refused, data, words):

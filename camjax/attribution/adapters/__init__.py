@@ -1,1 +1,1 @@
-"""Networks of other makers as explainers: one module for each library, cut at layers that are named."""
+"""Explainers of networks of Flax NNX, Linen and Equinox, cut at layers by name: one module for each library."""

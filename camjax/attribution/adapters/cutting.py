@@ -1,8 +1,8 @@
-"""What the adapters have in common: a network cut at layers, from running it with what these layers give exchanged.
+"""What the adapters have in common: a network is cut at layers by running it with their outputs replaced.
 
-The features are what the layers give when the network runs. The head is the whole network once more, with the features
-in their place: the compiler drops what nothing uses any more. So a connection that goes around a layer needs no
-thought, whatever the network.
+The features are the outputs of the layers when the network runs. The head is the whole network once more, with the
+features in place of these outputs: the compiler drops what is not used any more. So connections that go around a layer
+need no special case.
 """
 
 import difflib
@@ -11,8 +11,7 @@ from typing import Any
 
 import jax
 
-from camjax.attribution.network import CutNetwork
-from camjax.attribution.shared_weights import SharedWeights
+from camjax.attribution.network import CutNetwork, SharedWeights
 from camjax.attribution.tokens import reshaped
 
 
@@ -22,16 +21,16 @@ def cut_at(
     """The network cut at layers.
 
     Args:
-      layers: their names, for errors.
+      layers: their names, for error messages.
       weights: what both functions take first, a tree of arrays.
-      capture: (weights, images) -> for each layer, what it gave at each of its calls.
-      exchange: (weights, images, features) -> outputs of the network in which each layer gives its features; see
-        `in_place_of`.
+      capture: (weights, images) -> for each layer, its outputs, one for each call.
+      exchange: (weights, images, features) -> outputs of the network in which the features replace the outputs of the
+        layers; see `in_place_of`.
       reshape: see `camjax.attribution.reshaped`; None where the layers give maps.
 
     Returns:
       The network. Features are a tuple for several layers. Its functions raise ValueError for a layer that is not
-      called, called more than once, or gives no map.
+      called, is called more than once, or does not return a map.
     """
     several = len(layers) > 1
 
@@ -40,7 +39,7 @@ def cut_at(
         for layer, output in zip(layers, found, strict=True):
             if reshape is None and output.ndim != 4:
                 raise ValueError(
-                    f"the layer {layer!r} gives {output.shape}: expected (B, h, w, K). Tokens (B, T, K) become a map "
+                    f"the layer {layer!r} returns {output.shape}: expected (B, h, w, K). Tokens (B, T, K) become a map "
                     "by reshape=camjax.attribution.reshape_tokens(height, width)."
                 )
         return found if several else found[0]
@@ -53,10 +52,10 @@ def cut_at(
 
 
 def in_place_of(output: jax.Array, features: jax.Array, layers: int) -> jax.Array:
-    """What a layer gives instead of its output: the features, in the output's dtype.
+    """The features, in the output's dtype, to replace a layer's output.
 
-    Of several layers the earlier ones act through the later ones, and their gradients have to: the features then come
-    with the output's own derivative.
+    With several layers the earlier ones act through the later ones, and so must their gradients: the features then have
+    the output's own derivative as well.
     """
     features = features.astype(output.dtype)
     return features if layers == 1 else _with_derivative_of(output, features)
@@ -76,7 +75,7 @@ def layer_names(layers: str | Sequence[str]) -> tuple[str, ...]:
     """The names of one layer or several.
 
     Raises:
-      ValueError: none, or one twice.
+      ValueError: no layer, or one given twice.
     """
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     if not names or len({*names}) < len(names):
@@ -85,7 +84,7 @@ def layer_names(layers: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def unknown_layer(layer: str, known: Iterable[str], network: str) -> ValueError:
-    """The error for a layer that a network has not."""
+    """The error for a layer that a network does not have."""
     known = list(known)
     near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -94,7 +93,7 @@ def unknown_layer(layer: str, known: Iterable[str], network: str) -> ValueError:
 
 
 def call(network: Callable, images: jax.Array) -> jax.Array:
-    """`network(images)`: how adapters run a network where nothing else is said."""
+    """`network(images)`: how adapters run a network by default."""
     return network(images)
 
 
@@ -105,11 +104,11 @@ def _only_output(layer: str, outputs: Sequence[Any]) -> jax.Array:
         )
     if len(outputs) > 1:
         raise ValueError(
-            f"the layer {layer!r} is called {len(outputs)} times when the network runs, so that it has as many feature "
+            f"the layer {layer!r} is called {len(outputs)} times when the network runs, and has as many feature "
             "maps: expected a layer that is called once. Take the layer around it, or the one that follows a call."
         )
     if not hasattr(outputs[0], "ndim"):
         raise ValueError(
-            f"the layer {layer!r} gives {type(outputs[0]).__name__}: expected one array. Take a layer inside of it."
+            f"the layer {layer!r} returns {type(outputs[0]).__name__}: expected one array. Take a layer inside it."
         )
     return outputs[0]

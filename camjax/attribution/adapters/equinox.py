@@ -22,8 +22,8 @@ def explain_equinox(
 ) -> Explainer:
     """Explains a network of Equinox at any of its layers.
 
-    Such a network takes one image, and has no batch: `jax.vmap` makes one of it. The explainer's images are
-    (B, H, W, C), as everywhere in camjax.
+    Such a network takes one image and no batch: the adapter uses `jax.vmap`. The explainer's images are (B, H, W, C),
+    as everywhere in camjax.
 
     Args:
       model: any module. It runs in inference mode (`equinox.nn.inference_mode`), and stays as it was.
@@ -33,15 +33,15 @@ def explain_equinox(
         BatchNorm has: `lambda model, image: model(image, state)[0]`.
       channels_first: whether the network takes images (C, H, W), and the layers give (K, h, w), as those of
         `equinox.nn` do. Otherwise they are (H, W, C) and (h, w, K).
-      reshape: what makes a map of outputs (B, ...) of a layer that gives none; see `camjax.attribution.reshape_tokens`.
+      reshape: turns outputs (B, ...) of a layer that are not a map into one; see `camjax.attribution.reshape_tokens`.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Returns:
-      The explainer. At a call, it raises ValueError for a layer that is not called, called more than once, or gives no
-      map.
+      The explainer. At a call, it raises ValueError for a layer that is not called, is called more than once, or does
+      not return a map.
 
     Raises:
-      ValueError: `where` finds no layer that can be called.
+      ValueError: `where` does not return a layer that can be called.
     """
     weights, structure = eqx.partition(eqx.nn.inference_mode(model), eqx.is_array)
     found = where(model)
@@ -49,8 +49,8 @@ def explain_equinox(
     layers = tuple(found) if several else (found,)
     if not layers or not all(map(callable, layers)):
         raise ValueError(
-            f"where gives {', '.join(type(layer).__name__ for layer in layers) or 'nothing'}: expected a layer of the "
-            "model that can be called, or a tuple of layers."
+            f"where returns {', '.join(type(layer).__name__ for layer in layers) or 'nothing'}: expected a layer of "
+            "the model that can be called, or a tuple of layers."
         )
     names = [type(layer).__name__ for layer in layers]
 
@@ -63,7 +63,7 @@ def explain_equinox(
 
     def capture(weights, images):
         def of_image(image):
-            outputs = [[] for _ in layers]
+            outputs: list[list] = [[] for _ in layers]
             run(weights, image, [_keeping(of_layer) for of_layer in outputs])
             return outputs
 
@@ -94,7 +94,7 @@ def explain_equinox(
 
 
 class _Tapped(eqx.Module):
-    """A layer whose output goes through a function; all else is the layer's."""
+    """A layer whose output goes through a function; everything else is the layer's."""
 
     layer: Any
     tap: Callable = eqx.field(static=True)

@@ -28,17 +28,17 @@ def explain_linen(
       layers: the path of a submodule, as "Block_3" or "encoder.Conv_0", whose output is (B, h, w, K); or several paths.
         A submodule is called once, by `__call__`, when the network runs.
       forward: (module, images) -> outputs (B, ...), each image's from that image alone; `module(images)` by default.
-        A module that has to be told that it is not training is, here:
+        A module that has to be told that it is not training is told here:
         `lambda module, images: module(images, train=False)`.
-      reshape: what makes a map of a layer's output that is none; see `camjax.attribution.reshape_tokens`.
+      reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Returns:
-      The explainer. At a call, it raises ValueError for a layer that the network has not, that is not called by
-      `__call__` or called more than once, or gives no map.
+      The explainer. At a call, it raises ValueError for a layer that the network does not have, that is not called
+      by `__call__`, is called more than once, or does not return a map.
 
     Raises:
-      ValueError: no layer, or one twice.
+      ValueError: no layer, or one given twice.
     """
     names = layer_names(layers)
 
@@ -47,13 +47,15 @@ def explain_linen(
         for name in names:
             if name not in found:
                 every_call = jax.eval_shape(
-                    lambda *arguments: run(*arguments, lambda _, method: method == "__call__"), variables, images
+                    lambda variables, images: run(variables, images, lambda _, method: method == "__call__"),
+                    variables,
+                    images,
                 )
                 raise unknown_layer(name, (layer for layer in every_call if layer), type(module).__name__)
         return [found[name] for name in names]
 
     def run(variables, images, kept):
-        """For each layer, by its path, what it gave at each of its calls."""
+        """Path of each layer -> its outputs, one for each call."""
         _, state = nn.apply(forward, module, capture_intermediates=kept)(variables, images)
         outputs = flatten_dict(state.get("intermediates", {}))
         return {".".join(path[:-1]): found for path, found in outputs.items() if path[-1] == "__call__"}

@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import nnx
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainer import Explainer
-from camjax.inference import inference_view
+from camjax.models.layers import inference_view
 
 
 def explain_nnx(
@@ -28,32 +28,33 @@ def explain_nnx(
       layers: the path of a submodule, as "layer4.1" or "blocks.3.mlp", whose output is (B, h, w, K); or several paths.
         A submodule is called once, by `__call__`, when the network runs.
       forward: (model, images) -> outputs (B, ...), each image's from that image alone; `model(images)` by default.
-      reshape: what makes a map of a layer's output that is none; see `camjax.attribution.reshape_tokens`.
+      reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Returns:
       The explainer.
 
     Raises:
-      ValueError: a layer that the model has not; at a call, one that is not called, called more than once, or gives no
-        map.
+      ValueError: a layer that the model does not have; at a call, one that is not called, is called more than once, or
+        does not return a map.
     """
     names, known = layer_names(layers), _layers(model)
     for name in names:
         if name not in known:
             raise unknown_layer(name, known, type(model).__name__)
     structure, weights = nnx.split(inference_view(model))
-    # Variables of its own: those of the model change with it.
+    # The explainer's own variables: those of the model change with it.
     weights = jax.tree.map(lambda array: array, weights)
 
     def tapped(weights, exchanges):
         model = nnx.merge(structure, weights, copy=True)
         layers = _layers(model)
         for name, exchange in zip(names, exchanges, strict=True):
-            # Python looks up `__call__` on the type: the layer gets one of its own, and stays in its place in the
-            # network, be that an attribute, a list, or two of them.
-            layers[name].__class__ = _tapped(type(layers[name]))
-            layers[name].exchange = exchange
+            # Python looks up `__call__` on the type: the layer gets a type of its own, and stays in its place in the
+            # network, which may be an attribute, a list, or two of them.
+            layer: Any = layers[name]
+            layer.__class__ = _tapped(layer.__class__)
+            layer.exchange = exchange
         return model
 
     def capture(weights, images):
@@ -69,12 +70,12 @@ def explain_nnx(
 
 
 class _Output(nnx.Variable):
-    """What a layer gave at each of its calls, a tuple."""
+    """A layer's outputs, one for each call."""
 
 
-@functools.cache  # a type is known to NNX for good
+@functools.cache  # NNX keeps every type it has seen
 def _tapped(layer_type: type) -> type:
-    """A type whose `__call__` keeps what the layer gives, or exchanges it."""
+    """A type whose `__call__` keeps the layer's output, or replaces it."""
 
     def __call__(self, *args, **kwargs):
         output = layer_type.__call__(self, *args, **kwargs)

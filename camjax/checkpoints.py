@@ -1,0 +1,237 @@
+"""Checkpoints of a training run: the only file that imports Orbax."""
+
+import os
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from orbax.checkpoint import checkpoint_managers
+
+from camjax.models import CamModel
+
+_KEEP_NEWEST = 2
+KEPT = _KEEP_NEWEST + 1
+"""How many checkpoints a run keeps at most: the newest two, and the best."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+class TrainingState(Protocol):
+    """What `Checkpoints` saves and restores: `camjax.training.TrainState`, a NamedTuple of modules, or of None."""
+
+    @property
+    def ema(self) -> CamModel | None:
+        """The model with averaged weights."""
+
+    @property
+    def step(self) -> jax.Array:
+        """() integer: the number of steps taken."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+State = TypeVar("State", bound=TrainingState)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask JAX about preemption: `camjax.training.interruption` does.
+
+    JAX's processes agree on the step to stop at by counting steps; Orbax would count from another thread as well.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+class Checkpoints:
+    """The checkpoints of one run, each a directory named by its step.
+
+    A checkpoint is written in the background while training continues. It has a temporary name until it is complete,
+    and what a killed process leaves under such a name is removed before the next checkpoint is written. The newest two
+    checkpoints are kept, and the one of the best accuracy.
+
+    Several processes open, save and restore together. The first one writes and all of them read, so all of them have
+    to see the directory.
+
+    Use it as a context manager, or call `close`, which waits for the last checkpoint.
+
+    Args:
+      directory: created if it does not exist, unless read_only.
+      read_only: create and change nothing; `save` is an error.
+    """
+
+    def __init__(self, directory: str | os.PathLike, *, read_only: bool = False):
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [
+                    checkpoint_managers.LatestN(_KEEP_NEWEST),
+                    checkpoint_managers.BestN(
+                        get_metric_fn=lambda metrics: metrics["accuracy"], n=1, keep_checkpoints_without_metrics=False
+                    ),
+                ]
+            ),
+            # Not Orbax's read_only, which logs three warnings each time; nothing is written unless `save` is called.
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+        )
+        self._read_only = read_only
+        self.directory = Path(directory).absolute()  # Orbax takes no other
+        self._manager = _Manager(self.directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints, in rising order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainingState, metrics: dict[str, float] | None = None) -> None:
+        """Writes a checkpoint of model, optimizer, averaged weights, random state and step, in the background.
+
+        Args:
+          state: copied before this returns.
+          metrics: of an evaluation of this state, among them "accuracy"; None if it was not evaluated.
+
+        Raises:
+          ValueError: opened with read_only.
+          TrainingError: a parameter or statistic is not finite; nothing is written.
+          OSError: the previous checkpoint could not be written.
+        """
+        if self._read_only:
+            raise ValueError(f"{self.directory} was opened with read_only=True: open it without, to save.")
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        trees = {name: _to_tree(part) for name, part in _parts(state).items()}
+        if not _is_finite(trees["model"]):
+            raise TrainingError(
+                f"The model has parameters or statistics that are not finite after step {step}: training has diverged. "
+                "Start again with a lower learning rate or a longer warm-up; the last good checkpoint stays."
+            )
+        args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
+
+    def restore(self, state: State, step: int | None = None) -> State:
+        """The state of a checkpoint, on any number of devices.
+
+        Args:
+          state: of the same structure; its values do not matter and stay as they are. If it has averaged weights and
+            the checkpoint has none, the average starts from the checkpoint's weights.
+          step: of the checkpoint, or None for the newest.
+
+        Raises:
+          FileNotFoundError: the checkpoint does not exist.
+          ValueError: the checkpoint is of another model or optimizer, or damaged.
+        """
+        step = self._find(step)
+        parts = {name: part for name, part in _parts(state).items() if self._has(step, name)}
+        trees = self._restore({name: _to_tree(part) for name, part in parts.items()}, step)
+        restored = {name: _from_tree(part, trees[name]) for name, part in parts.items()}
+        if state.ema is not None and "ema" not in restored:
+            restored["ema"] = _from_tree(state.ema, trees["model"])
+        return type(state)(**restored)
+
+    def restore_model(self, model: CamModel, step: int | None = None) -> CamModel:
+        """The model of a checkpoint, with its averaged weights if it has any; arguments and errors as for `restore`.
+
+        `model` may be abstract (`nnx.eval_shape`).
+        """
+        step = self._find(step)
+        name = "ema" if self._has(step, "ema") else "model"
+        return _from_tree(model, self._restore({name: _to_tree(model)}, step)[name])
+
+    def wait(self) -> None:
+        """Waits for the checkpoint that is being written.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends Orbax's threads."""
+        self._manager.close()
+
+    def _find(self, step: int | None) -> int:
+        """The step, or the newest for None; FileNotFoundError if there is no such checkpoint."""
+        steps = self.steps()
+        if not steps or (step is not None and step not in steps):
+            found = f"there are {steps}" if steps else "there is none"
+            wanted = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+            raise FileNotFoundError(f"{self.directory}: expected {wanted}; {found}.")
+        return steps[-1] if step is None else step
+
+    def _has(self, step: int, name: str) -> bool:
+        """Whether a checkpoint has a part. Only averaged weights may be missing; else restoring fails."""
+        return name != "ema" or (self.directory / str(step) / name).is_dir()
+
+    def _restore(self, trees: dict, step: int):
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ValueError(
+                f"{self.directory / str(step)} does not fit: it is of another model or optimizer, or damaged. In the "
+                "latter case delete this folder, and the run resumes from the previous checkpoint. "
+                f"Orbax says: {error}"
+            ) from error
+
+
+def checkpoint_bytes(state: TrainingState) -> int:
+    """The size of a checkpoint before Orbax compresses it. The state may be abstract (`jax.eval_shape`)."""
+    shapes = jax.eval_shape(lambda: _parts(state))
+    return sum(leaf.nbytes for part in shapes.values() for leaf in jax.tree.leaves(_to_tree(part)))
+
+
+def _parts(state: TrainingState) -> dict:
+    """The modules of a state by the names that they have in a checkpoint."""
+    return {name: part for name, part in state._asdict().items() if part is not None}
+
+
+def _is_finite(tree: dict) -> bool:
+    """Whether no floating-point array, of any precision, holds NaN or infinity."""
+    arrays = (leaf for leaf in jax.tree.leaves(tree) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating))
+    return all(np.isfinite(array).all() for array in arrays)
+
+
+def _to_tree(node) -> dict:
+    """The arrays of a module as a nested dict of NumPy arrays (of shapes, where they are abstract).
+
+    NumPy, because Orbax refuses device arrays that only one of several processes can address. The state is the same in
+    all processes, and the first one writes it.
+    """
+    return jax.tree.map(_to_numpy, nnx.to_pure_dict(nnx.state(node)))
+
+
+def _to_numpy(leaf):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.eval_shape(jax.random.key_data, leaf) if _is_abstract(leaf) else jax.random.key_data(leaf)
+    # Zeros, not the abstract value: Orbax would look for the devices that the array was saved from.
+    return np.zeros(leaf.shape, leaf.dtype) if _is_abstract(leaf) else np.asarray(leaf)
+
+
+def _from_tree(node, tree: dict):
+    """A copy of `node` that holds the values of `tree`, a dict as `_to_tree` makes it."""
+    state = nnx.to_pure_dict(nnx.state(node))
+    state = jax.tree.map(_like, state, tree)
+    node = nnx.clone(node)
+    nnx.update(node, state)
+    return node
+
+
+def _like(leaf, value):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jax.numpy.asarray(value))
+    return jax.numpy.asarray(value)
+
+
+def _is_abstract(leaf) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)

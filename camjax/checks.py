@@ -1,0 +1,112 @@
+"""Checks of what callers give: models, images, class ids, and numbers of classes."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def num_classes(model: Any) -> int:
+    """C of a model with class activation maps.
+
+    Raises:
+      ValueError: the model has no class activation maps: its head is not a global pooling, followed by a dense kernel
+        unless the features are the class maps already.
+    """
+    head = getattr(model, "head", None)
+    if not hasattr(model, "features") or head is None or not hasattr(head, "kernel"):
+        variant = getattr(model, "cam_variant", None)
+        raise ValueError(
+            f"{type(model).__name__} has no class activation maps: expected a model with `features(images)` and a "
+            "`head` with a `kernel` (K, C) after a global pooling. "
+            + (f"Take its GAP variant, {variant!r}." if variant else "Take a GAP variant from camjax.list_models().")
+        )
+    return head.num_classes if head.kernel is None else head.kernel.shape[1]
+
+
+def check_images(model: Any, images: Any) -> None:
+    """Raises ValueError unless images are (B, H, W, 3), uint8 or float, and at least one cell of the map in size."""
+    shape = getattr(images, "shape", None)
+    if shape is None:
+        raise ValueError(f"images of type {type(images).__name__}: expected an array (B, H, W, 3); see load_images.")
+    if len(shape) != 4 or shape[-1] != 3:
+        hint = ""
+        if len(shape) == 3 and shape[-1] == 3:
+            hint = " For one image write images[None]."
+        elif len(shape) == 4 and shape[1] == 3:
+            hint = " Channels come last: move them with images.transpose(0, 2, 3, 1)."
+        raise ValueError(f"images of shape {tuple(shape)}: expected (B, H, W, 3), RGB in 0..255.{hint}")
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images of dtype {images.dtype}: expected uint8, or floats in 0..255.")
+    smallest = getattr(model, "min_size", 1)
+    if shape[0] < 1 or min(shape[1:3]) < smallest:
+        raise ValueError(
+            f"images of shape {tuple(shape)}: expected at least one image, of at least {smallest} x {smallest} pixels "
+            "(one cell of the feature map)"
+            + (f"; the network was made for {model.input_size}." if hasattr(model, "input_size") else ".")
+        )
+
+
+def warn_if_unit_range(images: Any) -> None:
+    """Warns where concrete float images never exceed 1: they were probably scaled to 0..1, and 0..255 is meant."""
+    if isinstance(images, jax.core.Tracer) or not jnp.issubdtype(images.dtype, jnp.floating):
+        return
+    if images.max() <= 1:
+        warnings.warn(
+            "float images that never exceed 1: expected RGB in 0..255. Multiply by 255, or pass uint8.", stacklevel=3
+        )
+
+
+class ImageCheck:
+    """`check_images`, with a look at the values of float images at the first call of each shape only.
+
+    The look waits for the device; a loop over float batches would lose its asynchronous dispatch to it.
+    """
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __call__(self, images: Any) -> None:
+        """Raises ValueError, or warns, if the images are not what the model takes."""
+        check_images(self.model, images)
+        if images.shape not in self.seen and not isinstance(images, jax.core.Tracer):
+            self.seen.add(images.shape)
+            warn_if_unit_range(images)
+
+
+def check_class_ids(class_ids: Any, batch: int, classes: int) -> Any:
+    """class_ids as an int32 array (B, N), or None.
+
+    Raises:
+      ValueError: not integers of shape (B,) or (B, N), or a concrete id that is not in 0..C-1.
+    """
+    if class_ids is None:
+        return None
+    traced = isinstance(class_ids, jax.core.Tracer)
+    ids = class_ids if traced else np.asarray(class_ids)
+    if ids.ndim not in (1, 2) or ids.shape[0] != batch or 0 in ids.shape or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(
+            f"class_ids of shape {ids.shape} and dtype {ids.dtype} for {batch} images: expected integers of shape "
+            f"({batch},), one class an image, or ({batch}, N), N classes an image."
+        )
+    if not traced and (ids.min() < 0 or ids.max() >= classes):
+        wrong = np.unique(ids[(ids < 0) | (ids >= classes)])
+        raise ValueError(f"class_ids {wrong[:10].tolist()} out of range: the model has classes 0..{classes - 1}.")
+    return ids.reshape(batch, -1).astype(np.int32)
+
+
+def check_top_k(top_k: int | None, classes: int) -> int | None:
+    """`top_k`; raises ValueError unless it is None or in 1..C."""
+    if top_k is not None and not 1 <= top_k <= classes:
+        raise ValueError(f"top_k={top_k}: expected 1..{classes}, the model's number of classes, or None for all.")
+    return top_k
+
+
+def check_threshold(threshold: float) -> float:
+    """`threshold`; raises ValueError unless it is a share of a map's maximum, 0 <= threshold < 1."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold={threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
+    return threshold

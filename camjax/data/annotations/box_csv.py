@@ -1,0 +1,108 @@
+"""A folder of images with boxes, and labels if need be, in a CSV file."""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from camjax.data.annotations._format import Format, Request
+from camjax.data.annotations._listed import ListedImage
+from camjax.data.annotations.class_folders import open_folder
+from camjax.data.text_files import read_lines
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_COLUMNS = ("filename", *_CORNERS)
+
+
+def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
+    """Reads a CSV file with a line for each box.
+
+    The first line names the columns, in any order: filename, xmin, ymin, xmax, ymax, and label where images are not
+    sorted into folders by class; other columns are ignored. Pixels count from 0 in the stored image, not turned by an
+    EXIF tag, and xmax, ymax name the last pixel of the box. Several boxes of an image are several lines; a line whose
+    four numbers are empty is an image without boxes.
+
+    Args:
+      path: the file, comma-separated, UTF-8.
+
+    Returns:
+      filename -> what is known about it, in the file's order. `ListedImage.check` says whether its boxes lie in the
+      image.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: a missing column, a line of another length, an invalid number, two labels for one image; the message
+        names file and line.
+    """
+    lines = read_lines(path)
+    rows = csv.reader(f"{text}\n" for _, text in lines)
+    images: dict[str, ListedImage] = {}
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        absent = [name for name in _COLUMNS if name not in header]
+        if absent or len(set(header)) < len(header):
+            raise ValueError(
+                f"{path}, line 1 names the columns {', '.join(header) or 'nothing'}: expected each of "
+                f"{', '.join(_COLUMNS)} once, and label where images are not sorted into folders by class."
+            )
+        for row in rows:
+            where = lines[rows.line_num - 1][0]
+            if len(row) not in (0, len(header)):
+                raise ValueError(f"{where} has {len(row)} fields: expected {len(header)}, as line 1 has.")
+            if row:
+                _add(images, dict(zip(header, row, strict=True)), where)
+    except csv.Error as error:
+        raise ValueError(f"{path}, near line {rows.line_num + 1}, is not CSV: {error}.") from error
+    if not images:
+        raise ValueError(f"{path} lists no images: expected a line for each box below the names of the columns.")
+    return images
+
+
+def _add(images: dict[str, ListedImage], row: dict[str, str], where: str) -> None:
+    filename = row["filename"].strip().replace("\\", "/")
+    label = row.get("label", "").strip()
+    if not filename:
+        raise ValueError(f"{where} has no filename.")
+    classes = (label,) if label else ()
+    first = filename not in images
+    image = images.setdefault(filename, ListedImage(where, classes))
+    if image.classes != classes:
+        given = image.classes[0] if image.classes else ""
+        raise ValueError(
+            f"{where} gives {filename!r} the label {label!r}, but {image.where} gives {given!r}: expected one label."
+        )
+    texts = [row[corner].strip() for corner in _CORNERS]
+    if not any(texts):
+        if not first:
+            raise ValueError(f"{where} says that {filename!r} has no boxes, but {image.where} names it already.")
+        return
+    if not first and not image.corners:
+        raise ValueError(f"{where} gives {filename!r} a box, but {image.where} says that it has none.")
+    try:
+        xmin, ymin, xmax, ymax = map(float, texts)
+    except ValueError:
+        raise ValueError(f"{where} has the box {', '.join(texts)}: expected four numbers of pixels, or none.") from None
+    image.corners.append((xmin, ymin, xmax, ymax))
+    image.lines.append(where)
+
+
+def _read(path: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: expected a CSV file or a folder of XML files with boxes.")
+    found, present = read_box_csv(path), set(names)
+    for name, image in found.items():
+        if name not in present:
+            raise FileNotFoundError(f"{image.where}: image {root / name} not found. Correct one of the names.")
+    return found
+
+
+def _recognizes(request: Request) -> bool:
+    return request.is_folder and request.boxes is not None and not request.boxes.is_dir()
+
+
+FORMAT = Format(
+    title="a folder of images with boxes in a CSV file",
+    options=("boxes", "class_names"),
+    recognizes=_recognizes,
+    open=lambda request: open_folder(request, _read),
+)

@@ -1,0 +1,138 @@
+"""A folder of images, with a sub-folder for each class; formats with boxes for such a folder build on it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_boxes
+from camjax.data.annotations._format import Format, Request
+from camjax.data.annotations._listed import ListedImage
+from camjax.data.decoding import ImageError
+from camjax.data.image_files import IMAGE_SUFFIXES, find_images, read_stored_image, read_stored_size
+from camjax.data.sources import SourceInfo
+
+WHOLE_FOLDER = "all"
+"""The split that is all of the folder, unless it has a sub-folder of that name."""
+
+Reader = Callable[[Path, Path, Sequence[str]], Mapping[str, ListedImage]]
+"""Reads boxes: (file or folder of boxes, folder of images, the images' names) -> what is said about them, by name."""
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image file: its name, its label, and what the file of boxes says about it."""
+
+    name: str
+    label: int
+    listed: ListedImage | None
+
+
+class ImageFolder(AnnotatedSource):
+    """The images of a folder, in the order of their names; `open_folder` makes one.
+
+    Boxes refer to the stored pixels, and images are not turned by their EXIF tag. The annotation of an image with boxes
+    that cannot be read has `excluded` set.
+    """
+
+    def __init__(self, folder: Path, images: Sequence[_Image], info: SourceInfo, has_boxes: bool):
+        self._folder, self._images, self.info, self.has_boxes = folder, images, info, has_boxes
+
+    def __getitem__(self, index: int) -> dict:
+        self._check_index(index)
+        image = self._images[index]
+        pixels = read_stored_image(self._folder / image.name)
+        return {"image": pixels, "label": image.label, "filename": image.name}
+
+    def annotation(self, index: int) -> Annotation:
+        """See `AnnotatedSource.annotation`."""
+        self._check_index(index)
+        image = self._images[index]
+        listed = image.listed
+        if listed is None or not listed.corners:
+            return Annotation(image.name, image.label, no_boxes())
+        path = self._folder / image.name
+        try:
+            size = read_stored_size(path)
+        except ImageError:
+            return Annotation(image.name, image.label, no_boxes(), UNREADABLE)
+        listed.check(size, path)
+        return Annotation(image.name, image.label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
+
+
+def open_folder(request: Request, read: Reader | None = None) -> ImageFolder:
+    """Opens a folder of images, see `camjax.data.image_folder.open_image_folder`.
+
+    Args:
+      request: with the folder, the split, and the path of the boxes if there is `read`.
+      read: reads the boxes; None for labels alone.
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_image_folder`, and what `read` raises.
+    """
+    root = _split_folder(request.folder, request.split)
+    names = find_images(root)
+    if not names:
+        raise ValueError(f"{root} has no images: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
+    listed = {} if read is None or request.boxes is None else read(request.boxes, root, names)
+    labels = {name: _label(root / name, name, listed.get(name)) for name in names}
+    class_names, ids = _classes(root, labels, request.class_names)
+    images = [_Image(name, ids[labels[name]], listed.get(name)) for name in names]
+    keys = ("image", "label", "filename")
+    info = SourceInfo(str(request.folder), request.split, class_names, len(images), keys)
+    return ImageFolder(root, images, info, has_boxes=read is not None)
+
+
+def _split_folder(folder: Path, split: str) -> Path:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: expected a folder of images.")
+    if split and (folder / split).is_dir() and ".." not in Path(split).parts:
+        return folder / split
+    if split == WHOLE_FOLDER:
+        return folder
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    listed = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "") if found else "none"
+    raise ValueError(
+        f"split is {split!r}: expected a sub-folder of {folder} ({listed}), or {WHOLE_FOLDER!r} for all of its images."
+    )
+
+
+def _label(path: Path, name: str, listed: ListedImage | None) -> str:
+    """The name of an image's class."""
+    where, classes = (str(path), set()) if listed is None else (f"{listed.where}: {path}", set(listed.classes))
+    if "/" in name:
+        classes.add(name.partition("/")[0])
+    if len(classes) > 1:
+        raise ValueError(
+            f"{where} has the classes {', '.join(sorted(classes))}: expected one, that of its folder and of all of "
+            "its objects."
+        )
+    if not classes:
+        raise ValueError(f"{path} has no class: expected a sub-folder for each class, or a label in the file of boxes.")
+    return classes.pop()
+
+
+def _classes(
+    root: Path, labels: Mapping[str, str], class_names: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The names of all classes in the order of their labels, and the label of each name that may occur."""
+    found = sorted(set(labels.values()))
+    if class_names is None:
+        if all(name.isascii() and name.isdecimal() and len(name) < 6 and name == str(int(name)) for name in found):
+            found = [str(number) for number in range(max(map(int, found)) + 1)]
+        class_names = found
+    ids = {name: label for label, name in enumerate(class_names)}
+    for name, label in labels.items():
+        if label not in ids:
+            raise ValueError(
+                f"{root / name} is of the class {label!r}: expected one of the {len(ids)} classes such as "
+                f"{', '.join(map(repr, list(ids)[:3]))}. Rename the folder or the label."
+            )
+    return tuple(class_names), ids
+
+
+FORMAT = Format(
+    title="a folder of images",
+    options=("class_names",),
+    recognizes=lambda request: request.is_folder and request.boxes is None,
+    open=open_folder,
+)

@@ -1,0 +1,103 @@
+"""Finding data sets that tensorflow-datasets has prepared, and preparing the built-in one."""
+
+import contextlib
+import difflib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from camjax.data.scenes import Scenes
+
+ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
+
+# What the command `tfds` imports at its start, whatever it does; apache-beam does not install beside recent
+# versions of protobuf.
+_TFDS_TOOL = "tensorflow-datasets tensorflow-cpu importlib-resources apache-beam mlcroissant"
+
+
+def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a data set that is prepared as ArrayRecord, set to read these files.
+
+    Args:
+      name: as for `camjax.data.sources.open_source`; "scenes" prepares itself.
+      data_dir: as for `open_source`.
+
+    Raises:
+      FileNotFoundError, ValueError, ImportError: as `open_source`, except those about splits and features.
+    """
+    if data_dir is not None:
+        data_dir = Path(data_dir).expanduser()
+    builder = _scenes_builder(data_dir) if name == "scenes" else _builder_from_files(name, data_dir)
+    if ARRAY_RECORD not in builder.info.available_file_formats():
+        raise ValueError(
+            f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which has no "
+            "random access; expected array_record. Convert it with tfds' own tool, in an environment of its own:\n"
+            "  python -m venv tfds-tool\n"
+            f"  tfds-tool/bin/pip install {_TFDS_TOOL}\n"
+            f"  tfds-tool/bin/tfds convert_format --dataset_version_dir={builder.data_dir} "
+            "--out_file_format=array_record"
+        )
+    builder.info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
+    return builder
+
+
+def _builder_from_files(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
+    """A builder from a prepared data set's own files: the builder that made them may need TensorFlow."""
+    try:
+        return tfds.core.read_only_builder.builder_from_files(
+            name, **({} if data_dir is None else {"data_dir": data_dir})
+        )
+    except tfds.core.DatasetNotFoundError as error:
+        raise _not_found(name, data_dir) from error
+
+
+def _not_found(name: str, data_dir: Path | None) -> Exception:
+    known = {"scenes", *tfds.list_builders(with_community_datasets=False)}
+    if name.split("/")[0].split(":")[0] not in known:
+        near = difflib.get_close_matches(name, known)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tfds.list_builders() lists them"
+        return ValueError(f"unknown data set {name!r}; expected 'scenes' or a name that tfds knows: {hint}")
+    option = "" if data_dir is None else f" --data-dir {data_dir}"
+    where = data_dir or tfds.core.constants.DATA_DIR
+    return FileNotFoundError(
+        f"data set {name!r} is not prepared in {where}. Prepare it with:\n"
+        '  pip install "camjax[prepare]"\n'
+        f"  camjax prepare {name}{option}"
+    )
+
+
+def _scenes_builder(data_dir: Path | None) -> Scenes:
+    """The builder of scenes, after preparing its data if they are missing."""
+    builder = Scenes(data_dir=data_dir)
+    directory = Path(builder.data_dir)
+    if not directory.exists():
+        print(f"Preparing the data set 'scenes' in {directory} (once, about 10 seconds).", flush=True)
+        _prepare_scenes(directory, Path(builder.data_dir_root))
+        builder = Scenes(data_dir=data_dir)
+    if not builder.is_prepared():
+        raise FileNotFoundError(
+            f"{directory} exists, but holds no complete copy of the data set 'scenes'. Delete that directory to have "
+            "the data set prepared again"
+        )
+    return builder
+
+
+def _prepare_scenes(directory: Path, root: Path) -> None:
+    """Prepares scenes beside their destination, then moves them there in one step, so that nobody sees half of them."""
+    root.mkdir(parents=True, exist_ok=True)
+    # tfds, too, prepares aside and renames, but draws the name from the global random generator: two processes with the
+    # same seed would write into the same directory.
+    with tempfile.TemporaryDirectory(prefix="incomplete.scenes_", dir=root) as scratch:
+        draft = Scenes(data_dir=scratch)
+        # tfds prints a dozen lines and bars for what takes seconds.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            draft.download_and_prepare(file_format=ARRAY_RECORD)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(draft.data_dir, directory)
+        except OSError:
+            if not directory.exists():  # where it does, another process was faster, with the same bytes
+                raise

@@ -1,0 +1,34 @@
+"""Reading the text files that people and other programs write: lists, tables, notes."""
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+
+def read_lines(
+    path: str | os.PathLike[str], *, errors: Literal["strict", "surrogateescape"] = "strict"
+) -> list[tuple[str, str]]:
+    r"""Reads the lines of a text file.
+
+    The file is UTF-8, with or without a byte-order mark. Lines end in "\n", "\r\n" or "\r", and blanks before that do
+    not count.
+
+    Args:
+      path: of the file.
+      errors: "strict" refuses bytes that are not UTF-8; "surrogateescape" keeps them, as Python does in file names.
+
+    Returns:
+      For each line, empty ones too, where it is ("boxes.csv, line 3") and its text.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: the file is not UTF-8; the message names file and line.
+    """
+    try:
+        text = Path(path).expanduser().read_bytes().decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        number = len(re.split(rb"\r\n|\r|\n", error.object[: error.start]))
+        raise ValueError(f"{path}, line {number}, is not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
+    return [(f"{path}, line {number}", line.rstrip()) for number, line in enumerate(io.StringIO(text, newline=None), 1)]

@@ -1,0 +1,101 @@
+"""What an evaluation has found so far: metrics, numbers of images, and the best and worst cases."""
+
+import collections
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from camjax.evaluation.batches import Computed
+from camjax.evaluation.cases import Case, Cases
+from camjax.evaluation.scores import DeviceScores
+from camjax.evaluation.truth import STATUSES
+from camjax.inference import Localization
+from camjax.metrics import StreamingMetric, merge_across_processes
+from camjax.metrics.localization.box_overlap import iou_matrix
+from camjax.metrics.streaming import gather
+
+
+class Tally:
+    """Adds batches up.
+
+    Args:
+      metrics: method -> name -> the metric, which has seen nothing; updated in place.
+      scores: serves the metrics that need scores of the network.
+
+    Attributes:
+      metrics: as given.
+      counts: status -> number of images of this process.
+      cases: of the first method and this process.
+    """
+
+    def __init__(self, metrics: dict[str, dict[str, StreamingMetric]], scores: DeviceScores):
+        self.metrics = metrics
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.cases = Cases()
+        self._scores = scores
+
+    def add(self, computed: Computed) -> list[list]:
+        """Adds a batch, and returns its rows of `images.csv`; see `columns`."""
+        batch, known, samples = computed
+        self.counts.update(status for status in known.statuses if status)
+        for method, sample in samples.items():
+            for metric in self.metrics[method].values():
+                if "scores" in metric.needs:
+                    self._scores.update(metric, sample)
+                else:
+                    metric.update_from(sample)
+        first = next(iter(samples.values()))
+        rows: list[list] = []
+        cases: list[Case] = []
+        for i, (annotation, status) in enumerate(zip(known.annotations, known.statuses, strict=True)):
+            if annotation is None:
+                continue
+            index, prediction = int(batch["index"][i]), int(first.top.class_ids[i, 0])
+            row: list[Any] = [index, annotation.filename, status, annotation.label]
+            if status in ("scored", "without boxes"):
+                row.append(prediction)
+            if status == "scored":
+                ious = [f"{_iou(sample.asked, i, annotation.boxes):.4f}" for sample in samples.values()]
+                row += ious
+                # Copies: a view would keep the arrays of the whole batch.
+                of_image = (first.asked.maps[i, 0], first.asked.boxes[i, 0], batch["view"][i])
+                cases.append(Case(index, float(ious[0]), prediction, *map(np.array, of_image)))
+            rows.append(row)
+        self.cases.add(cases)
+        return rows
+
+    def columns(self) -> list[str]:
+        """The names of the columns of `images.csv`."""
+        return ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in self.metrics)]
+
+    def state(self) -> dict[str, Any]:
+        """Metrics and counts in JSON's types. The cases are apart: see `Cases.arrays`."""
+        metrics = {
+            method: {name: metric.state() for name, metric in by_name.items()}
+            for method, by_name in self.metrics.items()
+        }
+        return {"counts": dict(self.counts), "metrics": metrics}
+
+    def restore(self, state: Mapping[str, Any], cases: Mapping[str, np.ndarray]) -> None:
+        """Takes over what `state()` and `cases.arrays()` returned."""
+        self.cases.restore(cases)
+        self.counts.update(state["counts"])
+        for method, by_name in self.metrics.items():
+            for name, metric in by_name.items():
+                metric.restore(state["metrics"][method][name])
+
+    def merge_across_processes(self) -> dict[str, int]:
+        """Merges the metrics of all processes into those of each; returns the counts of all processes."""
+        for by_name in self.metrics.values():
+            for name in by_name:
+                by_name[name] = merge_across_processes(by_name[name])
+        counts: collections.Counter[str] = collections.Counter()
+        for own in gather(dict(self.counts)):
+            counts.update(own)
+        return {status: counts[status] for status in (*STATUSES, *sorted(counts.keys() - {*STATUSES}))}
+
+
+def _iou(asked: Localization, i: int, boxes: np.ndarray) -> float:
+    """The IoU of the box of the class asked for with the best true box (n, 4); 0 where the map gave none."""
+    return float(iou_matrix(asked.boxes[i], boxes).max()) if asked.valid[i, 0] else 0.0

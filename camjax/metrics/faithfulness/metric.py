@@ -1,0 +1,100 @@
+"""Faithfulness metrics over a data set: means over images."""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from camjax.metrics.sample import Sample
+from camjax.metrics.streaming import StreamingMetric, rows_of
+
+
+class FaithfulnessMetric(StreamingMetric):
+    """Means over images of numbers that depend on an image, its map and a class; see `camjax.metrics.FAITHFULNESS`.
+
+    Args:
+      options: what the metric was made with, in JSON's types.
+      names: the names of the numbers, as in the results of `compute`.
+    """
+
+    needs = frozenset({"scores"})
+
+    def __init__(self, options: Mapping, names: Sequence[str]):
+        super().__init__(
+            options, {"images": np.zeros((), np.int64)} | {name: np.zeros((), np.float64) for name in names}
+        )
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the most probable classes.
+
+        As in the papers, a map has to explain the network's own answer, right or wrong.
+
+        Raises:
+          ValueError: a sample without `probabilities_fn`, or a map of an image that counts holds NaN or infinity.
+        """
+        maps, class_ids, truth = sample.top.maps[:, 0], sample.top.class_ids[:, 0], sample.truth
+        if sample.probabilities_fn is None:
+            raise ValueError(f"{self.title} of a sample without probabilities_fn: expected the network's.")
+        broken = np.flatnonzero(truth.counted & ~np.isfinite(maps).all((1, 2)))
+        if len(broken):
+            listed = ", ".join(truth.filenames[i] for i in broken[:5])
+            raise ValueError(
+                f"{self.title}: the maps of {len(broken)} images of a batch hold NaN or infinity ({listed}). The "
+                "network's features are not finite there: check its weights, or leave out the metrics of faithfulness."
+            )
+        self.update(sample.probabilities_fn, sample.images, maps, class_ids, truth.counted)
+
+    def update(self, probabilities_fn: Callable, images, maps, class_ids, mask=None) -> None:
+        """Adds a batch of B images.
+
+        Args:
+          probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C), for any b; each row depends only on its
+            own image. Probabilities, such as a softmax, unless the metric says that other scores will do. Pass the same
+            function every time: each new one is compiled. Weights of NNX modules and of
+            `jax.tree_util.Partial(function, weights)` are arguments of the compiled programs, others constants. A
+            camjax model has to be in inference mode: see `camjax.inference.inference_view`.
+          images: (B, H, W, 3) RGB in 0..255, uint8 or float.
+          maps: (B, h, w), one of each image, for the class that is asked about; more is more relevant.
+          class_ids: (B,) integers in 0..C-1.
+          mask: (B,) bool, False for padding; None for all images.
+
+        Raises:
+          ValueError: another shape or type, maps that hold NaN or infinity, class ids out of range. Nothing is added
+            then.
+        """
+        rows = rows_of(mask, len(images))
+        if not len(rows):
+            return
+        if mask is not None:
+            # Padding is scored like the rest, because another shape would be compiled. Its values may be anything.
+            maps, class_ids = (_without_padding(array, len(images), rows) for array in (maps, class_ids))
+        numbers = self._numbers(probabilities_fn, images, maps, class_ids)
+        numbers = {name: np.asarray(values, np.float64)[rows].sum() for name, values in numbers.items()}
+        self.sums["images"] += len(rows)
+        for name, total in numbers.items():
+            self.sums[name] += total
+
+    def compute(self) -> dict[str, float]:
+        """The means over images, by name.
+
+        Raises:
+          ValueError: no image was seen.
+        """
+        if not self.num_images:
+            raise ValueError(f"{self!r} has seen no image: expected an update() with at least one.")
+        return {name: float(total) / self.num_images for name, total in self.sums.items() if name != "images"}
+
+    @abc.abstractmethod
+    def _numbers(self, probabilities_fn, images, maps, class_ids) -> dict[str, jax.Array]:
+        """Each name's (B,) numbers."""
+
+
+def _without_padding(array, batch: int, rows: np.ndarray) -> np.ndarray:
+    """The array with zeros, or the class 0, in padding."""
+    array = np.asarray(array)
+    if array.shape[:1] != (batch,):
+        return array  # an error of its shape, which the metric raises
+    kept = np.zeros_like(array)
+    kept[rows] = array[rows]
+    return kept

@@ -1,0 +1,172 @@
+"""What functions of faithfulness share: checked arguments, ranks of pixels, and scores of many changed copies."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from camjax.attribution.network import as_pytree
+from camjax.cam import resize_map
+from camjax.checks import check_class_ids, check_images
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""The mean color of ImageNet, RGB in 0..255: what a 0 is in the normalized images of most networks."""
+
+
+def checked_maps(images, maps) -> jax.Array:
+    """Maps of images, checked and brought to the images' size by `camjax.resize_map`.
+
+    Args:
+      images: (B, H, W, 3), uint8 or float.
+      maps: (B, h, w) real numbers.
+
+    Returns:
+      (B, H, W) float32.
+
+    Raises:
+      ValueError: another shape or type, or maps that hold NaN or infinity.
+    """
+    check_images(None, images)
+    shape, dtype = np.shape(maps), jnp.result_type(maps)
+    if len(shape) != 3 or shape[0] != len(images) or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"maps of shape {shape} and dtype {dtype} for {len(images)} images: expected floats of shape "
+            f"({len(images)}, h, w), one map an image."
+        )
+    finite = np.asarray(jnp.isfinite(jnp.asarray(maps)).all((1, 2)))
+    if not finite.all():
+        raise ValueError(
+            f"maps of rows {np.flatnonzero(~finite)[:10].tolist()} hold NaN or infinity: expected finite numbers, "
+            "which put pixels in an order. Leave such images out by the mask of update()."
+        )
+    return _resized(maps, tuple(images.shape[1:3]))
+
+
+_resized = jax.jit(resize_map, static_argnums=1)
+
+
+def checked_scores(scores_fn: Callable, images, class_ids) -> tuple[Callable, jax.Array]:
+    """A function of scores as a pytree, and class ids (B,), checked against what it gives.
+
+    Raises:
+      ValueError: scores that are not (B, C), or class ids of another shape, type or range.
+    """
+    scores_fn = as_pytree(scores_fn)
+    shape = jax.eval_shape(_float_scores, scores_fn, jax.ShapeDtypeStruct(images.shape, jnp.float32)).shape
+    if len(shape) != 2 or shape[0] != len(images):
+        raise ValueError(f"scores of shape {shape} for {len(images)} images: expected ({len(images)}, C).")
+    if np.ndim(class_ids) != 1:
+        raise ValueError(f"class_ids of shape {np.shape(class_ids)}: expected ({len(images)},), one class an image.")
+    return scores_fn, jnp.asarray(check_class_ids(class_ids, *shape)[:, 0])
+
+
+def check_baseline(baseline, images) -> jax.Array:
+    """The baseline, which replaces pixels, as an array that broadcasts with images (B, H, W, 3).
+
+    Args:
+      baseline: a number, a color (3,), or images that broadcast to (B, H, W, 3), in 0..255.
+      images: (B, H, W, 3).
+
+    Raises:
+      ValueError: another shape, or NaN or infinity.
+    """
+    shape = np.shape(baseline)
+    fits = len(shape) <= 4 and all(own in (1, side) for own, side in zip(shape[::-1], images.shape[::-1], strict=False))
+    if not fits or not np.isfinite(baseline).all():
+        raise ValueError(
+            f"baseline of shape {shape} for images {tuple(images.shape)}: expected a finite number, a color (3,), or "
+            "images of that shape, in 0..255."
+        )
+    whole = images.shape if len(shape) > 1 else (len(images), 1, 1, 3)
+    return jnp.broadcast_to(jnp.asarray(baseline, jnp.float32), whole)
+
+
+def color_option(baseline) -> float | list[float]:
+    """A number or a color in JSON's types, for a metric's options.
+
+    Raises:
+      ValueError: neither a number nor a color of three numbers in 0..255.
+    """
+    color = np.asarray(baseline, np.float64)
+    if color.shape not in ((), (3,)) or not ((color >= 0) & (color <= 255)).all():
+        raise ValueError(f"baseline={baseline!r}: expected a number or a color of three, RGB in 0..255.")
+    return color.tolist()
+
+
+@jax.jit
+def pixel_ranks(maps: jax.Array) -> jax.Array:
+    """The rank of each pixel of a map: 0 for the largest value, H W - 1 for the least.
+
+    Args:
+      maps: (B, H, W), finite.
+
+    Returns:
+      (B, H, W) int32. Of equal values, the first in raster order comes first.
+    """
+    order = jnp.argsort(-maps.reshape(len(maps), -1), axis=1, stable=True)
+    places = jnp.broadcast_to(jnp.arange(order.shape[1], dtype=jnp.int32), order.shape)
+    return jnp.put_along_axis(jnp.zeros_like(places), order, places, axis=1, inplace=False).reshape(maps.shape)
+
+
+def map_copies(function: Callable[[jax.Array], jax.Array], batch: int, copies: int, chunk_size: int) -> jax.Array:
+    """Calls a function for many changed copies of images, in compiled chunks of one shape, one chunk at a time.
+
+    A loop on the host, not to be called inside `jax.jit`. Nothing in it waits for the device.
+
+    Args:
+      function: rows (R, 2) int32 of image and copy -> (R, ...) float32; a pytree. Rows that fill up the last chunk
+        are copy 0 of image 0.
+      batch: B.
+      copies: of each image.
+      chunk_size: the largest R.
+
+    Returns:
+      (B, copies, ...) float32.
+
+    Raises:
+      ValueError: chunk_size below 1.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
+    rows = np.stack(np.divmod(np.arange(batch * copies, dtype=np.int32), np.int32(copies)), axis=1)
+    chunk_size = min(chunk_size, len(rows))
+    rows = np.pad(rows, ((0, -len(rows) % chunk_size), (0, 0)))
+    shape = jax.eval_shape(function, rows[:chunk_size]).shape[1:]
+    numbers = jnp.zeros((len(rows), *shape))
+    for start in range(0, len(rows), chunk_size):
+        # One chunk waits for the one before it, whose array it fills: asynchronous dispatch starts no two of them.
+        numbers = _filled(numbers, function, rows[start : start + chunk_size], start)
+    return numbers[: batch * copies].reshape(batch, copies, *shape)
+
+
+def scores_of_classes(scores_fn: Callable, images: jax.Array, class_ids: jax.Array) -> jax.Array:
+    """(R, H, W, 3) images, (R,) class ids -> (R,) float32 scores."""
+    scores = _float_scores(scores_fn, images)
+    return jnp.take_along_axis(scores, class_ids[:, None], axis=1)[:, 0]
+
+
+@jax.jit
+def correlation(a: jax.Array, b: jax.Array) -> jax.Array:
+    """(..., n), (..., n) -> (...) float32, Pearson's correlation over the last axis; 0 where one is constant."""
+    return (_standardized(a) * _standardized(b)).sum(-1).clip(-1, 1)
+
+
+def _standardized(values):
+    # Scaled to 0..1 first: the rounded mean of a constant may differ from it, and squares of small numbers are 0.
+    low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
+    values = (values - low) / jnp.where(high > low, high - low, 1)
+    values = values - values.mean(-1, keepdims=True)
+    length = jnp.linalg.norm(values, axis=-1, keepdims=True)
+    return jnp.where(high == low, 0, values / jnp.where(length > 0, length, 1))
+
+
+def _float_scores(scores_fn, images):
+    return jnp.asarray(scores_fn(images)).astype(jnp.float32)
+
+
+def _fill(numbers, function, rows, start):
+    return jax.lax.dynamic_update_slice_in_dim(numbers, function(rows), start, axis=0)
+
+
+_filled = jax.jit(_fill, donate_argnums=0)

@@ -1,0 +1,1 @@
+"""How well maps localize objects: metrics that compare maps with true boxes or masks."""

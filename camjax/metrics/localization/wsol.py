@@ -1,0 +1,208 @@
+"""MaxBoxAcc and MaxBoxAccV2 of the localization benchmark (Choe et al., CVPR 2020), with its conventions.
+
+From the same maps, boxes and masks the results equal those of its evaluator, wsolevaluation, to the last digit. Its
+conventions are in this file, `contours`, `score_maps` and `pxap`, and nowhere else: maps resized by OpenCV's cubic
+interpolation and scaled to 0..1, boxes around OpenCV's contours, and boxes of whole pixels whose widths and heights
+count one pixel more.
+"""
+
+from collections.abc import Sequence
+from itertools import repeat
+
+import numpy as np
+
+from camjax.metrics.localization.box_overlap import check_boxes
+from camjax.metrics.localization.contours import check_thresholds, region_boxes
+from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
+from camjax.metrics.sample import Sample
+from camjax.metrics.streaming import StreamingMetric
+
+_IOU_THRESHOLDS = {1: (0.5,), 2: (0.3, 0.5, 0.7)}
+
+
+class MaxBoxAcc(StreamingMetric):
+    """MaxBoxAcc and MaxBoxAccV2: the share of images whose box is right, at the best threshold for the data set.
+
+    Version 1 draws one box a map, around the contour of the largest area, which is right if its IoU with any true box
+    is at least 0.5. Version 2 draws a box around every contour and counts an image if any of them meets any true box;
+    it is the mean over IoU 0.3, 0.5 and 0.7, each at its own best threshold. See `contour_boxes` for the boxes.
+
+    Images without a true box are counted apart and enter no rate. A map that is constant or not finite has the box
+    (0, 0, 0, 0), as in the benchmark.
+
+    Args:
+      version: 1 or 2.
+      thresholds: shares of the score map's maximum, in 0..1; None for the evaluator's, `np.arange(0, 1, 0.01)`.
+      iou_thresholds: in 0..1, at least one; None for (0.5,) in version 1 and (0.3, 0.5, 0.7) in version 2.
+      size: (H, W) in pixels of the grid on which boxes are drawn and compared.
+      num_threads: threads that share the maps of an update; None for one a core. It does not change the results.
+
+    Raises:
+      ValueError: another version, or thresholds out of range.
+    """
+
+    title = "MaxBoxAcc"
+    unit = "percent"
+    needs = frozenset({"boxes"})
+    whole_images = True
+
+    def __init__(
+        self,
+        version: int = 1,
+        thresholds: Sequence[float] | None = None,
+        iou_thresholds: Sequence[float] | None = None,
+        size: tuple[int, int] = SIZE,
+        num_threads: int | None = None,
+    ):
+        if version not in _IOU_THRESHOLDS:
+            raise ValueError(f"version={version!r}: expected 1 (MaxBoxAcc) or 2 (MaxBoxAccV2).")
+        self.thresholds = check_thresholds(np.arange(0, 1, 0.01) if thresholds is None else thresholds)
+        self.iou_thresholds = check_thresholds(_IOU_THRESHOLDS[version] if iou_thresholds is None else iou_thresholds)
+        self.num_threads = num_threads
+        super().__init__(
+            {
+                "version": version,
+                "thresholds": self.thresholds.tolist(),
+                "iou_thresholds": self.iou_thresholds.tolist(),
+                "size": list(size),
+            },
+            {
+                "images": np.zeros((), np.int64),
+                "images_with_boxes": np.zeros((), np.int64),
+                "hits": np.zeros((len(self.iou_thresholds), len(self.thresholds)), np.int64),
+            },
+        )
+
+    @property
+    def num_without_boxes(self) -> int:
+        """The number of images seen that have no true box."""
+        return int(self.sums["images"] - self.sums["images_with_boxes"])
+
+    def update_from(self, sample: Sample) -> None:
+        """Adds a batch of an evaluation: the maps of the true classes."""
+        self.update(sample.asked.maps[:, 0], sample.truth.wsol_boxes, mask=sample.truth.counted)
+
+    def update(self, maps, true_boxes, mask=None) -> None:
+        """Adds a batch of B images.
+
+        Args:
+          maps: (B, h, w) raw maps of the true class; score maps of this metric's size stay as they are.
+          true_boxes: B arrays (n_i, 4) of true boxes `[ymin, xmin, ymax, xmax]` in 0..1, n_i >= 0; or an array
+            (B, n, 4) or (B, 4). The benchmark lists whole pixels x, y, of which it takes `x * 224 / width`: give
+            x / width and y / height of the listed numbers, without a pixel added to the far side.
+          mask: (B,) bool, False for padding; None for all images.
+
+        Raises:
+          ValueError: another shape; a box with its edges in the wrong order or not in 0..1. Nothing is added then.
+        """
+        maps, rows = maps_and_rows(maps, len(true_boxes), "true_boxes", mask)
+        size = tuple(self.options["size"])
+        boxes = [_grid_boxes(true_boxes[row], row, size) for row in rows]
+        chosen = [i for i, of_image in enumerate(boxes) if len(of_image)]
+        best_ious = in_threads(
+            self._best_ious, self.num_threads, [maps[rows[i]] for i in chosen], [boxes[i] for i in chosen], repeat(size)
+        )
+        hits = sum(best >= self.iou_thresholds[:, None] for best in best_ious)
+        self.sums["images"] += len(rows)
+        self.sums["images_with_boxes"] += len(chosen)
+        self.sums["hits"] += hits
+
+    def compute(self) -> dict[str, float]:
+        """The rates in percent, and the thresholds that give them, as shares.
+
+        Returns:
+          Version 1: MaxBoxAcc, optimal_threshold. Version 2: MaxBoxAccV2, the mean; MaxBoxAccV2_30, MaxBoxAccV2_50,
+          MaxBoxAccV2_70 and optimal_threshold_30, ... by the percent of IoU. Of equally good thresholds, the first.
+
+        Raises:
+          ValueError: no image with a true box was seen.
+        """
+        rates = self._rates()
+        best = rates.max(1)
+        thresholds = self.thresholds[rates.argmax(1)]
+        if len(best) == 1:
+            return {self._name: float(best[0]), "optimal_threshold": float(thresholds[0])}
+        results = {self._name: float(np.average(best))}
+        percents = [f"{100 * iou:g}" for iou in self.iou_thresholds]
+        results |= {f"{self._name}_{percent}": float(rate) for percent, rate in zip(percents, best, strict=True)}
+        return results | {
+            f"optimal_threshold_{percent}": float(threshold)
+            for percent, threshold in zip(percents, thresholds, strict=True)
+        }
+
+    def curve(self) -> dict[str, np.ndarray]:
+        """The rate at every threshold: thresholds (T,), and by MaxBoxAcc_50 and the like (T,) in percent.
+
+        Raises:
+          ValueError: no image with a true box was seen.
+        """
+        rates = zip(self.iou_thresholds, self._rates(), strict=True)
+        return {"thresholds": self.thresholds} | {f"{self._name}_{100 * iou:g}": rate for iou, rate in rates}
+
+    @property
+    def _name(self) -> str:
+        return "MaxBoxAcc" if self.options["version"] == 1 else "MaxBoxAccV2"
+
+    def _rates(self) -> np.ndarray:
+        """(number of IoU thresholds, T) in percent."""
+        if not self.sums["images_with_boxes"]:
+            raise ValueError(f"{self._name} of no image: expected at least one with a true box.")
+        return self.sums["hits"] * 100.0 / float(self.sums["images_with_boxes"])
+
+    def _best_ious(self, raw_map: np.ndarray, true_boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(T,) the largest IoU of any of the map's boxes at each threshold with any of the true boxes (n, 4)."""
+        boxes, starts, region = region_boxes(score_map(raw_map, size), self.thresholds, self.options["version"] == 2)
+        return np.maximum.reduceat(_grid_iou(boxes, true_boxes).max(1), starts)[region]
+
+
+class MaxBoxAccV2(MaxBoxAcc):
+    """`MaxBoxAcc(version=2)`, with the other arguments of `MaxBoxAcc` by name."""
+
+    title = "MaxBoxAccV2"
+
+    def __init__(self, **options):
+        super().__init__(version=2, **options)
+
+
+def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
+    """True boxes in 0..1 on the grid of whole pixels, truncated as `int(x * 224 / width)`.
+
+    A share x / width that was rounded to float32 can fall below the whole pixel it stands for. Rounding to 1e-4 pixels
+    before truncation brings it back, and moves no other value: where x * 224 / width is not whole, it is at least
+    1 / width away from a whole number.
+
+    Args:
+      true_boxes: (n, 4) or (4,) `[ymin, xmin, ymax, xmax]` in 0..1.
+      row: the image's place in the batch, for messages.
+      size: (H, W) in pixels.
+
+    Returns:
+      (n, 4) int64 x0, y0, x1, y1, up to W and H.
+
+    Raises:
+      ValueError: another shape, or a box with its edges in the wrong order or not in 0..1.
+    """
+    boxes = np.asarray(true_boxes, np.float64)
+    boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
+    check_boxes(boxes[None], np.ones((1, len(boxes)), bool), np.array([row]), "true_boxes")
+    pixels = np.trunc(np.round(boxes * [*size, *size], 4)).astype(np.int64)
+    return pixels[:, [1, 0, 3, 2]]
+
+
+def _grid_iou(boxes: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
+    """IoU of pixel boxes x0, y0, x1, y1, whose sides count one pixel more than the difference of their coordinates.
+
+    Args:
+      boxes: (n, 4) int64.
+      true_boxes: (m, 4) int64.
+
+    Returns:
+      (n, m) float64 in 0..1.
+    """
+    low = np.maximum(boxes[:, None, :2], true_boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], true_boxes[None, :, 2:])
+    intersection = np.maximum(high - low + 1, 0).prod(-1)
+    areas, true_areas = ((of[:, 2:] - of[:, :2] + 1).prod(-1) for of in (boxes, true_boxes))
+    return intersection / (areas[:, None] + true_areas - intersection)

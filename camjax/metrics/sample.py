@@ -1,0 +1,76 @@
+"""What a metric may ask about a batch of images, in arrays: what a method found in them, and what is true."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from camjax.inference import Localization
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known about B images.
+
+    Attributes:
+      labels: (B,) int, the true classes.
+      boxes: for each image (n, 4) true boxes, `[ymin, xmin, ymax, xmax]` in 0..1 of the stored image; n may be 0.
+      wsol_boxes: the same boxes as wsolevaluation's metrics take them; see `camjax.data.annotation.Annotation`.
+      image_sizes: (B, 2) int, height and width of the stored images in pixels; (0, 0) where unknown.
+      counted: (B,) bool; False on padding and on images that are left out.
+      filenames: (B,) names for messages; "" on padding.
+      masks: for each image (H, W) uint8, 1 object, 0 background, 255 ignore, and None where `counted` is False. None
+        for all where no metric needs masks.
+    """
+
+    labels: np.ndarray
+    boxes: Sequence[np.ndarray]
+    wsol_boxes: Sequence[np.ndarray]
+    image_sizes: np.ndarray
+    counted: np.ndarray
+    filenames: Sequence[str]
+    masks: Sequence[np.ndarray | None] | None = None
+
+    def rows(self, rows: slice) -> "Truth":
+        """What is known about some of the images."""
+        return Truth(
+            self.labels[rows],
+            self.boxes[rows],
+            self.wsol_boxes[rows],
+            self.image_sizes[rows],
+            self.counted[rows],
+            self.filenames[rows],
+            None if self.masks is None else self.masks[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A batch of B images with what one method found in them: what `StreamingMetric.update_from` takes.
+
+    Arrays are NumPy's. `Localization` is described in `camjax.inference`.
+
+    Attributes:
+      images: (B, H, W, 3) uint8, as the network saw them.
+      top: what the method found for the most probable classes, by falling logit.
+      asked: what it found for the true class: N = 1.
+      truth: what is known about the images.
+      probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C) probabilities of the network. None where no
+        metric needs scores.
+    """
+
+    images: np.ndarray | jax.Array
+    top: Localization
+    asked: Localization
+    truth: Truth
+    probabilities_fn: Callable | None = None
+
+    def split(self, parts: int) -> list["Sample"]:
+        """The batch in consecutive parts of equal size; B has to be a multiple of their number."""
+        size = len(self.images) // parts
+        return [self._rows(slice(i * size, (i + 1) * size)) for i in range(parts)]
+
+    def _rows(self, rows: slice) -> "Sample":
+        top, asked = (Localization(*(array[rows] for array in of)) for of in (self.top, self.asked))
+        return Sample(self.images[rows], top, asked, self.truth.rows(rows), self.probabilities_fn)

@@ -1,0 +1,261 @@
+"""The training loop: batches, steps, metrics, evaluations and checkpoints."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+
+from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
+from camjax.data.loader import Augment, RandomAccessSource, train_batches
+from camjax.data.prefetching import prefetch
+from camjax.models import CamModel
+from camjax.runs import checkpoints_of
+from camjax.training.accuracy import evaluate
+from camjax.training.checks import check_classes, check_room, check_writable, finite_means
+from camjax.training.interruption import Interruption
+from camjax.training.logs import MetricsLog
+from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, put_batch, replicate
+from camjax.training.progress import Bar
+from camjax.training.recipes import Recipe
+from camjax.training.run_card import has_run_card, write_run_card
+from camjax.training.runs import describe_data, describe_run, start_run
+from camjax.training.step import TrainState
+
+_STEPS_AHEAD = 2
+"""How many steps the host runs ahead of the devices. This keeps them busy while the next batch is sent; more would only
+fill their memory, because each waiting step holds its batch."""
+
+
+def fit(
+    model: CamModel,
+    source: RandomAccessSource,
+    recipe: Recipe,
+    *,
+    run_dir: str | os.PathLike | None = None,
+    augment: Augment | None = None,
+    eval_source: RandomAccessSource | None = None,
+    eval_every: int | None = None,
+    checkpoint_every: int | None = None,
+    log_every: int = 20,
+    optimizer: optax.GradientTransformation | None = None,
+    num_workers: int = 0,
+    num_threads: int = 4,
+    progress: bool = True,
+) -> CamModel:
+    """Trains a classifier from class labels, on all devices of all processes.
+
+    With a `run_dir`, the same call resumes an earlier run. The newest checkpoint holds the model, the optimizer, the
+    averaged weights, the random state and the step, which also determines the position in the data. The number of
+    devices and processes may change; other starting weights, another recipe, other data or another augmentation are
+    errors.
+
+    SIGTERM, a preemption notice or Ctrl-C stops the run after the current step, with a checkpoint: see
+    `camjax.training.interruption`.
+
+    Args:
+      model: where training starts; left unchanged.
+      source: the training examples; images are resized to `model.input_size`.
+      recipe: length, batch size, learning rate and optimizer.
+      run_dir: for `run.json`, checkpoints, `metrics.jsonl`, TensorBoard event files and, at the end, `run_card.json`,
+        `run_card.md` and `curves.png`. All processes must see it. None writes nothing.
+      augment: random change of an image, see `camjax.data.transforms`.
+      eval_source: examples for an evaluation every `eval_every` steps and at the end.
+      eval_every: in steps; None for only at the end.
+      checkpoint_every: in steps; None for only at the end.
+      log_every: steps between two lines of metrics, which are means over these steps.
+      optimizer: replaces `recipe.optimizer()`.
+      num_workers: reading processes, as in `train_batches`.
+      num_threads: reading threads, as in `train_batches`.
+      progress: show a progress bar.
+
+    Returns:
+      The trained model, with averaged weights if the recipe asks for them.
+
+    Raises:
+      ValueError: sizes that do not fit together, labels without a class in the model, or a run directory that holds
+        another run or that not all processes see.
+      TrainingError: the loss is no longer finite. Earlier checkpoints stay.
+      OSError: the run directory is not writable, or has no room for the checkpoints; raised before the first step.
+      SystemExit: after SIGTERM, with exit code 143.
+      KeyboardInterrupt: after Ctrl-C.
+    """
+    began = time.time()
+    check_batch_size(recipe.batch_size, recipe.accumulate)
+    _check_intervals(eval_every=eval_every, checkpoint_every=checkpoint_every, log_every=log_every)
+    check_classes(model, source)
+    state = TrainState.create(model, recipe, optimizer=optimizer)
+    with contextlib.ExitStack() as stack:
+        run = None
+        if run_dir is not None:
+            description = describe_run(model, recipe) | describe_data(source, augment=augment, eval_source=eval_source)
+            run = stack.enter_context(_RunDirectory(Path(run_dir), description))
+            state = run.restore(state)
+        start = int(state.step)
+        _check_same_start(start)
+        if run is not None:
+            saves = sum(_is_due(step, checkpoint_every, recipe.steps) for step in range(start + 1, recipe.steps + 1))
+            run.begin(state, saves, KEPT if eval_source is not None else KEPT - 1)
+        bar = stack.enter_context(Bar(recipe.steps, start, shown=progress and jax.process_index() == 0))
+        interruption = stack.enter_context(Interruption())
+
+        state = replicate(state)
+        train_step = parallel_train_step(recipe)
+        eval_step = parallel_eval_step()
+        learning_rate = recipe.schedule()
+
+        def log(step: int, group: str, metrics: dict[str, float]) -> None:
+            if run is not None:
+                run.log(step, group, metrics)
+
+        def evaluate_at(state: TrainState, step: int) -> dict[str, float] | None:
+            """The metrics on `eval_source`, if there is one; stops the run if that is requested."""
+            if eval_source is None:
+                return None
+            metrics = evaluate(
+                state.evaluated,
+                eval_source,
+                batch_size=recipe.batch_size // recipe.accumulate,
+                step=eval_step,
+                num_workers=num_workers,
+                num_threads=num_threads,
+                stop=interruption.requested,
+            )
+            if metrics is None:
+                save_and_leave(state, step)
+            else:
+                log(step, "eval", metrics)
+            return metrics
+
+        def save_and_leave(state: TrainState, step: int) -> NoReturn:
+            kept = "nothing was saved, because it had no run_dir"
+            if run is not None:
+                run.checkpoints.save(state)
+                run.checkpoints.wait()
+                kept = f"saved in {run_dir}; the same command goes on from there"
+            interruption.leave(f"the run stopped after step {step} of {recipe.steps}, {kept}.")
+
+        batches = train_batches(
+            source,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            start_step=start,
+            size=model.input_size,
+            augment=augment,
+            num_workers=num_workers,
+            num_threads=num_threads,
+        )
+        on_devices = stack.enter_context(prefetch(batches, put_batch))
+
+        pending: list[dict] = []
+        clock = time.perf_counter()
+        for step in range(start + 1, recipe.steps + 1):
+            state, metrics = train_step(state, next(on_devices))
+            pending.append(metrics)
+            if len(pending) > _STEPS_AHEAD:
+                jax.block_until_ready(pending[-1 - _STEPS_AHEAD])
+            stopping = interruption.requested()
+            evaluating = eval_source is not None and _is_due(step, eval_every, recipe.steps)
+            saving = run is not None and _is_due(step, checkpoint_every, recipe.steps)
+            if evaluating or saving or stopping or _is_due(step, log_every, recipe.steps):
+                # Here the host waits for the devices. A state is saved only after its loss has been checked.
+                means = finite_means(pending, step - len(pending) + 1, source, recipe)
+                seconds, clock = time.perf_counter() - clock, time.perf_counter()
+                means["images_per_second"] = recipe.batch_size * len(pending) / seconds
+                if optimizer is None:
+                    means["learning_rate"] = float(learning_rate(step - 1))
+                pending = []
+                bar.update(step, means)
+                log(step, "train", means)
+            if stopping:
+                save_and_leave(state, step)
+            evaluation = evaluate_at(state, step) if evaluating else None
+            if run is not None and saving:
+                run.checkpoints.save(state, evaluation)
+            if evaluating or saving:
+                clock = time.perf_counter()
+        if run is not None and start == recipe.steps and not run.was_finished:
+            evaluate_at(state, start)  # which the process that took the last step did not finish
+    if run is not None and jax.process_index() == 0 and (start < recipe.steps or not run.was_finished):
+        write_run_card(run.directory, state.evaluated, recipe, start=start, seconds=time.time() - began)
+    return _on_default_device(state.evaluated)
+
+
+class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
+    """What a run writes while it trains: checkpoints and metrics.
+
+    Attributes:
+      directory: of the run; created if it does not exist.
+      checkpoints: of the run.
+      was_finished: whether an earlier process has finished the run.
+    """
+
+    def __init__(self, directory: Path, description: dict):
+        self.directory = directory
+        check_writable(directory)
+        start_run(directory, description)
+        self.was_finished = has_run_card(directory)
+        self.checkpoints = Checkpoints(checkpoints_of(directory))
+        self._log: MetricsLog | None = None
+
+    def __exit__(self, *exception) -> None:
+        # Closing the checkpoints waits for the last one.
+        with self.checkpoints:
+            if self._log is not None:
+                self._log.close()
+
+    def restore(self, state: TrainState) -> TrainState:
+        """The newest checkpoint's state, or `state` if there is no checkpoint."""
+        return self.checkpoints.restore(state) if self.checkpoints.steps() else state
+
+    def begin(self, state: TrainState, saves: int, most: int) -> None:
+        """Checks that the disk has room for the checkpoints, and opens the log.
+
+        Args:
+          state: where the run starts.
+          saves: number of checkpoints that it will write.
+          most: number of checkpoints that are kept at most.
+        """
+        # While a checkpoint is written there is one more.
+        room = min(saves, max(1, most + 1 - len(self.checkpoints.steps())))
+        check_room(self.directory, checkpoint_bytes(state), room)
+        if jax.process_index() == 0:
+            self._log = MetricsLog(self.directory, int(state.step))
+
+    def log(self, step: int, group: str, metrics: dict[str, float]) -> None:
+        """Writes metrics, in the first process."""
+        if self._log is not None:
+            self._log.write(step, group, metrics)
+
+
+def _is_due(step: int, every: int | None, steps: int) -> bool:
+    """Whether an action is due after a step: every `every` steps, and after the last one."""
+    return step == steps or (every is not None and step % every == 0)
+
+
+def _check_intervals(**intervals: int | None) -> None:
+    """Raises ValueError for an interval below one step."""
+    for name, value in intervals.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: expected a number of steps, at least 1.")
+
+
+def _check_same_start(start: int) -> None:
+    """Raises ValueError if the processes found different checkpoints."""
+    if jax.process_count() > 1:
+        starts = multihost_utils.process_allgather(np.int32(start)).tolist()
+        if len(set(starts)) > 1:
+            raise ValueError(
+                f"The newest checkpoints of the processes are of steps {starts}: run_dir has to be a folder that all "
+                "processes see."
+            )
+
+
+def _on_default_device(model: CamModel) -> CamModel:
+    """The model on one device, like a newly created one: every later use of replicated arrays would run on all."""
+    return jax.device_put(model, jax.local_devices()[0])

@@ -1,0 +1,77 @@
+"""The state of an evaluation on disk: what is read back, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from camjax.evaluation.run_files import FORMAT, RunFiles
+
+OPTIONS = {"threshold": 0.2, "methods": ["cam"]}
+
+
+def saved(directory):
+    files = RunFiles(directory, OPTIONS, ["index", "iou"], resume=False)
+    files.write_images([[0, 0.5], [1, 0.25]])
+    files.save({"batches": 1}, {"maps": np.arange(6.0).reshape(2, 3)})
+    files.write_images([[2, 0.75]])  # after the last save: gone once the run is resumed
+    files.close()
+
+
+def resumed(directory, options=OPTIONS):
+    return RunFiles(directory, options, ["index", "iou"], resume=True)
+
+
+def test_a_state_comes_back_with_its_rows_and_arrays(tmp_path):
+    saved(tmp_path)
+    files = resumed(tmp_path)
+    assert files.state["batches"] == 1
+    np.testing.assert_array_equal(files.arrays["maps"], [[0, 1, 2], [3, 4, 5]])
+    files.write_images([[3, 1]])
+    files.close()
+    assert (tmp_path / "images.csv").read_text().split() == ["index,iou", "0,0.5", "1,0.25", "3,1"]
+
+
+def test_a_state_of_another_version_is_refused(tmp_path):
+    saved(tmp_path)
+    state = json.loads((tmp_path / "state.json").read_text())
+    for version in (None, FORMAT + 1):
+        other = {key: value for key, value in state.items() if key != "format"}
+        (tmp_path / "state.json").write_text(json.dumps(other | ({"format": version} if version else {})))
+        with pytest.raises(ValueError, match=rf"format {version or 1}, of another version .* reads format {FORMAT}"):
+            resumed(tmp_path)
+
+
+def test_an_evaluation_of_the_version_before_had_no_file_of_cases(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "cases.npz").unlink()
+    state = json.loads((tmp_path / "state.json").read_text())
+    del state["format"]
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="format 1, of another version"):
+        resumed(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state.json", "cases.npz", "images.csv"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_what_is_damaged_is_refused(tmp_path, name, damage):
+    saved(tmp_path)
+    if damage == "gone":
+        (tmp_path / name).unlink()
+    else:
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 3])
+    if (name, damage) == ("state.json", "gone"):
+        resumed(tmp_path).close()  # nothing to resume: an evaluation from the start
+        assert (tmp_path / "images.csv").read_text().split() == ["index,iou"]
+        return
+    with pytest.raises(ValueError, match="start again"):
+        resumed(tmp_path)
+
+
+def test_other_options_are_refused(tmp_path):
+    saved(tmp_path)
+    with pytest.raises(ValueError, match=r"threshold was 0\.2, is 0\.3"):
+        resumed(tmp_path, OPTIONS | {"threshold": 0.3})
+    with pytest.raises(FileExistsError, match="--resume"):
+        RunFiles(tmp_path, OPTIONS, [], resume=False)

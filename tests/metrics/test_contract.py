@@ -1,0 +1,288 @@
+"""What every metric of the registry promises, whatever it measures."""
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.tree_util import Partial
+
+from camjax.inference import Localization
+from camjax.metrics import FAITHFULNESS, METRICS, MaxBoxAcc, Sample, Truth
+from camjax.metrics.faithfulness.scores import _filled
+from camjax.metrics.localization.threshold_curve import _boxes_at_thresholds
+from camjax.metrics.streaming import Need, Unit
+from camjax.models import CamModel, PooledHead
+
+CLASSES, IMAGES, SIZE = 7, 12, (4, 6)
+EXACT = sorted(METRICS.keys() - FAITHFULNESS.keys())  # their sums are integers
+
+
+def softmax(weights, images):
+    return jax.nn.softmax(jnp.einsum("bhwc,chwk->bk", images, weights, precision="highest"))
+
+
+def network(seed=0):
+    weights = np.random.default_rng(seed).normal(size=(3, *SIZE, CLASSES)) / 500
+    return Partial(softmax, jnp.asarray(weights, jnp.float32))
+
+
+def random_boxes(rng, *shape):
+    """Large ones, which often overlap by a half."""
+    low, high = rng.integers(0, 4, (*shape, 2)) / 8, rng.integers(5, 9, (*shape, 2)) / 8
+    return np.concatenate([low, high], axis=-1)
+
+
+def localization(rng, logits, class_ids):
+    shape = class_ids.shape
+    maps = rng.normal(size=(*shape, 3, 4)).astype(np.float32)
+    return Localization(logits, class_ids, maps, random_boxes(rng, *shape).astype(np.float32), rng.random(shape) < 0.9)
+
+
+def sample(seed=0) -> Sample:
+    """A batch without padding: of its images two have no true box, two have three."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(IMAGES, CLASSES)).astype(np.float32)
+    ranking = np.argsort(-logits, axis=1).astype(np.int32)
+    labels = np.concatenate([ranking[:6, 0], ranking[6:, 2]])  # half of them are right
+    boxes = [random_boxes(rng, count) for count in (1, 2, 3, 0, 1, 1) * 2]
+    truth = Truth(
+        labels,
+        boxes,
+        boxes,
+        rng.integers(100, 200, (IMAGES, 2)),
+        np.ones(IMAGES, bool),
+        [f"{i}.png" for i in range(IMAGES)],
+        list(rng.choice(np.uint8([0, 1, 255]), (IMAGES, 30, 40))),
+    )
+    images = rng.integers(0, 256, (IMAGES, *SIZE, 3), dtype=np.uint8)
+    top = localization(rng, logits, ranking[:, :5])
+    return Sample(images, top, localization(rng, logits, labels[:, None]), truth, network(seed))
+
+
+def rows(whole: Sample, *chosen: int | None) -> Sample:
+    """Some images of a sample; None is a row of padding, which holds what no metric may look at."""
+
+    def pick(array, nonsense):
+        return np.stack([np.full_like(array[0], nonsense) if i is None else array[i] for i in chosen])
+
+    def found(of):
+        return Localization(*(pick(array, value) for array, value in zip(of, (0, -1, np.nan, 9, True), strict=True)))
+
+    def listed(values, nonsense):
+        return [nonsense if i is None else values[i] for i in chosen]
+
+    truth = whole.truth
+    return Sample(
+        pick(whole.images, 0),
+        found(whole.top),
+        found(whole.asked),
+        Truth(
+            pick(truth.labels, -1),
+            listed(truth.boxes, np.full((1, 4), 9.0)),
+            listed(truth.wsol_boxes, np.full((1, 4), 9.0)),
+            pick(truth.image_sizes, 0),
+            pick(truth.counted, False),
+            listed(truth.filenames, ""),
+            listed(truth.masks, None),
+        ),
+        whole.probabilities_fn,
+    )
+
+
+def make(name, *samples):
+    metric = METRICS[name].for_evaluation(CLASSES)
+    for of in samples:
+        metric.update_from(of)
+    return metric
+
+
+@pytest.fixture(scope="module")
+def filled():
+    """Every metric over the whole sample, computed once; not to be changed."""
+    return {name: make(name, sample()) for name in METRICS}
+
+
+every_metric = pytest.mark.parametrize("name", METRICS)
+
+
+def test_titles_are_all_different():
+    titles = [metric.title for metric in METRICS.values()]
+    assert len({*titles}) == len(titles) and all(titles)
+
+
+@every_metric
+def test_the_class_says_what_an_evaluation_has_to_know(name):
+    metric = METRICS[name]
+    assert metric.unit in get_args(Unit) and metric.needs <= set(get_args(Need))
+    assert isinstance(metric.whole_images, bool)
+    made = metric.for_evaluation(CLASSES)
+    assert json.loads(json.dumps(made.options)) == made.options
+    assert all(array.dtype in (np.int64, np.float64) for array in made.sums.values())
+
+
+@every_metric
+def test_all_arguments_that_change_results_are_options(name):
+    # Metrics with other options are not merged.
+    constructor = MaxBoxAcc if issubclass(METRICS[name], MaxBoxAcc) else METRICS[name]
+    arguments = inspect.signature(constructor).parameters.keys() - {"num_threads", "chunk_size"}
+    assert METRICS[name]().options.keys() == arguments
+
+
+@every_metric
+def test_results_are_numbers_with_a_unit_in_its_range(name, filled):
+    results = filled[name].compute()
+    ranges = {"percent": (0, 100), "score": (-1, 1), "correlation": (-1, 1), "index": (0, 1), "share": (0, 1)}
+    for result, value in results.items():
+        unit = filled[name].unit_of(result)
+        low, high = ranges[unit]
+        assert type(value) is float and low <= value <= high
+        assert (unit == "share") == ("threshold" in result)
+    assert filled[name].num_images == IMAGES
+
+
+@every_metric
+def test_parts_in_any_order_with_padding_merged_and_restored_equal_the_whole(name, filled):
+    whole = sample()
+    some, others = [*[None] * 8, 4, None, 1, None], [3, 0, None, 5, 2, *range(6, 12), None]
+    parts = [make(name, rows(whole, *chosen)) for chosen in (some, others)]
+    parts[0].update_from(rows(whole, *[None] * 12))
+    state = json.loads(json.dumps(parts[1].state()))
+    merged = METRICS[name].for_evaluation(CLASSES).restore(state).merge(parts[0])
+    if name in EXACT:
+        assert merged.state() == filled[name].state()
+    assert merged.num_images == IMAGES
+    assert merged.compute() == pytest.approx(filled[name].compute(), rel=1e-4, abs=1e-5)
+    assert parts[1].state() == state, "merging leaves the other as it was"
+
+
+@every_metric
+def test_other_images_and_weights_give_other_numbers_and_compile_nothing(name, filled):
+    compiled = _filled._cache_size(), _boxes_at_thresholds._cache_size()
+    assert make(name, sample(seed=1)).compute() != filled[name].compute()
+    assert (_filled._cache_size(), _boxes_at_thresholds._cache_size()) == compiled
+
+
+@every_metric
+def test_nothing_seen_is_nothing_to_compute(name, filled):
+    metric = METRICS[name].for_evaluation(CLASSES)
+    fresh = metric.state()
+    for of in (metric, filled[name].empty(), make(name, rows(sample(), *[None] * 12))):
+        assert of.state() == fresh
+        with pytest.raises(ValueError, match=r"no image|without a pixel"):
+            of.compute()
+
+
+def without(array):
+    return array[:-1]
+
+
+@every_metric
+@pytest.mark.parametrize("change", ["mask", "maps", "truth", "values of the mask"])
+def test_arrays_that_do_not_fit_are_an_error_and_nothing_is_added(name, change, filled):
+    good = sample()
+    truth = good.truth
+    if change == "mask":
+        bad = dataclasses.replace(good, truth=dataclasses.replace(truth, counted=without(truth.counted)))
+    elif change == "values of the mask":
+        bad = dataclasses.replace(good, truth=dataclasses.replace(truth, counted=truth.counted * 2))
+    elif change == "truth":
+        shorter = {of: without(getattr(truth, of)) for of in ("labels", "boxes", "wsol_boxes", "masks")}
+        bad = dataclasses.replace(good, truth=dataclasses.replace(truth, **shorter), images=without(good.images))
+    else:
+        shorter = [of._replace(maps=without(of.maps), boxes=without(of.boxes)) for of in (good.top, good.asked)]
+        bad = dataclasses.replace(good, top=shorter[0], asked=shorter[1])
+    metric = make(name)
+    with pytest.raises(ValueError, match=r"expected|cannot|broadcast"):
+        metric.update_from(bad)
+    assert metric.state() == make(name).state()
+
+
+@every_metric
+def test_what_a_metric_needs_and_does_not_get_is_said(name):
+    good = sample()
+    if "masks" in METRICS[name].needs:
+        good = dataclasses.replace(good, truth=dataclasses.replace(good.truth, masks=None))
+    elif "scores" in METRICS[name].needs:
+        good = dataclasses.replace(good, probabilities_fn=None)
+    else:
+        assert METRICS[name].needs == {"boxes"}
+        return
+    with pytest.raises(ValueError, match="of a sample without"):
+        make(name, good)
+
+
+@every_metric
+def test_the_state_of_another_metric_is_refused(name, filled):
+    other = filled["pxap" if name != "pxap" else "ilsvrc"]
+    metric = make(name)
+    with pytest.raises(ValueError, match="cannot be merged"):
+        metric.merge(other)
+    with pytest.raises(ValueError, match="cannot be restored"):
+        metric.restore(other.state())
+    assert metric.state() == make(name).state()
+
+
+@every_metric
+def test_split_over_devices_and_merged_in_order(name, filled):
+    metric = make(name)
+    for part in sample().split(3):
+        own = metric.empty()
+        own.update_from(part)
+        metric.merge(own)
+    assert metric.compute() == pytest.approx(filled[name].compute(), rel=1e-4, abs=1e-5)
+
+
+def test_names_of_faithfulness_results_are_all_different(filled):
+    names = [result for name in FAITHFULNESS for result in filled[name].compute()]
+    assert len(names) == len({*names}) == 10
+
+
+def test_options_of_the_papers():
+    assert METRICS["ilsvrc"].for_evaluation(3).options["top_k"] == [1]
+    assert METRICS["pointing"].for_evaluation(3).options == {"tolerance": 15}
+    assert METRICS["maxboxaccv2"]().options == MaxBoxAcc(version=2).options
+    with pytest.raises(ValueError, match="5 classes or more, not 4"):
+        METRICS["heuristic"].for_evaluation(4)
+
+
+def test_maps_that_are_not_finite_are_an_error_that_names_the_files():
+    good = sample()
+    maps = good.top.maps.copy()
+    maps[[1, 4], 0, 0, 0] = np.nan
+    counted = np.arange(IMAGES) != 4
+    truth = dataclasses.replace(good.truth, counted=counted)
+    with pytest.raises(ValueError, match=r"Sparsity: the maps of 1 images .* \(1\.png\)"):
+        make("sparsity", dataclasses.replace(good, top=good.top._replace(maps=maps), truth=truth))
+
+
+class Net(CamModel):
+    """Its features are the colors."""
+
+    def __init__(self):
+        super().__init__(input_size=(16, 16), stride=1, mean=(60,) * 3, std=(60,) * 3)
+        self.head = PooledHead(3, CLASSES, rngs=nnx.Rngs(0))
+
+    def backbone(self, x):
+        return nnx.relu(x)
+
+
+def test_the_loop_of_the_guide():
+    guide = Path(__file__).parents[2] / "docs" / "metrics.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", guide.read_text(), flags=re.MULTILINE | re.DOTALL)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 4, 16, 16, 3), dtype=np.uint8)
+    names = {
+        "model": Net(),
+        "batches": [(of, rng.integers(0, CLASSES, 4), [random_boxes(rng, 2)] * 4) for of in images],
+    }
+    exec(block, names)
+    assert names["error"].num_images == names["max_box_acc"].num_images == 8
+    assert {"top1_localization_error", "MaxBoxAccV2"} <= names["results"].keys()

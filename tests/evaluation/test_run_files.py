@@ -53,20 +53,28 @@ def test_an_evaluation_of_the_version_before_had_no_file_of_cases(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["state.json", "cases.npz", "images.csv"])
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_what_is_damaged_is_refused(tmp_path, name, damage):
+def test_what_is_cut_short_is_refused(tmp_path, name):
     saved(tmp_path)
-    if damage == "gone":
-        (tmp_path / name).unlink()
-    else:
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 3])
-    if (name, damage) == ("state.json", "gone"):
-        resumed(tmp_path).close()  # nothing to resume: an evaluation from the start
-        assert (tmp_path / "images.csv").read_text().split() == ["index,iou"]
-        return
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 3])
     with pytest.raises(ValueError, match="start again"):
         resumed(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cases.npz", "images.csv"])
+def test_what_is_missing_is_refused(tmp_path, name):
+    saved(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match="start again"):
+        resumed(tmp_path)
+
+
+def test_without_a_state_an_evaluation_begins_from_the_start(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "state.json").unlink()
+    files = resumed(tmp_path)
+    files.close()
+    assert files.state is None and (tmp_path / "images.csv").read_text().split() == ["index,iou"]
 
 
 def test_other_options_are_refused(tmp_path):

@@ -270,6 +270,11 @@ def test_what_does_not_fit_together_is_said_first(model, options, message):
         evaluate_localization(model, Images(), **({"batch_size": 4} | options))
 
 
+def test_public_names_of_the_package():
+    for name in camjax.evaluation.__all__:
+        assert getattr(camjax.evaluation, name).__module__.startswith("camjax.evaluation.")
+
+
 def test_a_model_of_other_classes_is_an_error():
     with pytest.raises(ValueError, match="7 classes, and the model 3"):
         evaluate_localization(Net(3), Images(), batch_size=4)

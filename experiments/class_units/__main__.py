@@ -105,14 +105,15 @@ def run(options: Options, source: ImageSource, console: Console) -> dict:
     """
     model = options.load_model()
     classes = num_classes(model)
-    if model.head.kernel is None:
+    weights = getattr(model.head, "kernel", None)
+    if weights is None:
         raise ValueError(
             f"{options.model} has no dense layer after its last convolution, whose units are the class maps already: "
             "each class has one unit, its own, and there is nothing to rank. Take a network with a kernel, such as "
             "alexnet_star_gap or efficientnet_lite0."
         )
     asked = class_ids(options.classes or SAMPLE_CLASSES, model.class_names, classes)
-    kernel = np.asarray(model.head.kernel[...])
+    kernel = np.asarray(weights[...])
     stages, units_file = Stages(options.out), options.out / "units.npz"
     images_of_a_unit = min(options.shown, len(source))
     subject = {

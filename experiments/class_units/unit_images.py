@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -136,7 +137,7 @@ def unit_region(unit_map: np.ndarray, fields: ReceptiveFields, threshold: float)
     Returns:
       `Region`; its mask is empty where the maximum is not positive.
     """
-    resized = np.asarray(resize_map(unit_map, fields.size))
+    resized = np.asarray(resize_map(jnp.asarray(unit_map), fields.size))
     y, x = map(int, np.unravel_index(np.argmax(unit_map), unit_map.shape))
     (top, bottom), (left, right) = fields.rows[y].tolist(), fields.columns[x].tolist()
     within = np.zeros(fields.size, bool)

@@ -97,27 +97,40 @@ def views(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
     return found
 
 
-class Views:
-    """Views of photographs as a data set: an image's class is its photograph.
+class SampleImages:
+    """Images in memory as a data set.
 
     Args:
-      names: of `PHOTOGRAPHS`, in the order of their labels.
-      count: views of each.
-      split: its name; each has other views.
+      images: n images, (H, W, 3) uint8.
+      labels: (n,) int.
+      class_names: of the labels.
+      split: name of the split.
 
     Attributes:
       info: name, split and class names.
       labels: (n,) int.
     """
 
-    def __init__(self, names: Sequence[str], count: int, split: str):
-        seed = sum(split.encode())
-        self._views = [view for name in names for view in views(name, count, seed)]
-        self.labels = np.repeat(np.arange(len(names)), count)
-        self.info = SourceInfo(NAME, split, tuple(names), len(self._views), ("image", "label"))
+    def __init__(self, images: Sequence[np.ndarray], labels: np.ndarray, class_names: Sequence[str], split: str):
+        self._images, self.labels = images, labels
+        self.info = SourceInfo(NAME, split, tuple(class_names), len(images), ("image", "label"))
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> dict:
-        return {"image": self._views[index], "label": int(self.labels[index])}
+        return {"image": self._images[index], "label": int(self.labels[index])}
+
+
+class Views(SampleImages):
+    """Views of photographs: an image's class is its photograph.
+
+    Args:
+      names: of `PHOTOGRAPHS`, in the order of their labels.
+      count: views of each.
+      split: its name; each split has other views.
+    """
+
+    def __init__(self, names: Sequence[str], count: int, split: str):
+        images = [view for name in names for view in views(name, count, sum(split.encode()))]
+        super().__init__(images, np.repeat(np.arange(len(names)), count), names, split)

@@ -168,11 +168,13 @@ def _prepare_finetuning(options: Options, train: AnnotatedSource, data: dict) ->
 
 def main(options: Options) -> None:
     """Opens the data set, and runs."""
-    sources = []
-    for split, limit in (("train", options.limit_train), ("test", options.limit_test)):
+
+    def opened(split: str, limit: int | None) -> AnnotatedSource:
         source = open_annotated(options.dataset, split, data_dir=options.data_dir)
-        sources.append(source if limit is None or limit >= len(source) else First(source, limit))
-    run(options, *sources, Console(highlight=False))
+        return source if limit is None or limit >= len(source) else First(source, limit)
+
+    train, test = opened("train", options.limit_train), opened("test", options.limit_test)
+    run(options, train, test, Console(highlight=False))
 
 
 if __name__ == "__main__":

@@ -85,10 +85,8 @@ def finetuning_recipe(
 def augmentation(input_size: tuple[int, int]) -> Transform:
     """Squash, crop at random, flip: to 256 and 224 pixels, or in this proportion to another input size."""
     small, large = SMALL_LARGE
-    return compose(
-        resize_then_random_crop(tuple(round(side * large / small) for side in input_size), input_size),
-        random_horizontal_flip,
-    )
+    height, width = (round(side * large / small) for side in input_size)
+    return compose(resize_then_random_crop((height, width), input_size), random_horizontal_flip)
 
 
 def finetune(

@@ -170,6 +170,7 @@ def _localize(
 
         def boxes_of(images, indices, labels=birds.labels):
             out = localize(images, labels[indices])["cam"]
+            assert out.asked is not None, "the labels are asked for"
             return (out.top.boxes, out.asked.boxes), (out.top.valid, out.asked.valid)
 
         with progress(f"CAM box: {part} images", console) as update:

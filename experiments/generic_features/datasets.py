@@ -147,6 +147,9 @@ def splits_of(dataset: Dataset, images: Images, usable: np.ndarray) -> list[list
       ValueError: a class or an attribute has too few images.
     """
     labels, names = images.labels, images.class_names
+    if images.listed:
+        return [[listed_split(split, labels, names, usable)] for split in images.listed]
+    assert dataset.train is not None, f"{dataset.name} lists no splits: expected a number of training images"
     if labels.ndim == 2:
         return [
             [
@@ -155,7 +158,5 @@ def splits_of(dataset: Dataset, images: Images, usable: np.ndarray) -> list[list
             ]
             for number in range(dataset.splits)
         ]
-    if images.listed:
-        return [[listed_split(split, labels, names, usable)] for split in images.listed]
     drawn = random_splits(labels, names, usable, train=dataset.train, test=dataset.test, count=dataset.splits)
     return [[split] for split in drawn]

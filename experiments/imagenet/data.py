@@ -61,6 +61,6 @@ def training_view(options: Options, size: tuple[int, int]) -> transforms.Transfo
     if options.recipe == "resnet50":
         crop = transforms.random_resized_crop(size)
     else:  # AlexNet's 227 pixels are cropped from 256 too
-        whole = tuple(256 if side == 227 else round(side * 256 / 224) for side in size)
-        crop = transforms.resize_then_random_crop(whole, size)
+        height, width = (256 if side == 227 else round(side * 256 / 224) for side in size)
+        crop = transforms.resize_then_random_crop((height, width), size)
     return transforms.compose(crop, transforms.random_horizontal_flip)

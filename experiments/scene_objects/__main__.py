@@ -65,7 +65,7 @@ from experiments.common.options import Folder, OptionalFolder, OptionalPath, Sha
 from experiments.common.progress import progress
 from experiments.common.sample import announce
 from experiments.common.stages import Stages
-from experiments.common.svm import SvmOptions, load_localizer, save_svm
+from experiments.common.svm import SvmOptions, load_localizer, load_svm, save_svm
 from experiments.scene_objects.figure import examples_figure, objects_table
 from experiments.scene_objects.folders import open_ade, open_folder, open_scene_parse150
 from experiments.scene_objects.overlaps import PlaceCounts, high_region, to_json
@@ -167,7 +167,7 @@ def run(options: Options, data: LabeledPlaces, console: Console) -> dict[str, di
     rules = {name: getattr(options, name) for name in ("threshold", "least_overlap", "least_frequency")}
     found = stages.run("objects", {**subject, **rules}, lambda: count_objects(localizer, data, options, console))
     console.print(objects_table(found, fitted["accuracy"], options.model, data.source.info.name))
-    examples_figure(localizer, data, store, found).savefig(options.out / "scene_objects.png")
+    examples_figure(localizer, *load_svm(svm_file), data, store, found).savefig(options.out / "scene_objects.png")
     console.print(f"Saved {stages.path}, and scene_objects.png beside it", soft_wrap=True)
     return found
 

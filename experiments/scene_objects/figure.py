@@ -53,19 +53,25 @@ def objects_table(found: Mapping[str, Mapping], accuracy: float | None, network:
 
 
 def examples_figure(
-    localizer: CamModel, data: LabeledPlaces, store: FeatureStore, found: Mapping[str, Mapping]
+    localizer: CamModel,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    data: LabeledPlaces,
+    store: FeatureStore,
+    found: Mapping[str, Mapping],
 ) -> Figure:
     """The figure, with the images of each place that its machine scores highest.
 
     Args:
       localizer: the network with the machines as its head.
+      kernel: (K, C) of the machines.
+      bias: (C,) of the machines.
       data: the images.
       store: their features.
       found: as in `objects_table`.
     """
     shown = {}
     cam_fn = camjax.make_cam_fn(localizer)
-    kernel, bias = np.asarray(localizer.head.kernel[...]), np.asarray(localizer.head.bias[...])
     for label, place in enumerate(data.places):
         of_place = np.flatnonzero((data.labels == label) & store.readable)
         decisions = store[of_place] @ kernel[:, label] + bias[label]

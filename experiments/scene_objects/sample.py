@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from camjax.data.sources import SourceInfo
-from experiments.common.sample import NAME, part_of_image, photograph, random_part
+from experiments.common.sample import SampleImages, part_of_image, photograph, random_part
 
 Outline = str | tuple[int, int, int, int]
 """A polygon "x,y x,y ...", as in SVG, or an ellipse (x, y, semi-axis across, semi-axis down), in pixels."""
@@ -131,39 +130,28 @@ def label_map(name: str) -> np.ndarray:
     return labels
 
 
-class PlaceViews:
+class PlaceViews(SampleImages):
     """Random views of the outlined photographs: half to all of their height and width, mirrored or not.
 
     Args:
       count: views of each photograph.
-
-    Attributes:
-      info: its class names are `PLACES`.
-      labels: (n,) int.
     """
 
     def __init__(self, count: int):
-        self.labels = np.repeat(np.arange(len(PLACES)), count)
-        self.info = SourceInfo(NAME, "all", PLACES, len(self.labels), ("image", "label"))
-        self._views = []
+        images, self._label_maps = [], []
         for name in _PLACES:
             rng, pixels, objects = np.random.default_rng([*name.encode()]), photograph(name), label_map(name)
             for _ in range(count):
                 part, mirrored = random_part(rng), rng.random() < 0.5
                 image = part_of_image(pixels, part)
                 labels = part_of_labels(objects, part, image.shape[:2])
-                self._views.append((image[:, ::-1], labels[:, ::-1]) if mirrored else (image, labels))
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def __getitem__(self, index: int) -> dict:
-        """image: (H, W, 3) uint8 with 256 pixels on its shorter side; and label."""
-        return {"image": self._views[index][0], "label": int(self.labels[index])}
+                images.append(image[:, ::-1] if mirrored else image)
+                self._label_maps.append(labels[:, ::-1] if mirrored else labels)
+        super().__init__(images, np.repeat(np.arange(len(PLACES)), count), PLACES, "all")
 
     def label_map(self, index: int) -> np.ndarray:
         """The objects of a view: (H, W) uint8 of its size, ids of `OBJECTS`, 0 elsewhere."""
-        return self._views[index][1]
+        return self._label_maps[index]
 
 
 def part_of_labels(labels: np.ndarray, part: Sequence[float], size: tuple[int, int]) -> np.ndarray:

@@ -64,7 +64,7 @@ class Localizations:
 
 def is_right(boxes: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
     """(..., 4) boxes and true boxes -> (...) bool: IoU >= 0.5."""
-    return np.asarray(camjax.box_iou(boxes, true_boxes)) >= IOU
+    return np.asarray(camjax.box_iou(jnp.asarray(boxes), jnp.asarray(true_boxes))) >= IOU
 
 
 def localize(model: CamModel, source: Source, batch_size: int = 100) -> Localizations:
@@ -86,7 +86,8 @@ def localize(model: CamModel, source: Source, batch_size: int = 100) -> Localiza
             real = batch["mask"]
             rows.append((batch["label"][real], predictions[real], batch["bbox"][real], maps[real], boxes[:, real]))
     *of_images, boxes = zip(*rows, strict=True)
-    return Localizations(*map(np.concatenate, of_images), np.concatenate(boxes, axis=1))
+    labels, predictions, true_boxes, maps = map(np.concatenate, of_images)
+    return Localizations(labels, predictions, true_boxes, maps, np.concatenate(boxes, axis=1))
 
 
 def center_boxes() -> np.ndarray:

@@ -151,11 +151,11 @@ def results_table(results: dict[str, float], network: str, dataset: str) -> Tabl
 def main(options: Options) -> None:
     """Opens the images, and runs."""
     console = Console(highlight=False)
-    if options.sample:
+    if options.svt and options.outdoor:
+        train, test = open_text_images(options.svt, options.outdoor, options.categories, options.num_negatives)
+    else:
         announce(console, "collages of a few photographs")
         train, test = (TextImages(part, part.labels, part.boxes) for part in map(TextCollages, ("train", "test")))
-    else:
-        train, test = open_text_images(options.svt, options.outdoor, options.categories, options.num_negatives)
     run(options, train, test, console)
 
 

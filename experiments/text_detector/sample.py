@@ -6,8 +6,7 @@ These are composites, not photographs: boxes around text follow from where it wa
 import numpy as np
 
 from camjax.data.annotation import no_boxes
-from camjax.data.sources import SourceInfo
-from experiments.common.sample import NAME, PHOTOGRAPHS, part_of_image, photograph, random_part
+from experiments.common.sample import PHOTOGRAPHS, SampleImages, part_of_image, photograph, random_part
 
 _UPPER_SIDE = 70, 110
 _COUNT = 24
@@ -38,7 +37,7 @@ TEXT: dict[str, tuple[tuple[int, int, int, int], ...]] = {
 """Photograph -> boxes around its text, (xmin, ymin, xmax, ymax) in pixels, half-open."""
 
 
-class TextCollages:
+class TextCollages(SampleImages):
     """Images with text, and as many without.
 
     The photographs below differ between training and testing, so that only text tells the two kinds apart. On them is
@@ -48,30 +47,18 @@ class TextCollages:
       split: "train" or "test".
 
     Attributes:
-      info: its class names are "without text" and "with text".
-      labels: (n,) int.
       boxes: for each image the boxes around its text, (m, 4) float32 `[ymin, xmin, ymax, xmax]` in 0..1.
     """
 
     def __init__(self, split: str):
         others = [name for name in PHOTOGRAPHS if name not in TEXT][split == "test" :: 2]
-        rng = np.random.default_rng([*split.encode()])
-        self.labels = np.repeat([1, 0], _COUNT)
-        self.info = SourceInfo(NAME, split, ("without text", "with text"), len(self.labels), ("image", "label"))
-        self._images: list[np.ndarray] = []
-        self.boxes: list[np.ndarray] = []
-        for number, label in enumerate(self.labels):
+        rng, labels = np.random.default_rng([*split.encode()]), np.repeat([1, 0], _COUNT)
+        collages = []
+        for number, label in enumerate(labels):
             upper = list(TEXT)[number % len(TEXT)] if label else others[(number + 1) % len(others)]
-            image, boxes = _collage(others[number % len(others)], upper, rng)
-            self._images.append(image)
-            self.boxes.append(boxes)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> dict:
-        """image: (H, W, 3) uint8 with 256 pixels on its shorter side; and label."""
-        return {"image": self._images[index], "label": int(self.labels[index])}
+            collages.append(_collage(others[number % len(others)], upper, rng))
+        super().__init__([image for image, _ in collages], labels, ("without text", "with text"), split)
+        self.boxes = [boxes for _, boxes in collages]
 
 
 def _collage(lower: str, upper: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -35,11 +35,11 @@ class Baseline(NamedTuple):
       kernel: (D + K, A) float32.
     """
 
-    word_vectors: jax.Array
-    kernel: jax.Array
+    word_vectors: jax.Array | np.ndarray
+    kernel: jax.Array | np.ndarray
 
     @property
-    def image_kernel(self) -> jax.Array:
+    def image_kernel(self) -> jax.Array | np.ndarray:
         """(K, A): how much a feature of the image adds to the logit of an answer."""
         return self.kernel[self.word_vectors.shape[1] :]
 
@@ -168,7 +168,7 @@ def _optimizer() -> optax.GradientTransformation:
         )
 
     rules = {"words": of_one(WORD_RATE, WORD_NORM), "answers": of_one(ANSWER_RATE, ANSWER_NORM)}
-    return optax.partition(rules, Baseline("words", "answers"))
+    return optax.partition(rules, lambda weights: jax.tree.unflatten(jax.tree.structure(weights), list(rules)))
 
 
 def _shrink(decay: float, largest: float) -> optax.GradientTransformation:

@@ -71,7 +71,7 @@ def missing(*modules: str) -> str | None:
 def import_torchvision() -> ModuleType:
     """Imports torchvision, even with a torch without CUDA.
 
-    PyPI's torchvision has no CPU build for Linux. With a CPU build of torch its compiled operators cannot be loaded, and
+    PyPI's torchvision has no CPU build for Linux. With a CPU build of torch its compiled operators do not load, and
     importing it fails because their names are missing. Its image classifiers and transforms need none of them, so this
     declares the names without an implementation: calling one raises PyTorch's NotImplementedError.
 

@@ -22,8 +22,8 @@ def interleaved(functions: dict[str, Callable[[], object]], rounds: int) -> dict
 
     Other load slows all functions alike, so that ratios within a round vary less than times. A function is called twice
     beforehand (compilation, caches), and in its turn as often as fits into `TURN` seconds, at least once. A call ends
-    when all JAX arrays in its result are ready. A function that starts work elsewhere, such as on a GPU through PyTorch,
-    has to wait for it itself.
+    when all JAX arrays in its result are ready. A function that starts work elsewhere, as on a GPU through PyTorch, has
+    to wait for it itself.
 
     Args:
       functions: by name; called without arguments.

@@ -8,10 +8,10 @@ prints a table and then one JSON line. One run measures:
   batch 32, 224 x 224, float32, against PyTorch's in its default layout, on the same images in memory. camjax takes
   uint8 images and moves them to the device; PyTorch gets normalized images. ResNet-18 is for comparison only: most of
   its time goes into 3x3 convolutions, where XLA's library is compared with PyTorch's.
-- The whole loop of `camjax.training.fit` on images in memory (`FakeImages`): the share of its time that is spent outside
-  the compiled step, for both networks and for a small one with short steps.
-- Two thousand steps of `fit` on a small network, without the first hundred: the ratio of the last quarter's speed to the
-  first's, and the growth of the process's memory.
+- The whole loop of `camjax.training.fit` on images in memory (`FakeImages`): the share of its time spent outside the
+  compiled step, for both networks and for a small one with short steps.
+- Two thousand steps of `fit` on a small network, without the first hundred: the ratio of the last quarter's speed to
+  the first's, and the growth of the process's memory.
 
 `benchmarks.input_pipeline` measures the input without a model.
 """

@@ -29,6 +29,7 @@ NIN = [(11, 4, 0), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 1, 1), (3, 2, 0), (3, 1,
 
 # 11 + 4 * 54 = 227 pixels are all of AlexNet's; NIN's 54 windows end with 11 + 4 * 53 = 223 of 224.
 @pytest.mark.parametrize("name, layers, read", [("alexnet_gap", ALEXNET_GAP, 227), ("nin", NIN, 223)])
+@pytest.mark.usefixtures("optimized_programs")  # NIN computes for 20 seconds otherwise
 def test_fields_of_chains_are_those_of_the_arithmetic(name, layers, read):
     fields = receptive_fields(random_network(name, 3))
     for intervals in (fields.rows, fields.columns):

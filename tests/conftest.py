@@ -21,9 +21,6 @@ if "XLA_FLAGS" not in os.environ:
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)
 
-# Kept until no test asks for it: all programs are quick.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
 
 def pytest_configure(config):
     """Keeps compiled programs in pytest's cache: for xdist's workers, processes that tests start, and later sessions.
@@ -39,11 +36,6 @@ def pytest_configure(config):
     }.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module")
-def quick_programs():
-    """Kept until no module asks for it: all programs are quick."""
 
 
 @pytest.fixture

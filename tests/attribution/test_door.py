@@ -29,8 +29,6 @@ from camjax.models import CamModel
 from camjax.models.head import FullyConnectedHead, MapHead, PooledHead
 from camjax.models.shapes import model_shapes
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 WHOLE = [name for name, row in METHODS.items() if row.crops is None]
 CROPS = [name for name, row in METHODS.items() if row.crops is not None]
 FEW = {"sscam": {"num_samples": 2}, "iscam": {"num_samples": 2}}

@@ -11,8 +11,6 @@ from camjax.cli import compilation_cache
 from camjax.cli.main import main
 from camjax.weights.camjax_file import write_camjax_file
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 CAT = Path(skimage.data_dir, "chelsea.png")
 
 

@@ -13,11 +13,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 import camjax.data
-from camjax.data.annotated import open_annotated
+from camjax.data.annotated import open_annotated, open_image_folder
 from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation
 from camjax.data.annotations import FORMATS, Request
 from camjax.data.annotations._format import OPTIONS
-from camjax.data.image_folder import open_image_folder
 from camjax.data.loader import eval_batches
 
 # One picture of 60 x 40 pixels, of the class "cat" of "ant", "bee", "cat", with one box: pixels 6..41 and 8..29.

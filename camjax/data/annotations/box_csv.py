@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from camjax.data.annotations._format import Format, Request
-from camjax.data.annotations._listed import ListedImage
+from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
+from camjax.data.pixel_boxes import ListedImage
 from camjax.data.text_files import read_lines
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -26,8 +26,7 @@ def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
       path: the file, comma-separated, UTF-8.
 
     Returns:
-      filename -> what is known about it, in the file's order. `ListedImage.check` says whether its boxes lie in the
-      image.
+      filename -> what is known about it, in the file's order; `ListedImage.check` checks its boxes against the image.
 
     Raises:
       OSError: the file cannot be read.
@@ -96,13 +95,9 @@ def _read(path: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedIm
     return found
 
 
-def _recognizes(request: Request) -> bool:
-    return request.is_folder and request.boxes is not None and not request.boxes.is_dir()
-
-
 FORMAT = Format(
     title="a folder of images with boxes in a CSV file",
     options=("boxes", "class_names"),
-    recognizes=_recognizes,
+    recognizes=lambda request: request.is_folder and request.boxes is not None and not request.boxes.is_dir(),
     open=lambda request: open_folder(request, _read),
 )

@@ -6,21 +6,18 @@ from pathlib import Path
 
 from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_boxes
 from camjax.data.annotations._format import Format, Request
-from camjax.data.annotations._listed import ListedImage
 from camjax.data.decoding import ImageError
 from camjax.data.image_files import IMAGE_SUFFIXES, find_images, read_stored_image, read_stored_size
+from camjax.data.pixel_boxes import ListedImage
 from camjax.data.sources import SourceInfo
 
 WHOLE_FOLDER = "all"
 """The split that is all of the folder, unless it has a sub-folder of that name."""
 
-Reader = Callable[[Path, Path, Sequence[str]], Mapping[str, ListedImage]]
-"""Reads boxes: (file or folder of boxes, folder of images, the images' names) -> what is said about them, by name."""
-
 
 @dataclass(frozen=True)
 class _Image:
-    """An image file: its name, its label, and what the file of boxes says about it."""
+    """An image file, and what the file of boxes says about it."""
 
     name: str
     label: int
@@ -59,15 +56,15 @@ class ImageFolder(AnnotatedSource):
         return Annotation(image.name, image.label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
 
 
-def open_folder(request: Request, read: Reader | None = None) -> ImageFolder:
-    """Opens a folder of images, see `camjax.data.image_folder.open_image_folder`.
+def open_folder(
+    request: Request, read: Callable[[Path, Path, Sequence[str]], Mapping[str, ListedImage]] | None = None
+) -> ImageFolder:
+    """Opens a folder of images, see `camjax.data.annotated.open_image_folder`.
 
     Args:
-      request: with the folder, the split, and the path of the boxes if there is `read`.
-      read: reads the boxes; None for labels alone.
-
-    Raises:
-      FileNotFoundError, ValueError: as `open_image_folder`, and what `read` raises.
+      request: `dataset` is the folder; it has `boxes` if there is `read`.
+      read: reads boxes: (file or folder of boxes, folder of images, the images' names) -> what is said about them, by
+        name. None for labels alone.
     """
     root = _split_folder(request.folder, request.split)
     names = find_images(root)
@@ -77,8 +74,7 @@ def open_folder(request: Request, read: Reader | None = None) -> ImageFolder:
     labels = {name: _label(root / name, name, listed.get(name)) for name in names}
     class_names, ids = _classes(root, labels, request.class_names)
     images = [_Image(name, ids[labels[name]], listed.get(name)) for name in names]
-    keys = ("image", "label", "filename")
-    info = SourceInfo(str(request.folder), request.split, class_names, len(images), keys)
+    info = SourceInfo(str(request.folder), request.split, class_names, len(images), ("image", "label", "filename"))
     return ImageFolder(root, images, info, has_boxes=read is not None)
 
 
@@ -97,7 +93,6 @@ def _split_folder(folder: Path, split: str) -> Path:
 
 
 def _label(path: Path, name: str, listed: ListedImage | None) -> str:
-    """The name of an image's class."""
     where, classes = (str(path), set()) if listed is None else (f"{listed.where}: {path}", set(listed.classes))
     if "/" in name:
         classes.add(name.partition("/")[0])
@@ -114,7 +109,7 @@ def _label(path: Path, name: str, listed: ListedImage | None) -> str:
 def _classes(
     root: Path, labels: Mapping[str, str], class_names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The names of all classes in the order of their labels, and the label of each name that may occur."""
+    """The names of all classes in the order of their labels, and the label of each name."""
     found = sorted(set(labels.values()))
     if class_names is None:
         if all(name.isascii() and name.isdecimal() and len(name) < 6 and name == str(int(name)) for name in found):

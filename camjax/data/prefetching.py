@@ -24,7 +24,7 @@ class Prefetched(Iterator):
     def __next__(self):
         if not self._ahead:
             raise StopIteration
-        # Removed only once it is here: an error, or the end, stays for all further calls.
+        # Removed only after this: an error, or the end, stays for all later calls.
         batch = self._ahead[0].result()
         if batch is _END:
             raise StopIteration
@@ -42,9 +42,8 @@ class Prefetched(Iterator):
         """Ends the thread after its current batch, and closes the batches; a second call does nothing."""
         self._ahead.clear()
         self._thread.shutdown(cancel_futures=True)
-        close = getattr(self._batches, "close", None)
-        if close is not None:
-            close()
+        if hasattr(self._batches, "close"):
+            self._batches.close()
 
     def _start_next(self) -> None:
         self._ahead.append(self._thread.submit(_next_put, self._batches, self._put))

@@ -43,7 +43,6 @@ class AnnotatedSource(abc.ABC):
     """Images with labels, and with boxes or masks or both: what evaluation reads.
 
     The order never changes. Several threads may read at once; so may several processes, since a source can be pickled.
-
     Images are the stored pixels, not turned by an EXIF tag: boxes and masks of data sets refer to those.
 
     Attributes:
@@ -105,7 +104,7 @@ class AnnotatedSource(abc.ABC):
 
 
 def no_boxes() -> np.ndarray:
-    """(0, 4) float32: the boxes of an image that has none."""
+    """(0, 4) float32: the boxes of an image without boxes."""
     return np.zeros((0, 4), np.float32)
 
 

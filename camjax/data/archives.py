@@ -65,10 +65,7 @@ class Archives:
     """The archives of a data set, as tfds lists them, and which of them are in a folder.
 
     Attributes:
-      dataset: the data set's tfds name.
-      folder: where to look for them.
       instructions: how to fetch them, if that needs a login; None if tfds downloads them.
-      files: the archives.
     """
 
     dataset: str
@@ -95,7 +92,7 @@ class Archives:
 
     @property
     def missing(self) -> list[Archive]:
-        """The archives that are not in the folder."""
+        """The archives that are not."""
         return [file for file in self.files if not file.path]
 
     def check_complete(self, *, download: bool, verify: bool) -> None:

@@ -15,15 +15,12 @@ _COLUMNS = ("filename", *_CORNERS)
 
 
 def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
-    """Reads a CSV file with a line for each box.
+    """Reads a CSV file, in UTF-8 and with commas, with a line for each box.
 
     The first line names the columns, in any order: filename, xmin, ymin, xmax, ymax, and label where images are not
     sorted into folders by class; other columns are ignored. Pixels count from 0 in the stored image, not turned by an
     EXIF tag, and xmax, ymax name the last pixel of the box. Several boxes of an image are several lines; a line whose
     four numbers are empty is an image without boxes.
-
-    Args:
-      path: the file, comma-separated, UTF-8.
 
     Returns:
       filename -> what is known about it, in the file's order; `ListedImage.check` checks its boxes against the image.

@@ -27,8 +27,7 @@ class _Image:
 class ImageFolder(AnnotatedSource):
     """The images of a folder, in the order of their names; `open_folder` makes one.
 
-    Boxes refer to the stored pixels, and images are not turned by their EXIF tag. The annotation of an image with boxes
-    that cannot be read has `excluded` set.
+    The annotation of an image with boxes that cannot be read has `excluded` set.
     """
 
     def __init__(self, folder: Path, images: Sequence[_Image], info: SourceInfo, has_boxes: bool):
@@ -86,7 +85,7 @@ def _split_folder(folder: Path, split: str) -> Path:
     if split == WHOLE_FOLDER:
         return folder
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    listed = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "") if found else "none"
+    listed = ", ".join(found[:10] + ["..."] * (len(found) > 10)) or "it has none"
     raise ValueError(
         f"split is {split!r}: expected a sub-folder of {folder} ({listed}), or {WHOLE_FOLDER!r} for all of its images."
     )

@@ -14,9 +14,9 @@ from camjax.data.pixel_boxes import ListedImage
 
 
 def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
-    """Reads the boxes of many images, as `ILSVRC2012_bbox_val_v3.tgz` has them: one VOC-style XML file an image.
+    """Reads the boxes of many images, as `ILSVRC2012_bbox_val_v3.tgz` has them: one file for `parse_voc_xml` an image.
 
-    50,000 files of an archive take about eight seconds; nothing is written to disk. `parse_voc_xml` says what a box is.
+    50,000 files of an archive take about eight seconds; nothing is written to disk.
 
     Args:
       path: the archive (.tgz, .tar.gz, .tar), or a folder with the XML files in it or below.

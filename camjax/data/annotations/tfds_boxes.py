@@ -13,10 +13,10 @@ from camjax.data.pixel_boxes import ListedImage
 from camjax.data.sources import Source, SourceInfo, open_source
 
 OBJECT_LEVEL = 128
-"""Where a data set's mask is at least this bright, of 0..255, it is the object. caltech_birds2011 has in each pixel the
-share of five annotators who saw the bird there: their majority decides."""
+"""From this level of 0..255 on, a pixel of a mask is the object. In caltech_birds2011 the level is the share of five
+annotators who marked the pixel: their majority decides."""
 
-_CHECKED = 100  # how many images are looked at, to tell boxes of another data set from missing boxes
+_CHECKED = 100  # images in which boxes are looked for, to tell boxes of another data set from missing ones
 
 
 class TfdsImages(AnnotatedSource):

@@ -150,19 +150,19 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
     ids: dict[str, str] = {}
     for where, (name,) in _rows(folder / "image_ids.txt", "path"):
         _once(ids, name, where, where)
-    labels: dict[str, tuple[str, int]] = {}
+    labels: dict[str, int] = {}
     for where, (name, text) in _rows(folder / "class_labels.txt", "path,label"):
         (label,) = _integers([text], where, "path,label")
         if label < 0 or (num_classes is not None and label >= num_classes):
             most = "" if num_classes is None else f"..{num_classes - 1}"
             raise ValueError(f"{where}: {name} has the label {label}: expected 0{most}.")
-        _once(labels, name, (where, label), where)
+        _once(labels, name, label, where)
     for name, where in ids.items():
         if name not in labels:
             raise ValueError(f"{where}: {name} has no label in {folder / 'class_labels.txt'}. Add a line for it.")
     if not ids:
         raise ValueError(f"{folder / 'image_ids.txt'} lists no images.")
-    images = tuple(ids), tuple(ids.values()), tuple(labels[name][1] for name in ids)
+    images = tuple(ids), tuple(ids.values()), tuple(labels[name] for name in ids)
 
     path = folder / "localization.txt"
     if not path.exists():
@@ -170,9 +170,8 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
     rows = list(_rows(path, *_LOCALIZATION.values()))
     widths = {len(fields) for _, fields in rows}
     if len(widths) > 1:
-        raise ValueError(
-            f"{path} has lines of boxes ({_LOCALIZATION[5]}) and of masks ({_LOCALIZATION[3]}): separate them."
-        )
+        forms = f"boxes ({_LOCALIZATION[5]}) and of masks ({_LOCALIZATION[3]})"
+        raise ValueError(f"{path} has lines of {forms}: separate them.")
     for where, (name, *_) in rows:
         if name not in ids:
             raise ValueError(

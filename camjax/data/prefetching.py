@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-_END = object()
-
 
 class Prefetched(Iterator):
     """The iterator that `prefetch` returns; a context manager calls its `close()`."""
@@ -24,10 +22,8 @@ class Prefetched(Iterator):
     def __next__(self):
         if not self._ahead:
             raise StopIteration
-        # Removed only after this: an error, or the end, stays for all later calls.
+        # Removed only after this: an error, or the StopIteration at the end, stays for all later calls.
         batch = self._ahead[0].result()
-        if batch is _END:
-            raise StopIteration
         self._ahead.popleft()
         self._start_next()
         return batch
@@ -76,5 +72,4 @@ def prefetch(batches: Iterator, put: Callable[[Any], Any], size: int = 2) -> Pre
 
 def _next_put(batches: Iterator, put: Callable[[Any], Any]):
     # Not a method: the thread should not keep the iterator alive.
-    batch = next(batches, _END)
-    return _END if batch is _END else put(batch)
+    return put(next(batches))

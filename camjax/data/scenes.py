@@ -10,7 +10,9 @@ Class, texture, place, size and ink are drawn independently of each other. Train
 and no texture pixel: each takes its own range of `load_digits` and its own third of each photograph.
 """
 
+import importlib
 from collections.abc import Iterator
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -59,20 +61,13 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
       images: (1797, 8, 8) float32 in 0..1, the fraction of ink in each cell.
       labels: (1797,) int64 in 0..9.
     """
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(_missing("scikit-learn", "handwritten digits")) from error
-    digits = datasets.load_digits()
+    digits = _imported("sklearn.datasets", "scikit-learn", "handwritten digits").load_digits()
     return (digits.images / 16).astype(np.float32), digits.target
 
 
 def load_textures() -> dict[str, np.ndarray]:
     """Reads scikit-image's photographs of brick, grass and gravel: name -> (512, 512) uint8, gray."""
-    try:
-        from skimage import data
-    except ImportError as error:
-        raise ImportError(_missing("scikit-image", "textures")) from error
+    data = _imported("skimage.data", "scikit-image", "textures")
     return {name: getattr(data, name)() for name in TEXTURES}
 
 
@@ -194,8 +189,11 @@ def _png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _missing(package: str, what: str) -> str:
-    return (
-        f"Preparing the data set 'scenes' takes its {what} from {package}, which is not installed. "
-        'Install it with: pip install "camjax[experiments]"'
-    )
+def _imported(module: str, package: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"Preparing the data set 'scenes' takes its {what} from {package}, which is not installed. "
+            'Install it with: pip install "camjax[experiments]"'
+        ) from error

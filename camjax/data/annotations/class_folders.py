@@ -1,7 +1,6 @@
 """A folder of images, with a sub-folder for each class; formats with boxes for such a folder build on it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_boxes
@@ -15,44 +14,41 @@ WHOLE_FOLDER = "all"
 """The split that is all of the folder, unless it has a sub-folder of that name."""
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An image file, and what the file of boxes says about it."""
-
-    name: str
-    label: int
-    listed: ListedImage | None
-
-
 class ImageFolder(AnnotatedSource):
     """The images of a folder, in the order of their names; `open_folder` makes one.
 
     The annotation of an image with boxes that cannot be read has `excluded` set.
     """
 
-    def __init__(self, folder: Path, images: Sequence[_Image], info: SourceInfo, has_boxes: bool):
-        self._folder, self._images, self.info, self.has_boxes = folder, images, info, has_boxes
+    def __init__(
+        self,
+        folder: Path,
+        labels: Mapping[str, int],
+        listed: Mapping[str, ListedImage],
+        info: SourceInfo,
+        has_boxes: bool,
+    ):
+        self._folder, self._labels, self._listed, self.info, self.has_boxes = folder, labels, listed, info, has_boxes
+        self._names = tuple(labels)
 
     def __getitem__(self, index: int) -> dict:
         self._check_index(index)
-        image = self._images[index]
-        pixels = read_stored_image(self._folder / image.name)
-        return {"image": pixels, "label": image.label, "filename": image.name}
+        name = self._names[index]
+        return {"image": read_stored_image(self._folder / name), "label": self._labels[name], "filename": name}
 
     def annotation(self, index: int) -> Annotation:
         """See `AnnotatedSource.annotation`."""
         self._check_index(index)
-        image = self._images[index]
-        listed = image.listed
+        name = self._names[index]
+        path, label, listed = self._folder / name, self._labels[name], self._listed.get(name)
         if listed is None or not listed.corners:
-            return Annotation(image.name, image.label, no_boxes())
-        path = self._folder / image.name
+            return Annotation(name, label, no_boxes())
         try:
             size = read_stored_size(path)
         except ImageError:
-            return Annotation(image.name, image.label, no_boxes(), UNREADABLE)
+            return Annotation(name, label, no_boxes(), UNREADABLE)
         listed.check(size, path)
-        return Annotation(image.name, image.label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
+        return Annotation(name, label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
 
 
 def open_folder(
@@ -70,11 +66,11 @@ def open_folder(
     if not names:
         raise ValueError(f"{root} has no images: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
     listed = {} if read is None or request.boxes is None else read(request.boxes, root, names)
-    labels = {name: _label(root / name, name, listed.get(name)) for name in names}
-    class_names, ids = _classes(root, labels, request.class_names)
-    images = [_Image(name, ids[labels[name]], listed.get(name)) for name in names]
-    info = SourceInfo(str(request.folder), request.split, class_names, len(images), ("image", "label", "filename"))
-    return ImageFolder(root, images, info, has_boxes=read is not None)
+    classes = {name: _class_name(root / name, name, listed.get(name)) for name in names}
+    class_names, ids = _class_ids(root, classes, request.class_names)
+    info = SourceInfo(str(request.folder), request.split, class_names, len(names), ("image", "label", "filename"))
+    labels = {name: ids[classes[name]] for name in names}
+    return ImageFolder(root, labels, listed, info, has_boxes=read is not None)
 
 
 def _split_folder(folder: Path, split: str) -> Path:
@@ -91,7 +87,7 @@ def _split_folder(folder: Path, split: str) -> Path:
     )
 
 
-def _label(path: Path, name: str, listed: ListedImage | None) -> str:
+def _class_name(path: Path, name: str, listed: ListedImage | None) -> str:
     where, classes = (str(path), set()) if listed is None else (f"{listed.where}: {path}", set(listed.classes))
     if "/" in name:
         classes.add(name.partition("/")[0])
@@ -105,20 +101,20 @@ def _label(path: Path, name: str, listed: ListedImage | None) -> str:
     return classes.pop()
 
 
-def _classes(
-    root: Path, labels: Mapping[str, str], class_names: Sequence[str] | None
+def _class_ids(
+    root: Path, classes: Mapping[str, str], class_names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The names of all classes in the order of their labels, and the label of each name."""
-    found = sorted(set(labels.values()))
+    found = sorted(set(classes.values()))
     if class_names is None:
         if all(name.isascii() and name.isdecimal() and len(name) < 6 and name == str(int(name)) for name in found):
             found = [str(number) for number in range(max(map(int, found)) + 1)]
         class_names = found
     ids = {name: label for label, name in enumerate(class_names)}
-    for name, label in labels.items():
-        if label not in ids:
+    for name, given in classes.items():
+        if given not in ids:
             raise ValueError(
-                f"{root / name} is of the class {label!r}: expected one of the {len(ids)} classes such as "
+                f"{root / name} is of the class {given!r}: expected one of the {len(ids)} classes such as "
                 f"{', '.join(map(repr, list(ids)[:3]))}. Rename the folder or the label."
             )
     return tuple(class_names), ids

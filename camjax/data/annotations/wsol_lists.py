@@ -37,18 +37,16 @@ class Lists:
     """What the text lists of a split say.
 
     Attributes:
-      image_ids: the images' paths, in order.
-      lines: where each path is listed.
-      labels: the label of each.
+      images: path -> where it is listed, in order.
+      labels: path -> label.
       sizes: path -> (H, W), where there are boxes.
       corners: path -> x0, y0, x1, y1 of each box; None where the lists have no boxes.
       masks: path -> the masks of its objects; None where the lists have no masks.
       ignores: path -> its mask of regions to ignore, where it has one.
     """
 
-    image_ids: tuple[str, ...]
-    lines: tuple[str, ...]
-    labels: tuple[int, ...]
+    images: dict[str, str]
+    labels: dict[str, int]
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     corners: dict[str, list[Corners]] | None = None
     masks: dict[str, list[str]] | None = None
@@ -63,19 +61,20 @@ class ListedImages(AnnotatedSource):
 
     def __init__(self, folder: Path, mask_folder: Path, lists: Lists, info: SourceInfo, blacklist: frozenset[str]):
         self._folder, self._mask_folder, self._lists, self._blacklist = folder, mask_folder, lists, blacklist
+        self._names = tuple(lists.images)
         self.info = info
         self.has_boxes, self.has_masks = lists.corners is not None, lists.masks is not None
 
     def __getitem__(self, index: int) -> dict:
         self._check_index(index)
-        name = self._lists.image_ids[index]
+        name = self._names[index]
         image = read_stored_image(self._folder / name)
-        return {"image": image, "label": self._lists.labels[index], "filename": name}
+        return {"image": image, "label": self._lists.labels[name], "filename": name}
 
     def annotation(self, index: int) -> Annotation:
         """See `AnnotatedSource.annotation`."""
         self._check_index(index)
-        name, label = self._lists.image_ids[index], self._lists.labels[index]
+        name, label = self._names[index], self._lists.labels[self._names[index]]
         excluded = BLACKLISTED if stem_of(name) in self._blacklist else ""
         corners = (self._lists.corners or {}).get(name)
         if not corners:
@@ -93,7 +92,7 @@ class ListedImages(AnnotatedSource):
         if self._lists.masks is None:
             return super().mask(index, size)
         self._check_index(index)
-        name = self._lists.image_ids[index]
+        name = self._names[index]
         if name not in self._lists.masks:
             raise ValueError(f"{name} has no mask in {self!r}.")
         regions = [_region(self._mask_folder / file) for file in self._lists.masks[name]]
@@ -122,14 +121,14 @@ def open_lists(request: Request) -> ListedImages:
     if request.split and (lists / request.split).is_dir():
         lists = lists / request.split
     found = read_lists(lists, len(class_names) if class_names is not None else None)
-    check_files(folder, zip(found.image_ids, found.lines, strict=True))
+    check_files(folder, found.images.items())
     if found.masks is not None:
         listed = [file for files in found.masks.values() for file in files] + list(found.ignores.values())
         check_files(mask_folder, ((file, str(lists / "localization.txt")) for file in listed))
     if class_names is None:
-        class_names = [str(number) for number in range(max(found.labels) + 1)]
+        class_names = [str(number) for number in range(max(found.labels[name] for name in found.images) + 1)]
     keys = ("image", "label", "filename")
-    info = SourceInfo(str(folder), request.split, tuple(class_names), len(found.image_ids), keys)
+    info = SourceInfo(str(folder), request.split, tuple(class_names), len(found.images), keys)
     images = ListedImages(folder, mask_folder, found, info, blacklist)
     check_blacklist(request.blacklist, images)
     return images
@@ -162,11 +161,10 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
             raise ValueError(f"{where}: {name} has no label in {folder / 'class_labels.txt'}. Add a line for it.")
     if not ids:
         raise ValueError(f"{folder / 'image_ids.txt'} lists no images.")
-    images = tuple(ids), tuple(ids.values()), tuple(labels[name] for name in ids)
 
     path = folder / "localization.txt"
     if not path.exists():
-        return Lists(*images)
+        return Lists(ids, labels)
     rows = list(_rows(path, *_LOCALIZATION.values()))
     widths = {len(fields) for _, fields in rows}
     if len(widths) > 1:
@@ -179,7 +177,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
             )
     if widths == {3}:
         masks, ignores = _masks(rows)
-        return Lists(*images, masks=masks, ignores=ignores)
+        return Lists(ids, labels, masks=masks, ignores=ignores)
     sizes: dict[str, tuple[int, int]] = {}
     for where, (name, *texts) in _rows(folder / "image_sizes.txt", "path,width,height"):
         width, height = _integers(texts, where, "path,width,height")
@@ -193,7 +191,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
         x0, y0, x1, y1 = _integers(texts, where, _LOCALIZATION[5])
         check_corners((x0, y0, x1, y1), sizes[name], where)
         corners.setdefault(name, []).append((x0, y0, x1, y1))
-    return Lists(*images, sizes, corners)
+    return Lists(ids, labels, sizes, corners)
 
 
 def _masks(rows: Sequence[tuple[str, list[str]]]) -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 from tensorflow_datasets.core.utils import tqdm_utils
 
@@ -24,7 +24,7 @@ def prepare_progress(console: Console, counts: Mapping[str, int]) -> Iterator[No
       console: where to show it.
       counts: the number of examples of each split, if known; tfds knows it only at the end.
     """
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Done(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Amount(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         before = tqdm_utils.tqdm_lib
         tqdm_utils.tqdm_lib = SimpleNamespace(tqdm=_Tqdm(progress, counts))
@@ -34,11 +34,8 @@ def prepare_progress(console: Console, counts: Mapping[str, int]) -> Iterator[No
             tqdm_utils.tqdm_lib = before
 
 
-class _Done(TextColumn):
+class _Amount(ProgressColumn):
     """How much is done, of how much, and how fast."""
-
-    def __init__(self):
-        super().__init__("")
 
     def render(self, task: Task) -> Text:
         return Text(_amount(task))
@@ -56,45 +53,36 @@ class _Tqdm:
 
     def __init__(self, progress: Progress, counts: Mapping[str, int]):
         self.progress = progress
-        self.counts = counts
-        self.split = ""
         self.last_line = time.monotonic()
+        self._counts = counts
+        self._split = ""
         self._lock = threading.RLock()
 
     def get_lock(self) -> threading.RLock:
         return self._lock
 
-    def __call__(self, iterable: Iterable | None = None, *, desc: str = "", total: int | None = None, **_) -> "_Bar":
-        unit = ""
+    def __call__(self, iterable: Iterable = (), *, desc: str = "", total: int | None = None, **_) -> "_Bar":
         if match := re.match(r"Generating (\S+) examples", desc):
-            self.split = match[1]
-            desc, total = f"{self.split}: reading", total or self.counts.get(self.split)
-        elif desc.startswith("Shuffling"):
-            desc = f"{self.split}: writing"
-        elif desc.startswith("Dl Size"):
-            desc, unit = "downloading", " MiB"
-        elif desc.startswith("Extraction"):
-            desc = "unpacking"
-        else:  # a handful of files and splits
-            desc = ""
-        return _Bar(self, iterable, desc, total, unit)
+            self._split = match[1]
+            return _Bar(self, iterable, f"{self._split}: reading", total or self._counts.get(self._split))
+        if desc.startswith("Shuffling"):
+            return _Bar(self, iterable, f"{self._split}: writing", total)
+        if desc.startswith("Dl Size"):
+            return _Bar(self, iterable, "downloading", total, " MiB")
+        return _Bar(self, iterable, "unpacking" if desc.startswith("Extraction") else "", total)
 
 
 class _Bar:
-    """What tfds uses of a tqdm bar; bars without a description are not shown."""
+    """What tfds uses of a tqdm bar. Those without a description, of a handful of files or splits, are not shown."""
 
-    def __init__(self, owner: _Tqdm, iterable: Iterable | None, description: str, total: int | None, unit: str):
-        self._owner = owner
-        self._progress = owner.progress
-        self._iterable = iterable
-        self._total = total
+    def __init__(self, owner: _Tqdm, iterable: Iterable, description: str, total: int | None, unit: str = ""):
+        self._owner, self._progress, self._iterable = owner, owner.progress, iterable
+        self._shown, self._unit, self._total = bool(description), unit, total
         self._task = self._progress.add_task(description, total=total, visible=False, unit=unit)
-        self._shown = bool(description)
-        self._unit = unit
 
     def __iter__(self) -> Iterator:
         with self:
-            for item in self._iterable or ():
+            for item in self._iterable:
                 yield item
                 self.update()
 
@@ -115,18 +103,15 @@ class _Bar:
 
     def update(self, n: int = 1) -> None:
         # tfds counts a download MiB by MiB, but adds a file that it has already in bytes, all at once.
-        if self._unit == " MiB" and n > _MIB_AT_ONCE and self.total is not None:
+        if self._unit and n > _MIB_AT_ONCE and self.total is not None:
             self.total -= n
             return
         self._progress.update(self._task, advance=n, visible=self._shown)
-        if self._shown and not self._progress.console.is_terminal:
-            self._print_now_and_then()
+        console, now = self._progress.console, time.monotonic()
+        if self._shown and not console.is_terminal and now - self._owner.last_line >= _LINE_EVERY:
+            self._owner.last_line = now
+            task = next(task for task in self._progress.tasks if task.id == self._task)
+            console.print(f"{task.description} {_amount(task)}", markup=False, highlight=False)
 
     def refresh(self) -> None:
         pass  # rich does this by itself
-
-    def _print_now_and_then(self) -> None:
-        if time.monotonic() - self._owner.last_line >= _LINE_EVERY:
-            self._owner.last_line = time.monotonic()
-            task = next(task for task in self._progress.tasks if task.id == self._task)
-            self._progress.console.print(f"{task.description} {_amount(task)}", markup=False, highlight=False)

@@ -8,11 +8,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from camjax.data.annotated import open_annotated
+    from camjax.data.annotated import open_annotated, open_image_folder
     from camjax.data.annotation import AnnotatedSource, Annotation
     from camjax.data.decoding import ImageError
     from camjax.data.fake import FakeImages
-    from camjax.data.image_folder import open_image_folder
     from camjax.data.images import CropTransform, load_image, load_images, resize_image
     from camjax.data.loader import eval_batches, train_batches
     from camjax.data.prefetching import prefetch
@@ -42,11 +41,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "annotated": ("open_annotated",),
+    "annotated": ("open_annotated", "open_image_folder"),
     "annotation": ("AnnotatedSource", "Annotation"),
     "decoding": ("ImageError",),
     "fake": ("FakeImages",),
-    "image_folder": ("open_image_folder",),
     "images": ("CropTransform", "load_image", "load_images", "resize_image"),
     "loader": ("eval_batches", "train_batches"),
     "prefetching": ("prefetch",),

@@ -21,21 +21,9 @@ _Batch = dict[str, np.ndarray]
 
 _RUNNING: weakref.WeakSet = weakref.WeakSet()
 
-_FREED_WITHIN = 10.0
-"""Seconds to wait for shared memory to be freed, which takes milliseconds."""
-
 
 def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Generator[_Batch, None, None]:
-    """Iterates over batches, which threads or worker processes compute ahead.
-
-    Args:
-      batches: the batches, with random access.
-      num_workers: processes, or 0 for threads of this one.
-      num_threads: threads, in each worker or in this process.
-
-    Returns:
-      An iterator whose `close()` ends threads and workers.
-    """
+    """Iterates over batches that threads or worker processes compute ahead; its `close()` ends those."""
     # Batched before to_iter_dataset: batching after it would deal examples instead of batches to the workers.
     read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     dataset = batches.to_iter_dataset(read_options)
@@ -76,10 +64,10 @@ def _from_workers(iterator: grain.DatasetIterator) -> Generator[_Batch, None, No
 
 
 def _first_of_workers(iterator: grain.DatasetIterator) -> _Batch | None:
-    """The first batch, or None where there is none; workers start with it."""
-    # A process starts with those signals blocked that are blocked in the thread that starts it. A worker that blocked
-    # them itself would do so after its imports, and one that dies in them can leave this process waiting forever.
-    # A thread of its own, because the first batch takes seconds, in which the caller should hear Ctrl-C.
+    """The first batch, if there is one, which starts the workers."""
+    # A process inherits the blocked signals of the thread that starts it. A worker that blocked them itself would do so
+    # after its imports, and one that dies in them can leave this process waiting forever. A thread of its own, because
+    # the first batch takes seconds, in which the caller should hear Ctrl-C.
     block = functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     resource_tracker.ensure_running()  # started in that thread it would unblock them
     with ThreadPoolExecutor(1, thread_name_prefix="start-workers", initializer=block) as starter:
@@ -87,7 +75,7 @@ def _first_of_workers(iterator: grain.DatasetIterator) -> _Batch | None:
 
 
 def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Called in a worker: a worker whose parent was killed would wait for it forever."""
+    """Ends a worker with its parent: if that is killed, the worker would wait for it forever."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -101,8 +89,8 @@ def _end_with_parent(worker_index: int, worker_count: int) -> None:
 
 def _wait_for_shared_memory() -> None:
     """Waits until the shared memory of all released batches is freed, which the interpreter's end cuts off."""
-    # Private, because Grain frees it in a thread that it has no public way to wait for; google/grain#398 is open. It is
-    # one thread: a task put in now comes after all others. To be removed once Grain's `close()` waits for it.
+    # Grain frees it in one thread, and has no public way to wait for that (google/grain#398): a task put in now comes
+    # after all others. It takes milliseconds. Remove this once Grain's `close()` waits.
     thread = getattr(SharedMemoryArray, "_del_thread_pool", None)
     if thread is not None:
-        thread.apply_async(int).wait(_FREED_WITHIN)
+        thread.apply_async(int).wait(timeout=10)

@@ -3,6 +3,7 @@
 import abc
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from camjax.data.sources import SourceInfo
@@ -23,8 +24,8 @@ class Annotation:
       boxes: (n, 4) float32 `[ymin, xmin, ymax, xmax]` in 0..1 of the stored image, half-open; n is 0 where no box is
         known.
       excluded: "", or why the image does not count: `BLACKLISTED` or `UNREADABLE`.
-      wsol_boxes: (n, 4) float32, the same boxes for wsolevaluation's metrics, see `camjax.data.wsol`; `boxes` if not
-        given.
+      wsol_boxes: (n, 4) float32, the same boxes for wsolevaluation's metrics, see `camjax.data.annotations.wsol_lists`;
+        `boxes` if not given.
     """
 
     filename: str
@@ -42,7 +43,6 @@ class AnnotatedSource(abc.ABC):
     """Images with labels, and with boxes or masks or both: what evaluation reads.
 
     The order never changes. Several threads may read at once; so may several processes, since a source can be pickled.
-
     Images are the stored pixels, not turned by an EXIF tag: boxes and masks of data sets refer to those.
 
     Attributes:
@@ -84,7 +84,7 @@ class AnnotatedSource(abc.ABC):
 
         Args:
           index: the image's.
-          size: (H, W) to resize the mask to, see `camjax.data.wsol.resize_mask`; None keeps the mask's own size.
+          size: (H, W) to resize the mask to, by the nearest pixel; None keeps the mask's own size.
 
         Returns:
           (H, W) uint8: 1 object, 0 background, 255 neither, to be ignored.
@@ -104,10 +104,16 @@ class AnnotatedSource(abc.ABC):
 
 
 def no_boxes() -> np.ndarray:
-    """(0, 4) float32: the boxes of an image that has none."""
+    """(0, 4) float32: the boxes of an image without boxes."""
     return np.zeros((0, 4), np.float32)
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 -> (h, w) uint8, `size`: each pixel takes the value of the nearest, as in wsolevaluation."""
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def stem_of(filename: str) -> str:
     """The last part of a file name with forward slashes, without its suffix: images and boxes are joined by it."""
-    return filename.rpartition("/")[2].rpartition(".")[0] or filename.rpartition("/")[2]
+    name = filename.rpartition("/")[2]
+    return name.rpartition(".")[0] or name

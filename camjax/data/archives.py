@@ -1,8 +1,8 @@
-"""The archives of tensorflow-datasets' data sets: which there are, and what their publishers say about them."""
+"""The archives that tensorflow-datasets' data sets are prepared from, and what their publishers say about them."""
 
 import tarfile
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -20,7 +20,7 @@ class Published:
     """
 
     counts: dict[str, int]
-    optional: frozenset[str] = field(default_factory=frozenset)
+    optional: frozenset[str] = frozenset()
     unpacked: bool = False
 
 
@@ -28,11 +28,8 @@ class Published:
 # have no labels, and few people have them.
 _PUBLISHED = {
     "caltech_birds2011": Published({"train": 5_994, "test": 5_794}, unpacked=True),
-    "imagenet2012": Published(
-        {"train": 1_281_167, "validation": 50_000, "test": 100_000}, optional=frozenset({"test"})
-    ),
+    "imagenet2012": Published({"train": 1_281_167, "validation": 50_000, "test": 100_000}, frozenset({"test"})),
 }
-_VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 
 
 def base_name(name: str) -> str:
@@ -56,8 +53,11 @@ class Archive:
 
     @property
     def actual_size(self) -> int:
-        """The size of the file on disk, or the published size if it is not there."""
+        """The size of the file on disk, or else the published one."""
         return self.path.stat().st_size if self.path else self.size
+
+    def __str__(self) -> str:
+        return f"  {self.name}  {readable_size(self.size)}  {self.url}"
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,7 @@ class Archives:
     """The archives of a data set, as tfds lists them, and which of them are in a folder.
 
     Attributes:
-      dataset: the data set's tfds name.
-      folder: where to look for them.
       instructions: how to fetch them, if that needs a login; None if tfds downloads them.
-      files: the archives.
     """
 
     dataset: str
@@ -95,20 +92,17 @@ class Archives:
 
     @property
     def missing(self) -> list[Archive]:
-        """The archives that are not in the folder."""
+        """The archives that are not."""
         return [file for file in self.files if not file.path]
 
     def check_complete(self, *, download: bool, verify: bool) -> None:
-        """Checks that archives that cannot be downloaded are in the folder.
+        """Raises FileNotFoundError, which lists the missing archives, if those cannot be downloaded.
 
         Only data sets that are `published` are checked: for others, tfds may list files that their builders do not use.
 
         Args:
           download: whether missing archives may be downloaded.
           verify: False accepts some of the archives, if tfds' builder does.
-
-        Raises:
-          FileNotFoundError: archives are missing; the message lists them.
         """
         enough = bool(self.present) and not verify and self.instructions
         if not published(self.dataset) or not self.missing or enough or (download and not self.instructions):
@@ -120,18 +114,14 @@ class Archives:
             if self.present:
                 lines.append("With --unverified, the archives in the folder are prepared without the others.")
         else:
-            lines += [f"  {file.name}  {readable_size(file.size)}  {file.url}" for file in self.missing]
+            lines += map(str, self.missing)
             lines.append("Fetch them, or leave out --archives to have them downloaded.")
         raise FileNotFoundError("\n".join(lines))
 
     def check_sizes(self) -> None:
-        """Checks that the files on disk have the published sizes.
+        """Raises ValueError for a file on disk that has not the published size.
 
-        tfds compares checksums, but not of ImageNet's archives, and an incomplete download should be found before hours
-        of work.
-
-        Raises:
-          ValueError: a file has another size.
+        tfds compares checksums, but not of ImageNet's archives, and only after hours of work.
         """
         for file in self.present:
             if file.actual_size != file.size:
@@ -142,14 +132,11 @@ class Archives:
                 )
 
     def check_validation_names(self) -> None:
-        """Checks that the n-th name in ImageNet's validation archive is that of the n-th image.
+        """Raises ValueError unless the n-th name in ImageNet's validation archive is that of the n-th image.
 
         tfds gives the n-th label to the n-th name in alphabetical order, even if the name has another number.
-
-        Raises:
-          ValueError: a name is not; or the archive cannot be read.
         """
-        path = self.folder / _VALIDATION_TAR
+        path = self.folder / "ILSVRC2012_img_val.tar"
         if base_name(self.dataset) != "imagenet2012" or not path.is_file():
             return
         try:

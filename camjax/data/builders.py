@@ -21,16 +21,19 @@ _TFDS_TOOL = "tensorflow-datasets tensorflow-cpu importlib-resources apache-beam
 def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
     """Returns the builder of a data set that is prepared as ArrayRecord, set to read these files.
 
-    Args:
-      name: as for `camjax.data.sources.open_source`; "scenes" prepares itself.
-      data_dir: as for `open_source`.
-
-    Raises:
-      FileNotFoundError, ValueError, ImportError: as `open_source`, except those about splits and features.
+    Arguments and errors are those of `camjax.data.sources.open_source`; "scenes" prepares itself.
     """
-    if data_dir is not None:
-        data_dir = Path(data_dir).expanduser()
-    builder = _scenes_builder(data_dir) if name == "scenes" else _builder_from_files(name, data_dir)
+    directory = None if data_dir is None else Path(data_dir).expanduser()
+    if name == "scenes":
+        builder = _scenes_builder(directory)
+    else:
+        try:
+            # From the prepared data set's own files: the builder that made them may need TensorFlow.
+            builder = tfds.core.read_only_builder.builder_from_files(
+                name, **({} if directory is None else {"data_dir": directory})
+            )
+        except tfds.core.DatasetNotFoundError as error:
+            raise _not_found(name, directory) from error
     if ARRAY_RECORD not in builder.info.available_file_formats():
         raise ValueError(
             f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which has no "
@@ -42,16 +45,6 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
         )
     builder.info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
-
-
-def _builder_from_files(name: str, data_dir: Path | None) -> tfds.core.DatasetBuilder:
-    """A builder from a prepared data set's own files: the builder that made them may need TensorFlow."""
-    try:
-        return tfds.core.read_only_builder.builder_from_files(
-            name, **({} if data_dir is None else {"data_dir": data_dir})
-        )
-    except tfds.core.DatasetNotFoundError as error:
-        raise _not_found(name, data_dir) from error
 
 
 def _not_found(name: str, data_dir: Path | None) -> Exception:
@@ -70,7 +63,7 @@ def _not_found(name: str, data_dir: Path | None) -> Exception:
 
 
 def _scenes_builder(data_dir: Path | None) -> Scenes:
-    """The builder of scenes, after preparing its data if they are missing."""
+    """The builder of scenes, which prepares its data if they are missing."""
     builder = Scenes(data_dir=data_dir)
     directory = Path(builder.data_dir)
     if not directory.exists():
@@ -79,17 +72,17 @@ def _scenes_builder(data_dir: Path | None) -> Scenes:
         builder = Scenes(data_dir=data_dir)
     if not builder.is_prepared():
         raise FileNotFoundError(
-            f"{directory} exists, but holds no complete copy of the data set 'scenes'. Delete that directory to have "
-            "the data set prepared again"
+            f"{directory} exists, but holds no complete copy of the data set 'scenes'. Delete it to have the data set "
+            "prepared again"
         )
     return builder
 
 
 def _prepare_scenes(directory: Path, root: Path) -> None:
-    """Prepares scenes beside their destination, then moves them there in one step, so that nobody sees half of them."""
+    """Prepares scenes beside their directory, then moves them to it in one step, so that nobody sees half of them."""
     root.mkdir(parents=True, exist_ok=True)
-    # tfds, too, prepares aside and renames, but draws the name from the global random generator: two processes with the
-    # same seed would write into the same directory.
+    # tfds does so too, but draws the name from the global random generator: two processes with the same seed would
+    # write into the same directory.
     with tempfile.TemporaryDirectory(prefix="incomplete.scenes_", dir=root) as scratch:
         draft = Scenes(data_dir=scratch)
         # tfds prints a dozen lines and bars for what takes seconds.

@@ -7,8 +7,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970
-"""The most pixels (H * W) that an image may announce in its header: half a gigabyte as uint8 RGB. Pillow, too, refuses
-larger images as decompression bombs."""
+"""The most pixels (H * W) that an image's header may announce: half a gigabyte as uint8 RGB, and Pillow's own limit."""
 
 
 class ImageError(ValueError):
@@ -38,13 +37,12 @@ def decode_image(data: bytes, *, apply_exif: bool) -> np.ndarray:
     try:
         pixels = _decode(image, data)
         # After decoding: a PNG may keep its tag after the pixels. TIFF is turned by its decoders.
-        if apply_exif and image.format != "TIFF":
-            pixels = _turn(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = apply_exif and image.format != "TIFF"
+        return _turn(pixels, image.getexif().get(ExifTags.Base.Orientation, 1)) if turn else pixels
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise exceptions of many types
         raise _damaged(image, error) from error
-    return pixels
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -65,7 +63,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             f"the image's header cannot be read ({type(error).__name__}: {error}); get a complete copy of the file"
         ) from error
     width, height = image.size
-    # Pillow's own limit is a global that many programs switch off.
+    # Pillow's limit is a global that many programs switch off.
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"the header announces {width} x {height} pixels, more than the {MAX_PIXELS} that are decoded; "
@@ -120,10 +118,7 @@ def _over_white(image: Image.Image) -> np.ndarray:
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation (tag 274, 1 to 8; other values change nothing).
-
-    pixels: (H, W, 3). Returns (H, W, 3), or (W, H, 3) for the orientations 5 to 8.
-    """
+    """Undoes an EXIF orientation of (H, W, 3) pixels: 5 to 8 give (W, H, 3), values beyond 1 to 8 change nothing."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

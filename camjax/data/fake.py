@@ -6,12 +6,6 @@ import numpy as np
 from camjax.data.decoding import decode_image
 from camjax.data.sources import SourceInfo
 
-# Smooth color with fine noise on top, so that a JPEG of it takes the bytes and the time of a photograph's.
-_BLOB = 16
-_CONTRAST = 50.0
-_NOISE = 12.0
-_JPEG_QUALITY = 90
-
 
 class FakeImages:
     """A source of random images, for benchmarks: a network learns nothing from them.
@@ -49,8 +43,8 @@ class FakeImages:
             )
         rng = np.random.default_rng(seed)
         images = [_random_image(rng, height, width) for _ in range(min(distinct, num_examples))]
-        self._images = [] if jpeg else images
-        self._jpegs = [_to_jpeg(image) for image in images] if jpeg else []
+        self._jpeg = jpeg
+        self._stored: list[bytes] | list[np.ndarray] = [_to_jpeg(image) for image in images] if jpeg else images
         self.info = SourceInfo(
             name="fake",
             split="train",
@@ -65,24 +59,22 @@ class FakeImages:
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {self!r} has {len(self)} examples")
-        if self._jpegs:
-            image = decode_image(self._jpegs[index % len(self._jpegs)], apply_exif=False)
-        else:
-            image = self._images[index % len(self._images)]
+        stored = self._stored[index % len(self._stored)]
+        image = decode_image(stored, apply_exif=False) if isinstance(stored, bytes) else stored
         return {"image": image, "label": index % self.info.num_classes}
 
     def __repr__(self) -> str:
-        return f"FakeImages({len(self)}, num_classes={self.info.num_classes}, jpeg={bool(self._jpegs)})"
+        return f"FakeImages({len(self)}, num_classes={self.info.num_classes}, jpeg={self._jpeg})"
 
 
 def _random_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8."""
-    blobs = rng.normal(127.5, _CONTRAST, (height // _BLOB + 2, width // _BLOB + 2, 3)).astype(np.float32)
+    """(height, width, 3) uint8: smooth color with fine noise on top, whose JPEG is as large as a photograph's."""
+    blobs = rng.normal(127.5, 50, (height // 16 + 2, width // 16 + 2, 3)).astype(np.float32)
     smooth = cv2.resize(blobs, (width, height), interpolation=cv2.INTER_CUBIC)
-    noise = rng.normal(0, _NOISE, (height, width, 1)).astype(np.float32)
+    noise = rng.normal(0, 12, (height, width, 1)).astype(np.float32)
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
 
 
 def _to_jpeg(image: np.ndarray) -> bytes:
-    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     return data.tobytes()

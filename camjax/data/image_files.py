@@ -14,20 +14,17 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif
 
 
 def find_images(folder: Path) -> list[str]:
-    """Finds the image files of a folder and all below it.
+    """Finds the image files of a folder and all below it, except names that begin with a dot.
 
     Returns:
-      Names relative to the folder, with forward slashes, sorted. Names that begin with a dot are left out.
+      Names relative to the folder, with forward slashes, sorted.
     """
     found = []
     for directory, subfolders, names in os.walk(folder, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         place = Path(directory).relative_to(folder)
-        found += [
-            (place / name).as_posix()
-            for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        ]
+        images = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+        found += [(place / name).as_posix() for name in images]
     return sorted(found)
 
 
@@ -69,7 +66,7 @@ def read_stored_image(path: Path) -> np.ndarray:
 
     Raises:
       OSError: the file cannot be read.
-      ImageError: the file is not an image, or is damaged; the message names it.
+      ImageError: it is not an image, or is damaged; the message names it.
     """
     try:
         return decode_image(path.read_bytes(), apply_exif=False)
@@ -87,7 +84,6 @@ def read_stored_size(path: Path) -> tuple[int, int]:
     with path.open("rb") as file:
         try:
             with Image.open(file) as image:
-                width, height = image.size
+                return image.height, image.width
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ImageError(f"{path} is not an image, or is damaged: {error}") from error
-    return height, width

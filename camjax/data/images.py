@@ -93,10 +93,9 @@ def load_images(paths, size, *, crop=None):
     transforms = []
     for i, path in enumerate(paths):
         image = load_image(path)
-        box = center_view(image.shape[:2], (height, width)) if crop else None
-        images[i] = resize_image(image, (height, width), box=box)
-        if box is not None:
-            transforms.append(CropTransform(box))
+        view = center_view(image.shape[:2], (height, width)) if crop else (0.0, 0.0, 1.0, 1.0)
+        images[i] = resize_image(image, (height, width), box=view)
+        transforms.append(CropTransform(view))
     return (images, transforms) if crop else images
 
 
@@ -124,17 +123,12 @@ def load_image(path: StrPath) -> np.ndarray:
 
 
 def center_view(image_size: tuple[int, int], size: Size) -> tuple[float, float, float, float]:
-    """Finds the largest centered part of an image, in whole pixels, that has the aspect of `size`.
+    """Finds the largest centered part of an image of (H, W) pixels, in whole pixels, that has the aspect of `size`.
 
-    Args:
-      image_size: (H, W) of the image in pixels.
-      size: (h, w), or an int for a square.
-
-    Returns:
-      (ymin, xmin, ymax, xmax) in 0..1 of the image.
+    Returns (ymin, xmin, ymax, xmax) in 0..1 of the image.
     """
     (rows, columns), (height, width) = image_size, height_and_width(size)
-    # Whole pixels, so that a crop that needs no change of scale copies its pixels instead of blurring them.
+    # In whole pixels, a crop that keeps the scale copies its pixels instead of blurring them.
     crop_rows = min(rows, max(1, round(columns * height / width)))
     crop_columns = min(columns, max(1, round(rows * width / height)))
     top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
@@ -162,29 +156,18 @@ def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, floa
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
     height, width = height_and_width(size)
-    if box is None:
-        box = (0.0, 0.0, 1.0, 1.0)
-    ymin, xmin, ymax, xmax = box
+    ymin, xmin, ymax, xmax = (0.0, 0.0, 1.0, 1.0) if box is None else box
     if not (0 <= ymin < ymax <= 1 and 0 <= xmin < xmax <= 1):
         raise ValueError(f"box is {box}; expected (ymin, xmin, ymax, xmax) in 0..1 with ymin < ymax, xmin < xmax")
     rows, columns = image.shape[:2]
-    # Pillow rather than OpenCV: most published weights were trained on images resized by Pillow's filter (torchvision's
-    # default), it has one rule for every scale (OpenCV's INTER_AREA becomes plain, aliased interpolation as soon as
-    # one axis grows), and it takes about as long.
-    resized = Image.fromarray(image).resize(
-        (width, height),
-        Image.Resampling.BILINEAR,
-        box=(xmin * columns, ymin * rows, xmax * columns, ymax * rows),
-    )
-    return np.array(resized)
+    # Most published weights were trained with Pillow's filter (torchvision's default), and it has one rule for every
+    # scale, where OpenCV's INTER_AREA becomes plain, aliased interpolation as soon as one axis grows.
+    pixels = (xmin * columns, ymin * rows, xmax * columns, ymax * rows)
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=pixels))
 
 
 def height_and_width(size: Size, name: str = "size") -> tuple[int, int]:
-    """Returns (H, W) of a size that may be an int for a square.
-
-    Raises:
-      ValueError: anything else, or a side below 1; the message calls it `name`.
-    """
+    """Returns (H, W) of a size that may be an int for a square; raises ValueError about `name` for any other size."""
     try:
         height, width = (operator.index(n) for n in (size if isinstance(size, Iterable) else (size, size)))
     except (TypeError, ValueError) as error:

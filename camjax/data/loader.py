@@ -3,10 +3,10 @@
 Both have random access to the batches themselves: a batch depends on its number alone, not on how many threads, worker
 processes or steps came before. Batches are NumPy arrays with uint8 images, and travel to the device as such.
 
-Worker processes (`num_workers` above 0) are spawned, as Grain does it: a script that asks for them has to keep its
-own work under `if __name__ == "__main__":`. Threads, the default, need nothing of the kind, and OpenCV decodes in
-parallel there. Workers ignore Ctrl-C and SIGTERM, which a terminal and most schedulers send to every process of a run:
-they end with their iterator, or with this process, however it ends.
+Worker processes (`num_workers` above 0) are spawned: a script that asks for them has to keep its own work under
+`if __name__ == "__main__":`. Threads, the default, do not need that, and decode in parallel too. Workers ignore Ctrl-C
+and SIGTERM, which a terminal and most schedulers send to every process of a run: they end with their iterator, or with
+this process, however it ends.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ import numpy as np
 
 from camjax.data._workers import iterate
 from camjax.data.images import height_and_width
-from camjax.data.rows import Augment, RandomAccessSource, eval_row, train_row, with_position
+from camjax.data.rows import RandomAccessSource, eval_row, train_row, with_position
+from camjax.data.transforms import Transform
 
 Batch = dict[str, np.ndarray]
 
@@ -32,7 +33,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     size: int | tuple[int, int] | None = None,
-    augment: Augment | None = None,
+    augment: Transform | None = None,
     unreadable: Literal["raise", "skip"] = "raise",
     num_workers: int = 0,
     num_threads: int = 4,
@@ -74,8 +75,7 @@ def train_batches(
         raise ValueError(f'unreadable is {unreadable!r}; expected "raise" or "skip"')
     if unreadable == "skip" and size is None:
         raise ValueError("unreadable is 'skip' without size; give size=(H, W)")
-    shard_index, shard_count = _shard(shard_index, shard_count)
-    local_batch_size = _local_batch_size(batch_size, shard_count)
+    shard, local_batch_size = _shard(batch_size, shard_index, shard_count)
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed is {seed} and start_step {start_step}; expected non-negative integers")
     image_shape = _shape_of_first_image(source, size)
@@ -89,7 +89,7 @@ def train_batches(
         image_shape=image_shape,
     )
     rows = order.map_with_index(with_position).random_map(read).repeat()
-    batches = rows[shard_index::shard_count].batch(local_batch_size, drop_remainder=True)
+    batches = rows[shard].batch(local_batch_size, drop_remainder=True)
     return iterate(batches[start_step:], num_workers, num_threads)
 
 
@@ -137,7 +137,7 @@ def eval_batches(
       unreadable: what to do about an example that cannot be read: "raise" a ValueError, or "mark" its row: zeros with
         mask False, but with its index.
       start_batch: the number of the first batch that comes out.
-      num_workers: worker processes that read, or 0 to read in this one. The module's docstring says what scripts need.
+      num_workers: worker processes that read, or 0 to read in this one.
       num_threads: reading threads, in each worker or in this process. Each holds one finished batch.
       shard_index: this process, default `jax.process_index()`.
       shard_count: the number of processes, default `jax.process_count()`.
@@ -153,8 +153,7 @@ def eval_batches(
         "mark" without `size`.
       ValueError: on iteration, an example that cannot be read, or images of different size without `size`.
     """
-    shard_index, shard_count = _shard(shard_index, shard_count)
-    local_batch_size = _local_batch_size(batch_size, shard_count)
+    shard, local_batch_size = _shard(batch_size, shard_index, shard_count)
     if unreadable not in ("raise", "mark"):
         raise ValueError(f'unreadable is {unreadable!r}; expected "raise" or "mark"')
     if crop not in (None, "center"):
@@ -169,8 +168,7 @@ def eval_batches(
     read = functools.partial(
         eval_row, source=source, crop=crop, mark=mark, resize=size is not None, image_shape=image_shape
     )
-    rows = grain.MapDataset.range(padded_length)[shard_index::shard_count].map(read)
-    batches = rows.batch(local_batch_size, drop_remainder=True)
+    batches = grain.MapDataset.range(padded_length)[shard].map(read).batch(local_batch_size, drop_remainder=True)
     return iterate(batches[start_batch:], num_workers, num_threads)
 
 
@@ -192,18 +190,15 @@ def _keys_of_first_readable(source: RandomAccessSource) -> tuple[str, ...]:
     raise ValueError(f"none of the {len(source)} examples of {source!r} can be read")
 
 
-def _shard(shard_index: int | None, shard_count: int | None) -> tuple[int, int]:
+def _shard(batch_size: int, shard_index: int | None, shard_count: int | None) -> tuple[slice, int]:
+    """Which rows this process reads, and how many of a batch."""
     shard_index = jax.process_index() if shard_index is None else shard_index
     shard_count = jax.process_count() if shard_count is None else shard_count
     if not 0 <= shard_index < shard_count:
         raise ValueError(f"shard_index is {shard_index} of shard_count {shard_count}; expected 0..shard_count-1")
-    return shard_index, shard_count
-
-
-def _local_batch_size(batch_size: int, shard_count: int) -> int:
     if batch_size < 1 or batch_size % shard_count:
         raise ValueError(
             f"batch_size is {batch_size}, the global batch; expected a positive multiple of the {shard_count} "
             "processes that share it"
         )
-    return batch_size // shard_count
+    return slice(shard_index, None, shard_count), batch_size // shard_count

@@ -1,7 +1,9 @@
-"""Boxes in pixels, as annotation files list them: checks, and the conversion to shares of the image."""
+"""Boxes in pixels, as annotation files list them: checks, and their conversion to shares of the image."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -9,7 +11,50 @@ Corners = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in pixels."""
 
 
-def check_corners(corners: Sequence[float], size: tuple[int, int], where: str) -> None:
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """What a file of annotations says about one image.
+
+    Attributes:
+      where: the file, and the line that names the image first, for messages.
+      classes: the names of its class, or of its objects' classes; empty where the file has none.
+      corners: xmin, ymin, xmax, ymax of each box in pixels, counted from 0; the last pixel belongs to the box.
+      lines: where each box is in the file; may be empty with `size`.
+      size: (H, W) of the image, where the file gives it and the boxes have been checked against it.
+    """
+
+    where: str
+    classes: tuple[str, ...]
+    corners: list[Corners] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+
+    def check(self, size: tuple[int, int], path: Path) -> None:
+        """Raises ValueError for a box outside of the image at `path`, of (H, W) pixels, or for another size of it."""
+        if self.size is None:
+            for corners, line in zip(self.corners, self.lines, strict=True):
+                check_corners(corners, size, line)
+        elif self.size != size:
+            turned = ", as stored: draw boxes on the image as it is stored, not turned by its EXIF tag."
+            raise ValueError(
+                f"{self.where} is about an image of {self.size[1]} x {self.size[0]} pixels, but {path} has "
+                f"{size[1]} x {size[0]}{turned if self.size == size[::-1] else '. Correct the file.'}"
+            )
+
+    def boxes(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns the boxes as (n, 4) float32 `[ymin, xmin, ymax, xmax]` in 0..1 of an image of (H, W) pixels.
+
+        They end after their last pixel, xmax - xmin + 1 wide. This is ILSVRC's convention: its boxes run from 0 to
+        width - 1, and its evaluation takes widths and heights one pixel larger than the difference.
+        """
+        return shares([(xmin, ymin, xmax + 1, ymax + 1) for xmin, ymin, xmax, ymax in self.corners], size)
+
+    def wsol_boxes(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns the boxes as (n, 4) float32 shares of their numbers, see `camjax.data.annotations.wsol_lists`."""
+        return shares(self.corners, size)
+
+
+def check_corners(corners: Corners, size: tuple[int, int], where: str) -> None:
     """Checks a box that a file gives in pixels, counted from 0.
 
     Args:
@@ -27,29 +72,11 @@ def check_corners(corners: Sequence[float], size: tuple[int, int], where: str) -
     if not all(map(math.isfinite, corners)) or xmin > xmax or ymin > ymax:
         raise ValueError(f"{where}: {box} is invalid: expected xmin <= xmax and ymin <= ymax. Correct the file.")
     # The last pixel is width - 1: in a file that counts from 1 a box ends at width, a pixel outside.
-    inside = -1 <= xmin < width and 0 <= xmax <= width and -1 <= ymin < height and 0 <= ymax <= height
-    if not inside:
+    if not (-1 <= xmin < width and 0 <= xmax <= width and -1 <= ymin < height and 0 <= ymax <= height):
         raise ValueError(
             f"{where}: {box} leaves the image of {width} x {height} pixels: expected 0 <= x <= {width - 1} and "
             f"0 <= y <= {height - 1}, give or take a pixel. Correct the file."
         )
-
-
-def boxes_of_last_pixels(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """Converts boxes given by their first and last pixels.
-
-    Pixels count from 0, and the last one belongs to the box, which is xmax - xmin + 1 wide: ILSVRC's convention. Its
-    boxes run from 0 to width - 1, and its evaluation takes widths and heights one pixel larger than the difference.
-    The half-open boxes that this returns have the same IoU.
-
-    Args:
-      corners: (n, 4) xmin, ymin, xmax, ymax, each checked by `check_corners`.
-      size: (H, W) of the image.
-
-    Returns:
-      (n, 4) float32 `[ymin / H, xmin / W, (ymax + 1) / H, (xmax + 1) / W]`, clipped to 0..1.
-    """
-    return shares([(xmin, ymin, xmax + 1, ymax + 1) for xmin, ymin, xmax, ymax in corners], size)
 
 
 def shares(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:

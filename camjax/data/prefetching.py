@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-_END = object()
-
 
 class Prefetched(Iterator):
     """The iterator that `prefetch` returns; a context manager calls its `close()`."""
@@ -24,10 +22,8 @@ class Prefetched(Iterator):
     def __next__(self):
         if not self._ahead:
             raise StopIteration
-        # Removed only once it is here: an error, or the end, stays for all further calls.
+        # Removed only after this: an error, or the StopIteration at the end, stays for all later calls.
         batch = self._ahead[0].result()
-        if batch is _END:
-            raise StopIteration
         self._ahead.popleft()
         self._start_next()
         return batch
@@ -42,9 +38,8 @@ class Prefetched(Iterator):
         """Ends the thread after its current batch, and closes the batches; a second call does nothing."""
         self._ahead.clear()
         self._thread.shutdown(cancel_futures=True)
-        close = getattr(self._batches, "close", None)
-        if close is not None:
-            close()
+        if hasattr(self._batches, "close"):
+            self._batches.close()
 
     def _start_next(self) -> None:
         self._ahead.append(self._thread.submit(_next_put, self._batches, self._put))
@@ -77,5 +72,4 @@ def prefetch(batches: Iterator, put: Callable[[Any], Any], size: int = 2) -> Pre
 
 def _next_put(batches: Iterator, put: Callable[[Any], Any]):
     # Not a method: the thread should not keep the iterator alive.
-    batch = next(batches, _END)
-    return _END if batch is _END else put(batch)
+    return put(next(batches))

@@ -73,12 +73,8 @@ def prepare(
         root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
         _build(name, root, None if archives is None else Path(archives).expanduser(), verify)
         builder, made = prepared_builder(name, data_dir=root), True
-    prepared = Prepared(
-        name=name,
-        directory=Path(builder.data_dir),
-        counts={split: info.num_examples for split, info in builder.info.splits.items()},
-        made=made,
-    )
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    prepared = Prepared(name, Path(builder.data_dir), counts, made)
     if verify:
         _check_counts(prepared)
     return prepared
@@ -108,9 +104,9 @@ def _build(name: str, root: Path, folder: Path | None, verify: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="incomplete.unpacked_", dir=root) as scratch:
         builder = tfds.builder(name, data_dir=root)
         with (
-            _errors_in_words(archives),
+            _explained_errors(archives),
             contextlib.redirect_stdout(io.StringIO()),  # tfds prints sizes that it does not know
-            contextlib.nullcontext() if verify else _expect_what_is_there(builder, archives),
+            contextlib.nullcontext() if verify else _accepted_as_they_are(builder, archives),
         ):
             builder.download_and_prepare(
                 download_dir=root / "downloads",
@@ -123,12 +119,12 @@ def _build(name: str, root: Path, folder: Path | None, verify: bool) -> None:
 
 def _check_folder(root: Path, archives: Archives) -> None:
     """Checks that the folder can be written, and that the disk has room."""
-    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"--data-dir {root}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"--data-dir {root}: no permission to write in {there}; give another --data-dir DIR")
-    needed, free = archives.needed_space(), shutil.disk_usage(there).free
+    existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"--data-dir {root}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"--data-dir {root}: no permission to write in {existing}; give another --data-dir DIR")
+    needed, free = archives.needed_space(), shutil.disk_usage(existing).free
     if sum(needed.values()) > free:
         parts = ", ".join(f"{what}: {readable_size(size)}" for what, size in needed.items() if size)
         message = (
@@ -138,13 +134,13 @@ def _check_folder(root: Path, archives: Archives) -> None:
         # tfds deletes unfinished files when it fails, but not when it is killed.
         drafts = [*root.glob("incomplete.*"), *(root / base_name(archives.dataset)).glob("**/incomplete.*")]
         if drafts:
-            message += "\nUnless a preparation is running, these are left over, and can be deleted:\n  "
-            message += "\n  ".join(map(str, drafts))
+            message += "\nUnless a preparation is running, these are left over, and can be deleted:"
+            message += "".join(f"\n  {draft}" for draft in drafts)
         raise OSError(message)
 
 
 @contextlib.contextmanager
-def _expect_what_is_there(builder: tfds.core.DatasetBuilder, archives: Archives) -> Iterator[None]:
+def _accepted_as_they_are(builder: tfds.core.DatasetBuilder, archives: Archives) -> Iterator[None]:
     """Lets tfds accept archives that are not the published ones, although their checksums differ from its list."""
     listed = builder.url_infos or {}
     before = dict(listed)
@@ -160,15 +156,15 @@ def _expect_what_is_there(builder: tfds.core.DatasetBuilder, archives: Archives)
 
 
 @contextlib.contextmanager
-def _errors_in_words(archives: Archives) -> Iterator[None]:
+def _explained_errors(archives: Archives) -> Iterator[None]:
     """Turns a builder's errors into messages that say what to do; tfds, TensorFlow and tarfile raise many types."""
     try:
         yield
     except (requests.RequestException, tfds.download.DownloadError) as error:
-        files = "\n".join(f"  {file.name}  {readable_size(file.size)}  {file.url}" for file in archives.missing)
         raise OSError(
             f"data set {archives.dataset!r}: a download failed: {error}\n"
-            "Run the command again; or fetch the files elsewhere, and give their folder as --archives DIR:\n" + files
+            "Run the command again; or fetch the files elsewhere, and give their folder as --archives DIR:\n"
+            + "\n".join(map(str, archives.missing))
         ) from error
     except NonMatchingChecksumError as error:
         raise ValueError(

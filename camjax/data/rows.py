@@ -1,14 +1,12 @@
 """Rows of batches: examples that are read, changed at random for training, and resized to the batch's size."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import grain
 import numpy as np
 
 from camjax.data.images import center_view, resize_image
-
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+from camjax.data.transforms import Transform
 
 _MOST_SKIPPED = 100
 
@@ -27,7 +25,7 @@ class RandomAccessSource(Protocol):
 
 
 def with_position(position: int, index: int) -> tuple[int, int]:
-    """The argument `place` of `train_row`."""
+    """The `place` of `train_row`."""
     return position, int(index)
 
 
@@ -37,26 +35,20 @@ def train_row(
     *,
     source: RandomAccessSource,
     order: grain.MapDataset | None,
-    augment: Augment | None,
+    augment: Transform | None,
     resize: bool,
     image_shape: tuple[int, int, int],
 ) -> dict:
-    """Reads a row for training.
+    """Reads a row of `train_batches`.
 
     Args:
       place: the position in the shuffled order, which runs on across epochs, and the index in the source found there.
       rng: for `augment`.
       source: the examples.
-      order: the shuffled order, to find another example in place of one that cannot be read; None raises.
-      augment: as in `train_batches`.
-      resize: resize the image; otherwise it has to have the shape already.
+      order: the shuffled order, to find another example in place of one that cannot be read; None raises ValueError.
+      augment: random change of the image.
+      resize: resize the image; otherwise one of another shape raises ValueError.
       image_shape: (H, W, 3) of the row's image.
-
-    Returns:
-      The row of `train_batches`.
-
-    Raises:
-      ValueError: an example that cannot be read, or an image of another shape or type.
     """
     position, index = place
     if order is None:
@@ -74,7 +66,7 @@ def train_row(
 
 
 def _next_readable(source: RandomAccessSource, order: grain.MapDataset, position: int) -> tuple[int, dict]:
-    """The first readable example at a position in the order or after it, as (index in the source, example)."""
+    """The first readable example from a position in the order on, as (index in the source, example)."""
     for tried in range(_MOST_SKIPPED):
         index = int(order[position + tried])
         try:
@@ -96,23 +88,17 @@ def eval_row(
     resize: bool,
     image_shape: tuple[int, int, int],
 ) -> dict:
-    """Reads a row for evaluation.
+    """Reads a row of `eval_batches`.
 
     Args:
       index: in the source; from its length on, the row is padding.
       source: the examples.
       crop: as in `eval_batches`; needs `resize`.
-      mark: the keys of an example, to mark the row of one that cannot be read; None raises.
-      resize: resize the image; otherwise it has to have the shape already.
-      image_shape: (H, W, 3) of the row's image.
-
-    Returns:
-      The row of `eval_batches`.
-
-    Raises:
-      ValueError: an example that cannot be read, or an image of another shape or type.
+      mark: the keys of an example, to mark the row of one that cannot be read; None raises ValueError.
+      resize: as in `train_row`.
+      image_shape: as in `train_row`.
     """
-    inside = index < len(source)
+    inside = seen = index < len(source)
     try:
         example = source[int(index) if inside else 0]
     except ValueError:
@@ -121,8 +107,6 @@ def eval_row(
         # Of the same keys and shapes as the others of its batch; all of it becomes zeros below.
         blank = {"image": np.zeros(image_shape, np.uint8), "label": 0, "bbox": np.zeros(4)}
         example, seen = {key: value for key, value in blank.items() if key in mark}, False
-    else:
-        seen = inside
     image = example["image"]
     view = center_view(image.shape[:2], image_shape[:2]) if crop else None
     row: dict[str, np.ndarray | np.generic] = {

@@ -1,19 +1,18 @@
 """The built-in data set *scenes*: handwritten digits on photographic textures, with exact boxes and masks.
 
-What a scene is: one real handwritten digit (scikit-learn's `load_digits`, 8x8 pixels), enlarged to a random size and
-painted in a bright random ink at a random place over a random piece of a real photograph (scikit-image's brick,
-grass or gravel, all CC0), darkened, tinted, turned and flipped at random. The label is the digit; the box and the
-mask are exact, since the digit was drawn at a known place.
-
-What a scene is not: a photograph that somebody annotated. A score on scenes says that a method finds and names objects,
-not how well it works on natural images. The digit is always whole, never hidden, alone in its image, upright and
-brighter than its surroundings.
+A scene is one real handwritten digit (scikit-learn's `load_digits`, 8x8 pixels), enlarged to a random size and painted
+in a bright random ink at a random place over a random piece of a real photograph (scikit-image's brick, grass or
+gravel, all CC0), darkened, tinted, turned and flipped at random. The label is the digit; box and mask are exact, since
+the digit was drawn at a known place. The digit is whole, alone, upright and brighter than its surroundings: a score on
+scenes says that a method finds and names objects, not how well it works on natural images.
 
 Class, texture, place, size and ink are drawn independently of each other. Train, validation and test share no digit
 and no texture pixel: each takes its own range of `load_digits` and its own third of each photograph.
 """
 
+import importlib
 from collections.abc import Iterator
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -35,8 +34,7 @@ _SEED = 20160627
 _DIGIT_RANGES = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
 _DIGIT_SIDES = (round(0.28 * SIDE), round(0.60 * SIDE))
 _CROP_SIDES = (SIDE, 2 * SIDE)
-# Bright ink on darker ground, never the reverse: with both, a small network learned nothing in the time in which it
-# learns these.
+# Bright ink on darker ground, never the reverse: with both, a small network learns much more slowly.
 _INK = (0.75, 1.0)
 _LEVEL = (0.2, 0.45)
 _CONTRAST = (0.3, 0.6)
@@ -62,50 +60,25 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     Returns:
       images: (1797, 8, 8) float32 in 0..1, the fraction of ink in each cell.
       labels: (1797,) int64 in 0..9.
-
-    Raises:
-      ImportError: scikit-learn is not installed.
     """
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(_missing("scikit-learn", "handwritten digits")) from error
-    digits = datasets.load_digits()
+    digits = _imported("sklearn.datasets", "scikit-learn", "handwritten digits").load_digits()
     return (digits.images / 16).astype(np.float32), digits.target
 
 
 def load_textures() -> dict[str, np.ndarray]:
-    """Reads scikit-image's photographs of brick, grass and gravel, which are part of the package.
-
-    Returns:
-      name -> (512, 512) uint8, gray.
-
-    Raises:
-      ImportError: scikit-image is not installed.
-    """
-    try:
-        from skimage import data
-    except ImportError as error:
-        raise ImportError(_missing("scikit-image", "textures")) from error
+    """Reads scikit-image's photographs of brick, grass and gravel: name -> (512, 512) uint8, gray."""
+    data = _imported("skimage.data", "scikit-image", "textures")
     return {name: getattr(data, name)() for name in TEXTURES}
 
 
 def split_digit_ids(split: str, num_digits: int) -> range:
-    """Returns the positions in `load_digits` that belong to a split ("train", "validation" or "test")."""
+    """The positions in `load_digits` that belong to a split ("train", "validation" or "test")."""
     start, stop = _DIGIT_RANGES[split]
     return range(round(start * num_digits), round(stop * num_digits))
 
 
 def split_texture(texture: np.ndarray, split: str) -> np.ndarray:
-    """Returns the third of a texture that belongs to a split: a vertical strip.
-
-    Args:
-      texture: (H, W) gray photograph.
-      split: "train" (left), "validation" (middle) or "test" (right).
-
-    Returns:
-      (H, W / 3) view of the texture, rounded down or up.
-    """
+    """The third of a texture that belongs to a split: the strip on the left (for "train"), the middle, or the right."""
     return np.array_split(texture, len(_SPLITS), axis=1)[_SPLITS.index(split)]
 
 
@@ -115,34 +88,25 @@ def compose_scene(digit: np.ndarray, texture: np.ndarray, rng: np.random.Generat
     Args:
       digit: (8, 8) float32 in 0..1, the fraction of ink.
       texture: (H, W) uint8 gray photograph, H and W at least 128.
-      rng: draws size, place, ink, crop and tint. The number of draws does not depend on the digit.
+      rng: draws size, place, ink, crop and tint, whatever the digit.
 
     Returns:
       image: (64, 64, 3) uint8 RGB.
       mask: (64, 64) bool, where ink covers at least a quarter (`VISIBLE`) of the background.
     """
     background = _background(texture, rng)
-
     side = rng.integers(_DIGIT_SIDES[0], _DIGIT_SIDES[1], endpoint=True)
     y, x = rng.integers(0, SIDE - side, size=2, endpoint=True)
     coverage = np.zeros((SIDE, SIDE), np.float32)
     enlarged = cv2.resize(digit, (int(side), int(side)), interpolation=cv2.INTER_CUBIC)
     coverage[y : y + side, x : x + side] = np.clip(enlarged, 0, 1)
-
     ink = rng.uniform(*_INK, size=3)
     image = background + coverage[..., None] * (ink - background)
     return np.rint(255 * image).astype(np.uint8), coverage >= VISIBLE
 
 
 def tight_box(mask: np.ndarray) -> np.ndarray:
-    """Finds the smallest box around a mask's true pixels.
-
-    Args:
-      mask: (H, W) bool with at least one true pixel.
-
-    Returns:
-      (4,) float32 [y0/H, x0/W, (y1+1)/H, (x1+1)/W], half-open, in 0..1.
-    """
+    """The smallest box around a mask's true pixels, at least one: (H, W) bool -> (4,) float32, half-open, in 0..1."""
     height, width = mask.shape
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = [ys[0] / height, xs[0] / width, (ys[-1] + 1) / height, (xs[-1] + 1) / width]
@@ -152,8 +116,8 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
 class Scenes(tfds.core.GeneratorBasedBuilder):
     """tfds builder of the data set `scenes`; its features have the names and units of `caltech_birds2011`.
 
-    Preparing needs the extra `experiments` (scikit-learn and scikit-image), and works offline and without TensorFlow
-    with `file_format="array_record"`. A file name such as "test_00012_grass_digit1523.png" contains the texture and the
+    Preparing needs the extra `experiments` (scikit-learn and scikit-image). It works offline, and without TensorFlow
+    with `file_format="array_record"`. A file name, such as "test_00012_grass_digit1523.png", has the texture and the
     digit's position in `load_digits`.
     """
 
@@ -197,17 +161,15 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
             digit_id = rng.choice(ids_of_class[label])
             image, mask = compose_scene(digits[digit_id], textures[texture], rng)
             filename = f"{split}_{number:05d}_{texture}_digit{digit_id:04d}.png"
-            yield (
-                filename,
-                {
-                    "image": _png(image[..., ::-1]),
-                    "image/filename": filename,
-                    "label": label,
-                    "label_name": CLASS_NAMES[label],
-                    "bbox": tfds.features.BBox(*tight_box(mask).tolist()),
-                    "segmentation_mask": _png(np.where(mask, 255, 0).astype(np.uint8)),
-                },
-            )
+            example = {
+                "image": _png(image[..., ::-1]),
+                "image/filename": filename,
+                "label": label,
+                "label_name": CLASS_NAMES[label],
+                "bbox": tfds.features.BBox(*tight_box(mask).tolist()),
+                "segmentation_mask": _png(np.where(mask, 255, 0).astype(np.uint8)),
+            }
+            yield filename, example
 
 
 def _background(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -227,8 +189,11 @@ def _png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _missing(package: str, what: str) -> str:
-    return (
-        f"Preparing the data set 'scenes' takes its {what} from {package}, which is not installed. "
-        'Install it with: pip install "camjax[experiments]"'
-    )
+def _imported(module: str, package: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"Preparing the data set 'scenes' takes its {what} from {package}, which is not installed. "
+            'Install it with: pip install "camjax[experiments]"'
+        ) from error

@@ -64,26 +64,31 @@ class Source:
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
-        features = _needed_features(builder)
-        self._features = tfds.features.FeaturesDict(features)
-        self._annotations = tfds.features.FeaturesDict({k: v for k, v in features.items() if k != "image"})
-        self._mask = _mask_feature(builder)
-        self.has_masks = self._mask is not None
+        features = dict(builder.info.features.items())
+        image, label, box, mask = (features.get(key) for key in ("image", "label", "bbox", _MASK_FEATURE))
+        if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+            raise ValueError(
+                f"data set {builder.info.name!r} has the features {', '.join(sorted(features))}; expected an 'image' "
+                "and a 'label' that is one class per image"
+            )
+        # Features that are not listed here, such as attributes, are never parsed.
+        parsed = {"label": label}
+        if isinstance(box, tfds.features.BBoxFeature):
+            parsed["bbox"] = box
         self._filename = next((name for name in _FILENAME_FEATURES if name in features), None)
+        keys = ("image", *parsed) + ("filename",) * bool(self._filename)
+        if self._filename:
+            parsed[self._filename] = features[self._filename]
+        self._annotations = tfds.features.FeaturesDict(parsed)
+        self._features = tfds.features.FeaturesDict({"image": image, **parsed})
+        # A mask with a color map numbers classes.
+        self.has_masks = isinstance(mask, tfds.features.Image) and mask.shape[-1] == 1 and not mask.use_colormap
+        self._masks = tfds.features.FeaturesDict({_MASK_FEATURE: mask} if self.has_masks else {})
         self._files = builder.info.splits[split].file_instructions
         self._records = builder.as_data_source(
-            split=split,
-            file_format=ARRAY_RECORD,
-            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+            split=split, file_format=ARRAY_RECORD, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
-        keys = ("image", "label") + ("bbox",) * ("bbox" in features) + ("filename",) * bool(self._filename)
-        self.info = SourceInfo(
-            name=builder.info.name,
-            split=split,
-            class_names=tuple(features["label"].names),
-            num_examples=len(self._records),
-            keys=keys,
-        )
+        self.info = SourceInfo(builder.info.name, split, tuple(label.names), len(self._records), keys)
 
     def __len__(self) -> int:
         return self.info.num_examples
@@ -92,26 +97,18 @@ class Source:
         return self._read(index, self._example)
 
     def without_image(self, index: int) -> dict:
-        """Reads the example `self[index]` without its image, which is not decoded.
-
-        Raises:
-          IndexError, ValueError: as indexing does.
-        """
+        """Reads the example `self[index]` without its image, which is not decoded; raises the same errors."""
         return self._read(index, self._without_image)
 
     def mask(self, index: int) -> np.ndarray:
-        """Reads the segmentation mask of an image, as the data set stores it.
-
-        Returns:
-          (H, W) uint8 gray levels.
+        """Reads the segmentation mask of an image as the data set stores it: (H, W) uint8 gray levels.
 
         Raises:
           IndexError, ValueError: as indexing does; or the data set has no masks.
         """
-        features = self._mask
-        if features is None:
+        if not self.has_masks:
             raise ValueError(f"data set {self.info.name!r} has no segmentation masks in levels of gray")
-        return self._read(index, lambda record: _stored_mask(record, features))
+        return self._read(index, self._stored_mask)
 
     def _read(self, index: int, parse: Callable[[bytes], _Parsed]) -> _Parsed:
         """Parses the record at `index`; an error names the record."""
@@ -144,6 +141,13 @@ class Source:
     def _without_image(self, record: bytes) -> dict:
         return self._annotation(self._annotations.deserialize_example_np(record))
 
+    def _stored_mask(self, record: bytes) -> np.ndarray:
+        stored = self._masks.deserialize_example_np(record, decoders={_MASK_FEATURE: tfds.decode.SkipDecoding()})
+        mask = cv2.imdecode(np.frombuffer(stored[_MASK_FEATURE], np.uint8), cv2.IMREAD_GRAYSCALE)
+        if mask is None:
+            raise ValueError("its segmentation mask is damaged")
+        return mask
+
     def _annotation(self, stored: Mapping) -> dict:
         annotation: dict[str, Any] = {"label": int(stored["label"])}
         if "bbox" in stored:
@@ -173,12 +177,7 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
       ImportError: scenes has to be prepared, and scikit-learn or scikit-image is missing.
     """
     builder = prepared_builder(name, data_dir=data_dir)
-    _check_split(builder, split)
-    return Source(builder, split)
-
-
-def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Raises an error for a wrong split or missing files; that of tfds' reader would name neither."""
+    # tfds' reader would name neither the split nor the missing files.
     try:
         instructions = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
@@ -192,35 +191,4 @@ def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
             f"data set {builder.info.name!r} is incomplete: {len(missing)} of {len(instructions)} files are missing, "
             f"such as {missing[0]}. Delete {builder.data_dir} and prepare it again"
         )
-
-
-def _stored_mask(record: bytes, features: tfds.features.FeaturesDict) -> np.ndarray:
-    stored = features.deserialize_example_np(record, decoders={_MASK_FEATURE: tfds.decode.SkipDecoding()})
-    mask = cv2.imdecode(np.frombuffer(stored[_MASK_FEATURE], np.uint8), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise ValueError("its segmentation mask is damaged")
-    return mask
-
-
-def _needed_features(builder: tfds.core.DatasetBuilder) -> dict:
-    """The features of an example; the others (masks, attributes) are never parsed."""
-    features = dict(builder.info.features.items())
-    image, label = features.get("image"), features.get("label")
-    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-        raise ValueError(
-            f"data set {builder.info.name!r} has the features {', '.join(sorted(features))}; expected an 'image' and "
-            "a 'label' that is one class per image"
-        )
-    wanted = {"image": image, "label": label}
-    if isinstance(features.get("bbox"), tfds.features.BBoxFeature):
-        wanted["bbox"] = features["bbox"]
-    filename = next((name for name in _FILENAME_FEATURES if name in features), None)
-    return wanted | ({filename: features[filename]} if filename else {})
-
-
-def _mask_feature(builder: tfds.core.DatasetBuilder) -> tfds.features.FeaturesDict | None:
-    """The segmentation mask alone, if there is one in levels of gray; one with a color map numbers classes."""
-    mask = dict(builder.info.features.items()).get(_MASK_FEATURE)
-    if not isinstance(mask, tfds.features.Image) or mask.shape[-1] != 1 or mask.use_colormap:
-        return None
-    return tfds.features.FeaturesDict({_MASK_FEATURE: mask})
+    return Source(builder, split)

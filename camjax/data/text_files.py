@@ -10,13 +10,10 @@ from typing import Literal
 def read_lines(
     path: str | os.PathLike[str], *, errors: Literal["strict", "surrogateescape"] = "strict"
 ) -> list[tuple[str, str]]:
-    r"""Reads the lines of a text file.
-
-    The file is UTF-8, with or without a byte-order mark. Lines end in "\n", "\r\n" or "\r", and blanks before that do
-    not count.
+    r"""Reads the lines of a text file in UTF-8, with or without a byte-order mark.
 
     Args:
-      path: of the file.
+      path: of the file. Lines end in "\n", "\r\n" or "\r"; blanks before that do not count.
       errors: "strict" refuses bytes that are not UTF-8; "surrogateescape" keeps them, as Python does in file names.
 
     Returns:

@@ -27,12 +27,9 @@ def random_translation(image: np.ndarray, rng: np.random.Generator, *, max_shift
     repeated) in place of zeros.
 
     Args:
-      image: (H, W, 3) uint8, H and W above `max_shift`.
+      image: (H, W, 3) uint8, H and W above `max_shift`; so is the result.
       rng: draws the shift.
       max_shift: in pixels.
-
-    Returns:
-      (H, W, 3) uint8.
     """
     height, width = image.shape[:2]
     padded = cv2.copyMakeBorder(image, max_shift, max_shift, max_shift, max_shift, cv2.BORDER_REFLECT_101)
@@ -41,15 +38,7 @@ def random_translation(image: np.ndarray, rng: np.random.Generator, *, max_shift
 
 
 def random_horizontal_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrors an image left to right, with probability one half; not for digits or text.
-
-    Args:
-      image: (H, W, 3) uint8.
-      rng: decides.
-
-    Returns:
-      (H, W, 3) uint8.
-    """
+    """Mirrors an image, (H, W, 3) uint8, left to right with probability one half; not for digits or text."""
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
@@ -84,8 +73,8 @@ def random_resized_crop(
 def resize_then_random_crop(resize: int | tuple[int, int] = 256, size: int | tuple[int, int] = 224) -> Transform:
     """Squashes an image to `resize`, then crops `size` at a random place.
 
-    So were trained the GAP networks (Zhou et al. 2016, whose release crops in Caffe's data layer) and those of the
-    benchmark of weakly supervised localization (Choe et al. 2020). Only the crop is computed; its pixels are those of
+    The GAP networks (Zhou et al. 2016, whose release crops in Caffe's data layer) and those of the benchmark of weakly
+    supervised localization (Choe et al. 2020) were trained with it. Only the crop is computed; its pixels are those of
     resizing the whole image by `camjax.data.images.resize_image` and then cropping.
 
     Args:
@@ -105,7 +94,7 @@ def resize_then_random_crop(resize: int | tuple[int, int] = 256, size: int | tup
 
 
 def compose(*transforms: Transform) -> Transform:
-    """Applies transforms one after the other, with the same generator; without any, returns the image unchanged."""
+    """Applies transforms one after the other, with the same generator; with no transforms, changes nothing."""
     return _Composed(transforms)
 
 
@@ -134,8 +123,8 @@ class _RandomResizedCrop:
                 y, x = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
                 return int(y), int(x), height, width
         # Where the image's own aspect is allowed, min and max leave it whole.
-        height, width = min(rows, round(columns / least)), min(columns, round(rows * greatest))
-        height, width = max(height, 1), max(width, 1)
+        height = max(min(rows, round(columns / least)), 1)
+        width = max(min(columns, round(rows * greatest)), 1)
         return (rows - height) // 2, (columns - width) // 2, height, width
 
 

@@ -11,15 +11,7 @@ class _Tree(ET.TreeBuilder):
 
 
 def parse_xml(data: bytes, name: str, max_bytes: int) -> ET.Element:
-    """Parses a file's bytes.
-
-    Args:
-      data: the bytes, or the first `max_bytes` + 1 of a larger file.
-      name: of the file, for messages.
-      max_bytes: of the largest file that is parsed.
-
-    Returns:
-      The root.
+    """Parses a file's bytes, or the first `max_bytes` + 1 of a larger file, and returns the root.
 
     Raises:
       ValueError: not XML, a document type, or too large a file. The message names the file.
@@ -35,7 +27,7 @@ def parse_xml(data: bytes, name: str, max_bytes: int) -> ET.Element:
 
 
 def pixels(text: str | None, what: str) -> float:
-    """Reads a number of pixels; `what` names it in the message of the ValueError for any other text, and for None."""
+    """Reads a number of pixels; raises a ValueError about `what` for any other text, and for None."""
     try:
         return float(text or "")
     except ValueError:

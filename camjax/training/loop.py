@@ -12,8 +12,9 @@ import optax
 from jax.experimental import multihost_utils
 
 from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
-from camjax.data.loader import Augment, RandomAccessSource, train_batches
+from camjax.data.loader import RandomAccessSource, train_batches
 from camjax.data.prefetching import prefetch
+from camjax.data.transforms import Transform
 from camjax.models import CamModel
 from camjax.runs import checkpoints_of
 from camjax.training.accuracy import evaluate
@@ -38,7 +39,7 @@ def fit(
     recipe: Recipe,
     *,
     run_dir: str | os.PathLike | None = None,
-    augment: Augment | None = None,
+    augment: Transform | None = None,
     eval_source: RandomAccessSource | None = None,
     eval_every: int | None = None,
     checkpoint_every: int | None = None,

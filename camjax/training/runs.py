@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from camjax.data.rows import Augment, RandomAccessSource
+from camjax.data.rows import RandomAccessSource
+from camjax.data.transforms import Transform
 from camjax.files import write_whole
 from camjax.models import CamModel
 from camjax.runs import RUN_FORMAT, read_run
@@ -45,7 +46,7 @@ def describe_run(model: CamModel, recipe: Recipe) -> dict:
 
 
 def describe_data(
-    source: RandomAccessSource, *, augment: Augment | None = None, eval_source: RandomAccessSource | None = None
+    source: RandomAccessSource, *, augment: Transform | None = None, eval_source: RandomAccessSource | None = None
 ) -> dict:
     """What a run is trained and evaluated on, which has to be the same for the run to be resumed.
 
@@ -130,6 +131,6 @@ def _describe_source(source: RandomAccessSource) -> dict:
     return {"name": getattr(info, "name", None), "split": getattr(info, "split", None), "examples": len(source)}
 
 
-def _printed(augment: Augment) -> str:
+def _printed(augment: Transform) -> str:
     """The part of `repr` that is the same in every process."""
     return re.sub(r" at 0x\w+", "", re.sub(r"<function (\S+) at 0x\w+>", r"\1", repr(augment)))

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from camjax.data.annotated import open_image_folder
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.annotations.class_folders import WHOLE_FOLDER
 from camjax.data.image_files import check_files
-from camjax.data.image_folder import open_image_folder
 from camjax.data.sources import SourceInfo
 from experiments.common.image_lists import Chosen, ListedImages, list_lines
 from experiments.common.layouts import check_layout

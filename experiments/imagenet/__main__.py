@@ -1,6 +1,6 @@
 r"""Train a network on ImageNet from class labels: the networks of Zhou et al. 2016, and those compared with them.
 
-    camjax prepare imagenet2012 --manual-dir DIR --data-dir DATA     # once
+    camjax prepare imagenet2012 --archives DIR --data-dir DATA     # once
     python -m experiments.imagenet --recipe googlenet_cam --weights bvlc_googlenet.caffemodel --data-dir DATA
     python -m experiments.imagenet --recipe googlenet_cam --model vgg16_gap --weights vgg16-397923af.pth --data-dir DATA
     python -m experiments.imagenet --recipe resnet50 --data-dir DATA

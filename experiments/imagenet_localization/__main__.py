@@ -1,7 +1,7 @@
 r"""Tables 1 to 3 of Zhou et al. 2016: classification and localization on ILSVRC, the paper's numbers beside ours.
 
     python -m experiments.imagenet_localization                     # the tables, and what is missing to fill them
-    camjax prepare imagenet2012 --manual-dir DIR --data-dir DATA    # once
+    camjax prepare imagenet2012 --archives DIR --data-dir DATA    # once
     python -m experiments.imagenet_localization --data-dir DATA --weights-dir WEIGHTS \\
         --boxes ILSVRC2012_bbox_val_v3.tgz --blacklist ILSVRC2014_clsloc_validation_blacklist.txt
 

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tiny_tfds import prepare_tfds
 
 import camjax.data
-from camjax.data.annotated import open_annotated
+from camjax.data.annotated import open_annotated, open_image_folder
 from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation
 from camjax.data.annotations import FORMATS, Request
 from camjax.data.annotations._format import OPTIONS
-from camjax.data.image_folder import open_image_folder
 from camjax.data.loader import eval_batches
 
 # One picture of 60 x 40 pixels, of the class "cat" of "ant", "bee", "cat", with one box: pixels 6..41 and 8..29.
@@ -30,31 +30,17 @@ LAST_PIXELS = np.array([[8 / 40, 6 / 60, 30 / 40, 42 / 60]], np.float32)
 AS_LISTED = np.array([[8 / 40, 6 / 60, 29 / 40, 41 / 60]], np.float32)
 
 
-class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The picture, with the name and the features of tfds' imagenet2012."""
-
-    name = "imagenet2012"
-    VERSION = tfds.core.Version("5.1.0")
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=CLASSES),
-            "file_name": tfds.features.Text(),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"validation": self._generate_examples()}
-
-    def _generate_examples(self):
-        yield 0, {"image": PNG, "label": 2, "file_name": f"{STEM}.JPEG"}
-
-
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
+    """The picture, with the name and the features of tfds' imagenet2012."""
     data_dir = tmp_path_factory.mktemp("tfds")
-    Imagenet2012(data_dir=data_dir).download_and_prepare(file_format="array_record")
+    features = {
+        "image": tfds.features.Image(encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=CLASSES),
+        "file_name": tfds.features.Text(),
+    }
+    examples = [{"image": PNG, "label": 2, "file_name": f"{STEM}.JPEG"}]
+    prepare_tfds(data_dir, "imagenet2012", features, {"validation": examples}, version="5.1.0")
     return data_dir
 
 

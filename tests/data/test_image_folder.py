@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from camjax.data.annotated import open_image_folder
 from camjax.data.annotation import UNREADABLE
 from camjax.data.annotations.box_csv import read_box_csv
-from camjax.data.image_folder import open_image_folder
 
 XML = """<annotation><filename>{name}</filename><size><width>{width}</width><height>{height}</height></size>{objects}
 </annotation>"""

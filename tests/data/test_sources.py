@@ -10,53 +10,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from tiny_tfds import prepare_tfds
 
 from camjax.data import scenes
 from camjax.data.sources import open_source
 
 FEW = {"train": 60, "validation": 30, "test": 30}  # as `scenes_dir` has
-
-
-class TinyPhotos(tfds.core.GeneratorBasedBuilder):
-    """Four JPEGs with an EXIF tag that says "turned", as imagenet2012 has them: no box, and file_name."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(),
-            "label": tfds.features.ClassLabel(names=["dark", "light"]),
-            "file_name": tfds.features.Text(),
-            "note": tfds.features.Text(),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self):
-        for i in range(4):
-            exif = Image.Exif()
-            exif[0x0112] = 6
-            name = f"/tmp/{i}.jpg"
-            photo = Image.new("RGB", (20, 10 + i), (60 * i, 60 * i, 60 * i))
-            yield name, {"image": _jpeg(photo, exif), "label": i // 2, "file_name": name, "note": ""}
-
-
-class TinyNumbers(tfds.core.GeneratorBasedBuilder):
-    """No classification task."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self):
-        features = tfds.features.FeaturesDict({"number": np.int64})
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self):
-        yield 0, {"number": 1}
 
 
 def _jpeg(photo, exif):
@@ -69,8 +28,19 @@ def _jpeg(photo, exif):
 def data_dir(tmp_path_factory, scenes_dir):
     data_dir = tmp_path_factory.mktemp("tfds")
     (data_dir / "scenes").symlink_to(scenes_dir / "scenes")
-    for builder in (TinyPhotos, TinyNumbers):
-        builder(data_dir=data_dir).download_and_prepare(file_format="array_record")
+    # JPEGs with an EXIF tag that says "turned", as imagenet2012 has them: no box, and file_name.
+    features = {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=["dark", "light"]),
+        "file_name": tfds.features.Text(),
+        "note": tfds.features.Text(),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photos = [_jpeg(Image.new("RGB", (20, 10 + i), (60 * i, 60 * i, 60 * i)), exif) for i in range(4)]
+    examples = [{"image": p, "label": i // 2, "file_name": f"/tmp/{i}.jpg", "note": ""} for i, p in enumerate(photos)]
+    prepare_tfds(data_dir, "tiny_photos", features, {"train": examples})
+    prepare_tfds(data_dir, "tiny_numbers", {"number": np.int64}, {"train": [{"number": 1}]})  # no classification
     return data_dir
 
 

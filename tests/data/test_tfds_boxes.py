@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from skimage import data
+from tiny_tfds import prepare_tfds
 
 from camjax.data import scenes
 from camjax.data.annotated import open_annotated
@@ -32,76 +33,38 @@ def stem(number):
     return f"ILSVRC2012_val_{number:08d}"
 
 
-class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Four photographs with the name and the features of tfds' imagenet2012; it shuffles its examples, too."""
-
-    name = "imagenet2012"
-    VERSION = tfds.core.Version("5.1.0")
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(names=WNIDS),
-            "file_name": tfds.features.Text(),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"validation": self._generate_examples()}
-
-    def _generate_examples(self):
-        for number in range(1, 5):
-            name = f"{stem(number)}.JPEG"
-            photo = cv2.imencode(".jpg", data.chelsea()[..., ::-1])[1].tobytes()
-            yield name, {"image": photo, "label": number % 3, "file_name": name}
-
-
-class TinyMasks(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Two images with masks, one of them where a color map numbers classes, and no file names."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=n, version="1.0.0") for n in ("gray", "colormap")]  # noqa: RUF012
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(encoding_format="png"),
-            "label": tfds.features.ClassLabel(num_classes=2),
-            "segmentation_mask": tfds.features.Image(
-                shape=(None, None, 1), encoding_format="png", use_colormap=self.builder_config.name == "colormap"
-            ),
-        }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"test": self._generate_examples()}
-
-    def _generate_examples(self):
-        def png(image):
-            return cv2.imencode(".png", image)[1].tobytes()
-
-        # The levels of caltech_birds2011: how many of five annotators saw the bird.
-        levels = np.array([[0, 51, 102], [153, 204, 255]], np.uint8)
-        for i in range(2):
-            yield (
-                i,
-                {
-                    "image": png(data.chelsea()[:2, :3]),
-                    "label": i,
-                    "segmentation_mask": png(levels[:, ::-1] if i else levels),
-                },
-            )
+def png(image):
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory, scenes_dir):
+    """scenes; imagenet2012 with four photographs; masks of both kinds, without file names."""
     data_dir = tmp_path_factory.mktemp("tfds")
     (data_dir / "scenes").symlink_to(scenes_dir / "scenes")
-    builders = [
-        Imagenet2012(data_dir=data_dir),
-        *(TinyMasks(config=c, data_dir=data_dir) for c in ("gray", "colormap")),
+    features = {
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=WNIDS),
+        "file_name": tfds.features.Text(),
+    }
+    photo = cv2.imencode(".jpg", data.chelsea()[..., ::-1])[1].tobytes()
+    examples = [{"image": photo, "label": n % 3, "file_name": f"{stem(n)}.JPEG"} for n in range(1, 5)]
+    prepare_tfds(data_dir, "imagenet2012", features, {"validation": examples}, version="5.1.0")
+    # The levels of caltech_birds2011: how many of five annotators saw the bird.
+    levels = np.array([[0, 51, 102], [153, 204, 255]], np.uint8)
+    photo = png(data.chelsea()[:2, :3])
+    examples = [
+        {"image": photo, "label": 0, "segmentation_mask": png(levels)},
+        {"image": photo, "label": 1, "segmentation_mask": png(levels[:, ::-1])},
     ]
-    for builder in builders:
-        builder.download_and_prepare(file_format="array_record")
+    for config in ("gray", "colormap"):  # a color map numbers classes
+        mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png", use_colormap=config == "colormap")
+        features = {
+            "image": tfds.features.Image(encoding_format="png"),
+            "label": tfds.features.ClassLabel(num_classes=2),
+            "segmentation_mask": mask,
+        }
+        prepare_tfds(data_dir, "tiny_masks", features, {"test": examples}, config=config)
     return data_dir
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from scipy.io import savemat
 from sklearn.metrics import average_precision_score
+from tiny_tfds import prepare_tfds
 
 import camjax
 from camjax.data.sources import SourceInfo
@@ -137,27 +138,6 @@ def test_a_folder_that_is_not_there_shows_the_layout_and_the_option(tmp_path, da
 # --- tfds.
 
 
-def prepare(dataset, config, folder, features, splits):
-    """A data set of this name as tfds would leave it: split -> examples."""
-
-    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = dataset
-        VERSION = tfds.core.Version("1.0.0")
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
-        pkg_dir_path = folder
-
-        def _info(self):
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(examples) for split, examples in splits.items()}
-
-        def _generate_examples(self, examples):
-            yield from enumerate(examples)
-
-    Tiny(data_dir=folder).download_and_prepare(file_format="array_record")
-
-
 def gray(value):
     """An image file, for tfds encodes arrays with TensorFlow."""
     file = io.BytesIO()
@@ -177,7 +157,7 @@ def test_caltech101_is_both_of_tfds_splits_without_the_background(tmp_path):
         for i in range(4)
         for label in range(3)
     ]
-    prepare("caltech101", None, tmp_path, features, {"train": examples[:5], "test": examples[5:]})
+    prepare_tfds(tmp_path, "caltech101", features, {"train": examples[:5], "test": examples[5:]})
     images = generic_datasets.open_caltech101(tmp_path)
     assert images.class_names == ("accordion", "yin_yang") and len(images.source) == 8
     found = grays(images, range(8))
@@ -193,13 +173,8 @@ def test_sun397_has_the_splits_of_its_lists(tmp_path):
     }
     names = [f"/{place}/sun_{i}.jpg" for i in range(4) for place in ("a/abbey", "z/zoo")]
     examples = [{"image": gray(i), "label": i % 2, "file_name": name} for i, name in enumerate(names)]
-    prepare(
-        "sun397",
-        "tfds",
-        tmp_path,
-        features,
-        {"train": examples[:3], "validation": examples[3:5], "test": examples[5:]},
-    )
+    splits = {"train": examples[:3], "validation": examples[3:5], "test": examples[5:]}
+    prepare_tfds(tmp_path, "sun397", features, splits, config="tfds")
     partitions = tmp_path / "partitions"
     with pytest.raises(FileNotFoundError, match=r"(?s)Training_01\.txt.*--sun397"):
         generic_datasets.open_sun397(partitions, tmp_path)

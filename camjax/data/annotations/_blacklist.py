@@ -25,12 +25,11 @@ def read_blacklist(path: Path | None) -> frozenset[str]:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: a line that is no number in 1..50000, or a number listed twice; the message names file and line.
+      ValueError: a line that is not a number in 1..50000, or a number listed twice; the message names file and line.
     """
     lines: dict[int, str] = {}
     for where, line in [] if path is None else read_lines(path):
-        text = line.strip()
-        if not text:
+        if not (text := line.strip()):
             continue
         number = int(text) if text.isascii() and text.isdecimal() else 0
         if not 1 <= number <= NUM_VALIDATION_IMAGES:

@@ -1,4 +1,4 @@
-"""What a format of annotations says of itself, so that `open_annotated` can choose it."""
+"""What a format of annotations is, and the request by which `open_annotated` chooses one."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ class Format:
         """Raises ValueError if a request has options that the format does not take."""
         wrong = [name for name in OPTIONS if getattr(request, name) is not None and name not in self.options]
         if wrong:
-            takes = f"which takes {', '.join(self.options)}"
             raise ValueError(
-                f"{', '.join(wrong)} cannot be used with {request.dataset!r}, which is opened as {self.title}, {takes}."
+                f"{', '.join(wrong)} cannot be used with {request.dataset!r}, which is opened as {self.title}, which "
+                f"takes {', '.join(self.options)}."
             )

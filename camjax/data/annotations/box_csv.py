@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from camjax.data.annotations._format import Format, Request
-from camjax.data.annotations._listed import ListedImage
+from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
+from camjax.data.pixel_boxes import ListedImage
 from camjax.data.text_files import read_lines
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -15,19 +15,15 @@ _COLUMNS = ("filename", *_CORNERS)
 
 
 def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
-    """Reads a CSV file with a line for each box.
+    """Reads a CSV file, in UTF-8 and with commas, with a line for each box.
 
     The first line names the columns, in any order: filename, xmin, ymin, xmax, ymax, and label where images are not
     sorted into folders by class; other columns are ignored. Pixels count from 0 in the stored image, not turned by an
     EXIF tag, and xmax, ymax name the last pixel of the box. Several boxes of an image are several lines; a line whose
     four numbers are empty is an image without boxes.
 
-    Args:
-      path: the file, comma-separated, UTF-8.
-
     Returns:
-      filename -> what is known about it, in the file's order. `ListedImage.check` says whether its boxes lie in the
-      image.
+      filename -> what is known about it, in the file's order; `ListedImage.check` checks its boxes against the image.
 
     Raises:
       OSError: the file cannot be read.
@@ -96,13 +92,9 @@ def _read(path: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedIm
     return found
 
 
-def _recognizes(request: Request) -> bool:
-    return request.is_folder and request.boxes is not None and not request.boxes.is_dir()
-
-
 FORMAT = Format(
     title="a folder of images with boxes in a CSV file",
     options=("boxes", "class_names"),
-    recognizes=_recognizes,
+    recognizes=lambda request: request.is_folder and request.boxes is not None and not request.boxes.is_dir(),
     open=lambda request: open_folder(request, _read),
 )

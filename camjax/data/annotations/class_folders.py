@@ -1,85 +1,76 @@
 """A folder of images, with a sub-folder for each class; formats with boxes for such a folder build on it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_boxes
 from camjax.data.annotations._format import Format, Request
-from camjax.data.annotations._listed import ListedImage
 from camjax.data.decoding import ImageError
 from camjax.data.image_files import IMAGE_SUFFIXES, find_images, read_stored_image, read_stored_size
+from camjax.data.pixel_boxes import ListedImage
 from camjax.data.sources import SourceInfo
 
 WHOLE_FOLDER = "all"
 """The split that is all of the folder, unless it has a sub-folder of that name."""
 
-Reader = Callable[[Path, Path, Sequence[str]], Mapping[str, ListedImage]]
-"""Reads boxes: (file or folder of boxes, folder of images, the images' names) -> what is said about them, by name."""
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An image file: its name, its label, and what the file of boxes says about it."""
-
-    name: str
-    label: int
-    listed: ListedImage | None
-
 
 class ImageFolder(AnnotatedSource):
     """The images of a folder, in the order of their names; `open_folder` makes one.
 
-    Boxes refer to the stored pixels, and images are not turned by their EXIF tag. The annotation of an image with boxes
-    that cannot be read has `excluded` set.
+    The annotation of an image with boxes that cannot be read has `excluded` set.
     """
 
-    def __init__(self, folder: Path, images: Sequence[_Image], info: SourceInfo, has_boxes: bool):
-        self._folder, self._images, self.info, self.has_boxes = folder, images, info, has_boxes
+    def __init__(
+        self,
+        folder: Path,
+        labels: Mapping[str, int],
+        listed: Mapping[str, ListedImage],
+        info: SourceInfo,
+        has_boxes: bool,
+    ):
+        self._folder, self._labels, self._listed, self.info, self.has_boxes = folder, labels, listed, info, has_boxes
+        self._names = tuple(labels)
 
     def __getitem__(self, index: int) -> dict:
         self._check_index(index)
-        image = self._images[index]
-        pixels = read_stored_image(self._folder / image.name)
-        return {"image": pixels, "label": image.label, "filename": image.name}
+        name = self._names[index]
+        return {"image": read_stored_image(self._folder / name), "label": self._labels[name], "filename": name}
 
     def annotation(self, index: int) -> Annotation:
         """See `AnnotatedSource.annotation`."""
         self._check_index(index)
-        image = self._images[index]
-        listed = image.listed
+        name = self._names[index]
+        path, label, listed = self._folder / name, self._labels[name], self._listed.get(name)
         if listed is None or not listed.corners:
-            return Annotation(image.name, image.label, no_boxes())
-        path = self._folder / image.name
+            return Annotation(name, label, no_boxes())
         try:
             size = read_stored_size(path)
         except ImageError:
-            return Annotation(image.name, image.label, no_boxes(), UNREADABLE)
+            return Annotation(name, label, no_boxes(), UNREADABLE)
         listed.check(size, path)
-        return Annotation(image.name, image.label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
+        return Annotation(name, label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
 
 
-def open_folder(request: Request, read: Reader | None = None) -> ImageFolder:
-    """Opens a folder of images, see `camjax.data.image_folder.open_image_folder`.
+def open_folder(
+    request: Request, read: Callable[[Path, Path, Sequence[str]], Mapping[str, ListedImage]] | None = None
+) -> ImageFolder:
+    """Opens a folder of images, see `camjax.data.annotated.open_image_folder`.
 
     Args:
-      request: with the folder, the split, and the path of the boxes if there is `read`.
-      read: reads the boxes; None for labels alone.
-
-    Raises:
-      FileNotFoundError, ValueError: as `open_image_folder`, and what `read` raises.
+      request: `dataset` is the folder; it has `boxes` if there is `read`.
+      read: reads boxes: (file or folder of boxes, folder of images, the images' names) -> what is said about them, by
+        name. None for labels alone.
     """
     root = _split_folder(request.folder, request.split)
     names = find_images(root)
     if not names:
         raise ValueError(f"{root} has no images: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
     listed = {} if read is None or request.boxes is None else read(request.boxes, root, names)
-    labels = {name: _label(root / name, name, listed.get(name)) for name in names}
-    class_names, ids = _classes(root, labels, request.class_names)
-    images = [_Image(name, ids[labels[name]], listed.get(name)) for name in names]
-    keys = ("image", "label", "filename")
-    info = SourceInfo(str(request.folder), request.split, class_names, len(images), keys)
-    return ImageFolder(root, images, info, has_boxes=read is not None)
+    classes = {name: _class_name(root / name, name, listed.get(name)) for name in names}
+    class_names, ids = _class_ids(root, classes, request.class_names)
+    info = SourceInfo(str(request.folder), request.split, class_names, len(names), ("image", "label", "filename"))
+    labels = {name: ids[classes[name]] for name in names}
+    return ImageFolder(root, labels, listed, info, has_boxes=read is not None)
 
 
 def _split_folder(folder: Path, split: str) -> Path:
@@ -90,14 +81,13 @@ def _split_folder(folder: Path, split: str) -> Path:
     if split == WHOLE_FOLDER:
         return folder
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    listed = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "") if found else "none"
+    listed = ", ".join(found[:10] + ["..."] * (len(found) > 10)) or "it has none"
     raise ValueError(
         f"split is {split!r}: expected a sub-folder of {folder} ({listed}), or {WHOLE_FOLDER!r} for all of its images."
     )
 
 
-def _label(path: Path, name: str, listed: ListedImage | None) -> str:
-    """The name of an image's class."""
+def _class_name(path: Path, name: str, listed: ListedImage | None) -> str:
     where, classes = (str(path), set()) if listed is None else (f"{listed.where}: {path}", set(listed.classes))
     if "/" in name:
         classes.add(name.partition("/")[0])
@@ -111,20 +101,20 @@ def _label(path: Path, name: str, listed: ListedImage | None) -> str:
     return classes.pop()
 
 
-def _classes(
-    root: Path, labels: Mapping[str, str], class_names: Sequence[str] | None
+def _class_ids(
+    root: Path, classes: Mapping[str, str], class_names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The names of all classes in the order of their labels, and the label of each name that may occur."""
-    found = sorted(set(labels.values()))
+    """The names of all classes in the order of their labels, and the label of each name."""
+    found = sorted(set(classes.values()))
     if class_names is None:
         if all(name.isascii() and name.isdecimal() and len(name) < 6 and name == str(int(name)) for name in found):
             found = [str(number) for number in range(max(map(int, found)) + 1)]
         class_names = found
     ids = {name: label for label, name in enumerate(class_names)}
-    for name, label in labels.items():
-        if label not in ids:
+    for name, given in classes.items():
+        if given not in ids:
             raise ValueError(
-                f"{root / name} is of the class {label!r}: expected one of the {len(ids)} classes such as "
+                f"{root / name} is of the class {given!r}: expected one of the {len(ids)} classes such as "
                 f"{', '.join(map(repr, list(ids)[:3]))}. Rename the folder or the label."
             )
     return tuple(class_names), ids

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from camjax.data.annotation import stem_of
 from camjax.data.annotations._format import Format
-from camjax.data.annotations._listed import ListedImage
 from camjax.data.annotations.tfds_boxes import open_tfds
-from camjax.data.annotations.voc_xml import MAX_BYTES, parse_voc_xml, xml_files
+from camjax.data.annotations.voc_xml import MAX_BYTES, find_xml, parse_voc_xml
+from camjax.data.pixel_boxes import ListedImage
 
 
 def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
-    """Reads the boxes of many images, as `ILSVRC2012_bbox_val_v3.tgz` has them: one VOC-style XML file an image.
+    """Reads the boxes of many images, as `ILSVRC2012_bbox_val_v3.tgz` has them: one file for `parse_voc_xml` an image.
 
-    50,000 files of an archive take about eight seconds; nothing is written to disk. `parse_voc_xml` says what a box is.
+    50,000 files of an archive take about eight seconds; nothing is written to disk.
 
     Args:
       path: the archive (.tgz, .tar.gz, .tar), or a folder with the XML files in it or below.
@@ -44,7 +44,7 @@ def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in xml_files(folder):
+    for path in find_xml(folder):
         with path.open("rb") as file:
             yield str(path), file.read(MAX_BYTES + 1)
 
@@ -54,7 +54,6 @@ def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
                 last = member.name.rpartition("/")[2]
-                # macOS adds files "._name.xml", which are not XML.
                 if last.lower().endswith(".xml") and not last.startswith(".") and member.isfile():
                     content = archive.extractfile(member)
                     assert content is not None, "a file's content, for a member that is a file"

@@ -1,22 +1,22 @@
 """A data set that tensorflow-datasets prepared, with the boxes and masks that it has of its own."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, stem_of
+from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, resize_mask, stem_of
 from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
 from camjax.data.annotations._format import Format, Request
-from camjax.data.annotations._listed import ListedImage
+from camjax.data.pixel_boxes import ListedImage
 from camjax.data.sources import Source, SourceInfo, open_source
-from camjax.data.wsol import resize_mask
 
 OBJECT_LEVEL = 128
-"""Where a data set's mask is at least this bright, of 0..255, it is the object. caltech_birds2011 has in each pixel the
-share of five annotators who saw the bird there: their majority decides."""
+"""From this level of 0..255 on, a pixel of a mask is the object. In caltech_birds2011 the level is the share of five
+annotators who marked the pixel: their majority decides."""
 
-_CHECKED = 100  # how many images are looked at, to tell boxes of another data set from missing boxes
+_CHECKED = 100  # images in which boxes are looked for, to tell boxes of another data set from missing ones
 
 
 class TfdsImages(AnnotatedSource):
@@ -30,17 +30,11 @@ class TfdsImages(AnnotatedSource):
     """
 
     def __init__(
-        self,
-        source: Source,
-        boxes: Mapping[str, ListedImage] | None = None,
-        blacklist: frozenset[str] = frozenset(),
+        self, source: Source, boxes: Mapping[str, ListedImage] | None = None, blacklist: frozenset[str] = frozenset()
     ):
         self._source, self._boxes, self._blacklist = source, boxes, blacklist
-        info = source.info
-        self.info = SourceInfo(
-            info.name, info.split, info.class_names, info.num_examples, ("image", "label", "filename")
-        )
-        self.has_boxes = boxes is not None or "bbox" in info.keys
+        self.info = replace(source.info, keys=("image", "label", "filename"))
+        self.has_boxes = boxes is not None or "bbox" in source.info.keys
         self.has_masks = source.has_masks
 
     def __getitem__(self, index: int) -> dict:
@@ -75,7 +69,7 @@ class TfdsImages(AnnotatedSource):
         return mask if size is None else resize_mask(mask, size)
 
     def _name(self, index: int, example: Mapping) -> str:
-        """The image's file name; its place in the data set where that keeps no names."""
+        """The image's file name, or its place in a data set without names."""
         return example.get("filename", f"{index:08d}").replace("\\", "/").lstrip("/")
 
     def _check_classes(self, listed: ListedImage, filename: str, label: int) -> None:
@@ -93,13 +87,11 @@ def open_tfds(request: Request, read: Callable[[Path], Mapping[str, ListedImage]
     """Opens a data set of tfds.
 
     Args:
-      request: with the name, the split, the data directory, the blacklist, and the path of the boxes if there is
-        `read`.
+      request: has `boxes` if there is `read`.
       read: reads the boxes, see `TfdsImages`; None for the data set's own.
 
     Raises:
-      FileNotFoundError, ValueError: as `open_source` and `read_blacklist`, and what `read` raises; or the boxes are not
-        of this data set.
+      FileNotFoundError, ValueError: as `open_source`, `read_blacklist` and `read`, or the boxes do not fit.
     """
     blacklist = read_blacklist(request.blacklist)
     try:
@@ -108,10 +100,9 @@ def open_tfds(request: Request, read: Callable[[Path], Mapping[str, ListedImage]
         if request.folder.is_dir():
             raise ValueError(f"{error}. For the folder of that name, give './{request.dataset}'") from error
         raise
-    if read is None or request.boxes is None:
-        images = TfdsImages(source, blacklist=blacklist)
-    else:
-        images = TfdsImages(source, read(request.boxes), blacklist)
+    boxes = read(request.boxes) if read and request.boxes else None
+    images = TfdsImages(source, boxes, blacklist)
+    if request.boxes:
         _check_join(images, source.info, request.boxes)
     check_blacklist(request.blacklist, images)
     return images

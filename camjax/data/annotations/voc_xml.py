@@ -2,14 +2,13 @@
 
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from camjax.data.annotation import stem_of
-from camjax.data.annotations._format import Format, Request
-from camjax.data.annotations._listed import ListedImage
+from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
-from camjax.data.pixel_boxes import Corners, check_corners
+from camjax.data.pixel_boxes import Corners, ListedImage, check_corners
 from camjax.data.xml_files import parse_xml, pixels
 
 MAX_BYTES = 2**20
@@ -20,12 +19,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_voc_xml(path: str | os.PathLike[str]) -> ListedImage:
-    """Reads one XML file; see `parse_voc_xml`.
-
-    Raises:
-      OSError: the file cannot be read.
-      ValueError: it is not such a file; the message names it.
-    """
+    """Reads one XML file; see `parse_voc_xml`. Raises OSError if the file cannot be read."""
     with open(path, "rb") as file:
         return parse_voc_xml(file.read(MAX_BYTES + 1), str(path))
 
@@ -78,22 +72,20 @@ def _numbers(parent: ET.Element | None, tags: Sequence[str], where: str) -> list
     return [pixels(None if parent is None else parent.findtext(tag), f"{where}: <{tag}>") for tag in tags]
 
 
-def xml_files(folder: Path) -> Iterator[Path]:
-    """The XML files of a folder and all below it, sorted; those that begin with a dot are left out."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() == ".xml" and not path.name.startswith("."):
-            yield path
+def find_xml(folder: Path) -> list[Path]:
+    """The XML files of a folder and all below it, sorted; without those that begin with a dot, as macOS adds."""
+    return [path for path in sorted(folder.rglob("[!.]*")) if path.suffix.lower() == ".xml"]
 
 
 def _read(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
-    """An XML file belongs to the image of its own path within the folder or, if there is none, of its own name."""
+    """An XML file belongs to the image of its own path within the folder, or else to that of its own name."""
     by_path: dict[str, list[str]] = {}
     by_stem: dict[str, list[str]] = {}
     for name in names:
         by_path.setdefault(name.rpartition(".")[0], []).append(name)
         by_stem.setdefault(stem_of(name), []).append(name)
     found: dict[str, ListedImage] = {}
-    for path in xml_files(folder):
+    for path in find_xml(folder):
         place = path.relative_to(folder).with_suffix("").as_posix()
         matches = by_path.get(place) or by_stem.get(path.stem, [])
         if not matches:
@@ -109,13 +101,9 @@ def _read(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, Listed
     return found
 
 
-def _recognizes(request: Request) -> bool:
-    return request.is_folder and request.boxes is not None and request.boxes.is_dir()
-
-
 FORMAT = Format(
     title="a folder of images with boxes in XML files",
     options=("boxes", "class_names"),
-    recognizes=_recognizes,
+    recognizes=lambda request: request.is_folder and request.boxes is not None and request.boxes.is_dir(),
     open=lambda request: open_folder(request, _read),
 )

@@ -8,6 +8,10 @@ forward slashes, numbers are whole, lines have no header (Choe et al., CVPR 2020
 - localization.txt: `path,x0,y0,x1,y1`, one box a line; or `path,mask,ignore`, one object's mask a line. One line of an
   image names its mask of regions to ignore, the others leave it empty. Splits for training may lack this file.
 - image_sizes.txt: `path,width,height`; needed with boxes.
+
+wsolevaluation's metrics work on a grid of 224 x 224 pixels. They multiply the numbers of a box, as its file lists them,
+by 224 / width or 224 / height and drop the fraction, whatever the file means by its last pixel: `Annotation.wsol_boxes`
+are the listed numbers as shares of the image, not a pixel wider. Masks come to the grid by the nearest pixel.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +21,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, stem_of
+from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, resize_mask, stem_of
 from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
 from camjax.data.annotations._format import Format, Request
 from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.pixel_boxes import Corners, check_corners, shares
 from camjax.data.sources import SourceInfo
 from camjax.data.text_files import read_lines
-from camjax.data.wsol import resize_mask, with_extent, wsol_boxes
 
 _LOCALIZATION = {5: "path,x0,y0,x1,y1", 3: "path,mask,ignore"}
 
@@ -34,18 +37,16 @@ class Lists:
     """What the text lists of a split say.
 
     Attributes:
-      image_ids: the images' paths, in order.
-      lines: where each path is listed.
-      labels: the label of each.
+      images: path -> where it is listed, in order.
+      labels: path -> label.
       sizes: path -> (H, W), where there are boxes.
       corners: path -> x0, y0, x1, y1 of each box; None where the lists have no boxes.
       masks: path -> the masks of its objects; None where the lists have no masks.
       ignores: path -> its mask of regions to ignore, where it has one.
     """
 
-    image_ids: tuple[str, ...]
-    lines: tuple[str, ...]
-    labels: tuple[int, ...]
+    images: dict[str, str]
+    labels: dict[str, int]
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     corners: dict[str, list[Corners]] | None = None
     masks: dict[str, list[str]] | None = None
@@ -55,46 +56,43 @@ class Lists:
 class ListedImages(AnnotatedSource):
     """The images that text lists describe.
 
-    `boxes` are the listed numbers as shares, x / width and y / height, and not a pixel wider, as wsolevaluation takes
-    them. Only a side without length is one pixel long; `wsol_boxes` has it as listed.
+    `boxes` are the listed numbers as shares too; only a side without length, x0 == x1, is one pixel long in them.
     """
 
     def __init__(self, folder: Path, mask_folder: Path, lists: Lists, info: SourceInfo, blacklist: frozenset[str]):
         self._folder, self._mask_folder, self._lists, self._blacklist = folder, mask_folder, lists, blacklist
+        self._names = tuple(lists.images)
         self.info = info
         self.has_boxes, self.has_masks = lists.corners is not None, lists.masks is not None
 
     def __getitem__(self, index: int) -> dict:
         self._check_index(index)
-        name = self._lists.image_ids[index]
-        return {
-            "image": read_stored_image(self._folder / name),
-            "label": self._lists.labels[index],
-            "filename": name,
-        }
+        name = self._names[index]
+        image = read_stored_image(self._folder / name)
+        return {"image": image, "label": self._lists.labels[name], "filename": name}
 
     def annotation(self, index: int) -> Annotation:
         """See `AnnotatedSource.annotation`."""
         self._check_index(index)
-        name, label = self._lists.image_ids[index], self._lists.labels[index]
+        name, label = self._names[index], self._lists.labels[self._names[index]]
         excluded = BLACKLISTED if stem_of(name) in self._blacklist else ""
         corners = (self._lists.corners or {}).get(name)
         if not corners:
             return Annotation(name, label, no_boxes(), excluded)
         size = self._lists.sizes[name]
-        boxes = shares([with_extent(box) for box in corners], size)
-        return Annotation(name, label, boxes, excluded, wsol_boxes(corners, size))
+        boxes = shares([(x0, y0, max(x1, x0 + 1, 1), max(y1, y0 + 1, 1)) for x0, y0, x1, y1 in corners], size)
+        return Annotation(name, label, boxes, excluded, shares(corners, size))
 
     def mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """See `AnnotatedSource.mask`; what is both object and to be ignored is object.
 
-        An image's files may differ in size: each is brought to `size` by itself, as wsolevaluation does, or to the size
-        of the first.
+        The files of an image may differ in size: each is resized to `size`, as wsolevaluation does, or to the size of
+        the first.
         """
         if self._lists.masks is None:
             return super().mask(index, size)
         self._check_index(index)
-        name = self._lists.image_ids[index]
+        name = self._names[index]
         if name not in self._lists.masks:
             raise ValueError(f"{name} has no mask in {self!r}.")
         regions = [_region(self._mask_folder / file) for file in self._lists.masks[name]]
@@ -111,33 +109,26 @@ class ListedImages(AnnotatedSource):
 def open_lists(request: Request) -> ListedImages:
     """Opens the images that a folder of text lists describes.
 
-    Args:
-      request: `dataset` is the folder that the paths of images are relative to, such as `dataset/ILSVRC`; `lists` is
-        `metadata/ILSVRC`, say, where `split` names a folder in it ("val"), or that folder itself; the paths of masks
-        are relative to `masks`, or to `dataset`; `class_names` are in the order of the labels, by default numbers.
-
-    Raises:
-      FileNotFoundError: a folder, a list, an image or a mask is missing; the message names the line that lists it.
-      ValueError: a line of another form, an image listed twice, a label or a box out of range, or lists that do not fit
-        each other; the message names file and line.
+    `request.lists` is the folder of a split, or one that contains it: `metadata/ILSVRC` has `val`.
     """
-    folder, lists, split = request.folder, request.lists, request.split
+    folder, lists, class_names = request.folder, request.lists, request.class_names
     assert lists is not None, "recognized by its lists"
     mask_folder = request.masks or folder
-    blacklist, class_names = read_blacklist(request.blacklist), request.class_names
+    blacklist = read_blacklist(request.blacklist)
     for path in (folder, lists, mask_folder):
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder: expected images, and text lists as in wsolevaluation.")
-    if split and (lists / split).is_dir():
-        lists = lists / split
+    if request.split and (lists / request.split).is_dir():
+        lists = lists / request.split
     found = read_lists(lists, len(class_names) if class_names is not None else None)
-    check_files(folder, zip(found.image_ids, found.lines, strict=True))
+    check_files(folder, found.images.items())
     if found.masks is not None:
         listed = [file for files in found.masks.values() for file in files] + list(found.ignores.values())
         check_files(mask_folder, ((file, str(lists / "localization.txt")) for file in listed))
     if class_names is None:
-        class_names = [str(number) for number in range(max(found.labels) + 1)]
-    info = SourceInfo(str(folder), split, tuple(class_names), len(found.image_ids), ("image", "label", "filename"))
+        class_names = [str(number) for number in range(max(found.labels[name] for name in found.images) + 1)]
+    keys = ("image", "label", "filename")
+    info = SourceInfo(str(folder), request.split, tuple(class_names), len(found.images), keys)
     images = ListedImages(folder, mask_folder, found, info, blacklist)
     check_blacklist(request.blacklist, images)
     return images
@@ -152,34 +143,33 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
 
     Raises:
       FileNotFoundError: a list is missing.
-      ValueError: as `open_lists`.
+      ValueError: a line of another form, an image listed twice, a label or a box out of range, or lists that do not fit
+        each other; the message names file and line.
     """
     ids: dict[str, str] = {}
     for where, (name,) in _rows(folder / "image_ids.txt", "path"):
         _once(ids, name, where, where)
-    labels: dict[str, tuple[str, int]] = {}
+    labels: dict[str, int] = {}
     for where, (name, text) in _rows(folder / "class_labels.txt", "path,label"):
         (label,) = _integers([text], where, "path,label")
         if label < 0 or (num_classes is not None and label >= num_classes):
             most = "" if num_classes is None else f"..{num_classes - 1}"
             raise ValueError(f"{where}: {name} has the label {label}: expected 0{most}.")
-        _once(labels, name, (where, label), where)
+        _once(labels, name, label, where)
     for name, where in ids.items():
         if name not in labels:
             raise ValueError(f"{where}: {name} has no label in {folder / 'class_labels.txt'}. Add a line for it.")
     if not ids:
         raise ValueError(f"{folder / 'image_ids.txt'} lists no images.")
-    images = tuple(ids), tuple(ids.values()), tuple(labels[name][1] for name in ids)
 
     path = folder / "localization.txt"
     if not path.exists():
-        return Lists(*images)
+        return Lists(ids, labels)
     rows = list(_rows(path, *_LOCALIZATION.values()))
     widths = {len(fields) for _, fields in rows}
     if len(widths) > 1:
-        raise ValueError(
-            f"{path} has lines of boxes ({_LOCALIZATION[5]}) and of masks ({_LOCALIZATION[3]}): separate them."
-        )
+        forms = f"boxes ({_LOCALIZATION[5]}) and of masks ({_LOCALIZATION[3]})"
+        raise ValueError(f"{path} has lines of {forms}: separate them.")
     for where, (name, *_) in rows:
         if name not in ids:
             raise ValueError(
@@ -187,7 +177,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
             )
     if widths == {3}:
         masks, ignores = _masks(rows)
-        return Lists(*images, masks=masks, ignores=ignores)
+        return Lists(ids, labels, masks=masks, ignores=ignores)
     sizes: dict[str, tuple[int, int]] = {}
     for where, (name, *texts) in _rows(folder / "image_sizes.txt", "path,width,height"):
         width, height = _integers(texts, where, "path,width,height")
@@ -201,7 +191,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
         x0, y0, x1, y1 = _integers(texts, where, _LOCALIZATION[5])
         check_corners((x0, y0, x1, y1), sizes[name], where)
         corners.setdefault(name, []).append((x0, y0, x1, y1))
-    return Lists(*images, sizes, corners)
+    return Lists(ids, labels, sizes, corners)
 
 
 def _masks(rows: Sequence[tuple[str, list[str]]]) -> tuple[dict[str, list[str]], dict[str, str]]:

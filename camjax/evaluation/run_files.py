@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from camjax.files import whole_file, write_whole
+from camjax.metrics import Truth, score_map
 
 FORMAT = 2
 """Of the state: another number is the state of another version of camjax. Version 1 had no number."""
@@ -23,6 +24,7 @@ class RunFiles:
     - `state.json`: options, batches done, counts and the sums of all metrics.
     - `images.csv`: a row for each image of the batches done.
     - `cases.npz`: maps of the best and the worst cases.
+    - `scoremaps/`: maps in the layout that wsolevaluation reads.
 
     Args:
       directory: created where it is missing.
@@ -69,12 +71,27 @@ class RunFiles:
         """Adds rows to `images.csv`; they count once `save` was called."""
         self._rows.writerows(rows)
 
-    def save(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps a state in JSON's types, with the rows written until now, together or not at all.
+    def write_maps(self, truth: Truth, maps: jax.Array | np.ndarray) -> None:
+        """Writes `scoremaps/<file name>.npy` for each image that counts, of its raw map in maps (B, h, w).
 
-        Args:
-          state: replaces the state before.
-          arrays: replace the arrays before. After a crash they may be newer than the state.
+        A file holds (224, 224) float64 in 0..1, as wsolevaluation prepares maps: rounded to float32, a pixel can fall
+        to another of the 256 levels of its boxes.
+
+        Raises:
+          ValueError: a file name that leads out of the folder.
+        """
+        root = (self.directory / "scoremaps").resolve()
+        for i in np.flatnonzero(truth.counted).tolist():
+            path = (root / f"{truth.filenames[i]}.npy").resolve()
+            if not path.is_relative_to(root):
+                raise ValueError(f"file name {truth.filenames[i]!r} leads out of {root}: the map is not written.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, score_map(maps[i]))
+
+    def save(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Replaces the state, in JSON's types, and keeps the rows written until now: both or neither.
+
+        The arrays are replaced first: after a crash they may be newer than the state.
         """
         self._images.flush()
         os.fsync(self._images.fileno())

@@ -1,11 +1,11 @@
 """The loop of an evaluation: every image once, through every method, into every metric."""
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -14,14 +14,11 @@ from camjax.attribution.methods import common_image_size
 from camjax.data.annotation import AnnotatedSource
 from camjax.evaluation.batches import computed_batches
 from camjax.evaluation.cases import Cases
-from camjax.evaluation.options import Options
 from camjax.evaluation.run_files import RunFiles
-from camjax.evaluation.saved_maps import save_score_maps
-from camjax.evaluation.scores import DeviceScores
 from camjax.evaluation.tally import Tally
-from camjax.evaluation.truth import First, TruthReader
+from camjax.evaluation.truth import First, read_truth
 from camjax.inference import make_localize_fns
-from camjax.metrics import StreamingMetric
+from camjax.metrics import METRICS, StreamingMetric
 from camjax.models import CamModel
 
 SAVE_SECONDS = 10
@@ -34,8 +31,8 @@ class Evaluation:
 
     Attributes:
       metrics: method -> name of `camjax.metrics.METRICS` -> the metric, over all images.
-      counts: status -> number of images; together all images of the split (or of its first `limit`).
-      num_images: their number.
+      counts: status -> number of images.
+      num_images: the number of images of the split, or of its first `limit`: the sum of `counts`.
       seconds: wall time, over all the runs that it took.
       cases: the best and worst images of the first method, among those that this process saw.
     """
@@ -97,31 +94,45 @@ def evaluate_localization(
         a run to resume that has other options, or was written by another version of camjax.
       FileExistsError: `run_dir` holds an evaluation, and `resume` is False.
     """
-    asked = Options(methods, metrics, threshold, batch_size, crop, limit)
-    num_classes = asked.check_source(source, getattr(model.head, "num_classes", None))
+    _check_options(methods, metrics, batch_size, crop, limit)
+    _check_source(source, metrics, getattr(model.head, "num_classes", None))
+    classes = source.info.num_classes
     if (resume or save_maps) and run_dir is None:
         raise ValueError("resume and save_maps need a run_dir.")
     if limit is not None and limit < len(source):
         source = First(source, limit)
     image_size = common_image_size(model, methods)
-    tally = Tally(asked.new_metrics(num_classes), DeviceScores(model, jax.local_devices()))
-    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, num_classes))
+    tally = Tally(model, methods, metrics)
+    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, classes))
+    with_masks = any("masks" in METRICS[name].needs for name in metrics)
     start, seconds = 0, 0.0
     with contextlib.ExitStack() as stack:
         files = None
         if run_dir is not None:
-            of_run = {**asked.of_run(source), **(options or {})}
-            files = stack.enter_context(contextlib.closing(RunFiles(run_dir, of_run, tally.columns(), resume)))
+            results_depend_on = {
+                "dataset": source.info.name,
+                "split": source.info.split,
+                "images": len(source),
+                "methods": methods,
+                "metrics": metrics,
+                "threshold": threshold,
+                "batch_size": batch_size,
+                "crop": crop,
+                "processes": jax.process_count(),
+                **(options or {}),
+            }
+            files = stack.enter_context(contextlib.closing(RunFiles(run_dir, results_depend_on, tally.columns, resume)))
             if files.state:
                 start, seconds = files.state["batches"], files.state["seconds"]
                 tally.restore(files.state, files.arrays)
         batches = computed_batches(
             source,
             localize,
-            asked,
-            TruthReader(source, num_classes, asked.need_masks),
-            image_size=image_size,
-            start=start,
+            functools.partial(read_truth, source, num_classes=classes, with_masks=with_masks),
+            batch_size=batch_size,
+            size=image_size,
+            crop=crop,
+            start_batch=start,
             num_workers=num_workers,
             num_threads=num_threads,
         )
@@ -129,10 +140,9 @@ def evaluate_localization(
         for done, computed in enumerate(stack.enter_context(contextlib.closing(batches)), start + 1):
             rows = tally.add(computed)
             finished = min(done * batch_size, len(source))
-            if save_maps and run_dir is not None:
-                of_labels = computed.samples[methods[0]].asked.maps[:, 0]
-                save_score_maps(Path(run_dir), computed.known.truth, of_labels)
             if files:
+                if save_maps:
+                    files.write_maps(computed.known.truth, computed.samples[methods[0]].asked.maps[:, 0])
                 files.write_images(rows)
                 if time.monotonic() - saved > SAVE_SECONDS or finished == len(source):
                     saved = time.monotonic()
@@ -145,3 +155,37 @@ def evaluate_localization(
     if sum(counts.values()) != len(source):
         raise RuntimeError(f"{sum(counts.values())} images were counted of {len(source)}; please report this.")
     return Evaluation(tally.metrics, counts, len(source), seconds, tally.cases)
+
+
+def _check_options(
+    methods: Sequence[str], metrics: Sequence[str], batch_size: int, crop: str | None, limit: int | None
+) -> None:
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        raise ValueError(f"batch_size={batch_size}: expected a positive multiple of the {devices} devices.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: expected a number of images, at least 1.")
+    for names in (methods, metrics):
+        if not names or len({*names}) < len(names):
+            raise ValueError(
+                f"methods={list(methods)}, metrics={list(metrics)}: expected at least one of each, each once."
+            )
+    for name in metrics:
+        if name not in METRICS:
+            raise ValueError(f"metric {name!r} is not known: expected some of {', '.join(METRICS)}.")
+        if METRICS[name].whole_images and crop:
+            raise ValueError(f"metric {name!r} is defined on whole images: leave out crop={crop!r}.")
+
+
+def _check_source(source: AnnotatedSource, metrics: Sequence[str], classes: int | None) -> None:
+    for name in metrics:
+        for need, has in (("masks", source.has_masks), ("boxes", source.has_boxes)):
+            if need in METRICS[name].needs and not has:
+                raise ValueError(
+                    f"metric {name!r} needs {need}, and {source!r} has none: give --{need}, or leave it out."
+                )
+    if source.info.num_classes != classes:
+        raise ValueError(
+            f"{source!r} has {source.info.num_classes} classes, and the model {classes}. Give a model that was "
+            "trained on these classes."
+        )

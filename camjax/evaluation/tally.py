@@ -1,48 +1,62 @@
 """What an evaluation has found so far: metrics, numbers of images, and the best and worst cases."""
 
 import collections
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.tree_util import Partial
 
 from camjax.evaluation.batches import Computed
 from camjax.evaluation.cases import Case, Cases
-from camjax.evaluation.scores import DeviceScores
 from camjax.evaluation.truth import STATUSES
 from camjax.inference import Localization
-from camjax.metrics import StreamingMetric, merge_across_processes
+from camjax.metrics import METRICS, Sample, StreamingMetric, merge_across_processes
 from camjax.metrics.localization.box_overlap import iou_matrix
 from camjax.metrics.streaming import gather
+from camjax.models import CamModel
+from camjax.models.layers import fold_batchnorm, inference_view
 
 
 class Tally:
     """Adds batches up.
 
     Args:
-      metrics: method -> name -> the metric, which has seen nothing; updated in place.
-      scores: serves the metrics that need scores of the network.
+      model: scores changed images for the metrics that need it. The snapshot is made at the first such update.
+      methods: names of methods.
+      metrics: names of `METRICS`.
 
     Attributes:
-      metrics: as given.
+      metrics: method -> name -> the metric.
       counts: status -> number of images of this process.
       cases: of the first method and this process.
+      columns: the names of the columns of `images.csv`.
     """
 
-    def __init__(self, metrics: dict[str, dict[str, StreamingMetric]], scores: DeviceScores):
-        self.metrics = metrics
+    def __init__(self, model: CamModel, methods: Sequence[str], metrics: Sequence[str]):
+        self.metrics: dict[str, dict[str, StreamingMetric]] = {
+            method: {name: METRICS[name].for_evaluation(model.head.num_classes) for name in metrics}
+            for method in methods
+        }
         self.counts: collections.Counter[str] = collections.Counter()
         self.cases = Cases()
-        self._scores = scores
+        self.columns = ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in methods)]
+        self._model = model
 
     def add(self, computed: Computed) -> list[list]:
-        """Adds a batch, and returns its rows of `images.csv`; see `columns`."""
+        """Adds a batch, and returns its rows of `images.csv`."""
         batch, known, samples = computed
         self.counts.update(status for status in known.statuses if status)
         for method, sample in samples.items():
             for metric in self.metrics[method].values():
                 if "scores" in metric.needs:
-                    self._scores.update(metric, sample)
+                    self._update_on_devices(metric, sample)
                 else:
                     metric.update_from(sample)
         first = next(iter(samples.values()))
@@ -65,9 +79,25 @@ class Tally:
         self.cases.add(cases)
         return rows
 
-    def columns(self) -> list[str]:
-        """The names of the columns of `images.csv`."""
-        return ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in self.metrics)]
+    def _update_on_devices(self, metric: StreamingMetric, sample: Sample) -> None:
+        """Adds a batch to a metric that needs scores of the network; each device of the process takes a part."""
+
+        def update(device: jax.Device, part: Sample) -> StreamingMetric:
+            images = jax.device_put(part.images, device)
+            own = metric.empty()
+            own.update_from(dataclasses.replace(part, images=images, probabilities_fn=self._probabilities_fns[device]))
+            return own
+
+        devices = list(self._probabilities_fns)
+        with ThreadPoolExecutor(len(devices)) as pool:
+            # Merged in the order of the devices, so that sums do not depend on which of them is first.
+            for part in pool.map(update, devices, sample.split(len(devices))):
+                metric.merge(part)
+
+    @functools.cached_property
+    def _probabilities_fns(self) -> dict[jax.Device, Partial]:
+        probabilities_fn = Partial(_probabilities, inference_view(fold_batchnorm(self._model)))
+        return {device: jax.device_put(probabilities_fn, device) for device in jax.local_devices()}
 
     def state(self) -> dict[str, Any]:
         """Metrics and counts in JSON's types. The cases are apart: see `Cases.arrays`."""
@@ -99,3 +129,7 @@ class Tally:
 def _iou(asked: Localization, i: int, boxes: np.ndarray) -> float:
     """The IoU of the box of the class asked for with the best true box (n, 4); 0 where the map gave none."""
     return float(iou_matrix(asked.boxes[i], boxes).max()) if asked.valid[i, 0] else 0.0
+
+
+def _probabilities(model: nnx.Module, images: jax.Array) -> jax.Array:
+    return jax.nn.softmax(model(images).astype(jnp.float32))

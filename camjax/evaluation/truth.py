@@ -1,7 +1,6 @@
 """What is known about the images of a split, batch by batch, and how each image is counted."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,60 +28,66 @@ class Known(NamedTuple):
     truth: Truth
 
 
-class TruthReader:
+def read_truth(source: AnnotatedSource, batch: Batch, *, num_classes: int, with_masks: bool) -> Known:
     """Reads what is known about the images of a batch.
 
     Args:
       source: the images.
-      classes: C of the network.
+      batch: of `camjax.data.loader.eval_batches`, unreadable images marked.
+      num_classes: C of the network.
       with_masks: whether to read masks, which are resized to (224, 224) as wsolevaluation resizes them.
+
+    Raises:
+      ValueError: a label that the network has no class for, or an annotation or mask that can't be read.
     """
-
-    def __init__(self, source: AnnotatedSource, classes: int, with_masks: bool):
-        self._source, self._classes, self._with_masks = source, classes, with_masks
-
-    def __call__(self, batch: Batch) -> Known:
-        """What is known about a batch.
-
-        Raises:
-          ValueError: a label that the network has no class for, or an annotation or mask that can't be read.
-        """
-        annotations = [
-            self._annotation(int(i), bool(readable)) if i >= 0 else None
-            for i, readable in zip(batch["index"], batch["mask"], strict=True)
+    annotations = [
+        _annotation(source, int(i), bool(readable)) if i >= 0 else None
+        for i, readable in zip(batch["index"], batch["mask"], strict=True)
+    ]
+    for annotation in annotations:
+        if annotation is not None and not 0 <= annotation.label < num_classes:
+            raise ValueError(
+                f"{annotation.filename} has the label {annotation.label}: the model has classes "
+                f"0..{num_classes - 1}. Give a model that was trained on these classes."
+            )
+    counted = batch["mask"] & np.array([a is not None and not a.excluded for a in annotations])
+    masks = None
+    if with_masks:
+        masks = [
+            source.mask(int(i), SCORE_MAP_SIZE) if on else None for i, on in zip(batch["index"], counted, strict=True)
         ]
-        for annotation in annotations:
-            if annotation is not None and not 0 <= annotation.label < self._classes:
-                raise ValueError(
-                    f"{annotation.filename} has the label {annotation.label}: the model has classes "
-                    f"0..{self._classes - 1}. Give a model that was trained on these classes."
-                )
-        counted = batch["mask"] & np.array([a is not None and not a.excluded for a in annotations])
-        masks = None
-        if self._with_masks:
-            masks = [
-                self._source.mask(int(i), SCORE_MAP_SIZE) if on else None
-                for i, on in zip(batch["index"], counted, strict=True)
-            ]
-        truth = Truth(
-            labels=np.array([0 if a is None else a.label for a in annotations], np.int32),
-            boxes=[no_boxes() if a is None else a.boxes for a in annotations],
-            wsol_boxes=[no_boxes() if a is None or a.wsol_boxes is None else a.wsol_boxes for a in annotations],
-            image_sizes=batch["image_size"],
-            counted=counted,
-            filenames=["" if a is None else a.filename for a in annotations],
-            masks=masks,
-        )
-        return Known(annotations, _statuses(batch, annotations), truth)
+    truth = Truth(
+        labels=np.array([0 if a is None else a.label for a in annotations], np.int32),
+        boxes=[no_boxes() if a is None else a.boxes for a in annotations],
+        wsol_boxes=[no_boxes() if a is None or a.wsol_boxes is None else a.wsol_boxes for a in annotations],
+        image_sizes=batch["image_size"],
+        counted=counted,
+        filenames=["" if a is None else a.filename for a in annotations],
+        masks=masks,
+    )
+    statuses = [
+        "" if annotation is None else _status(annotation, readable)
+        for annotation, readable in zip(annotations, batch["mask"], strict=True)
+    ]
+    return Known(annotations, statuses, truth)
 
-    def _annotation(self, index: int, readable: bool) -> Annotation:
-        try:
-            return self._source.annotation(index)
-        except ValueError:
-            if readable:
-                raise
-            # The whole record is damaged, its image with it: it is counted as unreadable.
-            return Annotation(f"example {index}", 0, no_boxes())
+
+def _annotation(source: AnnotatedSource, index: int, readable: bool) -> Annotation:
+    try:
+        return source.annotation(index)
+    except ValueError:
+        if readable:
+            raise
+        # The whole record is damaged, its image with it: it is counted as unreadable.
+        return Annotation(f"example {index}", 0, no_boxes())
+
+
+def _status(annotation: Annotation, readable: bool) -> str:
+    if annotation.excluded:
+        return annotation.excluded
+    if not readable:
+        return "unreadable"
+    return "scored" if len(annotation.boxes) else "without boxes"
 
 
 class First(AnnotatedSource):
@@ -103,18 +108,3 @@ class First(AnnotatedSource):
     def mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """See `AnnotatedSource.mask`."""
         return self._source.mask(index, size)
-
-
-def _statuses(batch: Batch, annotations: Sequence[Annotation | None]) -> list[str]:
-    """How each row is counted; "" for padding."""
-    statuses = []
-    for annotation, readable in zip(annotations, batch["mask"], strict=True):
-        if annotation is None:
-            statuses.append("")
-        elif annotation.excluded:
-            statuses.append(annotation.excluded)
-        elif not readable:
-            statuses.append("unreadable")
-        else:
-            statuses.append("scored" if len(annotation.boxes) else "without boxes")
-    return statuses

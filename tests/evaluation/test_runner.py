@@ -188,7 +188,7 @@ def same_cases(found, expected):
 @pytest.mark.parametrize("after", [4, 12])
 def test_resumed_equals_uninterrupted(model, tmp_path, monkeypatch, after):
     monkeypatch.setattr("camjax.evaluation.runner.SAVE_SECONDS", 0 if after == 4 else 1e9)
-    options = {"metrics": ("ilsvrc", "maxboxacc", "pointing"), "batch_size": 4, "methods": ("cam", "center")}
+    options = {"metrics": ("ilsvrc", "maxboxacc", "pointing"), "batch_size": 4, "methods": ("gradcam", "cam")}
 
     def interrupt(done, total):
         if done == after:
@@ -207,13 +207,13 @@ def test_resumed_equals_uninterrupted(model, tmp_path, monkeypatch, after):
     same_cases(resumed.cases, whole.cases)
     # Half of the 18 that are scored are not kept: six are the best, and six the worst.
     best, worst = whole.cases.chosen()
-    scored = sorted((-float(row["cam_iou"]), int(row["index"])) for row in rows if row["status"] == "scored")
+    scored = sorted((-float(row["gradcam_iou"]), int(row["index"])) for row in rows if row["status"] == "scored")
     assert [case.index for case in (*best, *worst)] == [index for _, index in scored[:6] + scored[-6:]]
     by_index = {int(row["index"]): row for row in rows}
-    localize = camjax.make_localize_fn(model)
+    localize = camjax.make_localize_fn(model, "gradcam")
     for case in (*best, *worst):
         row = by_index[case.index]
-        assert (case.iou, case.prediction) == (float(row["cam_iou"]), int(row["prediction"]))
+        assert (case.iou, case.prediction) == (float(row["gradcam_iou"]), int(row["prediction"]))
         image = camjax.data.images.resize_image(Images()[case.index]["image"], model.input_size)[None]
         found = localize(image, np.array([int(row["label"])]))
         np.testing.assert_allclose(case.map, found.maps[0, 0], rtol=1e-5, atol=1e-6)

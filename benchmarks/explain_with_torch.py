@@ -1,14 +1,14 @@
-"""What `camjax explain` does, as a user of PyTorch would write it with pytorch-grad-cam.
+"""`camjax explain`, as a user of PyTorch would write it with pytorch-grad-cam.
 
     python -m benchmarks.explain_with_torch PHOTO --out FIGURE
 
 The same network and weights (EfficientNet-Lite0), a table of the top 5 classes with probability and box, and a figure
-of the photo beside the first class's map over it, with its box. On the last feature map of a network that ends in
-global average pooling, Grad-CAM is the class activation map times a constant, without its negative part (Selvaraju et
-al. 2017, section 3.1). Its hook sits one step earlier here, on the last BatchNorm, because the activation behind it
-is a module that the network calls twice; so the maps are alike, not equal.
+of the photo next to the top class's map with its box. On the last feature map of a network that ends in global average
+pooling, Grad-CAM is the class activation map times a constant, without its negative part (Selvaraju et al. 2017,
+section 3.1). Its hook is one step earlier here, on the last BatchNorm, because the network calls the activation after
+it twice; so the maps are similar, not equal.
 
-`benchmarks.explain_start` times this script, imports included; nothing of camjax is among them.
+`benchmarks.explain_start` times this script including its imports, none of which is camjax.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What it takes to load ResNet-50 from a safetensors file, beside torch and torchvision.
+"""The time to load ResNet-50 from a safetensors file, beside torch and torchvision.
 
     python -m benchmarks.load_weights [--quick]
 
@@ -6,10 +6,10 @@ prints a table and, last, one JSON line of the figures. Each load is a process o
 end, imports included: `camjax.load_model("resnet50", weights=FILE)` until every array is ready, and
 `torchvision.models.resnet50()` filled from the same file by `safetensors.torch.load_file` and `load_state_dict`, ready
 to classify. They take turns: A B, B A, A B, ...; the ratio is the median over the rounds of camjax's time over
-PyTorch's. What they share, the file in the system's memory and Python's compiled modules, is warm for both.
+PyTorch's. The file is in the system's cache and Python's modules are compiled for both.
 
-PyTorch also gets its quick way, which few take: the network is built without drawing the random weights that the file
-overwrites.
+PyTorch is also measured in a faster way that few use: the network is built without drawing the random weights that the
+file overwrites.
 """
 
 import argparse

@@ -1,10 +1,9 @@
-"""The PyTorch implementations that tests and benchmarks compare with: installing them, and importing torchvision.
+"""Installs the PyTorch implementations that tests and benchmarks compare with, and imports torchvision.
 
     python -m benchmarks.peers
 
-installs them into the environment of the Python that runs it. They are no extra of the package, because a
-requirement on torch, or on what requires torch, is a requirement on gigabytes of CUDA wherever PyPI's build of torch
-is the one for NVIDIA GPUs, as on x86-64 Linux.
+installs them into the environment of the Python that runs it. They are not an extra of the package, because PyPI's
+build of torch for x86-64 Linux is the one for NVIDIA GPUs: an extra would require gigabytes of CUDA.
 """
 
 import importlib
@@ -18,14 +17,14 @@ COMMAND = "python -m benchmarks.peers"
 
 WHY = """\
 Installing the implementations that camjax is compared with: PyTorch, torchvision, efficientnet-lite-pytorch,
-pytorch-grad-cam and torch-cam; and Equinox, whose networks camjax explains. They are no extra of the package, since
-PyPI's torch for x86-64 Linux brings gigabytes of CUDA.
-Where no GPU is to be measured, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu to get the CPU build.
-All but torch come without their dependencies, so that nothing that stands in the environment is replaced.
+pytorch-grad-cam and torch-cam; and Equinox, whose networks camjax explains. They are not an extra of the package,
+because PyPI's torch for x86-64 Linux requires gigabytes of CUDA.
+To measure without a GPU, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu to get the CPU build.
+All but torch are installed without their dependencies, so that no installed package is replaced.
 """
 
-# What each pip command installs. scikit-learn, with SciPy, is all that pytorch-grad-cam needs and camjax does not;
-# jaxtyping and wadler-lindig are what Equinox needs beside JAX and typing-extensions, which camjax has.
+# The arguments of each pip command. pytorch-grad-cam needs scikit-learn, with SciPy, and Equinox needs jaxtyping and
+# wadler-lindig; camjax has their other dependencies.
 STEPS = (
     ("torch==2.13.0", "scikit-learn>=1.5", "tqdm"),
     (
@@ -42,20 +41,20 @@ STEPS = (
     ),
 )
 
-# The operators that importing torchvision looks up, none of which an image classifier runs (their signatures are
-# torchvision's own, from its csrc/ops).
+# The operators that importing torchvision looks up; image classifiers run none of them. The signatures are those of
+# torchvision's csrc/ops.
 _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declarations = []  # which live as long as their library object
+_declarations = []  # a declaration lives as long as its library object
 
 
 def install() -> None:
     """Runs the pip commands of `STEPS`, printing each.
 
     Raises:
-      subprocess.CalledProcessError: pip failed, and has said why.
+      subprocess.CalledProcessError: pip failed; its message is on stderr.
     """
     print(WHY)
     for step in STEPS:
@@ -64,17 +63,17 @@ def install() -> None:
 
 
 def missing(*modules: str) -> str | None:
-    """Which of these modules are not installed and how to install them, in one sentence; None if all are here."""
+    """Returns a sentence on which of these modules are missing and how to install them; None if none is missing."""
     absent = [module for module in modules if importlib.util.find_spec(module) is None]
     return f"{', '.join(absent)} not installed; to install: {COMMAND}" if absent else None
 
 
 def import_torchvision() -> ModuleType:
-    """torchvision, beside a torch without CUDA as well.
+    """Imports torchvision, even with a torch without CUDA.
 
-    PyPI's torchvision has no CPU build for Linux: beside a CPU build of torch its compiled operators cannot be
-    loaded, and importing it fails for want of their names. Its image classifiers and transforms need none of them,
-    so that the names are declared here, without an implementation: calling one is PyTorch's NotImplementedError.
+    PyPI's torchvision has no CPU build for Linux. With a CPU build of torch its compiled operators do not load, and
+    importing it fails because their names are missing. Its image classifiers and transforms need none of them, so this
+    declares the names without an implementation: calling one raises PyTorch's NotImplementedError.
 
     Raises:
       ImportError: torch or torchvision is not installed.
@@ -93,7 +92,7 @@ def import_torchvision() -> ModuleType:
 
 
 def _operators_load(package: Path) -> bool:
-    """Whether torch can load the compiled operators that lie in torchvision's folder."""
+    """Whether torch can load the compiled operators in torchvision's folder."""
     import torch
 
     for library in package.glob("_C.*"):

@@ -1,4 +1,4 @@
-"""Timing several functions against each other on a machine that is never quite at rest."""
+"""Times several functions against each other on a machine that is never quite idle."""
 
 import math
 import os
@@ -10,27 +10,27 @@ from pathlib import Path
 import jax
 import numpy as np
 
-# A turn this long, in seconds, is well above the clock's and the scheduler's grain.
+# In seconds: well above the resolution of the clock and the scheduler.
 TURN = 0.1
 
-# Before each turn. The thread pools of the turn before spin for a while before they sleep, on the same cores.
+# In seconds, before each turn, because the thread pools of the turn before keep spinning on the same cores for a while.
 PAUSE = 0.02
 
 
 def interleaved(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
     """Seconds per call of each function, measured in turns: A B C, C B A, A B C, ...
 
-    What slows the machine for a while slows all of them, so that ratios within a round are steadier than times.
-    A function is called twice beforehand (compilation, caches), and in its turn as often as fits into `TURN`
-    seconds, at least once. Each call is waited for: JAX arrays in the result are ready when it counts as done. A
-    function that starts work elsewhere (on a GPU through PyTorch, say) has to wait for it by itself.
+    Other load slows all functions alike, so that ratios within a round vary less than times. A function is called twice
+    beforehand (compilation, caches), and in its turn as often as fits into `TURN` seconds, at least once. A call ends
+    when all JAX arrays in its result are ready. A function that starts work elsewhere, as on a GPU through PyTorch, has
+    to wait for it itself.
 
     Args:
-      functions: by name; without arguments.
-      rounds: number of turns that each gets.
+      functions: by name; called without arguments.
+      rounds: number of turns of each function.
 
     Returns:
-      name -> (rounds,) mean seconds per call in that round.
+      name -> (rounds,) mean seconds per call in each round.
     """
     calls = {}
     for name, function in functions.items():
@@ -46,12 +46,12 @@ def interleaved(functions: dict[str, Callable[[], object]], rounds: int) -> dict
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
-    """The median over rounds of one function's time over another's in the same round."""
+    """The median over rounds of the ratio of one function's time to another's in the same round."""
     return float(np.median(numerator / denominator))
 
 
 def cpu_name() -> str:
-    """The processor's model name, or its architecture where the system does not tell."""
+    """The processor's model name, or its architecture if the system does not report the name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -59,7 +59,7 @@ def cpu_name() -> str:
 
 
 def cpu_count() -> int:
-    """Number of cores that this process may use, which is the number of threads that XLA starts."""
+    """The number of cores that this process may use; XLA starts as many threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

@@ -1,17 +1,17 @@
-"""What a training step costs beside PyTorch's, and what training spends outside of it.
+"""Measures a training step against PyTorch's, and the time that training spends outside its steps.
 
     python -m benchmarks.training [--quick]
 
-prints a table and, last, one JSON line. Each is measured in one run:
+prints a table and then one JSON line. One run measures:
 
 - The train step (forward, backward, SGD with Nesterov momentum and weight decay) of EfficientNet-Lite0 and ResNet-18,
-  batch 32, 224 x 224, float32, against PyTorch's in its default layout, on the same images in memory. camjax's takes
-  uint8 images and moves them to the device; PyTorch's gets them normalized. ResNet-18 is for comparison only: its cost
-  is the 3x3 convolutions, which are XLA's library beside PyTorch's.
-- The whole loop of `camjax.training.fit`, fed by a source that costs nothing (`FakeImages`): the share of its time that
-  the compiled step does not account for, for both networks and for a small one of short steps.
-- Two thousand steps of `fit` on a small network: without the first hundred, the speed of the last quarter over that of
-  the first, and the growth of the process's memory.
+  batch 32, 224 x 224, float32, against PyTorch's in its default layout, on the same images in memory. camjax takes
+  uint8 images and moves them to the device; PyTorch gets normalized images. ResNet-18 is for comparison only: most of
+  its time goes into 3x3 convolutions, where XLA's library is compared with PyTorch's.
+- The whole loop of `camjax.training.fit` on images in memory (`FakeImages`): the share of its time spent outside the
+  compiled step, for both networks and for a small one with short steps.
+- Two thousand steps of `fit` on a small network, without the first hundred: the ratio of the last quarter's speed to
+  the first's, and the growth of the process's memory.
 
 `benchmarks.input_pipeline` measures the input without a model.
 """
@@ -37,11 +37,12 @@ from benchmarks.peers import import_torchvision, missing
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.data.fake import FakeImages
 from camjax.training import Recipe, TrainState, fit
+from camjax.training.logs import metric_curve, read_metrics
 from camjax.training.parallel import parallel_train_step, put_batch, replicate
 
 BATCH = 32
 WARM_UP = 100
-"""Steps of a long run before its speed and memory are looked at."""
+"""Steps of a long run before its speed and memory are measured."""
 
 PROMISES = {
     "efficientnet_lite0_step_vs_torch": (">=", 1.0),
@@ -53,7 +54,7 @@ RECIPE = Recipe(steps=1000, batch_size=BATCH, learning_rate=0.01)
 
 
 def camjax_step(name: str, images: np.ndarray, labels: np.ndarray):
-    """A function that takes one step and waits for its loss."""
+    """Returns a function that takes one step and waits for its loss."""
     model = camjax.create_model(name, rngs=nnx.Rngs(0))
     step = parallel_train_step(RECIPE)
     state = [replicate(TrainState.create(model, RECIPE))]
@@ -67,7 +68,7 @@ def camjax_step(name: str, images: np.ndarray, labels: np.ndarray):
 
 
 def torch_step(network, images: np.ndarray, labels: np.ndarray, mean, std):
-    """The same of PyTorch's network."""
+    """Returns the same for a network of PyTorch."""
     import torch
 
     network.train()
@@ -112,20 +113,20 @@ def steps_beside_torch(add, rounds: int) -> None:
 
 
 def loop_beside_step(add, name: str, label: str, batch_size: int, steps: int, rounds: int) -> None:
-    """What `fit` adds to the step of a network when its data is ready: images of the right size, in memory.
+    """Measures the time that `fit` spends outside the compiled step, on images of the right size in memory.
 
-    Steps of `fit` alternate with as many of the bare step: the compiled one alone, one behind the other, on a batch
-    that is on the device. A round is one turn of `fit` between two of these. The figure is the median over rounds of
-    the share of the loop's time that the step does not account for: input, transfer, dispatch, metrics and logs, as far
-    as the devices wait for them or, on a CPU, share their cores with them.
+    Turns of `fit` alternate with turns of the bare step, which repeats the compiled step on a batch that is on the
+    device. A round is one turn of `fit` between two of the bare step. The figure is the median over rounds of the share
+    of the loop's time outside the step: input, transfer, dispatch, metrics and logs, as far as the devices wait for
+    them or, on a CPU, share their cores with them.
 
     Args:
       add: takes the row.
       name: of the network.
       label: of the network, for the row.
-      batch_size: images in a step.
-      steps: in a turn of the bare step, and between two lines of the log, which says how fast the loop was; a turn of
-        `fit` is three times as many, of which the first third holds the start.
+      batch_size: images per step.
+      steps: in a turn of the bare step, and between two lines of the log, which has the speed of the loop; a turn of
+        `fit` has three times as many, and its first third, with the start, is left out.
       rounds: number of rounds.
     """
     model = camjax.create_model(name, rngs=nnx.Rngs(0))
@@ -164,13 +165,12 @@ def loop_beside_step(add, name: str, label: str, batch_size: int, steps: int, ro
 
 
 def _speeds(run_dir: Path) -> list[float]:
-    """Images per second between two lines of the log of a run."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
+    """Images per second between two lines of a run's log."""
+    return metric_curve(read_metrics(run_dir), "train/images_per_second")[1]
 
 
 class _Watched(FakeImages):
-    """Notes how much memory the process takes each time that so many of its examples have been read."""
+    """Records the memory of the process each time `every` more examples have been read."""
 
     def __init__(self, *args, every: int, **kwargs):
         super().__init__(*args, **kwargs)
@@ -202,7 +202,7 @@ def long_run(add, steps: int) -> None:
         "steps_flat",
         last / first,
     )
-    # Reading is a few batches ahead of the steps: nothing against the hundreds between these two.
+    # Reading is a few batches ahead of the steps, which does not matter over the hundreds between these two.
     before, after = source.memory[WARM_UP // every - 1], source.memory[-1]
     add(
         f"{steps} steps of fit, growth of memory after the first {WARM_UP}, MB",
@@ -213,7 +213,7 @@ def long_run(add, steps: int) -> None:
 
 
 def _resident_megabytes() -> float:
-    """Of this process; NaN where the system does not tell."""
+    """The memory of this process; NaN if the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), float("nan"))
@@ -230,7 +230,7 @@ def main() -> None:
     add = functools.partial(_add, table, figures)
     rounds = 1 if quick else 3
     with console.status("measuring"), tempfile.TemporaryDirectory() as cache:
-        # Each call of fit compiles its step, for half a minute or more; from here on the same step only once.
+        # Each call of fit compiles its step, for half a minute or more; with a cache, each step compiles only once.
         jax.config.update("jax_compilation_cache_dir", cache)
         steps_beside_torch(add, 3 if quick else 7)
         loop_beside_step(add, "small_gap", "Small network", 16, 20 if quick else 50, 2 * rounds)
@@ -242,7 +242,7 @@ def main() -> None:
 
 
 def _add(table: Table, figures: dict, what: str, measured: str, key: str = "", value: float = 0.0) -> None:
-    """A row and, with a key, a figure; said at once as well, for the whole takes many minutes."""
+    """Adds a row and, with a key, a figure; prints it at once, too, because the whole takes many minutes."""
     print(f"{what}: {measured}", file=sys.stderr)
     verdict = ""
     if key in PROMISES:

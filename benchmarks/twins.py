@@ -1,9 +1,9 @@
-"""Networks beside their torchvision twins, and whose cost it is where camjax is slower.
+"""Networks beside their torchvision twins, and how much of the difference is due to camjax.
 
-A network of 1x1 and depthwise convolutions is camjax's own business: `camjax.models.conv` writes these. A 3x3
-convolution goes to XLA's library as it does to PyTorch's, and the two differ by shape. So beside each network's ratio
-stands that of its plain k x k convolutions alone (k > 1, not depthwise), bare, with the same shapes, added up over the
-network: what is left between the two is camjax's.
+camjax has its own 1x1 and depthwise convolutions on CPUs (`camjax.models.conv`). Other convolutions are those of XLA's
+and PyTorch's libraries, whose speeds differ by shape. So each network's ratio comes with that of its plain k x k
+convolutions (k > 1, not depthwise) alone, with the same shapes, added up over the network. The rest of the difference
+is due to camjax.
 """
 
 import collections
@@ -20,29 +20,18 @@ from benchmarks.peers import import_torchvision
 from benchmarks.timing import cpu_count, interleaved, ratio
 from camjax.data.images import resize_image
 
-# camjax's name -> torchvision's.
-TWINS = {
-    name: name
-    for name in (
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnet152",
-        "mobilenet_v2",
-        "squeezenet1_1",
-        "densenet121",
-        "convnext_tiny",
-        "vgg16",
-    )
-}
+# Networks that have the same name in camjax and in torchvision.
+TWINS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("mobilenet_v2", "squeezenet1_1", "densenet121", "convnext_tiny", "vgg16"),
+)
 
 
 def twin(name: str):
     """A torchvision network in evaluation mode with random weights, and camjax's with the same."""
     from safetensors.torch import save_file
 
-    network = getattr(import_torchvision().models, TWINS[name])().eval()
+    network = getattr(import_torchvision().models, name)().eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.safetensors")
         save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
@@ -158,9 +147,8 @@ def _plain_forward(model):
 
 
 def add_twins(report, images: np.ndarray, rounds: int) -> None:
-    """Adds a row for each network of `TWINS` that camjax has to a report of `benchmarks.cam_throughput`."""
-    known = set(camjax.list_models())
-    for name in (name for name in TWINS if name in known):
+    """Adds a row for each network of `TWINS` to a report of `benchmarks.cam_throughput`."""
+    for name in TWINS:
         times, convolutions = network_times(name, images, rounds)
         value = ratio(times["PyTorch"], times["camjax"])
         bare = convolution_ratio(convolutions, len(images), max(3, rounds // 2))

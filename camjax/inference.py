@@ -58,7 +58,7 @@ class Localization(NamedTuple):
 
 
 class TopAndAsked(NamedTuple):
-    """What a method says of the likeliest classes and of those asked for, from one pass.
+    """A method's results for the top classes and for the classes asked for, from one pass.
 
     Attributes:
       top: the top_k classes by falling logit.
@@ -170,7 +170,7 @@ def make_localize_fns(
     top_k: int = 1,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[..., dict[str, TopAndAsked]]:
-    """Binds a snapshot of the model into one function of several methods, for the likeliest classes and for others.
+    """Binds a snapshot of the model into one function that runs several methods, for top classes and given ones.
 
     All methods that do not run the network on changed images are one compiled program: the forward pass is made once,
     and one backward pass serves all methods that take gradients of the features.

@@ -300,10 +300,10 @@ def _needs_weights(spec: ModelSpec) -> str:
     installed = [name for name in list_models() if model_spec(name).packaged]
     lines = [
         f"load_model({spec.name!r}) needs trained weights, and none for this model are installed with camjax. Give",
-        "  weights=FILE, a path or an address (hf://... or https://...), of",
+        "  weights=FILE, a path or an address (hf://... or https://...):",
         f"    {spec.weights_in_words()}{''.join(f', such as {address}' for address in known)}; or",
         *([f"    {backbone}, with backbone_only=True, to train a new head; or"] if backbone else []),
-        "    `camjax convert`; or",
+        "    a file by `camjax convert`; or",
         "  a run of your own training: load_model('path/to/run').",
         f"Installed are the weights of {', '.join(installed)} only.",
         f"For random weights write create_model({spec.name!r}).",

@@ -16,12 +16,10 @@ from camjax.models.shapes import model_shapes
 # Most of a test's time is compilation, and most of that is optimization, which changes what a program computes by
 # rounding alone. So the tests, and every process that they start, compile with little of it. XLA_FLAGS in the
 # environment wins: `XLA_FLAGS= pytest` runs the programs that users run, as `make test-parity` and `make test-long` do.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
-os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items()))
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_configure(config):
@@ -40,9 +38,15 @@ def pytest_configure(config):
         jax.config.update(name, value)
 
 
-@pytest.fixture(scope="module")
-def quick_programs():
-    """Kept until no module asks for it: all programs are quick."""
+@pytest.fixture
+def optimized_programs():
+    """Optimizes the programs of a test that computes for longer than it compiles."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    # Optimized programs round differently, and later tests may compare bits with those of another process.
+    jax.clear_caches()
 
 
 def photos(size=(224, 224)) -> np.ndarray:

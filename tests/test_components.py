@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import QUICK
 
 from camjax.boxes import box_iou, largest_component_box
 from camjax.components import largest_component
@@ -84,7 +83,7 @@ def test_leading_dimensions_are_kept_and_vmap_agrees():
     masks = np.random.default_rng(2).random((2, 3, 12, 10)) < 0.5
     boxes, valid = box_of(masks)
     assert boxes.shape == (2, 3, 4) and valid.shape == (2, 3)
-    mapped = jax.jit(jax.vmap(jax.vmap(largest_component_box)), compiler_options=QUICK)
+    mapped = jax.jit(jax.vmap(jax.vmap(largest_component_box)))
     np.testing.assert_array_equal(boxes, mapped(masks)[0])
 
 

@@ -4,14 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUICK, photos
+from conftest import photos
 from flax import nnx
 
 import camjax
 from camjax.boxes import boxes_from_maps
 from camjax.inference import _cam_jit
-
-pytestmark = pytest.mark.usefixtures("quick_programs")
 
 SMALL, OBLONG, ODD = (224, 224), (256, 192), (97, 130)
 
@@ -110,7 +108,7 @@ def test_localize_boxes_are_those_of_the_masks(small):
 
 def test_maps_without_a_region_have_no_box():
     maps = np.stack([np.zeros((4, 4)), -np.ones((4, 4)), np.full((4, 4), 2.0), np.eye(4) * np.nan])
-    boxes, valid = jax.jit(boxes_from_maps, static_argnums=1, compiler_options=QUICK)(maps, (8, 8), 0.2)
+    boxes, valid = jax.jit(boxes_from_maps, static_argnums=1)(maps, (8, 8), 0.2)
     assert valid.tolist() == [False, False, True, False]
     np.testing.assert_array_equal(boxes, [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
 

@@ -1,4 +1,3 @@
-import functools
 import warnings
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import QUICK, photos, random_network
+from conftest import photos, random_network
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -91,7 +90,7 @@ def test_a_loaded_and_a_created_model_share_one_compiled_function(lite0):
 
 
 def test_a_loaded_model_is_in_inference_mode(lite0):
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def outputs(model, images):
         return model(images), camjax.cam_fn(model, images).logits, model
 

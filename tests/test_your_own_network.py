@@ -18,8 +18,6 @@ from camjax.attribution import explain_nnx
 from camjax.cli.main import main
 from camjax.models import registry
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 GUIDE = (Path(__file__).parents[1] / "docs" / "your_own_network.md").read_text()
 
 

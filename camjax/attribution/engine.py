@@ -50,6 +50,9 @@ def attribute(
 
     Returns:
       Method's name -> `Attribution`.
+
+    Raises:
+      ValueError: a method takes crops, and input_size is None.
     """
     found = {}
     whole = [method for method in methods if method.crops is None]
@@ -97,6 +100,11 @@ def _of_whole_images(network, images, choose, methods, combine):
 
 
 def _of_crops(network, images, choose, method, input_size) -> Attribution:
+    if input_size is None:
+        raise ValueError(
+            f"{method.name} takes crops of the network's input size, which is not known here: expected "
+            f"camjax.make_cam_fn(model, {method.name!r}), with a model that has an `input_size`."
+        )
     batch, crops = len(images), method.crops
     cut = crops.cut(images, input_size)
     count = cut.shape[1]

@@ -87,11 +87,6 @@ class Explainer:
 
     def _check(self, method: Method, targets: Any) -> None:
         """Raises ValueError where an explainer does not have what the method needs."""
-        if method.crops is not None:
-            raise ValueError(
-                f"{method.name} takes crops of the network's input size, which an explainer does not know: expected "
-                f"camjax.make_cam_fn(model, {method.name!r}), with a model of camjax."
-            )
         if method.needs is not Needs.KERNEL:
             return
         if self.network.kernel is None:
@@ -106,7 +101,7 @@ class Explainer:
             )
 
     def _targets(self, targets: Any, shape: jax.ShapeDtypeStruct, top_k: int) -> Any:
-        """Targets as what a compiled program takes; what is wrong with them is said here."""
+        """Targets, checked, as arguments of a compiled program."""
         if targets is None:
             if len(shape.shape) != 2 or not 1 <= top_k <= shape.shape[1]:
                 raise ValueError(

@@ -45,7 +45,7 @@ class Method:
       name: on command lines and in `method=`.
       needs: what it needs; see `Needs`.
       function: that makes the maps; see `Needs`.
-      crops: of the image, on which the network is run in place of the image; None for most.
+      crops: of the image, on which the network runs in place of the image, for a method that needs a kernel; or None.
       host_boxes: (images, maps) -> boxes (B, N, 4) and valid (B, N), computed on the host; None for the box rule of the
         paper, `camjax.boxes.boxes_from_maps`.
       all_classes: whether maps of all classes cost little more than those of one.
@@ -78,8 +78,10 @@ class Method:
         Raises:
           ValueError: the model does not have what the method needs.
         """
-        takes_any_head = self.needs is not Needs.KERNEL and hasattr(model.head, "num_classes")
-        return model.head.num_classes if takes_any_head else num_classes(model)
+        head: Any = getattr(model, "head", None)
+        if self.needs is not Needs.KERNEL and hasattr(head, "num_classes"):
+            return head.num_classes
+        return num_classes(model)
 
 
 _ROWS = (

@@ -100,43 +100,16 @@ def ss_cam(
 ) -> jax.Array:
     """SS-CAM, a smoothed Score-CAM (Wang et al. 2020, "SS-CAM: Smoothed Score-CAM"); see the module.
 
-    As `score_cam`, with S_k the mean score over num_samples masks `m_k + noise`, as in torch-cam: normal noise,
-    independent for each pixel and the same for all colors. The paper's other variant adds it to the feature map. The
-    noise depends on the key and the indices of sample, image and channel, not on chunk_size; channels without a mask
-    share one.
+    As `score_cam`, with S_k the mean score over num_samples masks `m_k + noise`, as in torch-cam: normal noise of
+    standard deviation std, for masks in 0..1, independent for each pixel and the same for all colors. The paper's other
+    variant adds it to the feature map. The noise depends on the key (of `jax.random`; None for `jax.random.key(0)`) and
+    the indices of sample, image and channel, not on chunk_size; channels without a mask share one.
 
-    Args:
-      head_fn: as for `score_cam`.
-      features: as for `score_cam`.
-      targets: as for `score_cam`.
-      features_fn: as for `score_cam`.
-      images: as for `score_cam`.
-      baseline: as for `score_cam`.
-      num_samples: noisy masks of each channel.
-      std: standard deviation of the noise, of masks in 0..1.
-      key: of `jax.random`; None for `jax.random.key(0)`, the same noise at each call.
-      chunk_size: as for `score_cam`.
-      progress: as for `score_cam`.
-
-    Returns:
-      (B, N, h, w) float32, not negative.
-
-    Raises:
-      ValueError: as `score_cam`, and num_samples below 1.
+    The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is an error too.
     """
     network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
-    return ss_cam_maps(
-        network,
-        images,
-        features,
-        target,
-        baseline=baseline,
-        num_samples=num_samples,
-        std=std,
-        key=key,
-        chunk_size=chunk_size,
-        progress=progress,
-    )
+    noise = _noise(key, std)
+    return _masked_maps(network, images, features, target, noise, num_samples, baseline, chunk_size, progress)
 
 
 def is_cam(
@@ -156,34 +129,11 @@ def is_cam(
     As `score_cam`, with S_k the mean score over masks `c_i m_k`, where `c_i = sum_{j <= i} j / n` for i in 1..n and
     n = num_samples. These sums of steps j / n pass 1 and reach (n + 1) / 2: later copies are brighter than the image.
 
-    Args:
-      head_fn: as for `score_cam`.
-      features: as for `score_cam`.
-      targets: as for `score_cam`.
-      features_fn: as for `score_cam`.
-      images: as for `score_cam`.
-      baseline: as for `score_cam`.
-      num_samples: number of steps n.
-      chunk_size: as for `score_cam`.
-      progress: as for `score_cam`.
-
-    Returns:
-      (B, N, h, w) float32, not negative.
-
-    Raises:
-      ValueError: as `score_cam`, and num_samples below 1.
+    The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is an error too.
     """
     network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
-    return is_cam_maps(
-        network,
-        images,
-        features,
-        target,
-        baseline=baseline,
-        num_samples=num_samples,
-        chunk_size=chunk_size,
-        progress=progress,
-    )
+    steps = Partial(in_steps, num_samples)
+    return _masked_maps(network, images, features, target, steps, num_samples, baseline, chunk_size, progress)
 
 
 def ablation_cam(
@@ -253,8 +203,8 @@ def ss_cam_maps(
     progress: Progress | None = None,
 ) -> jax.Array:
     """`ss_cam` of a network that is cut in two."""
-    masking = Partial(with_noise, jax.random.key(0) if key is None else key, std)
-    return _masked_maps(network, images, features, target, masking, num_samples, baseline, chunk_size, progress)
+    noise = _noise(key, std)
+    return _masked_maps(network, images, features, target, noise, num_samples, baseline, chunk_size, progress)
 
 
 def is_cam_maps(
@@ -269,8 +219,8 @@ def is_cam_maps(
     progress: Progress | None = None,
 ) -> jax.Array:
     """`is_cam` of a network that is cut in two."""
-    masking = Partial(in_steps, num_samples)
-    return _masked_maps(network, images, features, target, masking, num_samples, baseline, chunk_size, progress)
+    steps = Partial(in_steps, num_samples)
+    return _masked_maps(network, images, features, target, steps, num_samples, baseline, chunk_size, progress)
 
 
 def ablation_cam_maps(
@@ -326,6 +276,10 @@ def with_noise(key: jax.Array, std: float, masks: jax.Array, rows: jax.Array) ->
         return jax.random.normal(own_key, masks.shape[1:])
 
     return masks + std * jax.vmap(noise)(rows)
+
+
+def _noise(key: jax.Array | None, std: float) -> Partial:
+    return Partial(with_noise, jax.random.key(0) if key is None else key, std)
 
 
 def in_steps(num_samples: int, masks: jax.Array, rows: jax.Array) -> jax.Array:

@@ -21,7 +21,9 @@ def compare(
     /,
     *,
     model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "efficientnet_lite0",
-    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", help_behavior_hint="")] = (),
+    method: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"], help_behavior_hint="")
+    ] = (),
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 2,
@@ -34,7 +36,7 @@ def compare(
     Args:
       image: A photograph (JPEG, PNG, WebP, TIFF, ...).
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
-      methods: Methods to compare, as cam gradcam scorecam; all that take one pass of the network if not given.
+      method: Methods to compare, as cam gradcam scorecam; all that take one pass of the network if not given.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
       classes: Classes to compare them for, by id or name: --classes 285 "tiger cat".
       top_k: Without --classes, the K most probable classes.
@@ -46,8 +48,8 @@ def compare(
     if not 1 <= shown <= MAX_CLASSES:
         name = "--classes" if classes else "--top-k"
         raise ValueError(f"{name}: {shown} classes; expected 1..{MAX_CLASSES} in one figure.")
-    if len(methods) > MAX_METHODS:
-        raise ValueError(f"--methods: {len(methods)} of them; expected at most {MAX_METHODS} in one figure.")
+    if len(method) > MAX_METHODS:
+        raise ValueError(f"--method: {len(method)} of them; expected at most {MAX_METHODS} in one figure.")
     if chunk_size < 1:
         raise ValueError(f"--chunk-size {chunk_size}: expected at least 1.")
 
@@ -75,7 +77,7 @@ def compare(
             status.update(f"{name}: {done} of {total} changed copies of the photograph seen")
 
         network = load_model(model, weights)
-        methods = methods or _methods_of_one_pass(network)
+        methods = method or _methods_of_one_pass(network)
         size = common_image_size(network, methods)
         rows = [METHODS[name] for name in methods]
         asked = class_ids(classes, network.class_names, rows[0].num_classes(network))

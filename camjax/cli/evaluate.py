@@ -20,7 +20,7 @@ def evaluate(
     masks: Annotated[Path | None, _Optional] = None,
     model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0",
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
-    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--method"])] = ("cam",),
+    method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"])] = ("cam",),
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
@@ -46,7 +46,7 @@ def evaluate(
       masks: A folder of masks, for the lists that name them.
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
-      methods: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
+      method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
       batch_size: Images at a time, over all devices.
@@ -101,7 +101,7 @@ def evaluate(
         evaluation = evaluate_localization(
             network,
             source,
-            methods=methods,
+            methods=method,
             metrics=metrics,
             threshold=threshold,
             batch_size=batch_size,

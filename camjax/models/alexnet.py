@@ -4,6 +4,8 @@ AlexNet-GAP puts a convolution and a pooled head in place of all that follows co
 convolutions more (Zhou et al. 2016, sections 3.1 and 3.2). The layers have Caffe's names.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -98,30 +100,24 @@ class AlexNetStarGap(_Trunk):
         return nnx.relu(self.conv7(nnx.relu(self.conv6(x))))
 
 
-_BACKBONE = WeightsSource("Caffe", "bvlc_alexnet", "caffemodel", backbone_only=True)
+_CAFFE = WeightsSource("Caffe", "bvlc_alexnet", "caffemodel")
+_BACKBONE = dataclasses.replace(_CAFFE, backbone_only=True)
+_GAP = WeightsSource(None, "AlexNet-GAP", "caffemodel")
+_STAR = WeightsSource("Zhou et al.", "AlexNet+-CAM", "caffemodel", data="ImageNet, Places205")
 
 SPECS = (
+    ModelSpec("alexnet", AlexNet, weights=(_CAFFE,), tensor_names=CAFFE_NAMES, class_layer="head.fc8"),
     ModelSpec(
-        name="alexnet",
-        build=AlexNet,
-        weights=(WeightsSource("Caffe", "bvlc_alexnet", "caffemodel"),),
-        tensor_names=CAFFE_NAMES,
-        class_layer="head.fc8",
-    ),
-    ModelSpec(
-        name="alexnet_gap",
-        build=AlexNetGap,
-        weights=(WeightsSource(None, "AlexNet-GAP", "caffemodel"), _BACKBONE),
+        "alexnet_gap",
+        AlexNetGap,
+        weights=(_GAP, _BACKBONE),
         tensor_names=CAFFE_NAMES,
         new_layers=("cam_conv", "head"),
     ),
     ModelSpec(
-        name="alexnet_star_gap",
-        build=AlexNetStarGap,
-        weights=(
-            WeightsSource("Zhou et al.", "AlexNet+-CAM", "caffemodel", data="ImageNet, Places205"),
-            _BACKBONE,
-        ),
+        "alexnet_star_gap",
+        AlexNetStarGap,
+        weights=(_STAR, _BACKBONE),
         tensor_names=CAFFE_NAMES,
         new_layers=("conv5", "conv6", "conv7", "head"),
     ),

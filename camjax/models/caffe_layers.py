@@ -1,12 +1,12 @@
 """What Caffe's networks have in common: layers, how they take images, and the names of their weights."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.typing import DTypeLike
 
 from camjax.models import layers
 from camjax.models.base import InputRule
@@ -55,11 +55,8 @@ def conv(
     kernel_size: int,
     strides: int = 1,
     *,
-    padding: int = 0,
-    groups: int = 1,
     input_deviation: float = 1.0,
-    dtype: DTypeLike = jnp.float32,
-    rngs: nnx.Rngs,
+    **options: Any,
 ) -> nnx.Conv:
     """A k x k convolution with bias.
 
@@ -71,30 +68,14 @@ def conv(
       out_features: K_out.
       kernel_size: k.
       strides: in pixels, the same both ways.
-      padding: pixels of zeros on each side.
-      groups: number of groups.
       input_deviation: standard deviation of the input, by which the initial kernel is divided.
-      dtype: compute dtype; parameters are float32.
-      rngs: random keys for the initial kernel.
-
-    Returns:
-      The layer, with `kernel` (k, k, K_in / groups, K_out) and `bias` (K_out,).
+      **options: padding, groups, dtype and rngs of `camjax.models.layers.conv2d`.
     """
 
     def kernel_init(key, shape, dtype, out_sharding=None):
         return layers.he_normal(key, shape, dtype) * (math.sqrt(shape[-1] / shape[-2]) / input_deviation)
 
-    return layers.conv2d(
-        in_features,
-        out_features,
-        kernel_size,
-        strides,
-        padding=padding,
-        groups=groups,
-        kernel_init=kernel_init,
-        dtype=dtype,
-        rngs=rngs,
-    )
+    return layers.conv2d(in_features, out_features, kernel_size, strides, kernel_init=kernel_init, **options)
 
 
 def lrn(x: jax.Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> jax.Array:

@@ -174,11 +174,6 @@ _TIMM = (
     *layer(r"head\.fc", "head", DENSE),
 )
 
-SPECS = (
-    ModelSpec(
-        name="convnext_tiny",
-        build=ConvNeXtTiny,
-        weights=(torchvision("convnext_tiny", "convnext_tiny-983f1562.pth"), WeightsSource("timm", "convnext_tiny")),
-        tensor_names=_TORCHVISION + _TIMM,
-    ),
-)
+_WEIGHTS = (torchvision("convnext_tiny", "convnext_tiny-983f1562.pth"), WeightsSource("timm", "convnext_tiny"))
+
+SPECS = (ModelSpec("convnext_tiny", ConvNeXtTiny, weights=_WEIGHTS, tensor_names=_TORCHVISION + _TIMM),)

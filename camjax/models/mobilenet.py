@@ -20,13 +20,8 @@ from camjax.models.tensor_names import DENSE, Table, convbn, layer
 
 # (repeats, kernel size, stride, expansion, K_out) of the seven stages: Sandler et al. 2018, table 2.
 STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (3, 3, 2, 6, 32),
-    (4, 3, 2, 6, 64),
-    (3, 3, 1, 6, 96),
-    (3, 3, 2, 6, 160),
-    (1, 3, 1, 6, 320),
+    *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (3, 3, 2, 6, 32), (4, 3, 2, 6, 64)),
+    *((3, 3, 1, 6, 96), (3, 3, 2, 6, 160), (1, 3, 1, 6, 320)),
 )
 STEM_FEATURES = 32
 TOP_FEATURES = 1280
@@ -117,17 +112,8 @@ class MobileNetV2(InvertedResidualNet):
     """MobileNetV2 of width 1. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
-        super().__init__(
-            STAGES,
-            num_classes,
-            pool=pool,
-            padding=1,
-            dropout=0.2,
-            dtype=dtype,
-            rngs=rngs,
-            input_size=(224, 224),
-            **IMAGENET_INPUT,
-        )
+        options = {"padding": 1, "dropout": 0.2, "dtype": dtype, "rngs": rngs, "input_size": (224, 224)}
+        super().__init__(STAGES, num_classes, pool=pool, **options, **IMAGENET_INPUT)
 
 
 def timm_names(repeats: Sequence[int]) -> Table:
@@ -162,14 +148,7 @@ def _torchvision_names() -> Table:
     return (*rules, *convbn(rf"{top}\.0", rf"{top}\.1", "top"), *layer(r"classifier\.1", "head", DENSE))
 
 
-SPECS = (
-    ModelSpec(
-        name="mobilenet_v2",
-        build=MobileNetV2,
-        weights=(
-            torchvision("mobilenet_v2", "mobilenet_v2-b0353104.pth"),
-            WeightsSource("timm", "mobilenetv2_100"),
-        ),
-        tensor_names=_torchvision_names() + timm_names([repeats for repeats, *_ in STAGES]),
-    ),
-)
+_WEIGHTS = (torchvision("mobilenet_v2", "mobilenet_v2-b0353104.pth"), WeightsSource("timm", "mobilenetv2_100"))
+_NAMES = _torchvision_names() + timm_names([repeats for repeats, *_ in STAGES])
+
+SPECS = (ModelSpec("mobilenet_v2", MobileNetV2, weights=_WEIGHTS, tensor_names=_NAMES),)

@@ -55,12 +55,6 @@ class NIN(CamModel):
         return x
 
 
-SPECS = (
-    ModelSpec(
-        name="nin",
-        build=NIN,
-        weights=(WeightsSource("Caffe", "nin_imagenet", "caffemodel"),),
-        tensor_names=CAFFE_NAMES,
-        class_layer="cccp8",
-    ),
-)
+_CAFFE = WeightsSource("Caffe", "nin_imagenet", "caffemodel")
+
+SPECS = (ModelSpec("nin", NIN, weights=(_CAFFE,), tensor_names=CAFFE_NAMES, class_layer="cccp8"),)

@@ -17,18 +17,8 @@ from camjax.models.spec import ModelSpec
 
 # The files of this package that have networks, each with its `SPECS`. A new file is one name here.
 FAMILIES = (
-    "alexnet",
-    "convnext",
-    "densenet",
-    "efficientnet_lite",
-    "googlenet",
-    "inception",
-    "mobilenet",
-    "nin",
-    "resnet",
-    "small_gap",
-    "squeezenet",
-    "vgg",
+    *("alexnet", "convnext", "densenet", "efficientnet_lite", "googlenet", "inception"),
+    *("mobilenet", "nin", "resnet", "small_gap", "squeezenet", "vgg"),
 )
 _SPECS: dict[str, ModelSpec] = {
     spec.name: spec for family in FAMILIES for spec in importlib.import_module(f"camjax.models.{family}").SPECS
@@ -71,9 +61,9 @@ def register_model(
     if num_classes is None:
         raise ValueError(f"register_model({name!r}): the constructor has no default of num_classes: give num_classes=.")
     new = ModelSpec(
-        name=name,
-        build=builder(name, constructor),
-        num_classes=num_classes,
+        name,
+        builder(name, constructor),
+        num_classes,
         new_layers=tuple(new_layers),
         # As pickle does, a name in a module stands for what importing the module gives.
         module=sys._getframe(1).f_globals["__name__"],

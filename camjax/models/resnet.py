@@ -140,12 +140,9 @@ _FILES = {
 
 
 def _spec(name: str, depth: int, **options) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        build=functools.partial(ResNet, depth, **options),
-        weights=(torchvision(f"resnet{depth}", _FILES[depth]), WeightsSource("timm", f"resnet{depth}")),
-        tensor_names=TENSOR_NAMES,
-    )
+    weights = (torchvision(f"resnet{depth}", _FILES[depth]), WeightsSource("timm", f"resnet{depth}"))
+    build = functools.partial(ResNet, depth, **options)
+    return ModelSpec(name, build, weights=weights, tensor_names=TENSOR_NAMES)
 
 
 SPECS = (

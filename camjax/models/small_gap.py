@@ -36,4 +36,4 @@ class SmallGap(CamModel):
         return x
 
 
-SPECS = (ModelSpec(name="small_gap", build=SmallGap, num_classes=10),)
+SPECS = (ModelSpec("small_gap", SmallGap, num_classes=10),)

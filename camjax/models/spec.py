@@ -42,12 +42,12 @@ class WeightsSource:
 
 
 def torchvision(name: str, file: str, *, backbone_only: bool = False) -> WeightsSource:
-    """Torchvision's weights of a network, in one of the files that it publishes."""
+    """Weights by torchvision, in one of the files that it publishes."""
     address = f"https://download.pytorch.org/models/{file}"
     return WeightsSource("torchvision", name, address=address, backbone_only=backbone_only)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModelSpec:
     """A registered network.
 

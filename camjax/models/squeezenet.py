@@ -92,12 +92,6 @@ TENSOR_NAMES = (
     *layer(r"classifier\.1", "classifier", CONV),
 )
 
-SPECS = (
-    ModelSpec(
-        name="squeezenet1_1",
-        build=SqueezeNet,
-        weights=(torchvision("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),),
-        tensor_names=TENSOR_NAMES,
-        class_layer="classifier",
-    ),
-)
+_WEIGHTS = (torchvision("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),)
+
+SPECS = (ModelSpec("squeezenet1_1", SqueezeNet, weights=_WEIGHTS, tensor_names=TENSOR_NAMES, class_layer="classifier"),)

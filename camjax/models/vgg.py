@@ -10,6 +10,7 @@
 The layers have Caffe's names.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -152,40 +153,34 @@ TENSOR_NAMES = (
 # The mean that the authors of VGG_ILSVRC_16_layers give, in the order R, G, B.
 _ILSVRC_INPUT: InputRule = {"mean": (123.68, 116.779, 103.939), "std": (1.0, 1.0, 1.0), "channel_order": "bgr"}
 
-_FILE = "vgg16-397923af.pth"
+_TORCHVISION = torchvision("vgg16", "vgg16-397923af.pth")
+_BACKBONE = dataclasses.replace(_TORCHVISION, backbone_only=True)
+_CAFFE = WeightsSource("Caffe", "VGG_ILSVRC_16_layers", "caffemodel")
+_CAM = WeightsSource("Zhou et al.", "VGG16-CAM", "caffemodel")
+_WSOL = WeightsSource("wsolevaluation", "VggCam")
 
 SPECS = (
     ModelSpec(
-        name="vgg16",
-        build=VGG16,
-        weights=(
-            torchvision("vgg16", _FILE),
-            WeightsSource("Caffe", "VGG_ILSVRC_16_layers", "caffemodel"),
-        ),
+        "vgg16",
+        VGG16,
+        weights=(_TORCHVISION, _CAFFE),
         tensor_names=TENSOR_NAMES,
         input_rules={"caffemodel": _ILSVRC_INPUT},
         class_layer="head.fc8",
     ),
     ModelSpec(
-        name="vgg16_gap",
-        build=VGG16Gap,
-        weights=(
-            WeightsSource("Zhou et al.", "VGG16-CAM", "caffemodel"),
-            torchvision("vgg16", _FILE, backbone_only=True),
-        ),
+        "vgg16_gap",
+        VGG16Gap,
+        weights=(_CAM, _BACKBONE),
         tensor_names=TENSOR_NAMES,
-        # With weights of torchvision's network, it takes images as that one does.
         input_rules={"pytorch": IMAGENET_INPUT},
         new_layers=("cam_conv", "head"),
     ),
     *(
         ModelSpec(
-            name=name,
-            build=functools.partial(VGG16Wsol, pools),
-            weights=(
-                WeightsSource("wsolevaluation", "VggCam"),
-                torchvision("vgg16", _FILE, backbone_only=True),
-            ),
+            name,
+            functools.partial(VGG16Wsol, pools),
+            weights=(_WSOL, _BACKBONE),
             tensor_names=TENSOR_NAMES,
             new_layers=("conv6", "head"),
         )

@@ -23,9 +23,6 @@ IMAGES = rng.integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
 IDS = np.array([[2, 0], [1, 3], [0, 0]])
 
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
-
 class Gap(CamModel):
     def __init__(self, rngs):
         super().__init__(input_size=(16, 16), stride=4, mean=(127.5,) * 3, std=(127.5,) * 3)

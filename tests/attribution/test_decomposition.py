@@ -8,8 +8,6 @@ import pytest
 from camjax.attribution import METHODS, eigen_cam, eigen_grad_cam, explainer, hires_cam
 from camjax.attribution.decomposition import principal_component
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 rng = np.random.default_rng(0)
 KERNEL = rng.normal(size=(6, 4)).astype(np.float32)
 FEATURES = rng.normal(size=(3, 2, 3, 6)).astype(np.float32) ** 2

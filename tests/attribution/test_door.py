@@ -29,8 +29,6 @@ from camjax.models import CamModel
 from camjax.models.head import FullyConnectedHead, MapHead, PooledHead
 from camjax.models.shapes import model_shapes
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 WHOLE = [name for name, row in METHODS.items() if row.crops is None]
 CROPS = [name for name, row in METHODS.items() if row.crops is not None]
 FEW = {"sscam": {"num_samples": 2}, "iscam": {"num_samples": 2}}
@@ -241,6 +239,12 @@ def test_a_method_compiles_once_and_does_not_follow_the_model(caplog):
         assert "Compiling" not in caplog.text
     for name in ("cam", "gradcam"):
         np.testing.assert_array_equal(first[name].top.maps, second[name].top.maps)
+
+
+def test_inside_a_jit_of_your_own():
+    localize_fn = camjax.make_localize_fn(small_gap(), "hirescam", threshold=THRESHOLD)
+    found = jax.jit(lambda images: localize_fn(images).boxes)(IMAGES)
+    np.testing.assert_allclose(found[:, 0], results()["hirescam"].top.boxes[:, 0], atol=1e-6)
 
 
 def test_another_threshold_is_no_other_program():

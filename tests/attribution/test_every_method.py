@@ -6,7 +6,6 @@ What holds for all rows of the table, on models, is in `test_door.py`.
 """
 
 import contextlib
-import functools
 import gc
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUICK
 from flax import linen as nn
 from flax import nnx
 from jax.tree_util import Partial
@@ -46,9 +44,6 @@ every_method = pytest.mark.parametrize("name", [*BY_GRADIENTS, *PERTURBING])
 
 def test_every_method_is_here():
     assert set(FUNCTIONS) == {*BY_GRADIENTS, *PERTURBING}
-
-
-pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 def rng(seed):
@@ -179,7 +174,7 @@ def test_targets_of_every_kind_are_the_classes_of_a_network_that_ends_in_them():
         found = attribution.hires_cam(head, features, target)
         return found, attribution.hires_cam(lambda features: target(head(features)), features, [list(range(count))])
 
-    found, expected = jax.jit(both, compiler_options=QUICK)(features)
+    found, expected = jax.jit(both)(features)
     assert found.shape == (1, count, 4, 4) and (np.abs(expected).max((0, 2, 3)) > 1e-3).all()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
@@ -286,7 +281,7 @@ def test_weights_are_those_of_the_time_when_the_explainer_was_made(name):
     np.testing.assert_array_equal(after.maps, before.maps)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def functions_of_gradients(network, features, images):
     """name -> maps, by the functions."""
     return {name: FUNCTIONS[name](network.head_of(images), features, IDS) for name in BY_GRADIENTS}

@@ -14,9 +14,6 @@ from camjax.models.layers import inference_view
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
 
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
-
 @pytest.fixture(scope="module")
 def model():
     model = camjax.create_model("small_gap", num_classes=4, rngs=nnx.Rngs(0))

@@ -15,8 +15,6 @@ from camjax.attribution import METHODS, ablation_cam, explainer, is_cam, score_c
 from camjax.attribution.perturbation import with_noise
 from camjax.attribution.perturbation_chunks import _add_scores
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 MASKING = [score_cam, ss_cam, is_cam]
 
 # One image of one color, as large as its features, so that masks are [[0, 1/3], [2/3, 1]] and G itself.

@@ -9,8 +9,6 @@ from test_components import scipy_box
 
 from camjax.attribution.saliency_boxes import object_mask, saliency_boxes
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 SIDE = 40
 rng = np.random.default_rng(0)
 

@@ -1,11 +1,8 @@
 import numpy as np
-import pytest
 import scipy.special
 from PIL import Image
 
 from camjax.attribution.ten_crop import mean_score_logits, merge_ten_crops, ten_crop_size, ten_crops
-
-pytestmark = pytest.mark.usefixtures("quick_programs")
 
 rng = np.random.default_rng(0)
 

@@ -11,9 +11,6 @@ from camjax.attribution import Explainer, cut_network, explain_nnx, reshape_toke
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3)).astype(np.uint8)
 
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
-
 class Block(nnx.Module):
     def __init__(self, rngs):
         self.norm1, self.norm2 = nnx.LayerNorm(8, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)

@@ -11,8 +11,6 @@ from camjax.cli import compilation_cache
 from camjax.cli.main import main
 from camjax.weights.camjax_file import write_camjax_file
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 CAT = Path(skimage.data_dir, "chelsea.png")
 
 
@@ -28,7 +26,7 @@ def network(tmp_path, monkeypatch):
 def test_a_grid_of_methods_by_classes(network, tmp_path, capsys):
     out = tmp_path / "grid.png"
     methods = ["hirescam", "cam", "ablationcam"]  # in no alphabetical order
-    assert main(["compare", str(CAT), *network, "--methods", *methods, "--classes", "3", "8", "--out", str(out)]) == 0
+    assert main(["compare", str(CAT), *network, "--method", *methods, "--classes", "3", "8", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if any(method in line.split() for method in methods)]
     assert [[word for word in row if word in methods] for row in rows] == [[method] for method in methods] * 2
@@ -54,7 +52,7 @@ def test_without_methods_it_takes_those_of_one_pass(network, tmp_path, capsys, m
     "args, message",
     [
         (["--methods", "magic"], "'magic': expected one of cam, "),
-        (["--methods", "cam", "cam"], "each once"),
+        (["--method", "cam", "cam"], "each once"),
         (["--classes", "10"], "--classes 10: out of range"),
         (["--top-k", "0"], "--top-k: 0 classes"),
         (["--top-k", "9"], "expected 1..8"),

@@ -41,8 +41,8 @@ class Tiny(CamModel):
         return x
 
 
-TINY = "tests.experiments.colors:tiny"
-camjax.register_model("tiny", Tiny)
+TINY = "tests.experiments.colors:three_colors"
+camjax.register_model("three_colors", Tiny)
 
 
 @dataclass(repr=False)

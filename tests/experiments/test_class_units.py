@@ -19,8 +19,6 @@ from experiments.class_units import __main__ as experiment
 from experiments.class_units.unit_images import class_units, darkened, top_images, unit_maps_fn, unit_region
 from tests.experiments.colors import SIDE, TINY, Colors, Identity, painted
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 QUIET = Console(file=io.StringIO())
 RED, GREEN, BLUE = 0, 1, 2
 

@@ -23,8 +23,6 @@ from experiments.concepts.phrases import STOP_WORDS, checked_phrases, frequent_p
 from experiments.concepts.sample import CAPTIONS, TOLD, VIEWS, sample_captions
 from tests.experiments.colors import Identity, painted
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 QUIET = Console(file=io.StringIO())
 VOCABULARY = ["a", "red", "cat", "on", "the", "mat", "old", "in", "snow"]
 

@@ -22,8 +22,6 @@ from experiments.cub import table4 as cub_table4
 from experiments.cub.finetuning import augmentation, finetuning_recipe, is_published
 from tests.experiments.colors import TINY, Colors, Identity, painted
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 QUIET = Console(file=io.StringIO())
 RED, GREEN = 0, 1
 

@@ -28,8 +28,6 @@ from experiments.generic_features.splits import Split, attribute_split, listed_s
 from experiments.generic_features.table import summary, table5
 from tests.experiments.colors import TINY, Identity
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 QUIET = Console(file=io.StringIO())
 
 

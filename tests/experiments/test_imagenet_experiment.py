@@ -23,8 +23,6 @@ from experiments.imagenet.data import CenterViews, open_data, training_view
 from experiments.imagenet.options import Options, recipe_of
 from tests.experiments.colors import TINY
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 FINE_TUNING = {"recipe": "googlenet_cam", "weights": "bvlc_googlenet.caffemodel"}
 
 

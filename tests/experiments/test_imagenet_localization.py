@@ -17,8 +17,6 @@ from experiments.imagenet_localization.__main__ import Options, main, weights_of
 from experiments.imagenet_localization.tables import NETWORKS, TABLES, Row, tables
 from tests.experiments.colors import TINY
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 
 class Squares(AnnotatedSource):
     """Six noisy images with a bright square, whose place is the box."""

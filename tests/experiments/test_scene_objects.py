@@ -22,8 +22,6 @@ from experiments.scene_objects.overlaps import PlaceCounts, high_region, shares_
 from experiments.scene_objects.places import choose_places, read_object_names, read_place_list
 from tests.experiments.colors import Identity, painted
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 PREPARE = Path(__file__).parents[2] / ".venv-prepare" / "bin" / "python"
 
 

@@ -5,8 +5,6 @@ import pytest
 
 from experiments.scenes.localization import CENTER_SIDES, THRESHOLDS, Localizations, center_boxes, is_right, results
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 FULL, HALF, CORNER = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5], [0.0, 0.0, 0.1, 0.1]
 
 

@@ -23,8 +23,6 @@ from experiments.text_detector.maps import box_mask, score_maps
 from tests.experiments.colors import Identity, painted
 from tests.experiments.test_svt_xml import svt_image, svt_xml
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 QUIET = Console(file=io.StringIO())
 
 

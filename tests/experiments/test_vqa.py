@@ -41,8 +41,6 @@ from experiments.vqa.data import (
 from experiments.vqa.maps import explain_answers
 from tests.experiments.colors import TINY
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 QUIET = Console(file=io.StringIO())
 
 

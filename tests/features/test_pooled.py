@@ -11,8 +11,6 @@ from camjax.data.images import resize_image
 from camjax.features import Crops, gap_features, map_images, with_linear_classifier
 from tests.experiments.colors import SIDE, Colors, Identity, painted
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 
 def noise(count):
     """Images of several sizes."""

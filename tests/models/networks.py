@@ -2,7 +2,11 @@
 
 import pytest
 
-from camjax.models import convnext, densenet, efficientnet_lite, mobilenet, resnet
+import camjax
+from camjax.models import convnext, densenet, efficientnet_lite, mobilenet, model_spec, resnet
+
+NAMES = [name for name in camjax.list_models() if model_spec(name).module is None]
+"""Camjax's own networks, without those that other tests register."""
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, stages: int) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import cut
+from networks import NAMES, cut
 
 import camjax
 from camjax.models import CamModel, PooledHead, model_spec
@@ -76,7 +76,7 @@ OF_CAFFE = {*("alexnet", "alexnet_gap", "alexnet_star_gap", "vgg16_gap", "google
 SMALLEST = {"alexnet": 23, "alexnet_gap": 23, "alexnet_star_gap": 55, "nin": 39, "densenet121": 29}
 SMALLEST |= {"squeezenet1_1": 17, "inception_v3": 75, "inception_v3_wsol": 16, "inception_v3_wsol_28x28": 16}
 
-every_network = pytest.mark.parametrize("name", camjax.list_models())
+every_network = pytest.mark.parametrize("name", NAMES)
 
 
 @functools.cache
@@ -90,7 +90,7 @@ def shallow():
     """name -> the network without its weights, and with one block in each stage: its features have the same shape."""
     with pytest.MonkeyPatch.context() as patch:
         cut(patch, 4)
-        models = {name: model_shapes(name) for name in camjax.list_models()}
+        models = {name: model_shapes(name) for name in NAMES}
     for model in models.values():
         model.eval()  # half of the time to trace goes into new statistics of BatchNorm otherwise
     return models
@@ -112,7 +112,7 @@ def places(model) -> dict[str, tuple[int, ...]]:
 
 
 def test_the_registry_is_complete():
-    assert camjax.list_models() == sorted(FACTS)
+    assert sorted(FACTS) == NAMES
 
 
 @every_network
@@ -177,7 +177,7 @@ def test_the_table_of_names_is_complete_both_ways(name):
         tables.append((CAFFE_NAMES, lambda other: any(source.format == "caffemodel" for source in other.weights)))
     axes = {place: set() for place in found}
     for rules, has_it in tables:
-        family = [other for other in camjax.list_models() if has_it(model_spec(other))]
+        family = [other for other in NAMES if has_it(model_spec(other))]
         of_family = {place for other in family for place in places(abstract(other))}
         for rule in rules:
             if rule.place is not None:
@@ -224,7 +224,7 @@ def test_the_guide_has_its_weights(name):
 
 
 def test_packaged_weights_are_those_of_the_lites():
-    assert [name for name in camjax.list_models() if model_spec(name).packaged] == [
+    assert [name for name in NAMES if model_spec(name).packaged] == [
         f"efficientnet_lite{variant}" for variant in range(3)
     ]
 

@@ -1,12 +1,10 @@
 """The paper's networks and the benchmark's: the layers that only they have, and one training step."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUICK, photos
+from conftest import photos
 from flax import nnx
 
 import camjax
@@ -178,19 +176,16 @@ def test_bad_options(options):
         camjax.create_model("nin", **options)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK)
+@jax.jit
 def loss_and_gradients(model, images, labels):
     return nnx.value_and_grad(lambda model: cross_entropy(model(images), labels).mean())(model)
 
 
+QUICK_STEPS = {("alexnet_star_gap", "float32"), ("nin", "bfloat16")}
 STEPS = [
-    *((name, dtype) for name in ("alexnet_star_gap", "nin") for dtype in ("float32", "bfloat16")),
-    *(
-        pytest.param(name, dtype, marks=pytest.mark.long)
-        for name in PAPER
-        if name not in ("alexnet_star_gap", "nin")
-        for dtype in ("float32", "bfloat16")
-    ),
+    pytest.param(name, dtype, marks=[pytest.mark.long] * ((name, dtype) not in QUICK_STEPS))
+    for name in PAPER
+    for dtype in ("float32", "bfloat16")
 ]
 
 

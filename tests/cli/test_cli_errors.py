@@ -1,6 +1,5 @@
 """How commands and experiments end: one line for what the user can correct, a traceback for bugs."""
 
-import runpy
 import sys
 from pathlib import Path
 
@@ -89,33 +88,3 @@ def test_with_several_processes_an_error_is_raised_again_to_end_all(monkeypatch,
         run_command("program", lambda: camjax.create_model("resnet51"))
     assert [entry.name for entry in caught.traceback][1:] == ["run_command"]
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    "name, words, code, message",
-    [
-        ("imagenet", "--recipe resnet50 --data-dir {}", 1, "data set 'imagenet2012' is not prepared in {}"),
-        (
-            "imagenet",
-            "--recipe wsol --weights {}/gone.pth --fake-data images --steps 1",
-            1,
-            "There is no weight file {}/gone.pth",
-        ),
-        ("imagenet", "--recipe resnet50 --steps 3 --epochs 3", 2, "leave out one of them"),
-        ("cub", "--data-dir {}", 1, "data set 'caltech_birds2011' is not prepared in {}"),
-        ("cub", "--limit-train 0", 2, "--limit-train 0: expected at least 1."),
-        ("imagenet_localization", "--weights-dir {}/gone", 1, "--weights-dir {}/gone: there is no such folder."),
-        ("scenes", "--data-dir {}/a_file", 1, "{}/a_file"),
-    ],
-)
-def test_experiments(monkeypatch, capsys, tmp_path, name, words, code, message):
-    (tmp_path / "a_file").touch()
-    module = f"experiments.{name}"
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setattr(sys, "argv", [module, *words.format(tmp_path).split()])
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as exit_code:
-        runpy.run_module(module, run_name="__main__")
-    printed = capsys.readouterr().err
-    assert exit_code.value.code == code and message.format(tmp_path) in printed
-    assert "Traceback" not in printed and (code == 2 or printed.startswith(f"python -m {module}: "))

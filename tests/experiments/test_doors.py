@@ -137,6 +137,12 @@ MISSING = [
     ("generic_features", "--caltech101 --data-dir {}", NOT_PREPARED, "camjax prepare caltech101"),
     ("generic_features", "--indoor67 {}/gone", "{}/gone is not there. Expected:", "Give the folder as --indoor67"),
     ("imagenet", "--recipe resnet50 --data-dir {}", NOT_PREPARED, "camjax prepare imagenet2012"),
+    (
+        "imagenet",
+        "--recipe wsol --weights {}/gone.pth --fake-data images --steps 1",
+        "{}/gone.pth",
+        "",
+    ),
     ("imagenet_localization", "--weights-dir {}/gone", "--weights-dir {}/gone", "there is no such folder"),
     ("scene_objects", "--ade {}/gone", "{}/gone is not there. Expected:", "ADEChallengeData2016 as --ade"),
     ("scenes", "--data-dir {}/a_file", "{}/a_file", ""),

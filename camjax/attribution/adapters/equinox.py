@@ -15,7 +15,7 @@ def explain_equinox(
     model: eqx.Module,
     where: Callable[[eqx.Module], Any],
     *,
-    forward: Callable[[eqx.Module, jax.Array], jax.Array] = call,
+    forward: Callable[[Any, jax.Array], jax.Array] = call,
     channels_first: bool = True,
     reshape: Callable[[jax.Array], jax.Array] | None = None,
     combine: Literal["mean", "max"] = "mean",

@@ -29,7 +29,7 @@ def find_images(folder: Path) -> list[str]:
 
 
 def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
-    """Checks that listed files exist.
+    """Checks that listed files exist in a folder.
 
     Args:
       folder: what the names are relative to.

@@ -94,16 +94,10 @@ def train_batches(
 
 
 def batch_indices(length: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Returns which examples a batch of `train_batches` is made of, over all processes, without reading them.
+    """Returns which examples of a source of `length` the batch of a step consists of, without reading them.
 
-    Args:
-      length: of the source.
-      batch_size: images in a global batch.
-      seed: of the order, as in `train_batches`.
-      step: the number of the batch, from 0.
-
-    Returns:
-      (batch_size,) int64 indices into the source, in the order of one process.
+    These are (batch_size,) int64 indices into the source, in the order in which one process alone reads them with
+    `train_batches`.
     """
     order = _shuffled(length, seed).repeat()
     return np.array([order[i] for i in range(step * batch_size, (step + 1) * batch_size)], np.int64)

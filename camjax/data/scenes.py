@@ -55,12 +55,7 @@ _CITATION = """\
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Reads scikit-learn's handwritten digits.
-
-    Returns:
-      images: (1797, 8, 8) float32 in 0..1, the fraction of ink in each cell.
-      labels: (1797,) int64 in 0..9.
-    """
+    """Reads scikit-learn's digits: (1797, 8, 8) float32, the share of ink in each cell, and (1797,) int64 in 0..9."""
     digits = _imported("sklearn.datasets", "scikit-learn", "handwritten digits").load_digits()
     return (digits.images / 16).astype(np.float32), digits.target
 

@@ -12,13 +12,10 @@ _VALIDATION_NAME = re.compile(r"ILSVRC2012_val_\d{8}")
 
 
 def read_blacklist(path: Path | None) -> frozenset[str]:
-    """Reads `ILSVRC2014_clsloc_validation_blacklist.txt` of ILSVRC's development kit.
+    """Reads `ILSVRC2014_clsloc_validation_blacklist.txt` of ILSVRC's development kit; None is an empty list.
 
     It numbers, from 1 and one a line, the 1,762 of 50,000 validation images whose boxes are too poor to count; ILSVRC's
     evaluation leaves them out. The files of other years hold the same.
-
-    Args:
-      path: of the list; None is an empty one.
 
     Returns:
       File names without suffix, such as "ILSVRC2012_val_00000036".

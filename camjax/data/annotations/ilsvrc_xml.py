@@ -25,7 +25,6 @@ def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
       What the files say, by the images' file names without suffix ("ILSVRC2012_val_00000001").
 
     Raises:
-      FileNotFoundError: no such file or folder.
       ValueError: the archive is damaged, has no XML, two files for one image, or a file that `parse_voc_xml` refuses;
         the message names archive and file.
     """

@@ -55,7 +55,7 @@ def _from_workers(iterator: grain.DatasetIterator) -> Generator[_Batch, None, No
     with contextlib.ExitStack() as stack:
         stack.callback(_wait_for_shared_memory)
         stack.enter_context(contextlib.closing(iterator))
-        batch = _first_of_workers(iterator)
+        batch = _start(iterator)
         while batch is not None:
             # Shared memory lives as long as the array and leaks when a run is killed: return a copy, and keep no other.
             batch = {key: np.array(value) for key, value in batch.items()}
@@ -63,8 +63,8 @@ def _from_workers(iterator: grain.DatasetIterator) -> Generator[_Batch, None, No
             batch = next(iterator, None)
 
 
-def _first_of_workers(iterator: grain.DatasetIterator) -> _Batch | None:
-    """The first batch, if there is one, which starts the workers."""
+def _start(iterator: grain.DatasetIterator) -> _Batch | None:
+    """Starts the workers, and returns the first batch, if there is one."""
     # A process inherits the blocked signals of the thread that starts it. A worker that blocked them itself would do so
     # after its imports, and one that dies in them can leave this process waiting forever. A thread of its own, because
     # the first batch takes seconds, in which the caller should hear Ctrl-C.

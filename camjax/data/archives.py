@@ -57,7 +57,7 @@ class Archive:
         return self.path.stat().st_size if self.path else self.size
 
     def __str__(self) -> str:
-        return f"  {self.name}  {readable_size(self.size)}  {self.url}"
+        return f"{self.name}  {readable_size(self.size)}  {self.url}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Archives:
             if self.present:
                 lines.append("With --unverified, the archives in the folder are prepared without the others.")
         else:
-            lines += map(str, self.missing)
+            lines += [f"  {file}" for file in self.missing]
             lines.append("Fetch them, or leave out --archives to have them downloaded.")
         raise FileNotFoundError("\n".join(lines))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from camjax.data.archives import base_name
 from camjax.data.scenes import Scenes
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
@@ -49,7 +50,7 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
 
 def _not_found(name: str, data_dir: Path | None) -> Exception:
     known = {"scenes", *tfds.list_builders(with_community_datasets=False)}
-    if name.split("/")[0].split(":")[0] not in known:
+    if base_name(name) not in known:
         near = difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tfds.list_builders() lists them"
         return ValueError(f"unknown data set {name!r}; expected 'scenes' or a name that tfds knows: {hint}")

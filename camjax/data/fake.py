@@ -6,6 +6,12 @@ import numpy as np
 from camjax.data.decoding import decode_image
 from camjax.data.sources import SourceInfo
 
+# Smooth color with fine noise on top, so that a JPEG of it takes the bytes and the time of a photograph's.
+_BLOB = 16
+_CONTRAST = 50.0
+_NOISE = 12.0
+_JPEG_QUALITY = 90
+
 
 class FakeImages:
     """A source of random images, for benchmarks: a network learns nothing from them.
@@ -68,13 +74,13 @@ class FakeImages:
 
 
 def _random_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8: smooth color with fine noise on top, whose JPEG is as large as a photograph's."""
-    blobs = rng.normal(127.5, 50, (height // 16 + 2, width // 16 + 2, 3)).astype(np.float32)
+    """(height, width, 3) uint8."""
+    blobs = rng.normal(127.5, _CONTRAST, (height // _BLOB + 2, width // _BLOB + 2, 3)).astype(np.float32)
     smooth = cv2.resize(blobs, (width, height), interpolation=cv2.INTER_CUBIC)
-    noise = rng.normal(0, 12, (height, width, 1)).astype(np.float32)
+    noise = rng.normal(0, _NOISE, (height, width, 1)).astype(np.float32)
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
 
 
 def _to_jpeg(image: np.ndarray) -> bytes:
-    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return data.tobytes()

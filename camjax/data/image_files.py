@@ -29,7 +29,7 @@ def find_images(folder: Path) -> list[str]:
 
 
 def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
-    """Checks that listed files exist.
+    """Checks that listed files exist in a folder.
 
     Args:
       folder: what the names are relative to.
@@ -59,10 +59,7 @@ def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
 
 
 def read_stored_image(path: Path) -> np.ndarray:
-    """Reads an image file's stored pixels, not turned by its EXIF tag.
-
-    Returns:
-      (H, W, 3) uint8 RGB.
+    """Reads an image file's stored pixels, not turned by its EXIF tag: (H, W, 3) uint8 RGB.
 
     Raises:
       OSError: the file cannot be read.

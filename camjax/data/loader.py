@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from camjax.data._workers import iterate
-from camjax.data.images import height_and_width
+from camjax.data.images import Size, height_and_width
 from camjax.data.rows import RandomAccessSource, eval_row, train_row, with_position
 from camjax.data.transforms import Transform
 
@@ -32,7 +32,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    size: int | tuple[int, int] | None = None,
+    size: Size | None = None,
     augment: Transform | None = None,
     unreadable: Literal["raise", "skip"] = "raise",
     num_workers: int = 0,
@@ -94,16 +94,10 @@ def train_batches(
 
 
 def batch_indices(length: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Returns which examples a batch of `train_batches` is made of, over all processes, without reading them.
+    """Returns which examples of a source of `length` the batch of a step consists of, without reading them.
 
-    Args:
-      length: of the source.
-      batch_size: images in a global batch.
-      seed: of the order, as in `train_batches`.
-      step: the number of the batch, from 0.
-
-    Returns:
-      (batch_size,) int64 indices into the source, in the order of one process.
+    These are (batch_size,) int64 indices into the source, in the order in which one process alone reads them with
+    `train_batches`.
     """
     order = _shuffled(length, seed).repeat()
     return np.array([order[i] for i in range(step * batch_size, (step + 1) * batch_size)], np.int64)
@@ -113,7 +107,7 @@ def eval_batches(
     source: RandomAccessSource,
     *,
     batch_size: int,
-    size: int | tuple[int, int] | None = None,
+    size: Size | None = None,
     crop: Literal["center"] | None = None,
     unreadable: Literal["raise", "mark"] = "raise",
     start_batch: int = 0,
@@ -177,7 +171,7 @@ def _shuffled(length: int, seed: int) -> grain.MapDataset:
     return grain.MapDataset.range(length).seed(seed).shuffle()
 
 
-def _shape_of_first_image(source: RandomAccessSource, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
+def _shape_of_first_image(source: RandomAccessSource, size: Size | None) -> tuple[int, int, int]:
     if len(source) == 0:
         raise ValueError(f"{source!r} is empty; expected at least one example")
     return source[0]["image"].shape if size is None else (*height_and_width(size), 3)

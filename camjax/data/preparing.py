@@ -163,8 +163,8 @@ def _explained_errors(archives: Archives) -> Iterator[None]:
     except (requests.RequestException, tfds.download.DownloadError) as error:
         raise OSError(
             f"data set {archives.dataset!r}: a download failed: {error}\n"
-            "Run the command again; or fetch the files elsewhere, and give their folder as --archives DIR:\n"
-            + "\n".join(map(str, archives.missing))
+            "Run the command again; or fetch the files elsewhere, and give their folder as --archives DIR:"
+            + "".join(f"\n  {file}" for file in archives.missing)
         ) from error
     except NonMatchingChecksumError as error:
         raise ValueError(

@@ -34,7 +34,8 @@ _SEED = 20160627
 _DIGIT_RANGES = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
 _DIGIT_SIDES = (round(0.28 * SIDE), round(0.60 * SIDE))
 _CROP_SIDES = (SIDE, 2 * SIDE)
-# Bright ink on darker ground, never the reverse: with both, a small network learns much more slowly.
+# Bright ink on darker ground, never the reverse: with both, a small network learned nothing in the time that it needs
+# for these.
 _INK = (0.75, 1.0)
 _LEVEL = (0.2, 0.45)
 _CONTRAST = (0.3, 0.6)
@@ -55,12 +56,7 @@ _CITATION = """\
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Reads scikit-learn's handwritten digits.
-
-    Returns:
-      images: (1797, 8, 8) float32 in 0..1, the fraction of ink in each cell.
-      labels: (1797,) int64 in 0..9.
-    """
+    """Reads scikit-learn's digits: (1797, 8, 8) float32, the share of ink in each cell, and (1797,) int64 in 0..9."""
     digits = _imported("sklearn.datasets", "scikit-learn", "handwritten digits").load_digits()
     return (digits.images / 16).astype(np.float32), digits.target
 
@@ -152,13 +148,13 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         digits, labels = load_digits()
         textures = {name: split_texture(texture, split) for name, texture in load_textures().items()}
         ids = np.array(split_digit_ids(split, len(digits)))
-        ids_of_class = [ids[labels[ids] == label] for label in range(len(CLASS_NAMES))]
+        class_ids = [ids[labels[ids] == label] for label in range(len(CLASS_NAMES))]
         for number in range(NUM_SCENES[split]):
             # One generator per scene: a scene does not depend on the number of scenes.
             rng = np.random.default_rng((_SEED, _SPLITS.index(split), number))
             label = number % len(CLASS_NAMES)
             texture = TEXTURES[rng.integers(len(TEXTURES))]
-            digit_id = rng.choice(ids_of_class[label])
+            digit_id = rng.choice(class_ids[label])
             image, mask = compose_scene(digits[digit_id], textures[texture], rng)
             filename = f"{split}_{number:05d}_{texture}_digit{digit_id:04d}.png"
             example = {

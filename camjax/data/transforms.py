@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from camjax.data.images import height_and_width, resize_image
+from camjax.data.images import Size, height_and_width, resize_image
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -43,7 +43,7 @@ def random_horizontal_flip(image: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def random_resized_crop(
-    size: int | tuple[int, int],
+    size: Size,
     *,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -70,7 +70,7 @@ def random_resized_crop(
     return _RandomResizedCrop(height_and_width(size), scale, ratio)
 
 
-def resize_then_random_crop(resize: int | tuple[int, int] = 256, size: int | tuple[int, int] = 224) -> Transform:
+def resize_then_random_crop(resize: Size = 256, size: Size = 224) -> Transform:
     """Squashes an image to `resize`, then crops `size` at a random place.
 
     The GAP networks (Zhou et al. 2016, whose release crops in Caffe's data layer) and those of the benchmark of weakly

@@ -8,17 +8,12 @@ from camjax.data.text_files import read_lines
 
 NUM_VALIDATION_IMAGES = 50_000
 
-_VALIDATION_NAME = re.compile(r"ILSVRC2012_val_\d{8}")
-
 
 def read_blacklist(path: Path | None) -> frozenset[str]:
-    """Reads `ILSVRC2014_clsloc_validation_blacklist.txt` of ILSVRC's development kit.
+    """Reads `ILSVRC2014_clsloc_validation_blacklist.txt` of ILSVRC's development kit; None is an empty list.
 
     It numbers, from 1 and one a line, the 1,762 of 50,000 validation images whose boxes are too poor to count; ILSVRC's
     evaluation leaves them out. The files of other years hold the same.
-
-    Args:
-      path: of the list; None is an empty one.
 
     Returns:
       File names without suffix, such as "ILSVRC2012_val_00000036".
@@ -47,7 +42,7 @@ def check_blacklist(path: Path | None, source: AnnotatedSource) -> None:
     if path is None or not len(source):
         return
     filename = source.annotation(0).filename
-    if not _VALIDATION_NAME.fullmatch(stem_of(filename)):
+    if not re.fullmatch(r"ILSVRC2012_val_\d{8}", stem_of(filename)):
         raise ValueError(
             f"{path} lists ILSVRC validation images, but this data set has files such as {filename!r}: expected "
             "names such as 'ILSVRC2012_val_00000001.JPEG'. Leave the blacklist out."

@@ -81,7 +81,7 @@ def _split_folder(folder: Path, split: str) -> Path:
     if split == WHOLE_FOLDER:
         return folder
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    listed = ", ".join(found[:10] + ["..."] * (len(found) > 10)) or "it has none"
+    listed = ", ".join([*found[:10], "..."] if len(found) > 10 else found) or "it has none"
     raise ValueError(
         f"split is {split!r}: expected a sub-folder of {folder} ({listed}), or {WHOLE_FOLDER!r} for all of its images."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from camjax.data.annotation import stem_of
 from camjax.data.annotations._format import Format
 from camjax.data.annotations.tfds_boxes import open_tfds
-from camjax.data.annotations.voc_xml import MAX_BYTES, find_xml, parse_voc_xml
+from camjax.data.annotations.voc_xml import MAX_BYTES, find_xml, parse_voc_xml, read_voc_xml
 from camjax.data.pixel_boxes import ListedImage
 
 
@@ -25,7 +25,6 @@ def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
       What the files say, by the images' file names without suffix ("ILSVRC2012_val_00000001").
 
     Raises:
-      FileNotFoundError: no such file or folder.
       ValueError: the archive is damaged, has no XML, two files for one image, or a file that `parse_voc_xml` refuses;
         the message names archive and file.
     """
@@ -33,23 +32,19 @@ def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected ILSVRC2012_bbox_val_v3.tgz, or a folder of its XML.")
     found: dict[str, ListedImage] = {}
-    for name, data in _folder_files(path) if path.is_dir() else _archive_files(path):
-        stem = stem_of(name)
+    for listed in map(read_voc_xml, find_xml(path)) if path.is_dir() else _in_archive(path):
+        stem = stem_of(listed.where)
         if stem in found:
-            raise ValueError(f"{name} and {found[stem].where} are both about the image {stem!r}: keep one of them.")
-        found[stem] = parse_voc_xml(data, name)
+            raise ValueError(
+                f"{listed.where} and {found[stem].where} are both about the image {stem!r}: keep one of them."
+            )
+        found[stem] = listed
     if not found:
         raise ValueError(f"{path} has no XML files: expected ILSVRC2012_bbox_val_v3.tgz, or a folder of its XML.")
     return found
 
 
-def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in find_xml(folder):
-        with path.open("rb") as file:
-            yield str(path), file.read(MAX_BYTES + 1)
-
-
-def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
+def _in_archive(path: Path) -> Iterator[ListedImage]:
     try:
         with tarfile.open(path, "r:*") as archive:
             for member in archive:
@@ -57,7 +52,7 @@ def _archive_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if last.lower().endswith(".xml") and not last.startswith(".") and member.isfile():
                     content = archive.extractfile(member)
                     assert content is not None, "a file's content, for a member that is a file"
-                    yield f"{path}: {member.name}", content.read(MAX_BYTES + 1)
+                    yield parse_voc_xml(content.read(MAX_BYTES + 1), f"{path}: {member.name}")
             while archive.fileobj.read(MAX_BYTES):
                 pass  # gzip's check sum, the only sign of a damaged digit, is at the very end
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:

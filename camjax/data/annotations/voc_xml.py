@@ -14,7 +14,6 @@ from camjax.data.xml_files import parse_xml, pixels
 MAX_BYTES = 2**20
 """The largest file that is read: some 4,000 objects."""
 
-_SIZE = ("width", "height")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -49,7 +48,7 @@ def parse_voc_xml(data: bytes, name: str) -> ListedImage:
     # ILSVRC leaves the suffix out.
     if filename and stem not in (filename, stem_of(filename)):
         raise ValueError(f"{name} has the <filename> {filename!r}: expected {stem!r}. Correct it, or rename the file.")
-    width, height = _numbers(root.find("size"), _SIZE, f"{name}: <size>")
+    width, height = _numbers(root.find("size"), ("width", "height"), f"{name}: <size>")
     if not (height >= 1 and width >= 1 and height.is_integer() and width.is_integer()):
         raise ValueError(f"{name}: <size> is {width:g} x {height:g} pixels: expected the image's size.")
     size = int(height), int(width)

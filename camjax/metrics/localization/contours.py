@@ -51,25 +51,12 @@ def contour_boxes(score_map, thresholds, all_contours: bool = False) -> list[np.
     """
     boxes, starts, region = region_boxes(score_map, check_thresholds(thresholds), all_contours)
     boxes.flags.writeable = False
-    ends = np.append(starts[1:], len(boxes))
-    of_region = [boxes[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    return [of_region[i] for i in region.tolist()]
+    by_region = np.split(boxes, starts[1:])
+    return [by_region[i] for i in region.tolist()]
 
 
 def region_boxes(score_map, thresholds: np.ndarray, all_contours: bool) -> RegionBoxes:
-    """`contour_boxes` without the repetition: the boxes of each distinct region, and the region of each threshold.
-
-    Args:
-      score_map: (H, W) float in 0..1.
-      thresholds: (T,) float64, as from `check_thresholds`.
-      all_contours: as in `contour_boxes`.
-
-    Returns:
-      `RegionBoxes`.
-
-    Raises:
-      ValueError: a score map that is not of rank 2 or not in 0..1 everywhere.
-    """
+    """`contour_boxes` without the repetition, at thresholds (T,) from `check_thresholds`."""
     q = _quantize(score_map)
     occurs = cv2.calcHist([q], [0], None, [256], [0, 256]).ravel() > 0
     maximum = int(np.flatnonzero(occurs)[-1])
@@ -107,15 +94,9 @@ def _quantize(score_map) -> np.ndarray:
 
 
 def _boxes_of_levels(q: np.ndarray, levels: np.ndarray, all_contours: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes of the regions q > level.
+    """`boxes` and `starts` of `RegionBoxes`, of the regions q > level.
 
-    Args:
-      q: (H, W) uint8.
-      levels: (R,) int64, rising, below the maximum of q.
-      all_contours: as in `contour_boxes`.
-
-    Returns:
-      boxes (n, 4) int64, region after region, and starts (R,) int64.
+    The levels (R,) rise, and are below the maximum of q (H, W) uint8.
     """
     if not len(levels):
         return np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
@@ -147,10 +128,6 @@ def _stacked_contours(q: np.ndarray, levels: np.ndarray) -> tuple[list[np.ndarra
     A region is found within the frame of the lowest level of its stack, which holds all higher ones, and has an empty
     row below that keeps it from the next.
 
-    Args:
-      q: (H, W) uint8.
-      levels: (R,) int64, rising, below the maximum of q.
-
     Returns:
       contours: arrays (n, 1, 2) int32 of points x, y in their stack; those of one region in OpenCV's order.
       stacks: (S, 5) int64: for each stack the number of its contours, the index of its first level, the number of
@@ -176,17 +153,10 @@ def _stacked_contours(q: np.ndarray, levels: np.ndarray) -> tuple[list[np.ndarra
 
 
 def _twice_area(x: np.ndarray, y: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Twice the area of closed polygons, as in `cv2.contourArea`; exact, in whole numbers.
+    """(P,) int64, twice the area of closed polygons, as in `cv2.contourArea`; exact, in whole numbers.
 
-    Args:
-      x: (n,) int32 of all polygons' points, polygon after polygon. A product of an x and a y is at most the number of
-        pixels of an image, which OpenCV's int32 can count.
-      y: (n,) int32.
-      starts: (P,) where each polygon starts.
-      lengths: (P,) number of its points.
-
-    Returns:
-      (P,) int64.
+    Points x, y (n,) int32 are of all polygons, one after the other, with where each starts (P,) and its length (P,). A
+    product of an x and a y is at most the number of pixels of an image, which OpenCV's int32 can count.
     """
     next_x, next_y = np.roll(x, -1), np.roll(y, -1)
     ends = starts + lengths - 1

@@ -11,10 +11,10 @@ import numpy as np
 from camjax.boxes import boxes_from_maps
 from camjax.cam import resize_map
 from camjax.metrics.localization.box_overlap import (
-    best_iou,
+    IOU_UNIT,
+    best_iou_units,
     check_boxes,
-    iou_of_units,
-    iou_units,
+    check_iou_threshold,
     pad_true_boxes,
     reaches_iou,
 )
@@ -62,12 +62,10 @@ class ThresholdCurve(StreamingMetric):
 
     def __init__(self, thresholds: Sequence[float] = DEFAULT_THRESHOLDS, iou_threshold: float = 0.5):
         thresholds = _check_thresholds(thresholds)
-        if not 0 < iou_threshold <= 1:
-            raise ValueError(f"iou_threshold={iou_threshold}: expected 0 < iou_threshold <= 1.")
         super().__init__(
-            {"thresholds": thresholds, "iou_threshold": float(iou_threshold)},
-            {name: np.zeros((), np.int64) for name in ("images", "images_with_boxes")}
-            | {name: np.zeros(len(thresholds), np.int64) for name in ("localized", "iou_units")},
+            {"thresholds": thresholds, "iou_threshold": check_iou_threshold(iou_threshold)},
+            dict.fromkeys(("images", "images_with_boxes"), 0)
+            | dict.fromkeys(("localized", "iou_units"), [0] * len(thresholds)),
         )
 
     @property
@@ -107,11 +105,12 @@ class ThresholdCurve(StreamingMetric):
         check_boxes(boxes, valid, rows, "boxes")
         boxes = np.where(valid[..., None], boxes, 0)
 
-        reached = reaches_iou(boxes, true_boxes, self.options["iou_threshold"]).any(-1)
-        self.sums["images"] += len(rows)
-        self.sums["images_with_boxes"] += (num_boxes > 0).sum()
-        self.sums["localized"] += reached.sum(0)
-        self.sums["iou_units"] += iou_units(best_iou(boxes, true_boxes)).sum(0)
+        self.add(
+            images=len(rows),
+            images_with_boxes=(num_boxes > 0).sum(),
+            localized=reaches_iou(boxes, true_boxes, self.options["iou_threshold"]).any(-1).sum(0),
+            iou_units=best_iou_units(boxes, true_boxes).sum(0),
+        )
 
     def curve(self) -> Curve:
         """The rates at every threshold, as arrays for a plot.
@@ -125,7 +124,7 @@ class ThresholdCurve(StreamingMetric):
         return Curve(
             np.array(self.options["thresholds"]),
             100 * self.sums["localized"] / images,
-            100 * iou_of_units(self.sums["iou_units"]) / images,
+            100 * (IOU_UNIT * self.sums["iou_units"]) / images,
         )
 
     def compute(self) -> dict[str, float]:
@@ -133,8 +132,8 @@ class ThresholdCurve(StreamingMetric):
 
         Returns:
           "best_gt_known_localization" and "best_mean_iou" in percent; "best_gt_known_localization_threshold" and
-          "best_mean_iou_threshold", shares of the map's maximum in 0..1. As the
-          threshold is chosen on the same images, they are upper bounds of what a threshold fixed beforehand reaches.
+          "best_mean_iou_threshold", shares of the map's maximum in 0..1. As the threshold is chosen on the same images,
+          they are upper bounds of what a threshold fixed beforehand reaches.
 
         Raises:
           ValueError: no image with a true box.

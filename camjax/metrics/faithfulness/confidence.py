@@ -108,11 +108,8 @@ class Confidence(FaithfulnessMetric):
     A small drop says little without the gain: a map that shows the whole image has no drop. See `confidence_change`.
 
     Args:
-      baseline: a number or a color (3,) in 0..255.
+      baseline: a number or a color (3,) in 0..255; anything else raises ValueError.
       chunk_size: images scored at a time. It does not change the results.
-
-    Raises:
-      ValueError: a baseline that is neither.
     """
 
     title = "Change in confidence"

@@ -159,12 +159,9 @@ class Deletion(FaithfulnessMetric):
     """The mean area under deletion curves, "deletion": less is better; see `deletion_curve`.
 
     Args:
-      baseline: a number or a color (3,) in 0..255.
+      baseline: a number or a color (3,) in 0..255; anything else raises ValueError.
       step: pixels at a time; None for as many as a row has.
       chunk_size: images scored at a time. It does not change the results.
-
-    Raises:
-      ValueError: a baseline that is neither.
     """
 
     title = "Deletion"

@@ -86,7 +86,7 @@ def road(
 
 def _counts(fractions, pixels: int) -> list[int]:
     """Numbers of pixels to remove."""
-    # Less a rounding error: for some numbers, a product such as 0.7 * 10 comes out as 7.000000000000001.
+    # Less a rounding error: 0.7 * 10 may come out as 7.000000000000001.
     counts = [math.ceil(fraction * pixels - 1e-6) if 0 < fraction < 1 else 0 for fraction in fractions]
     if not counts or min(counts) < 1 or max(counts) >= pixels:
         raise ValueError(

@@ -102,12 +102,9 @@ class SensitivityN(FaithfulnessMetric):
     Args:
       fractions: n as shares of the pixels.
       num_subsets: number of sets for each n.
-      baseline: a number or a color (3,) in 0..255.
+      baseline: a number or a color (3,) in 0..255; anything else raises ValueError.
       seed: of the sets.
       chunk_size: images scored at a time. It does not change the results.
-
-    Raises:
-      ValueError: a baseline that is neither.
     """
 
     title = "Sensitivity-n"

@@ -39,7 +39,7 @@ def reaches_iou(a, b, threshold: float) -> np.ndarray:
     Args:
       a: (..., n, 4) boxes in 0..1.
       b: (..., m, 4) boxes in 0..1.
-      threshold: 0 < threshold <= 1.
+      threshold: in 0 < threshold <= 1.
 
     Returns:
       (..., n, m) bool.

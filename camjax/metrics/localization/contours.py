@@ -5,27 +5,11 @@ map quantized to 8 bits has at most 256 distinct regions, however many threshold
 one tall image, take one call of OpenCV. The boxes are the same, in the same order, in a fraction of the time.
 """
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
 # Regions are stacked up to this many pixels: few calls, and a stack that fits the processor's cache.
 _STACK_PIXELS = 1 << 18
-
-
-class RegionBoxes(NamedTuple):
-    """The boxes of the distinct regions that T thresholds make of one score map.
-
-    Attributes:
-      boxes: (n, 4) int64 pixel boxes x0, y0, x1, y1, region after region.
-      starts: (R,) int64: where each region's boxes start; every region has at least one.
-      region: (T,) int64: the region of each threshold, in 0..R-1.
-    """
-
-    boxes: np.ndarray
-    starts: np.ndarray
-    region: np.ndarray
 
 
 def contour_boxes(score_map, thresholds, all_contours: bool = False) -> list[np.ndarray]:
@@ -55,8 +39,14 @@ def contour_boxes(score_map, thresholds, all_contours: bool = False) -> list[np.
     return [by_region[i] for i in region.tolist()]
 
 
-def region_boxes(score_map, thresholds: np.ndarray, all_contours: bool) -> RegionBoxes:
-    """`contour_boxes` without the repetition, at thresholds (T,) from `check_thresholds`."""
+def region_boxes(score_map, thresholds: np.ndarray, all_contours: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`contour_boxes` without the repetition, at thresholds (T,) from `check_thresholds`, which make R regions.
+
+    Returns:
+      boxes: (n, 4) int64 x0, y0, x1, y1, region after region.
+      starts: (R,) int64, where each region's boxes start; every region has at least one.
+      region: (T,) int64 in 0..R-1, the region of each threshold.
+    """
     q = _quantize(score_map)
     occurs = cv2.calcHist([q], [0], None, [256], [0, 256]).ravel() > 0
     maximum = int(np.flatnonzero(occurs)[-1])
@@ -68,7 +58,7 @@ def region_boxes(score_map, thresholds: np.ndarray, all_contours: bool) -> Regio
     if levels[-1] == maximum:  # nothing lies above it
         starts = np.append(starts, len(boxes))
         boxes = np.concatenate([boxes, np.zeros((1, 4), np.int64)])
-    return RegionBoxes(boxes, starts, region)
+    return boxes, starts, region
 
 
 def check_thresholds(thresholds) -> np.ndarray:
@@ -94,10 +84,7 @@ def _quantize(score_map) -> np.ndarray:
 
 
 def _boxes_of_levels(q: np.ndarray, levels: np.ndarray, all_contours: bool) -> tuple[np.ndarray, np.ndarray]:
-    """`boxes` and `starts` of `RegionBoxes`, of the regions q > level.
-
-    The levels (R,) rise, and are below the maximum of q (H, W) uint8.
-    """
+    """`boxes` and `starts` of the regions q > level. The levels (R,) rise, and are below the maximum of q (H, W)."""
     if not len(levels):
         return np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
     contours, stacks = _stacked_contours(q, levels)
@@ -125,8 +112,8 @@ def _boxes_of_levels(q: np.ndarray, levels: np.ndarray, all_contours: bool) -> t
 def _stacked_contours(q: np.ndarray, levels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """OpenCV's contours of the regions q > level, found in stacks of several regions, one above the other.
 
-    A region is found within the frame of the lowest level of its stack, which holds all higher ones, and has an empty
-    row below that keeps it from the next.
+    All regions of a stack have the frame of the lowest level, which holds the others, and an empty row that keeps them
+    apart.
 
     Returns:
       contours: arrays (n, 1, 2) int32 of points x, y in their stack; those of one region in OpenCV's order.

@@ -103,7 +103,7 @@ class LocalizationError(StreamingMetric):
             None where class_ids are the ranking.
           label_boxes: (B, 4) the box of the true class's map; None leaves GT-known localization out.
           label_valid: (B,) bool, False where that map gave no box; None where all did.
-          mask: (B,) bool, False for padding; None where there is none.
+          mask: (B,) bool, False for padding; None for all images.
 
         Raises:
           ValueError: an array of another shape; a negative class; class_ids that repeat a class, without `ranking`; a

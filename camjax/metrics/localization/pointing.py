@@ -76,7 +76,7 @@ class PointingGame(StreamingMetric):
             where the maximum is not searched.
           image_sizes: (B, 2) or (2,) integers, height and width in pixels of each image or of all; with true_boxes
             only, as masks have the images' sizes.
-          mask: (B,) bool, False for padding; None where there is none.
+          mask: (B,) bool, False for padding; None for all images.
 
         Raises:
           ValueError: both or none of true_boxes and masks; no image_sizes for boxes; an array of another shape, or a

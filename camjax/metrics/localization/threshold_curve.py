@@ -21,8 +21,7 @@ from camjax.metrics.localization.box_overlap import (
 from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
-# 0, 0.05, ..., 0.95, with the paper's 0.2 among them.
-DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))
+DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))  # the paper's 0.2 is among them
 
 
 class Curve(NamedTuple):
@@ -86,7 +85,7 @@ class ThresholdCurve(StreamingMetric):
           boxes: (B, T, 4) the box of the true class's map at each threshold, in 0..1; see `boxes_at_thresholds`.
           valid: (B, T) bool, False where there is no box.
           true_boxes: B arrays (n_i, 4) of true boxes in 0..1, n_i >= 0; or an array (B, n, 4) or (B, 4).
-          mask: (B,) bool, False for padding; None where there is none.
+          mask: (B,) bool, False for padding; None for all images.
 
         Raises:
           ValueError: an array of another shape, or a box with its edges in the wrong order or not in 0..1; the message
@@ -159,11 +158,7 @@ def boxes_at_thresholds(
       thresholds: T thresholds, rising, in 0 <= threshold < 1.
 
     Returns:
-      boxes: (..., T, 4) float32 in 0..1; zeros where not valid.
-      valid: (..., T) bool.
-
-    Raises:
-      ValueError: thresholds out of range, or maps of another shape or type.
+      (..., T, 4) float32 boxes in 0..1, zeros where not valid; and (..., T) bool, valid.
     """
     return _boxes_at_thresholds(maps, tuple(size), jnp.asarray(_check_thresholds(thresholds), jnp.float32))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 CASES = 6
-"""Of the best, and of the worst."""
+"""How many of the best cases are kept, and as many of the worst."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Case:
       iou: of the box of the true class with the best true box, rounded to four digits as in `images.csv`.
       prediction: the most probable class.
       map: (h, w) float32, the raw map of the true class.
-      box: (4,) float32 `[ymin, xmin, ymax, xmax]` in 0..1 of the stored image; zeros where there is none.
+      box: (4,) float32 `[ymin, xmin, ymax, xmax]` in 0..1 of the stored image; zeros if the map gave none.
       view: (4,) float32, the part of the stored image that the network saw, which the map covers.
     """
 
@@ -34,7 +34,7 @@ class Case:
 class Cases:
     """Keeps the best and the worst of all cases added, at most `CASES` of each.
 
-    Adding an image again changes nothing, so that it does no harm if a run that resumes repeats a batch.
+    Adding an image again changes nothing: a run that resumes may repeat a batch.
     """
 
     _kept: list[Case] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Cases:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that is kept, as arrays by name; `restore` takes it back."""
-        return {of.name: np.array([getattr(case, of.name) for case in self._kept]) for of in fields(Case)}
+        return {column.name: np.array([getattr(case, column.name) for case in self._kept]) for column in fields(Case)}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Replaces what is kept by what `arrays()` returned.
@@ -64,7 +64,7 @@ class Cases:
         Raises:
           KeyError: an array is missing.
         """
-        columns = [arrays[of.name] for of in fields(Case)]
+        columns = [arrays[column.name] for column in fields(Case)]
         self._kept = [
             Case(int(index), float(iou), int(prediction), *rest)
             for index, iou, prediction, *rest in zip(*columns, strict=True)

@@ -12,22 +12,20 @@ from camjax.data.images import resize_image
 from camjax.evaluation.cases import Case, Cases
 from camjax.evaluation.runner import Evaluation
 from camjax.metrics import MaxBoxAcc, ThresholdCurve
-from camjax.metrics.localization.threshold_curve import Curve
 from camjax.viz import localization_figure
 
 CURVES = {
-    "gt_known_localization": "GT-known",
-    "MaxBoxAcc_50": "MaxBoxAcc",
-    "MaxBoxAccV2_30": "MaxBoxAccV2, IoU 0.3",
-    "MaxBoxAccV2_50": "MaxBoxAccV2, IoU 0.5",
-    "MaxBoxAccV2_70": "MaxBoxAccV2, IoU 0.7",
+    "gt_known_localization": ("GT-known", "-"),
+    "MaxBoxAcc_50": ("MaxBoxAcc", (0, (6, 1))),
+    "MaxBoxAccV2_30": ("MaxBoxAccV2, IoU 0.3", (0, (1, 1))),
+    "MaxBoxAccV2_50": ("MaxBoxAccV2, IoU 0.5", (0, (3, 1))),
+    "MaxBoxAccV2_70": ("MaxBoxAccV2, IoU 0.7", (0, (3, 1, 1, 1))),
 }
-"""The curves of metrics that are drawn, and their words in the legend."""
-LINE_STYLES = ("-", (0, (6, 1)), (0, (1, 1)), (0, (3, 1)), (0, (3, 1, 1, 1)))
+"""Curve of a metric -> its words in the legend, and its line style."""
 
 
 def curve_figure(evaluation: Evaluation) -> Figure | None:
-    """Each threshold curve of each method in one plot; None where no metric has one.
+    """All threshold curves of all methods in one plot; None if no metric has one.
 
     A curve is the share of images whose box of the true class is right, against the threshold of the box rule.
     """
@@ -35,17 +33,16 @@ def curve_figure(evaluation: Evaluation) -> Figure | None:
     axes = figure.subplots()
     for number, (method, by_name) in enumerate(evaluation.metrics.items()):
         for metric in by_name.values():
-            if not isinstance(metric, MaxBoxAcc | ThresholdCurve):
+            if isinstance(metric, ThresholdCurve):
+                curve = metric.curve()._asdict()
+            elif isinstance(metric, MaxBoxAcc):
+                curve = metric.curve()
+            else:
                 continue
-            found = metric.curve()
-            curve = found._asdict() if isinstance(found, Curve) else found
-            for name, values in curve.items():
-                if name in CURVES:
-                    style = LINE_STYLES[list(CURVES).index(name)]
-                    label = f"{method}, {CURVES[name]}"
-                    axes.plot(
-                        curve["thresholds"], values, label=label, linewidth=1.3, color=f"C{number}", linestyle=style
-                    )
+            for name, (words, style) in CURVES.items():
+                if name in curve:
+                    (line,) = axes.plot(curve["thresholds"], curve[name], color=f"C{number}", linewidth=1.3)
+                    line.set(label=f"{method}, {words}", linestyle=style)
     if not axes.lines:
         return None
     axes.set(xlabel="threshold, share of the map's maximum", ylabel="images localized (%)", xlim=(0, 1), ylim=(0, 100))
@@ -87,7 +84,7 @@ def cases_figure(source: AnnotatedSource, cases: Cases) -> Figure | None:
 
 
 def _in_image(case: Case, size: tuple[int, int]) -> np.ndarray:
-    """The map as it lies on an image shown at (H, W) pixels; the least value where the network did not look."""
+    """The map of an image shown at (H, W) pixels; outside of the network's view it has its least value."""
     if np.array_equal(case.view, [0, 0, 1, 1]):
         return case.map
     ymin, xmin, ymax, xmax = np.rint(case.view * np.tile(size, 2)).astype(int)

@@ -71,8 +71,9 @@ def results_table(results: Mapping) -> Table:
         table.add_section()
         table.add_row(f"[bold]{METRICS[metric].title}")
         for name in numbers:
+            digits = 2 if METRICS[metric].unit_of(name) == "percent" else 3
             values = [results["results"][method][metric][name] for method in methods]
-            table.add_row(f"  {name.replace('_', ' ')}", *(_number(metric, name, value) for value in values))
+            table.add_row(f"  {name.replace('_', ' ')}", *(f"{value:.{digits}f}" for value in values))
     return table
 
 
@@ -81,7 +82,3 @@ def counts_sentence(results: Mapping) -> str:
     counts = results["images"]
     parts = [f"{count} {status}" for status, count in counts.items() if count or status == "scored"]
     return f"{results['num_images']} images: {', '.join(parts)}."
-
-
-def _number(metric: str, name: str, value: float) -> str:
-    return f"{value:.2f}" if METRICS[metric].unit_of(name) == "percent" else f"{value:.3f}"

@@ -33,8 +33,8 @@ class RunFiles:
       resume: whether to go on where an evaluation in this directory stopped, if there is one.
 
     Attributes:
-      state: what `save` was last given; None at the start.
-      arrays: what `save` was last given; empty at the start.
+      state: the state as last saved; None at the start.
+      arrays: the arrays as last saved; empty at the start.
 
     Raises:
       FileExistsError: the directory holds an evaluation, and `resume` is False.

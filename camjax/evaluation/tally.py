@@ -25,10 +25,10 @@ from camjax.models.layers import fold_batchnorm, inference_view
 
 
 class Tally:
-    """Adds batches up.
+    """Adds up the batches of an evaluation.
 
     Args:
-      model: scores changed images for the metrics that need it. The snapshot is made at the first such update.
+      model: scores changed images for the metrics that need it; a snapshot is made at the first such update.
       methods: names of methods.
       metrics: names of `METRICS`.
 
@@ -73,8 +73,8 @@ class Tally:
                 ious = [f"{_iou(sample.asked, i, annotation.boxes):.4f}" for sample in samples.values()]
                 row += ious
                 # Copies: a view would keep the arrays of the whole batch.
-                of_image = (first.asked.maps[i, 0], first.asked.boxes[i, 0], batch["view"][i])
-                cases.append(Case(index, float(ious[0]), prediction, *map(np.array, of_image)))
+                arrays = map(np.array, (first.asked.maps[i, 0], first.asked.boxes[i, 0], batch["view"][i]))
+                cases.append(Case(index, float(ious[0]), prediction, *arrays))
             rows.append(row)
         self.cases.add(cases)
         return rows

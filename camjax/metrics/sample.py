@@ -34,15 +34,7 @@ class Truth:
 
     def rows(self, rows: slice) -> "Truth":
         """What is known about some of the images."""
-        return Truth(
-            self.labels[rows],
-            self.boxes[rows],
-            self.wsol_boxes[rows],
-            self.image_sizes[rows],
-            self.counted[rows],
-            self.filenames[rows],
-            None if self.masks is None else self.masks[rows],
-        )
+        return Truth(**{name: value[rows] for name, value in vars(self).items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,9 @@ class Sample:
     def split(self, parts: int) -> list["Sample"]:
         """The batch in consecutive parts of equal size; B has to be a multiple of their number."""
         size = len(self.images) // parts
-        return [self._rows(slice(i * size, (i + 1) * size)) for i in range(parts)]
-
-    def _rows(self, rows: slice) -> "Sample":
-        top, asked = (Localization(*(array[rows] for array in of)) for of in (self.top, self.asked))
-        return Sample(self.images[rows], top, asked, self.truth.rows(rows), self.probabilities_fn)
+        samples = []
+        for start in range(0, len(self.images), size):
+            rows = slice(start, start + size)
+            top, asked = (Localization(*(array[rows] for array in found)) for found in (self.top, self.asked))
+            samples.append(Sample(self.images[rows], top, asked, self.truth.rows(rows), self.probabilities_fn))
+        return samples

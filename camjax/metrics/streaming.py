@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from camjax.metrics.sample import Sample
 
@@ -28,13 +29,17 @@ class StreamingMetric(abc.ABC):
 
     A metric of `camjax.metrics.METRICS` says in its class what an evaluation has to know.
 
+    Args:
+      options: what the metric was made with, in JSON's types; only metrics with the same options can be merged.
+      sums: name -> zeros, int64 or float64, of the sum's shape. One of them is "images", their number.
+
     Attributes:
       title: the metric's name in tables.
       unit: of its results; see `unit_of`.
       needs: what a sample has to hold: true "boxes", true "masks", or "scores" of the network on changed images.
       whole_images: whether the metric is defined only where the network saw the whole image, not a crop.
-      options: what the metric was made with, in JSON's types; only metrics with the same options can be merged.
-      sums: name -> int64 or float64 array of fixed shape; one of them is "images", their number.
+      options: as given.
+      sums: name -> array.
     """
 
     title: ClassVar[str]
@@ -42,7 +47,7 @@ class StreamingMetric(abc.ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     whole_images: ClassVar[bool] = False
 
-    def __init__(self, options: Mapping[str, Any], sums: Mapping[str, np.ndarray]):
+    def __init__(self, options: Mapping[str, Any], sums: Mapping[str, ArrayLike]):
         self.options = dict(options)
         self.sums = {name: np.array(value) for name, value in sums.items()}
 
@@ -81,6 +86,11 @@ class StreamingMetric(abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no update_from(sample): call its update().")
 
+    def add(self, **numbers: Any) -> None:
+        """Adds numbers to the sums of these names: the last step of every update."""
+        for name, value in numbers.items():
+            self.sums[name] = self.sums[name] + value
+
     @abc.abstractmethod
     def compute(self) -> dict[str, float]:
         """The results by name. Rates are in percent, as in the papers' tables.
@@ -105,8 +115,7 @@ class StreamingMetric(abc.ABC):
             raise ValueError(
                 f"{other!r} cannot be merged into {self!r}: expected the same metric with the same options."
             )
-        for name, value in other.sums.items():
-            self.sums[name] = self.sums[name] + value
+        self.add(**other.sums)
         return self
 
     def state(self) -> dict[str, Any]:
@@ -151,7 +160,7 @@ def merge_across_processes(metric: _Metric) -> _Metric:
 
 
 def gather(value: Any) -> list[Any]:
-    """A value of every process, in JSON's types, in the order of the processes; every process has to call it."""
+    """The values of all processes, in their order, of JSON's types; every process has to call it."""
     if jax.process_count() == 1:
         return [value]
     from jax.experimental import multihost_utils
@@ -165,11 +174,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def rows_of(mask, batch: int) -> np.ndarray:
-    """The indices of the images of a batch that are not padding.
-
-    Args:
-      mask: (B,) bool, False for padding; None where there is none.
-      batch: B.
+    """The indices of the images of a batch of B that are not padding, by a mask (B,) bool; None for all.
 
     Raises:
       ValueError: a mask of another shape, or with other values than True and False.

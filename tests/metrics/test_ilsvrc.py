@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import camjax
-from camjax.metrics.localization.box_overlap import best_iou, iou_matrix, pad_true_boxes, reaches_iou
+from camjax.metrics.localization.box_overlap import IOU_UNIT, best_iou_units, iou_matrix, pad_true_boxes, reaches_iou
 from camjax.metrics.localization.ilsvrc import LocalizationError
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
@@ -125,8 +125,9 @@ def test_pixels_counted_as_ilsvrc_does_have_the_same_iou():
 def test_best_iou_is_that_of_the_best_true_box():
     true_boxes, counts = pad_true_boxes([[TOP_LEFT, WHOLE], [], [RIGHT]], 3, np.arange(3))
     assert counts.tolist() == [2, 0, 1]
-    np.testing.assert_array_equal(best_iou([[LEFT, RIGHT]] * 3, true_boxes), [[0.5, 0.5], [0, 0], [0, 1]])
-    assert best_iou(np.zeros((2, 3, 4)), np.zeros((2, 0, 4))).tolist() == [[0.0] * 3] * 2
+    best = best_iou_units([[LEFT, RIGHT]] * 3, true_boxes)
+    assert best.dtype == np.int64 and (best * IOU_UNIT).tolist() == [[0.5, 0.5], [0, 0], [0, 1]]
+    assert best_iou_units(np.zeros((2, 3, 4)), np.zeros((2, 0, 4))).tolist() == [[0] * 3] * 2
 
 
 @pytest.mark.parametrize("form", [np.array([LEFT, WHOLE]), np.array([[LEFT], [WHOLE]]), [[LEFT], np.array([WHOLE])]])

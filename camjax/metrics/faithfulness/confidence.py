@@ -12,9 +12,8 @@ from camjax.cam import normalize_map
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
+    check_arguments,
     check_baseline,
-    checked_maps,
-    checked_scores,
     color_option,
     map_copies,
     scores_of_classes,
@@ -70,13 +69,10 @@ def confidence_change(
       ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, or scores that
         are not in 0..1.
     """
-    maps = _normalized(checked_maps(images, maps))
-    images = jnp.asarray(images, jnp.float32)
+    scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
     baseline = check_baseline(baseline, images)
-    scores_fn, ids = checked_scores(probabilities_fn, images, class_ids)
-    probabilities = map_copies(
-        Partial(_probability_through_map, scores_fn, images, baseline, maps, ids), len(images), 2, chunk_size
-    )
+    probability = Partial(_probability_through_map, scores_fn, images, baseline, _normalized(maps), ids)
+    probabilities = map_copies(probability, len(images), 2, chunk_size)
     lowest, highest = float(probabilities.min()), float(probabilities.max())
     if not (lowest >= -_ROUNDING and highest <= 1 + _ROUNDING):
         raise ValueError(
@@ -112,24 +108,19 @@ class Confidence(FaithfulnessMetric):
     A small drop says little without the gain: a map that shows the whole image has no drop. See `confidence_change`.
 
     Args:
-      baseline: a number or a color (3,) in 0..255.
+      baseline: a number or a color (3,) in 0..255; anything else raises ValueError.
       chunk_size: images scored at a time. It does not change the results.
-
-    Raises:
-      ValueError: a baseline that is neither.
     """
 
     title = "Change in confidence"
     unit = "percent"
 
     def __init__(self, baseline=IMAGENET_MEAN, chunk_size: int = 32):
-        self._chunk_size = chunk_size
         names = ["average_drop", "increase_in_confidence", "average_gain"]
-        super().__init__({"baseline": color_option(baseline)}, names)
+        super().__init__({"baseline": color_option(baseline)}, names, chunk_size)
 
-    def _numbers(self, probabilities_fn, images, maps, class_ids):
-        options = self.options | {"chunk_size": self._chunk_size}
-        change = confidence_change(probabilities_fn, images, maps, class_ids, **options)
+    def _numbers(self, *batch):
+        change = confidence_change(*batch, **self._arguments)
         return {
             "average_drop": 100 * change.drop,
             "increase_in_confidence": 100 * np.asarray(change.increase, np.float64),

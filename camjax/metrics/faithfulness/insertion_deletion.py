@@ -13,9 +13,8 @@ from jax.tree_util import Partial
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
+    check_arguments,
     check_baseline,
-    checked_maps,
-    checked_scores,
     color_option,
     map_copies,
     pixel_ranks,
@@ -64,9 +63,8 @@ def insertion_curve(
       ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, or a step that
         is not in 1..H W.
     """
-    maps = checked_maps(images, maps)
-    images = jnp.asarray(images, jnp.float32)
-    return _curve(probabilities_fn, blurred(images), images, maps, class_ids, step, chunk_size)
+    scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
+    return _curve(scores_fn, blurred(images), images, maps, ids, step, chunk_size)
 
 
 def deletion_curve(
@@ -99,9 +97,8 @@ def deletion_curve(
     Raises:
       ValueError: as `insertion_curve`, or a baseline of another shape.
     """
-    maps = checked_maps(images, maps)
-    images = jnp.asarray(images, jnp.float32)
-    return _curve(probabilities_fn, images, check_baseline(baseline, images), maps, class_ids, step, chunk_size)
+    scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
+    return _curve(scores_fn, images, check_baseline(baseline, images), maps, ids, step, chunk_size)
 
 
 @jax.jit
@@ -121,9 +118,8 @@ def blurred(images: jax.Array) -> jax.Array:
     return images
 
 
-def _curve(scores_fn, start, end, maps, class_ids, step, chunk_size) -> ScoreCurve:
-    """Scores while pixels of `start` become those of `end`; one of them may be (B, 1, 1, 3)."""
-    scores_fn, ids = checked_scores(scores_fn, start, class_ids)
+def _curve(scores_fn, start, end, maps, ids, step, chunk_size) -> ScoreCurve:
+    """Scores while pixels of `start` become those of `end`, which may be (B, 1, 1, 3)."""
     pixels = maps[0].size
     step = maps.shape[2] if step is None else step
     if not 1 <= step <= pixels:
@@ -153,33 +149,26 @@ class Insertion(FaithfulnessMetric):
     unit = "score"
 
     def __init__(self, step: int | None = None, chunk_size: int = 32):
-        self._chunk_size = chunk_size
-        super().__init__({"step": step}, ["insertion"])
+        super().__init__({"step": step}, ["insertion"], chunk_size)
 
-    def _numbers(self, probabilities_fn, images, maps, class_ids):
-        options = {"step": self.options["step"], "chunk_size": self._chunk_size}
-        return {"insertion": insertion_curve(probabilities_fn, images, maps, class_ids, **options).area}
+    def _numbers(self, *batch):
+        return {"insertion": insertion_curve(*batch, **self._arguments).area}
 
 
 class Deletion(FaithfulnessMetric):
     """The mean area under deletion curves, "deletion": less is better; see `deletion_curve`.
 
     Args:
-      baseline: a number or a color (3,) in 0..255.
+      baseline: a number or a color (3,) in 0..255; anything else raises ValueError.
       step: pixels at a time; None for as many as a row has.
       chunk_size: images scored at a time. It does not change the results.
-
-    Raises:
-      ValueError: a baseline that is neither.
     """
 
     title = "Deletion"
     unit = "score"
 
     def __init__(self, baseline=IMAGENET_MEAN, step: int | None = None, chunk_size: int = 32):
-        self._chunk_size = chunk_size
-        super().__init__({"baseline": color_option(baseline), "step": step}, ["deletion"])
+        super().__init__({"baseline": color_option(baseline), "step": step}, ["deletion"], chunk_size)
 
-    def _numbers(self, probabilities_fn, images, maps, class_ids):
-        options = self.options | {"chunk_size": self._chunk_size}
-        return {"deletion": deletion_curve(probabilities_fn, images, maps, class_ids, **options).area}
+    def _numbers(self, *batch):
+        return {"deletion": deletion_curve(*batch, **self._arguments).area}

@@ -2,9 +2,11 @@
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
@@ -16,14 +18,14 @@ class FaithfulnessMetric(StreamingMetric):
     Args:
       options: what the metric was made with, in JSON's types.
       names: the names of the numbers, as in the results of `compute`.
+      chunk_size: images scored at a time, which does not change the results; None if none are scored.
     """
 
     needs = frozenset({"scores"})
 
-    def __init__(self, options: Mapping, names: Sequence[str]):
-        super().__init__(
-            options, {"images": np.zeros((), np.int64)} | {name: np.zeros((), np.float64) for name in names}
-        )
+    def __init__(self, options: Mapping[str, Any], names: Sequence[str], chunk_size: int | None = None):
+        super().__init__(options, {"images": 0} | dict.fromkeys(names, 0.0))
+        self._chunk_size = chunk_size
 
     def update_from(self, sample: Sample) -> None:
         """Adds a batch of an evaluation: the maps of the most probable classes.
@@ -70,10 +72,9 @@ class FaithfulnessMetric(StreamingMetric):
             # Padding is scored like the rest, because another shape would be compiled. Its values may be anything.
             maps, class_ids = (_without_padding(array, len(images), rows) for array in (maps, class_ids))
         numbers = self._numbers(probabilities_fn, images, maps, class_ids)
-        numbers = {name: np.asarray(values, np.float64)[rows].sum() for name, values in numbers.items()}
-        self.sums["images"] += len(rows)
-        for name, total in numbers.items():
-            self.sums[name] += total
+        self.add(
+            images=len(rows), **{name: np.asarray(values, np.float64)[rows].sum() for name, values in numbers.items()}
+        )
 
     def compute(self) -> dict[str, float]:
         """The means over images, by name.
@@ -86,8 +87,16 @@ class FaithfulnessMetric(StreamingMetric):
         return {name: float(total) / self.num_images for name, total in self.sums.items() if name != "images"}
 
     @abc.abstractmethod
-    def _numbers(self, probabilities_fn, images, maps, class_ids) -> dict[str, jax.Array]:
-        """Each name's (B,) numbers."""
+    def _numbers(self, *batch) -> dict[str, ArrayLike]:
+        """Each name's (B,) numbers of a batch: probabilities_fn, images, maps, class_ids."""
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """The options as the metric's function takes them, which has a key in place of the seed."""
+        arguments = {**self.options, "chunk_size": self._chunk_size}
+        if "seed" in arguments:
+            arguments["key"] = jax.random.key(arguments.pop("seed"))
+        return arguments
 
 
 def _without_padding(array, batch: int, rows: np.ndarray) -> np.ndarray:

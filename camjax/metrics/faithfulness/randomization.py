@@ -108,10 +108,8 @@ def randomized_from_top(
     with_paths, structure = jax.tree_util.tree_flatten_with_path(weights)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in with_paths]
     leaves = [leaf for _, leaf in with_paths]
-    members = {
-        layer: [i for i, name in enumerate(names) if f"{name}.".startswith(f"{layer}.") and _has_weights(leaves[i])]
-        for layer in layers
-    }
+    floats = [i for i, x in enumerate(leaves) if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
+    members = {layer: [i for i in floats if f"{names[i]}.".startswith(f"{layer}.")] for layer in layers}
     if empty := [layer for layer in layers if not members[layer]]:
         raise ValueError(f"layers {', '.join(empty)} have no weights: expected some of {', '.join(names[:20])}, ...")
     for layer in layers:
@@ -119,10 +117,6 @@ def randomized_from_top(
             entries = jax.random.permutation(jax.random.fold_in(key, i), jnp.ravel(leaves[i]))
             leaves[i] = entries.reshape(jnp.shape(leaves[i]))
         yield layer, jax.tree.unflatten(structure, leaves)
-
-
-def _has_weights(leaf) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 @jax.jit

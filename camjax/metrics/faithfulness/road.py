@@ -10,13 +10,7 @@ from jax.tree_util import Partial
 
 from camjax.metrics.faithfulness.imputation import linear_imputation
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
-from camjax.metrics.faithfulness.scores import (
-    checked_maps,
-    checked_scores,
-    map_copies,
-    pixel_ranks,
-    scores_of_classes,
-)
+from camjax.metrics.faithfulness.scores import check_arguments, map_copies, pixel_ranks, scores_of_classes
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of pixels removed, as in pytorch-grad-cam."""
@@ -78,27 +72,21 @@ def road(
       ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, fractions that
         remove all pixels or none, or noise below 0.
     """
-    maps = checked_maps(images, maps)
-    images = jnp.asarray(images, jnp.float32)
-    scores_fn, ids = checked_scores(probabilities_fn, images, class_ids)
+    scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
     counts = jnp.asarray(_counts(fractions, maps[0].size))
     if not 0 <= noise < math.inf:
         raise ValueError(f"noise={noise}: expected a standard deviation in 0..255, 0 for none.")
     ranks = jnp.stack([pixel_ranks(maps), pixel_ranks(-maps)], axis=1)
     key = jax.random.key(0) if key is None else key
-    scores = map_copies(
-        Partial(_imputed_score, scores_fn, images, ranks, counts, ids, noise, key),
-        len(images),
-        2 * len(counts),
-        chunk_size,
-    )
+    imputed_score = Partial(_imputed_score, scores_fn, images, ranks, counts, ids, noise, key)
+    scores = map_copies(imputed_score, len(images), 2 * len(counts), chunk_size)
     most, least = jnp.split(scores, 2, axis=1)
     return RoadScores(most, least, (least - most).mean(1) / 2)
 
 
 def _counts(fractions, pixels: int) -> list[int]:
     """Numbers of pixels to remove."""
-    # Less a rounding error: for some numbers, a product such as 0.7 * 10 comes out as 7.000000000000001.
+    # Less a rounding error: 0.7 * 10 may come out as 7.000000000000001.
     counts = [math.ceil(fraction * pixels - 1e-6) if 0 < fraction < 1 else 0 for fraction in fractions]
     if not counts or min(counts) < 1 or max(counts) >= pixels:
         raise ValueError(
@@ -136,21 +124,12 @@ class Road(FaithfulnessMetric):
     def __init__(
         self, fractions: Sequence[float] = FRACTIONS, noise: float = NOISE, seed: int = 0, chunk_size: int = 16
     ):
-        self._chunk_size = chunk_size
+        options = {"fractions": [float(f) for f in fractions], "noise": float(noise), "seed": seed}
         names = ["road_combined", "road_most_relevant_first", "road_least_relevant_first"]
-        super().__init__({"fractions": [float(f) for f in fractions], "noise": float(noise), "seed": seed}, names)
+        super().__init__(options, names, chunk_size)
 
-    def _numbers(self, probabilities_fn, images, maps, class_ids):
-        scores = road(
-            probabilities_fn,
-            images,
-            maps,
-            class_ids,
-            fractions=self.options["fractions"],
-            noise=self.options["noise"],
-            key=jax.random.key(self.options["seed"]),
-            chunk_size=self._chunk_size,
-        )
+    def _numbers(self, *batch):
+        scores = road(*batch, **self._arguments)
         return {
             "road_combined": scores.combined,
             "road_most_relevant_first": scores.most_relevant_first.mean(1),

@@ -1,5 +1,6 @@
 """What functions of faithfulness share: checked arguments, ranks of pixels, and scores of many changed copies."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,25 +15,23 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """The mean color of ImageNet, RGB in 0..255: what a 0 is in the normalized images of most networks."""
 
 
-def checked_maps(images, maps) -> jax.Array:
-    """Maps of images, checked and brought to the images' size by `camjax.resize_map`.
-
-    Args:
-      images: (B, H, W, 3), uint8 or float.
-      maps: (B, h, w) real numbers.
+def check_arguments(scores_fn: Callable, images, maps, class_ids) -> tuple[Callable, jax.Array, jax.Array, jax.Array]:
+    """The arguments that all functions of faithfulness take, checked and prepared.
 
     Returns:
-      (B, H, W) float32.
+      The function as a pytree; images (B, H, W, 3) float32; maps (B, H, W) float32, resized to the images; class ids
+      (B,) int32.
 
     Raises:
-      ValueError: another shape or type, or maps that hold NaN or infinity.
+      ValueError: another shape or type, maps that hold NaN or infinity, class ids out of range, or scores that are not
+        (B, C).
     """
     check_images(None, images)
-    shape, dtype = np.shape(maps), jnp.result_type(maps)
-    if len(shape) != 3 or shape[0] != len(images) or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
+    shape, dtype, batch = np.shape(maps), jnp.result_type(maps), len(images)
+    if len(shape) != 3 or shape[0] != batch or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
-            f"maps of shape {shape} and dtype {dtype} for {len(images)} images: expected floats of shape "
-            f"({len(images)}, h, w), one map an image."
+            f"maps of shape {shape} and dtype {dtype} for {batch} images: expected floats of shape ({batch}, h, w), "
+            "one map an image."
         )
     finite = np.asarray(jnp.isfinite(jnp.asarray(maps)).all((1, 2)))
     if not finite.all():
@@ -40,37 +39,21 @@ def checked_maps(images, maps) -> jax.Array:
             f"maps of rows {np.flatnonzero(~finite)[:10].tolist()} hold NaN or infinity: expected finite numbers, "
             "which put pixels in an order. Leave such images out by the mask of update()."
         )
-    return _resized(maps, tuple(images.shape[1:3]))
+    scores_fn, images = as_pytree(scores_fn), jnp.asarray(images, jnp.float32)
+    shape = jax.eval_shape(_float_scores, scores_fn, images).shape
+    if len(shape) != 2 or shape[0] != batch:
+        raise ValueError(f"scores of shape {shape} for {batch} images: expected ({batch}, C).")
+    if np.ndim(class_ids) != 1:
+        raise ValueError(f"class_ids of shape {np.shape(class_ids)}: expected ({batch},), one class an image.")
+    ids = jnp.asarray(check_class_ids(class_ids, *shape)[:, 0])
+    return scores_fn, images, _resized(maps, images.shape[1:3]), ids
 
 
 _resized = jax.jit(resize_map, static_argnums=1)
 
 
-def checked_scores(scores_fn: Callable, images, class_ids) -> tuple[Callable, jax.Array]:
-    """A function of scores as a pytree, and class ids (B,), checked against what it gives.
-
-    Raises:
-      ValueError: scores that are not (B, C), or class ids of another shape, type or range.
-    """
-    scores_fn = as_pytree(scores_fn)
-    shape = jax.eval_shape(_float_scores, scores_fn, jax.ShapeDtypeStruct(images.shape, jnp.float32)).shape
-    if len(shape) != 2 or shape[0] != len(images):
-        raise ValueError(f"scores of shape {shape} for {len(images)} images: expected ({len(images)}, C).")
-    if np.ndim(class_ids) != 1:
-        raise ValueError(f"class_ids of shape {np.shape(class_ids)}: expected ({len(images)},), one class an image.")
-    return scores_fn, jnp.asarray(check_class_ids(class_ids, *shape)[:, 0])
-
-
 def check_baseline(baseline, images) -> jax.Array:
-    """The baseline, which replaces pixels, as an array that broadcasts with images (B, H, W, 3).
-
-    Args:
-      baseline: a number, a color (3,), or images that broadcast to (B, H, W, 3), in 0..255.
-      images: (B, H, W, 3).
-
-    Raises:
-      ValueError: another shape, or NaN or infinity.
-    """
+    """The baseline as an array with B rows that broadcasts with images (B, H, W, 3), or ValueError."""
     shape = np.shape(baseline)
     fits = len(shape) <= 4 and all(own in (1, side) for own, side in zip(shape[::-1], images.shape[::-1], strict=False))
     if not fits or not np.isfinite(baseline).all():
@@ -83,11 +66,7 @@ def check_baseline(baseline, images) -> jax.Array:
 
 
 def color_option(baseline) -> float | list[float]:
-    """A number or a color in JSON's types, for a metric's options.
-
-    Raises:
-      ValueError: neither a number nor a color of three numbers in 0..255.
-    """
+    """A number or a color (3,) in JSON's types, for a metric's options; raises ValueError for anything else."""
     color = np.asarray(baseline, np.float64)
     if color.shape not in ((), (3,)) or not ((color >= 0) & (color <= 255)).all():
         raise ValueError(f"baseline={baseline!r}: expected a number or a color of three, RGB in 0..255.")
@@ -96,14 +75,7 @@ def color_option(baseline) -> float | list[float]:
 
 @jax.jit
 def pixel_ranks(maps: jax.Array) -> jax.Array:
-    """The rank of each pixel of a map: 0 for the largest value, H W - 1 for the least.
-
-    Args:
-      maps: (B, H, W), finite.
-
-    Returns:
-      (B, H, W) int32. Of equal values, the first in raster order comes first.
-    """
+    """Finite maps (B, H, W) -> (B, H, W) int32, 0 for a map's largest value; equal values in raster order."""
     order = jnp.argsort(-maps.reshape(len(maps), -1), axis=1, stable=True)
     places = jnp.broadcast_to(jnp.arange(order.shape[1], dtype=jnp.int32), order.shape)
     return jnp.put_along_axis(jnp.zeros_like(places), order, places, axis=1, inplace=False).reshape(maps.shape)
@@ -119,13 +91,10 @@ def map_copies(function: Callable[[jax.Array], jax.Array], batch: int, copies: i
         are copy 0 of image 0.
       batch: B.
       copies: of each image.
-      chunk_size: the largest R.
+      chunk_size: the largest R; ValueError if below 1.
 
     Returns:
       (B, copies, ...) float32.
-
-    Raises:
-      ValueError: chunk_size below 1.
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
@@ -165,8 +134,6 @@ def _float_scores(scores_fn, images):
     return jnp.asarray(scores_fn(images)).astype(jnp.float32)
 
 
-def _fill(numbers, function, rows, start):
+@functools.partial(jax.jit, donate_argnums=0)
+def _filled(numbers, function, rows, start):
     return jax.lax.dynamic_update_slice_in_dim(numbers, function(rows), start, axis=0)
-
-
-_filled = jax.jit(_fill, donate_argnums=0)

@@ -10,9 +10,8 @@ from jax.tree_util import Partial
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
+    check_arguments,
     check_baseline,
-    checked_maps,
-    checked_scores,
     color_option,
     correlation,
     map_copies,
@@ -65,41 +64,31 @@ def sensitivity_n(
       ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, fractions that
         leave no pixel, or less than two sets.
     """
-    maps = checked_maps(images, maps)
-    images = jnp.asarray(images, jnp.float32)
+    scores_fn, images, maps, ids = check_arguments(scores_fn, images, maps, class_ids)
     baseline = check_baseline(baseline, images)
-    scores_fn, ids = checked_scores(scores_fn, images, class_ids)
     pixels = maps[0].size
-    if not len(fractions) or any(not 0 < fraction < 1 or _count(fraction, pixels) >= pixels for fraction in fractions):
+    counts = [max(1, math.floor(fraction * pixels + 0.5)) for fraction in fractions]
+    if not counts or any(not 0 < fraction < 1 for fraction in fractions) or max(counts) >= pixels:
         raise ValueError(f"fractions={tuple(fractions)}: expected shares of {pixels} pixels, above 0 and below 1.")
     if num_subsets < 2:
         raise ValueError(f"num_subsets={num_subsets}: expected 2 or more, to correlate over.")
-    counts = jnp.repeat(jnp.asarray([_count(fraction, pixels) for fraction in fractions]), num_subsets)
     # Less the mean: sums over sets of one size have the same correlations, and smaller rounding errors.
     maps = maps - maps.mean((1, 2), keepdims=True)
     key = jax.random.key(0) if key is None else key
-    numbers = map_copies(
-        Partial(_sum_and_score, scores_fn, images, baseline, maps, ids, counts, key),
-        len(images),
-        len(counts),
-        chunk_size,
-    )
-    sums, scores = jnp.moveaxis(numbers.reshape(len(images), len(fractions), num_subsets, 2), -1, 0)
+    sizes = jnp.repeat(jnp.asarray(counts), num_subsets)
+    sum_and_score = Partial(_sum_and_score, scores_fn, images, baseline, maps, ids, sizes, key)
+    numbers = map_copies(sum_and_score, len(images), len(sizes), chunk_size)
+    sums, scores = jnp.moveaxis(numbers.reshape(len(images), len(counts), num_subsets, 2), -1, 0)
     return correlation(sums, -scores)
 
 
-def _count(fraction: float, pixels: int) -> int:
-    return max(1, math.floor(fraction * pixels + 0.5))
-
-
-def _sum_and_score(scores_fn, images, baseline, maps, class_ids, counts, key, rows):
+def _sum_and_score(scores_fn, images, baseline, maps, class_ids, sizes, key, rows):
     """(R, 2): the map's sum over a set, and the score without it."""
     image, copy = rows.T
-    size = maps.shape[1:]
 
     def random_set(copy):
-        order = jax.random.permutation(jax.random.fold_in(key, copy), size[0] * size[1])
-        return (order < counts[copy]).reshape(size)
+        order = jax.random.permutation(jax.random.fold_in(key, copy), maps[0].size)
+        return (order < sizes[copy]).reshape(maps[0].shape)
 
     chosen = jax.vmap(random_set)(copy)
     sums = jnp.where(chosen, maps[image], 0).sum((1, 2))
@@ -113,12 +102,9 @@ class SensitivityN(FaithfulnessMetric):
     Args:
       fractions: n as shares of the pixels.
       num_subsets: number of sets for each n.
-      baseline: a number or a color (3,) in 0..255.
+      baseline: a number or a color (3,) in 0..255; anything else raises ValueError.
       seed: of the sets.
       chunk_size: images scored at a time. It does not change the results.
-
-    Raises:
-      ValueError: a baseline that is neither.
     """
 
     title = "Sensitivity-n"
@@ -132,11 +118,8 @@ class SensitivityN(FaithfulnessMetric):
         seed: int = 0,
         chunk_size: int = 32,
     ):
-        self._chunk_size = chunk_size
         options = {"fractions": [float(f) for f in fractions], "num_subsets": num_subsets}
-        super().__init__(options | {"baseline": color_option(baseline), "seed": seed}, ["sensitivity_n"])
+        super().__init__(options | {"baseline": color_option(baseline), "seed": seed}, ["sensitivity_n"], chunk_size)
 
-    def _numbers(self, probabilities_fn, images, maps, class_ids):
-        options = {name: self.options[name] for name in ("fractions", "num_subsets", "baseline")}
-        options |= {"key": jax.random.key(self.options["seed"]), "chunk_size": self._chunk_size}
-        return {"sensitivity_n": sensitivity_n(probabilities_fn, images, maps, class_ids, **options).mean(1)}
+    def _numbers(self, *batch):
+        return {"sensitivity_n": sensitivity_n(*batch, **self._arguments).mean(1)}

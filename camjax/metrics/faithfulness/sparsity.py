@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
-from camjax.metrics.faithfulness.scores import checked_maps, checked_scores
+from camjax.metrics.faithfulness.scores import check_arguments
 
 
 @jax.jit
@@ -44,7 +44,6 @@ class Sparsity(FaithfulnessMetric):
     def __init__(self):
         super().__init__({}, ["sparsity"])
 
-    def _numbers(self, probabilities_fn, images, maps, class_ids):
-        maps = checked_maps(images, maps)
-        checked_scores(probabilities_fn, images, class_ids)
+    def _numbers(self, *batch):
+        _, _, maps, _ = check_arguments(*batch)
         return {"sparsity": gini_index(maps)}

@@ -9,9 +9,9 @@ import numpy as np
 _ROUNDING = 2.0**-23
 # A coordinate this far outside 0..1 still counts as the image's edge.
 _EDGE = 1e-5
-# IoU is summed in this unit, as integers: sums do not depend on the order of the images, and are exact to 1.5e-11 per
-# image over 10^8 images.
-_IOU_UNIT = 2.0**-36
+IOU_UNIT = 2.0**-36
+"""In which IoU is summed, as integers: sums do not depend on the order of the images, and are exact to 1.5e-11 per
+image over 10^8 images."""
 
 
 def iou_matrix(a, b) -> np.ndarray:
@@ -39,7 +39,7 @@ def reaches_iou(a, b, threshold: float) -> np.ndarray:
     Args:
       a: (..., n, 4) boxes in 0..1.
       b: (..., m, 4) boxes in 0..1.
-      threshold: 0 < threshold <= 1.
+      threshold: in 0 < threshold <= 1.
 
     Returns:
       (..., n, m) bool.
@@ -51,19 +51,16 @@ def reaches_iou(a, b, threshold: float) -> np.ndarray:
     return (intersection > 0) & (surplus >= -_ROUNDING * (1 + 3 * threshold) * sides)
 
 
-def best_iou(boxes, true_boxes: np.ndarray) -> np.ndarray:
-    """(B, N, 4) boxes and (B, n, 4) true boxes, zeros where an image has fewer -> (B, N) the best IoU with any."""
-    return iou_matrix(boxes, true_boxes).max(-1, initial=0.0)
+def best_iou_units(boxes, true_boxes: np.ndarray) -> np.ndarray:
+    """The best IoU of each box (B, N, 4) with any true box (B, n, 4) of its image: (B, N) int64 in `IOU_UNIT`."""
+    return np.rint(iou_matrix(boxes, true_boxes).max(-1, initial=0.0) / IOU_UNIT).astype(np.int64)
 
 
-def iou_units(iou: np.ndarray) -> np.ndarray:
-    """IoU as int64 numbers of 2^-36, whose sums do not depend on their order."""
-    return np.rint(iou / _IOU_UNIT).astype(np.int64)
-
-
-def iou_of_units(units: np.ndarray) -> np.ndarray:
-    """The float64 value of (a sum of) `iou_units`."""
-    return units * _IOU_UNIT
+def check_iou_threshold(iou_threshold: float) -> float:
+    """The threshold as a float; raises ValueError unless it is above 0 and at most 1."""
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold={iou_threshold}: expected 0 < iou_threshold <= 1.")
+    return float(iou_threshold)
 
 
 def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,8 +72,7 @@ def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[
       rows: (R,) the images wanted.
 
     Returns:
-      boxes (R, n, 4) float64, where n is the largest number of boxes of an image, and images with fewer end in zeros;
-      and counts (R,).
+      boxes (R, n, 4) float64, n being the largest number of an image, with zeros where it has fewer; and counts (R,).
 
     Raises:
       ValueError: another number of images, an array of another shape, or a box that is empty, has its edges in the
@@ -87,10 +83,8 @@ def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[
     arrays = []
     for row in rows:
         boxes = np.asarray(true_boxes[row], np.float64)
-        if boxes.shape == (4,) and getattr(true_boxes, "ndim", None) == 2:
-            boxes = boxes[None]
-        elif boxes.size == 0:
-            boxes = boxes.reshape(0, 4)
+        if boxes.size == 0 or (boxes.shape == (4,) and getattr(true_boxes, "ndim", None) == 2):
+            boxes = boxes.reshape(-1, 4)
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
         arrays.append(boxes)
@@ -110,13 +104,9 @@ def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[
 
 
 def check_boxes(boxes: np.ndarray, present: np.ndarray, rows: np.ndarray, name: str) -> None:
-    """Raises ValueError, with the row of the batch, for a box whose edges are in the wrong order, or not in 0..1.
+    """Raises ValueError if edges of boxes (R, N, 4) that are present (R, N) are in the wrong order, or not in 0..1.
 
-    Args:
-      boxes: (R, N, 4).
-      present: (R, N) bool: the boxes to check.
-      rows: (R,) the number of each row in the caller's batch.
-      name: what the caller calls these boxes.
+    Messages take the name of the boxes, and the number of each row (R,) in the caller's batch.
     """
     good = (boxes >= -_EDGE).all(-1) & (boxes <= 1 + _EDGE).all(-1) & (boxes[..., :2] <= boxes[..., 2:]).all(-1)
     if (wrong := present & ~good).any():

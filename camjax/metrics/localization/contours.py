@@ -5,27 +5,11 @@ map quantized to 8 bits has at most 256 distinct regions, however many threshold
 one tall image, take one call of OpenCV. The boxes are the same, in the same order, in a fraction of the time.
 """
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
 # Regions are stacked up to this many pixels: few calls, and a stack that fits the processor's cache.
 _STACK_PIXELS = 1 << 18
-
-
-class RegionBoxes(NamedTuple):
-    """The boxes of the distinct regions that T thresholds make of one score map.
-
-    Attributes:
-      boxes: (n, 4) int64 pixel boxes x0, y0, x1, y1, region after region.
-      starts: (R,) int64: where each region's boxes start; every region has at least one.
-      region: (T,) int64: the region of each threshold, in 0..R-1.
-    """
-
-    boxes: np.ndarray
-    starts: np.ndarray
-    region: np.ndarray
 
 
 def contour_boxes(score_map, thresholds, all_contours: bool = False) -> list[np.ndarray]:
@@ -51,24 +35,17 @@ def contour_boxes(score_map, thresholds, all_contours: bool = False) -> list[np.
     """
     boxes, starts, region = region_boxes(score_map, check_thresholds(thresholds), all_contours)
     boxes.flags.writeable = False
-    ends = np.append(starts[1:], len(boxes))
-    of_region = [boxes[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    return [of_region[i] for i in region.tolist()]
+    by_region = np.split(boxes, starts[1:])
+    return [by_region[i] for i in region.tolist()]
 
 
-def region_boxes(score_map, thresholds: np.ndarray, all_contours: bool) -> RegionBoxes:
-    """`contour_boxes` without the repetition: the boxes of each distinct region, and the region of each threshold.
-
-    Args:
-      score_map: (H, W) float in 0..1.
-      thresholds: (T,) float64, as from `check_thresholds`.
-      all_contours: as in `contour_boxes`.
+def region_boxes(score_map, thresholds: np.ndarray, all_contours: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`contour_boxes` without the repetition, at thresholds (T,) from `check_thresholds`, which make R regions.
 
     Returns:
-      `RegionBoxes`.
-
-    Raises:
-      ValueError: a score map that is not of rank 2 or not in 0..1 everywhere.
+      boxes: (n, 4) int64 x0, y0, x1, y1, region after region.
+      starts: (R,) int64, where each region's boxes start; every region has at least one.
+      region: (T,) int64 in 0..R-1, the region of each threshold.
     """
     q = _quantize(score_map)
     occurs = cv2.calcHist([q], [0], None, [256], [0, 256]).ravel() > 0
@@ -81,7 +58,7 @@ def region_boxes(score_map, thresholds: np.ndarray, all_contours: bool) -> Regio
     if levels[-1] == maximum:  # nothing lies above it
         starts = np.append(starts, len(boxes))
         boxes = np.concatenate([boxes, np.zeros((1, 4), np.int64)])
-    return RegionBoxes(boxes, starts, region)
+    return boxes, starts, region
 
 
 def check_thresholds(thresholds) -> np.ndarray:
@@ -107,16 +84,7 @@ def _quantize(score_map) -> np.ndarray:
 
 
 def _boxes_of_levels(q: np.ndarray, levels: np.ndarray, all_contours: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes of the regions q > level.
-
-    Args:
-      q: (H, W) uint8.
-      levels: (R,) int64, rising, below the maximum of q.
-      all_contours: as in `contour_boxes`.
-
-    Returns:
-      boxes (n, 4) int64, region after region, and starts (R,) int64.
-    """
+    """`boxes` and `starts` of the regions q > level. The levels (R,) rise, and are below the maximum of q (H, W)."""
     if not len(levels):
         return np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
     contours, stacks = _stacked_contours(q, levels)
@@ -144,12 +112,8 @@ def _boxes_of_levels(q: np.ndarray, levels: np.ndarray, all_contours: bool) -> t
 def _stacked_contours(q: np.ndarray, levels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """OpenCV's contours of the regions q > level, found in stacks of several regions, one above the other.
 
-    A region is found within the frame of the lowest level of its stack, which holds all higher ones, and has an empty
-    row below that keeps it from the next.
-
-    Args:
-      q: (H, W) uint8.
-      levels: (R,) int64, rising, below the maximum of q.
+    All regions of a stack have the frame of the lowest level, which holds the others, and an empty row that keeps them
+    apart.
 
     Returns:
       contours: arrays (n, 1, 2) int32 of points x, y in their stack; those of one region in OpenCV's order.
@@ -176,17 +140,10 @@ def _stacked_contours(q: np.ndarray, levels: np.ndarray) -> tuple[list[np.ndarra
 
 
 def _twice_area(x: np.ndarray, y: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Twice the area of closed polygons, as in `cv2.contourArea`; exact, in whole numbers.
+    """(P,) int64, twice the area of closed polygons, as in `cv2.contourArea`; exact, in whole numbers.
 
-    Args:
-      x: (n,) int32 of all polygons' points, polygon after polygon. A product of an x and a y is at most the number of
-        pixels of an image, which OpenCV's int32 can count.
-      y: (n,) int32.
-      starts: (P,) where each polygon starts.
-      lengths: (P,) number of its points.
-
-    Returns:
-      (P,) int64.
+    Points x, y (n,) int32 are of all polygons, one after the other, with where each starts (P,) and its length (P,). A
+    product of an x and a y is at most the number of pixels of an image, which OpenCV's int32 can count.
     """
     next_x, next_y = np.roll(x, -1), np.roll(y, -1)
     ends = starts + lengths - 1

@@ -6,10 +6,10 @@ from typing import Self
 import numpy as np
 
 from camjax.metrics.localization.box_overlap import (
-    best_iou,
+    IOU_UNIT,
+    best_iou_units,
     check_boxes,
-    iou_of_units,
-    iou_units,
+    check_iou_threshold,
     pad_true_boxes,
     reaches_iou,
 )
@@ -46,13 +46,10 @@ class LocalizationError(StreamingMetric):
         top_k = [int(k) for k in top_k]
         if not top_k or top_k[0] < 1 or top_k != sorted(set(top_k)):
             raise ValueError(f"top_k={top_k}: expected rising numbers of predictions, such as (1, 5).")
-        if not 0 < iou_threshold <= 1:
-            raise ValueError(f"iou_threshold={iou_threshold}: expected 0 < iou_threshold <= 1.")
         counts = ("images", "images_with_boxes", "gt_known_images", "gt_known_localized", "gt_known_iou_units")
         super().__init__(
-            {"top_k": top_k, "iou_threshold": float(iou_threshold)},
-            {name: np.zeros((), np.int64) for name in counts}
-            | {name: np.zeros(len(top_k), np.int64) for name in ("localized", "classified")},
+            {"top_k": top_k, "iou_threshold": check_iou_threshold(iou_threshold)},
+            dict.fromkeys(counts, 0) | dict.fromkeys(("localized", "classified"), [0] * len(top_k)),
         )
 
     @classmethod
@@ -106,7 +103,7 @@ class LocalizationError(StreamingMetric):
             None where class_ids are the ranking.
           label_boxes: (B, 4) the box of the true class's map; None leaves GT-known localization out.
           label_valid: (B,) bool, False where that map gave no box; None where all did.
-          mask: (B,) bool, False for padding; None where there is none.
+          mask: (B,) bool, False for padding; None for all images.
 
         Raises:
           ValueError: an array of another shape; a negative class; class_ids that repeat a class, without `ranking`; a
@@ -129,7 +126,7 @@ class LocalizationError(StreamingMetric):
         localized = np.logical_or.accumulate(meets & (class_ids == labels), axis=1)
         classified = np.logical_or.accumulate(ranking == labels, axis=1)
         places = np.array(top_k) - 1
-        learned = {
+        found = {
             "images": len(rows),
             "images_with_boxes": (num_boxes > 0).sum(),
             "localized": localized[:, places].sum(0),
@@ -139,13 +136,12 @@ class LocalizationError(StreamingMetric):
             label_boxes = np.asarray(label_boxes)[:, None]
             label_valid = None if label_valid is None else np.asarray(label_valid)[:, None]
             label_boxes = _boxes("label_boxes", label_boxes, label_valid, batch, 1, rows)
-            learned |= {
+            found |= {
                 "gt_known_images": (num_boxes > 0).sum(),
                 "gt_known_localized": reaches_iou(label_boxes, true_boxes, threshold).any(-1).sum(),
-                "gt_known_iou_units": iou_units(best_iou(label_boxes, true_boxes)).sum(),
+                "gt_known_iou_units": best_iou_units(label_boxes, true_boxes).sum(),
             }
-        for name, value in learned.items():
-            self.sums[name] = self.sums[name] + value
+        self.add(**found)
 
     def compute(self) -> dict[str, float]:
         """The rates in percent: low is good for an error, high for the GT-known ones.
@@ -170,14 +166,14 @@ class LocalizationError(StreamingMetric):
                 "or in none."
             )
         results = {}
-        for place, k in enumerate(self.options["top_k"]):
-            results[f"top{k}_classification_error"] = 100 * (images - int(self.sums["classified"][place])) / images
+        for k, right in zip(self.options["top_k"], self.sums["classified"].tolist(), strict=True):
+            results[f"top{k}_classification_error"] = 100 * (images - right) / images
         if located:
-            for place, k in enumerate(self.options["top_k"]):
-                results[f"top{k}_localization_error"] = 100 * (located - int(self.sums["localized"][place])) / located
+            for k, right in zip(self.options["top_k"], self.sums["localized"].tolist(), strict=True):
+                results[f"top{k}_localization_error"] = 100 * (located - right) / located
         if gt_known:
             results["gt_known_localization"] = 100 * int(self.sums["gt_known_localized"]) / gt_known
-            results["gt_known_mean_iou"] = 100 * float(iou_of_units(self.sums["gt_known_iou_units"])) / gt_known
+            results["gt_known_mean_iou"] = 100 * float(IOU_UNIT * self.sums["gt_known_iou_units"]) / gt_known
         return results
 
 

@@ -41,7 +41,7 @@ class PointingGame(StreamingMetric):
             raise ValueError(f"tolerance={tolerance}: expected pixels, 0 or more.")
         super().__init__(
             {"tolerance": float(tolerance)},
-            {name: np.zeros((), np.int64) for name in ("images", "images_with_objects", "hits", "without_maximum")},
+            dict.fromkeys(("images", "images_with_objects", "hits", "without_maximum"), 0),
         )
 
     @classmethod
@@ -76,7 +76,7 @@ class PointingGame(StreamingMetric):
             where the maximum is not searched.
           image_sizes: (B, 2) or (2,) integers, height and width in pixels of each image or of all; with true_boxes
             only, as masks have the images' sizes.
-          mask: (B,) bool, False for padding; None where there is none.
+          mask: (B,) bool, False for padding; None for all images.
 
         Raises:
           ValueError: both or none of true_boxes and masks; no image_sizes for boxes; an array of another shape, or a
@@ -92,7 +92,6 @@ class PointingGame(StreamingMetric):
             objects = _masks(masks, image_sizes, len(maps), rows)
         else:
             objects = _masks_of_boxes(true_boxes, image_sizes, len(maps), rows)
-
         images_with_objects = hits = without_maximum = 0
         for row, regions in zip(rows, objects, strict=True):
             if not (regions == 1).any():
@@ -103,10 +102,7 @@ class PointingGame(StreamingMetric):
                 without_maximum += 1
             else:
                 hits += _is_near(regions == 1, point, self.options["tolerance"])
-        self.sums["images"] += len(rows)
-        self.sums["images_with_objects"] += images_with_objects
-        self.sums["hits"] += hits
-        self.sums["without_maximum"] += without_maximum
+        self.add(images=len(rows), images_with_objects=images_with_objects, hits=hits, without_maximum=without_maximum)
 
     def compute(self) -> dict[str, float]:
         """The accuracy in percent: "pointing_game".

@@ -1,7 +1,6 @@
 """PxAP, the localization benchmark's metric where objects are known by masks (Choe et al., CVPR 2020)."""
 
 from collections.abc import Sequence
-from itertools import repeat
 
 import cv2
 import numpy as np
@@ -44,16 +43,12 @@ class PxAP(StreamingMetric):
             shown = np.array2string(self.thresholds, threshold=8)
             raise ValueError(f"thresholds={shown}: expected lower edges of bins, rising from 0, below 1.")
         self.num_threads = num_threads
+        self._size = (size[0], size[1])
         # The benchmark's last two bins, of the value 1 and above it. The latter is always empty.
         self._edges = np.append(self.thresholds, [1.0, 2.0, 3.0])
-        bins = len(self._edges) - 1
         super().__init__(
             {"thresholds": self.thresholds.tolist(), "size": list(size)},
-            {
-                "images": np.zeros((), np.int64),
-                "object_pixels": np.zeros(bins, np.int64),
-                "background_pixels": np.zeros(bins, np.int64),
-            },
+            {"images": 0} | dict.fromkeys(("object_pixels", "background_pixels"), [0] * (len(self._edges) - 1)),
         )
 
     def update_from(self, sample: Sample) -> None:
@@ -79,13 +74,10 @@ class PxAP(StreamingMetric):
           ValueError: another shape or type, or another value in a mask. Nothing is added then.
         """
         maps, rows = maps_and_rows(maps, len(masks), "masks", mask)
-        size = tuple(self.options["size"])
-        resized = [_resize_mask(masks[row], row, size) for row in rows]
-        counts = list(in_threads(self._count, self.num_threads, [maps[row] for row in rows], resized, repeat(size)))
-        self.sums["images"] += len(rows)
-        for objects, backgrounds in counts:
-            self.sums["object_pixels"] += objects
-            self.sums["background_pixels"] += backgrounds
+        resized = [_resize_mask(masks[row], row, self._size) for row in rows]
+        counts = in_threads(self._count, self.num_threads, maps[rows], resized)
+        objects, backgrounds = sum(counts, np.zeros((2, 1), np.int64))
+        self.add(images=len(rows), object_pixels=objects, background_pixels=backgrounds)
 
     def compute(self) -> dict[str, float]:
         """PxAP in percent.
@@ -121,9 +113,9 @@ class PxAP(StreamingMetric):
         precision = np.divide(objects, predicted, out=np.full_like(objects, np.nan), where=predicted > 0)
         return precision, objects / objects[0]
 
-    def _count(self, raw_map: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def _count(self, raw_map: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """(2, T + 2) the numbers of object and background pixels in each bin."""
-        scores = score_map(raw_map, size)
+        scores = score_map(raw_map, self._size)
         return np.stack([np.histogram(scores[mask == value], self._edges)[0] for value in (1, 0)])
 
 

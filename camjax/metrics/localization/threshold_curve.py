@@ -11,18 +11,17 @@ import numpy as np
 from camjax.boxes import boxes_from_maps
 from camjax.cam import resize_map
 from camjax.metrics.localization.box_overlap import (
-    best_iou,
+    IOU_UNIT,
+    best_iou_units,
     check_boxes,
-    iou_of_units,
-    iou_units,
+    check_iou_threshold,
     pad_true_boxes,
     reaches_iou,
 )
 from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
-# 0, 0.05, ..., 0.95, with the paper's 0.2 among them.
-DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))
+DEFAULT_THRESHOLDS = tuple(step / 20 for step in range(20))  # the paper's 0.2 is among them
 
 
 class Curve(NamedTuple):
@@ -62,12 +61,10 @@ class ThresholdCurve(StreamingMetric):
 
     def __init__(self, thresholds: Sequence[float] = DEFAULT_THRESHOLDS, iou_threshold: float = 0.5):
         thresholds = _check_thresholds(thresholds)
-        if not 0 < iou_threshold <= 1:
-            raise ValueError(f"iou_threshold={iou_threshold}: expected 0 < iou_threshold <= 1.")
         super().__init__(
-            {"thresholds": thresholds, "iou_threshold": float(iou_threshold)},
-            {name: np.zeros((), np.int64) for name in ("images", "images_with_boxes")}
-            | {name: np.zeros(len(thresholds), np.int64) for name in ("localized", "iou_units")},
+            {"thresholds": thresholds, "iou_threshold": check_iou_threshold(iou_threshold)},
+            dict.fromkeys(("images", "images_with_boxes"), 0)
+            | dict.fromkeys(("localized", "iou_units"), [0] * len(thresholds)),
         )
 
     @property
@@ -88,7 +85,7 @@ class ThresholdCurve(StreamingMetric):
           boxes: (B, T, 4) the box of the true class's map at each threshold, in 0..1; see `boxes_at_thresholds`.
           valid: (B, T) bool, False where there is no box.
           true_boxes: B arrays (n_i, 4) of true boxes in 0..1, n_i >= 0; or an array (B, n, 4) or (B, 4).
-          mask: (B,) bool, False for padding; None where there is none.
+          mask: (B,) bool, False for padding; None for all images.
 
         Raises:
           ValueError: an array of another shape, or a box with its edges in the wrong order or not in 0..1; the message
@@ -107,11 +104,12 @@ class ThresholdCurve(StreamingMetric):
         check_boxes(boxes, valid, rows, "boxes")
         boxes = np.where(valid[..., None], boxes, 0)
 
-        reached = reaches_iou(boxes, true_boxes, self.options["iou_threshold"]).any(-1)
-        self.sums["images"] += len(rows)
-        self.sums["images_with_boxes"] += (num_boxes > 0).sum()
-        self.sums["localized"] += reached.sum(0)
-        self.sums["iou_units"] += iou_units(best_iou(boxes, true_boxes)).sum(0)
+        self.add(
+            images=len(rows),
+            images_with_boxes=(num_boxes > 0).sum(),
+            localized=reaches_iou(boxes, true_boxes, self.options["iou_threshold"]).any(-1).sum(0),
+            iou_units=best_iou_units(boxes, true_boxes).sum(0),
+        )
 
     def curve(self) -> Curve:
         """The rates at every threshold, as arrays for a plot.
@@ -125,7 +123,7 @@ class ThresholdCurve(StreamingMetric):
         return Curve(
             np.array(self.options["thresholds"]),
             100 * self.sums["localized"] / images,
-            100 * iou_of_units(self.sums["iou_units"]) / images,
+            100 * (IOU_UNIT * self.sums["iou_units"]) / images,
         )
 
     def compute(self) -> dict[str, float]:
@@ -133,8 +131,8 @@ class ThresholdCurve(StreamingMetric):
 
         Returns:
           "best_gt_known_localization" and "best_mean_iou" in percent; "best_gt_known_localization_threshold" and
-          "best_mean_iou_threshold", shares of the map's maximum in 0..1. As the
-          threshold is chosen on the same images, they are upper bounds of what a threshold fixed beforehand reaches.
+          "best_mean_iou_threshold", shares of the map's maximum in 0..1. As the threshold is chosen on the same images,
+          they are upper bounds of what a threshold fixed beforehand reaches.
 
         Raises:
           ValueError: no image with a true box.
@@ -160,11 +158,7 @@ def boxes_at_thresholds(
       thresholds: T thresholds, rising, in 0 <= threshold < 1.
 
     Returns:
-      boxes: (..., T, 4) float32 in 0..1; zeros where not valid.
-      valid: (..., T) bool.
-
-    Raises:
-      ValueError: thresholds out of range, or maps of another shape or type.
+      (..., T, 4) float32 boxes in 0..1, zeros where not valid; and (..., T) bool, valid.
     """
     return _boxes_at_thresholds(maps, tuple(size), jnp.asarray(_check_thresholds(thresholds), jnp.float32))
 

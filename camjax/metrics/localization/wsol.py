@@ -7,7 +7,6 @@ count one pixel more.
 """
 
 from collections.abc import Sequence
-from itertools import repeat
 
 import numpy as np
 
@@ -59,6 +58,8 @@ class MaxBoxAcc(StreamingMetric):
         self.thresholds = check_thresholds(np.arange(0, 1, 0.01) if thresholds is None else thresholds)
         self.iou_thresholds = check_thresholds(_IOU_THRESHOLDS[version] if iou_thresholds is None else iou_thresholds)
         self.num_threads = num_threads
+        self._size = (size[0], size[1])
+        self._name = "MaxBoxAcc" if version == 1 else "MaxBoxAccV2"
         super().__init__(
             {
                 "version": version,
@@ -67,8 +68,8 @@ class MaxBoxAcc(StreamingMetric):
                 "size": list(size),
             },
             {
-                "images": np.zeros((), np.int64),
-                "images_with_boxes": np.zeros((), np.int64),
+                "images": 0,
+                "images_with_boxes": 0,
                 "hits": np.zeros((len(self.iou_thresholds), len(self.thresholds)), np.int64),
             },
         )
@@ -96,16 +97,11 @@ class MaxBoxAcc(StreamingMetric):
           ValueError: another shape; a box with its edges in the wrong order or not in 0..1. Nothing is added then.
         """
         maps, rows = maps_and_rows(maps, len(true_boxes), "true_boxes", mask)
-        size = tuple(self.options["size"])
-        boxes = [_grid_boxes(true_boxes[row], row, size) for row in rows]
-        chosen = [i for i, of_image in enumerate(boxes) if len(of_image)]
-        best_ious = in_threads(
-            self._best_ious, self.num_threads, [maps[rows[i]] for i in chosen], [boxes[i] for i in chosen], repeat(size)
-        )
+        boxes = {row: _grid_boxes(true_boxes[row], row, self._size) for row in rows.tolist()}
+        boxes = {row: found for row, found in boxes.items() if len(found)}
+        best_ious = in_threads(self._best_ious, self.num_threads, [maps[row] for row in boxes], boxes.values())
         hits = sum(best >= self.iou_thresholds[:, None] for best in best_ious)
-        self.sums["images"] += len(rows)
-        self.sums["images_with_boxes"] += len(chosen)
-        self.sums["hits"] += hits
+        self.add(images=len(rows), images_with_boxes=len(boxes), hits=hits)
 
     def compute(self) -> dict[str, float]:
         """The rates in percent, and the thresholds that give them, as shares.
@@ -123,12 +119,9 @@ class MaxBoxAcc(StreamingMetric):
         if len(best) == 1:
             return {self._name: float(best[0]), "optimal_threshold": float(thresholds[0])}
         results = {self._name: float(np.average(best))}
-        percents = [f"{100 * iou:g}" for iou in self.iou_thresholds]
-        results |= {f"{self._name}_{percent}": float(rate) for percent, rate in zip(percents, best, strict=True)}
-        return results | {
-            f"optimal_threshold_{percent}": float(threshold)
-            for percent, threshold in zip(percents, thresholds, strict=True)
-        }
+        for name, values in ((self._name, best), ("optimal_threshold", thresholds)):
+            results |= {f"{name}_{100 * iou:g}": float(x) for iou, x in zip(self.iou_thresholds, values, strict=True)}
+        return results
 
     def curve(self) -> dict[str, np.ndarray]:
         """The rate at every threshold: thresholds (T,), and by MaxBoxAcc_50 and the like (T,) in percent.
@@ -139,19 +132,16 @@ class MaxBoxAcc(StreamingMetric):
         rates = zip(self.iou_thresholds, self._rates(), strict=True)
         return {"thresholds": self.thresholds} | {f"{self._name}_{100 * iou:g}": rate for iou, rate in rates}
 
-    @property
-    def _name(self) -> str:
-        return "MaxBoxAcc" if self.options["version"] == 1 else "MaxBoxAccV2"
-
     def _rates(self) -> np.ndarray:
         """(number of IoU thresholds, T) in percent."""
         if not self.sums["images_with_boxes"]:
             raise ValueError(f"{self._name} of no image: expected at least one with a true box.")
         return self.sums["hits"] * 100.0 / float(self.sums["images_with_boxes"])
 
-    def _best_ious(self, raw_map: np.ndarray, true_boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def _best_ious(self, raw_map: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
         """(T,) the largest IoU of any of the map's boxes at each threshold with any of the true boxes (n, 4)."""
-        boxes, starts, region = region_boxes(score_map(raw_map, size), self.thresholds, self.options["version"] == 2)
+        scores, all_contours = score_map(raw_map, self._size), self.options["version"] == 2
+        boxes, starts, region = region_boxes(scores, self.thresholds, all_contours)
         return np.maximum.reduceat(_grid_iou(boxes, true_boxes).max(1), starts)[region]
 
 
@@ -165,22 +155,11 @@ class MaxBoxAccV2(MaxBoxAcc):
 
 
 def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
-    """True boxes in 0..1 on the grid of whole pixels, truncated as `int(x * 224 / width)`.
+    """True boxes (n, 4) or (4,) of a row of the batch, on the grid of whole pixels: (n, 4) int64 x0, y0, x1, y1.
 
-    A share x / width that was rounded to float32 can fall below the whole pixel it stands for. Rounding to 1e-4 pixels
-    before truncation brings it back, and moves no other value: where x * 224 / width is not whole, it is at least
-    1 / width away from a whole number.
-
-    Args:
-      true_boxes: (n, 4) or (4,) `[ymin, xmin, ymax, xmax]` in 0..1.
-      row: the image's place in the batch, for messages.
-      size: (H, W) in pixels.
-
-    Returns:
-      (n, 4) int64 x0, y0, x1, y1, up to W and H.
-
-    Raises:
-      ValueError: another shape, or a box with its edges in the wrong order or not in 0..1.
+    They are truncated, as `int(x * 224 / width)`. A share x / width that was rounded to float32 can fall below the
+    whole pixel that it means. Rounding to 1e-4 pixels before truncation brings it back, and moves no other value: where
+    x * 224 / width is not whole, it is at least 1 / width away from a whole number.
     """
     boxes = np.asarray(true_boxes, np.float64)
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes
@@ -192,15 +171,7 @@ def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def _grid_iou(boxes: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
-    """IoU of pixel boxes x0, y0, x1, y1, whose sides count one pixel more than the difference of their coordinates.
-
-    Args:
-      boxes: (n, 4) int64.
-      true_boxes: (m, 4) int64.
-
-    Returns:
-      (n, m) float64 in 0..1.
-    """
+    """(n, 4), (m, 4) int64 pixel boxes x0, y0, x1, y1 -> (n, m) IoU; sides count one pixel more than x1 - x0."""
     low = np.maximum(boxes[:, None, :2], true_boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], true_boxes[None, :, 2:])
     intersection = np.maximum(high - low + 1, 0).prod(-1)

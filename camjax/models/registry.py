@@ -17,8 +17,18 @@ from camjax.models.spec import ModelSpec
 
 # The files of this package that have networks, each with its `SPECS`. A new file is one name here.
 FAMILIES = (
-    *("alexnet", "convnext", "densenet", "efficientnet_lite", "googlenet", "inception"),
-    *("mobilenet", "nin", "resnet", "small_gap", "squeezenet", "vgg"),
+    "alexnet",
+    "convnext",
+    "densenet",
+    "efficientnet_lite",
+    "googlenet",
+    "inception",
+    "mobilenet",
+    "nin",
+    "resnet",
+    "small_gap",
+    "squeezenet",
+    "vgg",
 )
 _SPECS: dict[str, ModelSpec] = {
     spec.name: spec for family in FAMILIES for spec in importlib.import_module(f"camjax.models.{family}").SPECS

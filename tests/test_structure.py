@@ -127,7 +127,7 @@ def test_importing_camjax_stays_light():
     assert {"camjax.data", "camjax.training", "camjax.viz", "camjax.cli"} & set(loaded) == set()
 
 
-@pytest.mark.parametrize("name", ["attribution", "data", "training", "viz", "weights"])
+@pytest.mark.parametrize("name", ["attribution", "data", "evaluation", "features", "training", "viz", "weights"])
 def test_subpackages_come_on_first_use(name):
     assert getattr(camjax, name).__name__ == f"camjax.{name}"
 

@@ -179,6 +179,13 @@ def test_orbax_is_the_business_of_one_file():
 
 
 @pytest.mark.parametrize("module", sorted(TREES))
+def test_an_error_of_the_user_is_an_input_error(module):
+    """Commands print an `InputError` as one line; another ValueError is a bug, with its traceback."""
+    called = [node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]
+    assert not any(isinstance(function, ast.Name) and function.id == "ValueError" for function in called)
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
 def test_no_other_framework(module):
     others = {"tensorflow", "torch", "torchvision", "timm", "keras"}
     assert [name for name, _ in IMPORTS[module] if top(name) in others] == []

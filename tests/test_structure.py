@@ -154,6 +154,20 @@ def test_loading_a_model_needs_no_training(module):
     assert [text for text in strings if isinstance(text, str) and text.startswith("camjax.training")] == []
 
 
+@pytest.mark.parametrize("module", sorted(module for module in TREES if "." in module))
+def test_no_module_is_hidden_by_a_name_of_its_package(module):
+    """After `from package import name`, `package.name` is no longer the module of that name."""
+    package, _, name = module.rpartition(".")
+    names = [
+        alias.asname or alias.name
+        for node in ast.walk(TREES[package])
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in TREES
+    ]
+    assert name not in names
+
+
 def test_no_circles():
     graph = {
         module: {name for name, at_start in found if at_start and name in TREES and name != module}

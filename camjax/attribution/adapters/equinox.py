@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of
-from camjax.attribution.explainer import Explainer
+from camjax.attribution.explainers import Explainer
 from camjax.errors import InputError
 
 

@@ -116,23 +116,10 @@ def model_with_weights(
     dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs | None = None,
 ) -> CamModel:
-    """A model of the registry with the weights of a source.
+    """A model of the registry with the weights of a source, in training mode; arguments and errors as in `load_model`.
 
-    Args:
-      name: one of `camjax.list_models()`.
-      weights: as in `load_model`.
-      num_classes: with backbone_only, that of the new head. Otherwise None for the network's default, which the weights
-        then have to be for; any number for as many classes as the weights are for.
-      backbone_only: as in `load_model`.
-      pool: as in `load_model`.
-      dtype: compute dtype, float32 or bfloat16.
-      rngs: random keys of new layers and of dropout; `nnx.Rngs(0)` if None.
-
-    Returns:
-      The model, in training mode.
-
-    Raises:
-      As `load_model`.
+    With backbone_only, num_classes is that of the new head. Otherwise None stands for the network's default, which the
+    weights then have to be for, and any number for as many classes as the weights are for.
     """
     spec = _spec(name)
     rngs = nnx.Rngs(0) if rngs is None else rngs
@@ -213,29 +200,17 @@ def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: 
 
 @dataclass(frozen=True)
 class _Weights:
-    """Tensors, and what is known of them.
-
-    Attributes:
-      tensors: name -> array.
-      names: places the tensors in the model.
-      source: where they come from, for errors.
-      description: what the source says of the model.
-      mean_image: (H, W, 3) RGB in 0..255 that the source has, or None.
-    """
+    """Tensors by name, and what is known of them."""
 
     tensors: Mapping[str, np.ndarray]
     names: NameTable
-    source: str
+    source: str  # where they come from, for errors
     description: Description
-    mean_image: np.ndarray | None = None
+    mean_image: np.ndarray | None = None  # (H, W, 3) RGB in 0..255
 
 
 def _installed_weights(spec: ModelSpec) -> _Weights:
-    """The weights that a pip package has.
-
-    Raises:
-      ValueError: none has any for this model; the message says where weights come from.
-    """
+    """The weights that a pip package has; without one, the error says where weights come from."""
     if spec.packaged is None or spec.packaged.packaged is None:
         raise ValueError(_needs_weights(spec))
     path = spec.packaged.packaged()

@@ -22,9 +22,6 @@ class _Trunk(CamModel):
     Args:
       conv5_features: K_out of conv5.
       pool_first: whether LRN comes after pooling, as in AlexNet+, and not before it.
-      min_size: as in `CamModel`.
-      dtype: compute dtype.
-      rngs: random keys.
     """
 
     def __init__(self, conv5_features: int, *, pool_first: bool, min_size: int = 23, dtype, rngs: nnx.Rngs):

@@ -56,17 +56,7 @@ class Inception(nnx.Module):
 
 
 class _Trunk(CamModel):
-    """The stem and the inception modules up to a given one.
-
-    Args:
-      last: name of the last module, such as "4e".
-      stride: as in `CamModel`.
-      dtype: compute dtype.
-      rngs: random keys.
-
-    Attributes:
-      trunk_features: K of the last module.
-    """
+    """The stem and the inception modules up to `last`, such as "4e", which has `trunk_features` channels."""
 
     def __init__(self, last: str, *, stride: int, dtype, rngs: nnx.Rngs):
         super().__init__(input_size=(224, 224), stride=stride, dtype=dtype, **CAFFE_INPUT)

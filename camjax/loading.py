@@ -70,7 +70,7 @@ def load_model(
       logits. `camjax.training` trains it all the same; in a loop of your own, call `model.train()` first.
 
     Raises:
-      ValueError: an unknown name, no weights given for a model that has none installed, or weights or pool given for a
+      ValueError: an unknown name, no weights given for a model without installed ones, or weights or pool given for a
         run.
       FileNotFoundError: the weights file or run does not exist.
       camjax.weights.download.FetchError: an address cannot be fetched; an OSError.
@@ -78,7 +78,7 @@ def load_model(
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     if isinstance(name, os.PathLike) or _is_path(name):
-        model = _model_of_run(name, weights, pool, dtype, backbone_only)
+        model = _run_model(name, weights, pool, dtype, backbone_only)
     else:
         model = model_with_weights(
             name,
@@ -166,7 +166,7 @@ def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:
     return isinstance(weights, str) and "://" in weights
 
 
-def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool) -> CamModel:
+def _run_model(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool) -> CamModel:
     """The model of a run of camjax's own training."""
     if _is_address(name):
         raise ValueError(
@@ -186,7 +186,7 @@ def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: 
         )
     if not directory.is_dir():
         raise FileNotFoundError(
-            f"There is no run directory {directory}. Give the directory that training wrote to, or a model's name "
+            f"Run directory {directory} not found. Give the directory that training wrote to, or a model's name "
             f"({', '.join(list_models())}); a file of weights is given as load_model(NAME, weights=FILE)."
         )
     given = [option for option, value in (("weights", weights), ("pool", pool)) if value is not None]
@@ -232,10 +232,10 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
             raise ValueError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
     if path.is_dir():
         run = load_run(path)
-        return _of_camjax(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))
+        return _camjax_weights(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))
     tensors = read_tensors(path)
     if (description := camjax_file.read_description(path)) is not None:
-        return _of_camjax(spec, tensors, f"{source} (camjax's {description.model})", description)
+        return _camjax_weights(spec, tensors, f"{source} (camjax's {description.model})", description)
     is_caffe = path.suffix.lower() == ".caffemodel"
     if not is_caffe and not spec.tensor_names:
         raise ValueError(
@@ -247,7 +247,7 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
     return _Weights(tensors, names, source, Description(input_rule=spec.input_rules.get(format, {})))
 
 
-def _of_camjax(spec: ModelSpec, tensors: dict[str, np.ndarray], source: str, description: Description) -> _Weights:
+def _camjax_weights(spec: ModelSpec, tensors: dict[str, np.ndarray], source: str, description: Description) -> _Weights:
     """Weights in camjax's own names, with the mean image among the tensors."""
     mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None)
     return _Weights(tensors, NameTable(camjax_file.TABLE, spec.class_layer), source, description, mean_image)

@@ -83,10 +83,7 @@ class _Trunk(CamModel):
 
 
 class GoogLeNet(_Trunk):
-    """GoogLeNet. Map: 7 x 7 for 224 x 224, input side / 32.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """GoogLeNet. Map: 7 x 7 for 224 x 224, input side / 32. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__("5b", stride=32, dtype=dtype, rngs=rngs)

@@ -152,10 +152,7 @@ class _Trunk(CamModel):
 
 
 class InceptionV3(_Trunk):
-    """Inception v3. Map: 8 x 8 for 299 x 299, about input side / 32.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """Inception v3. Map: 8 x 8 for 299 x 299, about input side / 32. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__(

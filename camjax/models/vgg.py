@@ -78,10 +78,7 @@ class VGG16(_Trunk):
 
 
 class VGG16Gap(_Trunk):
-    """VGGnet-GAP. Map: 14 x 14 for 224 x 224, input side / 16.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """VGGnet-GAP. Map: 14 x 14 for 224 x 224, input side / 16. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__(caffe=True, dtype=dtype, rngs=rngs)

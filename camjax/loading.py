@@ -121,8 +121,8 @@ def model_with_weights(
     Args:
       name: one of `camjax.list_models()`.
       weights: as in `load_model`.
-      num_classes: with backbone_only, that of the new head. Otherwise None for the network's default, which the weights
-        then have to be for; any number for as many classes as the weights are for.
+      num_classes: with backbone_only, that of the new head. Otherwise None if the weights must have the network's
+        default number, and any number to accept the number that the weights have.
       backbone_only: as in `load_model`.
       pool: as in `load_model`.
       dtype: compute dtype, float32 or bfloat16.

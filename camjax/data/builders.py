@@ -14,7 +14,7 @@ from camjax.data.scenes import Scenes
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
-# What the command `tfds` imports at its start, whatever it does; apache-beam does not install beside recent
+# Packages that the command `tfds` always imports; apache-beam does not install together with recent
 # versions of protobuf.
 _TFDS_TOOL = "tensorflow-datasets tensorflow-cpu importlib-resources apache-beam mlcroissant"
 

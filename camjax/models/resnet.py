@@ -1,6 +1,6 @@
 """ResNet (He et al. 2016, arXiv:1512.03385), in the form whose weights are in use today.
 
-The stride of a bottleneck stands in its 3x3 convolution and padding is the same on both sides, as in
+The stride of a bottleneck is in its 3x3 convolution and padding is the same on both sides, as in
 torchvision's `resnet50`. Images are normalized with ImageNet's mean and deviation.
 
 For localization, the last stage of `resnet50_wsol` goes on at the resolution of the one before it: a map of 14x14

@@ -39,7 +39,7 @@ ADVICE = "In PyTorch, torch.save(model.state_dict(), path) writes a file of tens
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A block of numbers of one type, of which tensors are views.
+    """A block of numbers of one type; tensors are views of it.
 
     Attributes:
         key: its name in the file.

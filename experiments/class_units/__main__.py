@@ -68,7 +68,7 @@ class Options(FeatureOptions):
       sample: A trial on views of a few photographs, without a data set; its results mean nothing.
       dataset: A data set of tfds, or a folder of images with a sub-folder for each class ("./photos").
       split: A split of the data set, such as "validation"; for a folder, a sub-folder or "all".
-      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
       classes: Classes of the network, by id or name; for the sample, tabby and espresso if not given.
       out: Where results and figures go. The same command continues where it stopped.
       units: Units of each class.

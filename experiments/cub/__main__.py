@@ -79,7 +79,7 @@ class Options(SvmOptions):
     Attributes:
       dataset: A prepared data set of images with one box each, with splits "train" and "test"; "scenes" needs no
         download.
-      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
       out: Where results, boxes and figures go. The same command continues where it stopped.
       threshold: CAM boxes enclose the largest region where the map exceeds this share of its maximum.
       limit_train: Only the first N training images.
@@ -88,8 +88,8 @@ class Options(SvmOptions):
       finetune_model: The network to fine-tune, if it is another one: vgg16_wsol, inception_v3_wsol or resnet50_wsol
         have published settings.
       finetune_weights: A file of its ImageNet weights (torchvision's vgg16, inception_v3, resnet50), or an address.
-      epochs: Rounds of fine-tuning through the training images, in place of the published 50.
-      learning_rate: Of fine-tuning, in place of the published one.
+      epochs: Epochs of fine-tuning, in place of the published 50.
+      learning_rate: Learning rate of fine-tuning, in place of the published one.
       workers: Processes that read images in fine-tuning; 0 reads in threads.
     """
 

@@ -75,7 +75,7 @@ class Options(SvmOptions):
 
     Attributes:
       sample: A trial on views of a few photographs, without a data set; its results mean nothing.
-      data_dir: Where caltech101 and sun397/tfds are prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where caltech101 and sun397/tfds are prepared; tensorflow-datasets' default if not given.
       sun397: The folder of SUN397's lists Training_01.txt to Testing_10.txt; its images come from --data-dir.
       indoor67: The folder of MIT Indoor67.
       scene15: The folder of Scene15.

@@ -86,7 +86,7 @@ class Options(SvmOptions):
       folder: A folder of images and label maps, with a sub-folder for each scene, and objects.csv.
       scene_list: The file sceneCategories.txt, for tfds' scene_parse150, which lacks the scenes.
       object_names: The file instanceInfo100_train.txt, for scene_parse150; objects have only ids if not given.
-      data_dir: Where scene_parse150 is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where scene_parse150 is prepared; tensorflow-datasets' default if not given.
       scenes: Names of scene categories, such as bathroom; the ten with the most images if not given.
       out: Where features, results and the figure go. The same command continues where it stopped.
       threshold: The region is where the map exceeds this share of its maximum.

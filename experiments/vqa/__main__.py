@@ -18,13 +18,13 @@ validation, and as much again for the test images (from memory). The error for a
 layout.
 
 **Training** follows the authors' released code where it is clear: words that occur six times, the others as one unknown
-word; word vectors of 800 numbers; batches of 100, and at most 100 rounds; the rates, momentum and limits in
+word; word vectors of 800 numbers; batches of 100, and at most 100 epochs; the rates, momentum and limits in
 `experiments.vqa.baseline`. Ours: words are letters, digits and apostrophes in lower case; the 1,000 most frequent
 answers, where that code has all that occur three times; questions with other answers are left out of training; the
 number of rounds is fixed, where that code takes what was best for held-out questions.
 
 **Accuracy** is the official one, min(people who gave the answer / 3, 1) averaged over the ten sets of nine people, with
-answers normalized as there (`experiments.vqa.accuracy`); the same over all ten people is beside it. Types of answers
+answers normalized as there (`experiments.vqa.accuracy`); that over all ten people is given too. Types of answers
 are those of the annotations. For the test images, whose answers are secret, answers.json is in the format of the
 evaluation server.
 
@@ -75,9 +75,9 @@ class Options(NetworkOptions):
       answers: The most frequent N answers are those to choose from.
       min_count: Words that occur less often in the training questions are unknown.
       width: Numbers in a word vector.
-      epochs: Rounds through the training questions.
+      epochs: Number of epochs.
       batch_size: Questions in a step.
-      seed: Of the first weights, and of the order of the questions.
+      seed: Seed of the initial weights, and of the order of the questions.
       shown: Questions in the figure.
     """
 

@@ -99,7 +99,7 @@ def train_baseline(
       num_words: V.
       num_answers: A.
       width: D.
-      epochs: rounds through the examples.
+      epochs: number of epochs.
       batch_size: examples in a step.
       seed: of the first weights, and of the order.
       progress: called after each round.

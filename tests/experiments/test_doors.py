@@ -143,7 +143,7 @@ MISSING = [
         "{}/gone.pth",
         "",
     ),
-    ("imagenet_localization", "--weights-dir {}/gone", "--weights-dir {}/gone", "there is no such folder"),
+    ("imagenet_localization", "--weights-dir {}/gone", "--weights-dir {}/gone", "not found"),
     ("scene_objects", "--ade {}/gone", "{}/gone is not there. Expected:", "ADEChallengeData2016 as --ade"),
     ("scenes", "--data-dir {}/a_file", "{}/a_file", ""),
     ("text_detector", "--svt {}/gone --outdoor {}", "{}/gone is not there. Expected:", "folder svt1 as --svt"),

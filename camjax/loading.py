@@ -67,7 +67,7 @@ def load_model(
 
     Returns:
       The model, with class names if they are known, in inference mode (`model.eval()`): `model(images)` gives its
-      logits. `camjax.training` trains it all the same; in a loop of your own, call `model.train()` first.
+      logits. `camjax.training` trains it in this mode too; in a loop of your own, call `model.train()` first.
 
     Raises:
       ValueError: an unknown name, no weights given for a model that has none installed, or weights or pool given for a

@@ -41,7 +41,7 @@ def evaluate(
       split: A split or slice, such as "test[:10%]"; of a folder, one of its sub-folders.
       data_dir: Where prepared data sets are; tensorflow-datasets' default if not given.
       boxes: True boxes: ILSVRC2012_bbox_val_v3.tgz, a folder of XML, or a CSV file of boxes in pixels.
-      blacklist: A file of the numbers of validation images to leave out, as ILSVRC's.
+      blacklist: A file with the numbers of the validation images to leave out, as ILSVRC's.
       lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
       masks: A folder of masks, for the lists that name them.
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.

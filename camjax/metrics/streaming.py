@@ -96,11 +96,11 @@ class StreamingMetric(abc.ABC):
         """The results by name. Rates are in percent, as in the papers' tables.
 
         Raises:
-          ValueError: there is nothing to compute from.
+          ValueError: no images were added.
         """
 
     def empty(self) -> Self:
-        """A metric with the same options that has seen nothing."""
+        """A metric with the same options and without images."""
         other = copy.copy(self)
         other.sums = {name: np.zeros_like(value) for name, value in self.sums.items()}
         return other

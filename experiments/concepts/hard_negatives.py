@@ -20,7 +20,7 @@ class Detector(NamedTuple):
     """A detector of one concept, and what it was trained on.
 
     Attributes:
-      svms: machines of two classes, 0 without and 1 with the concept: the first has the random negatives, each round
+      svms: SVMs of two classes, 0 without and 1 with the concept: the first has the random negatives, each round
         adds one; the last is the detector.
       negatives: (m,) rows of the features: the random ones first, then those of each round by falling score.
       added: number of negatives that each round added; rounds end early when no negative is taken for a positive.

@@ -63,9 +63,9 @@ def examples_figure(
     """The figure, with the images of each place that its machine scores highest.
 
     Args:
-      localizer: the network with the machines as its head.
-      kernel: (K, C) of the machines.
-      bias: (C,) of the machines.
+      localizer: the network with the SVMs as its head.
+      kernel: (K, C) of the SVMs.
+      bias: (C,) of the SVMs.
       data: the images.
       store: their features.
       found: as in `objects_table`.

@@ -100,7 +100,7 @@ class ByteReader:
         return self._mapped[start : self.position]
 
     def readline(self) -> bytes:
-        """Return the bytes up to and with the next newline; raises EOFError if there is none."""
+        """Return the bytes up to and including the next newline; raises EOFError if none follows."""
         newline = self._mapped.find(b"\n", self.position, self._end)
         if newline < 0:
             raise EOFError(f"a line that begins at byte {self.position} does not end")

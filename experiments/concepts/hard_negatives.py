@@ -53,7 +53,7 @@ def mine_hard_negatives(
       image_ids: n, the image of each row.
       random_negatives: how many are drawn for the first training; the whole pool, if it has fewer.
       hard_negatives: most that a round adds: the highest decision values above 0.
-      rounds: of mining; with 0 the detector is the machine of the random negatives.
+      rounds: of mining; with 0 the detector is the SVM of the random negatives.
       penalties: as in `fit_linear_svm`; the choice of the first training is kept.
       folds: as in `fit_linear_svm`.
       seed: of the negatives drawn, and as in `fit_linear_svm`.

@@ -144,5 +144,5 @@ def common_image_size(model: Any, methods: Iterable[str]) -> tuple[int, int]:
     sizes = {method_named(name).image_size(model): name for name in names}
     if len(sizes) > 1:
         listed = ", ".join(f"{name} takes {h} x {w}" for (h, w), name in sizes.items())
-        raise ValueError(f"methods with images of different sizes: {listed}. Take them one after the other.")
+        raise ValueError(f"methods with images of different sizes: {listed}. Use them one after the other.")
     return next(iter(sizes))

@@ -87,7 +87,7 @@ def evaluate_localization(
       progress: called with the number of images done and of all images after each batch.
 
     Returns:
-      `Evaluation`, the same in every process, but for its cases.
+      `Evaluation`, the same in every process, except its cases.
 
     Raises:
       ValueError: options that do not fit together, or the source or the model; labels that the model has no class for;

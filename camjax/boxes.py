@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from camjax.cam import resize_map
 from camjax.components import largest_component
+from camjax.errors import InputError
 
 
 def largest_component_box(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -76,7 +77,7 @@ def box_iou(a: jax.Array, b: jax.Array) -> jax.Array:
     """
     a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
     if a.shape[-1:] != (4,) or b.shape[-1:] != (4,):
-        raise ValueError(f"boxes of shapes {a.shape} and {b.shape}: expected (..., 4), [ymin, xmin, ymax, xmax].")
+        raise InputError(f"boxes of shapes {a.shape} and {b.shape}: expected (..., 4), [ymin, xmin, ymax, xmax].")
     low = jnp.maximum(a[..., :2], b[..., :2])
     high = jnp.minimum(a[..., 2:], b[..., 2:])
     intersection = box_area(jnp.concatenate([low, high], axis=-1))

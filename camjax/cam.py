@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from camjax.errors import InputError
+
 
 def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: ArrayLike | None = None) -> jax.Array:
     """Class activation maps `M_c(y, x) = sum_k f_k(y, x) w[k, c]` (Zhou et al. 2016, eq. 2).
@@ -28,7 +30,7 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
     """
     features, kernel = jnp.asarray(features), jnp.asarray(kernel)
     if features.ndim < 3 or kernel.ndim != 2 or features.shape[-1] != kernel.shape[0]:
-        raise ValueError(
+        raise InputError(
             f"features of shape {features.shape} and a kernel of shape {kernel.shape}: expected features "
             "(..., h, w, K) with channels last and a kernel (K, C) of the same K."
         )
@@ -40,7 +42,7 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
 
     class_ids = jnp.asarray(class_ids)
     if class_ids.ndim < 1 or not jnp.issubdtype(class_ids.dtype, jnp.integer):
-        raise ValueError(
+        raise InputError(
             f"class_ids of shape {class_ids.shape} and dtype {class_ids.dtype}: expected integers of shape "
             "(..., N); for one class write [c]."
         )
@@ -101,9 +103,9 @@ def resize_map(
     maps = jnp.asarray(maps)
     height, width = np.broadcast_to(size, 2).tolist()
     if method not in ("nearest", "bilinear", "bicubic"):
-        raise ValueError(f'method={method!r}: expected "nearest", "bilinear" or "bicubic".')
+        raise InputError(f'method={method!r}: expected "nearest", "bilinear" or "bicubic".')
     if maps.ndim < 2 or height < 1 or width < 1:
-        raise ValueError(
+        raise InputError(
             f"maps of shape {maps.shape} to size {(height, width)}: expected (..., h, w), and sides >= 1 pixel."
         )
     shape = (*maps.shape[:-2], height, width)
@@ -128,7 +130,7 @@ def normalize_map(maps: jax.Array, mode: Literal["minmax", "max"] = "minmax") ->
     """
     maps = jnp.asarray(maps).astype(jnp.float32)
     if maps.ndim < 2:
-        raise ValueError(f"maps of shape {maps.shape}: expected (..., h, w).")
+        raise InputError(f"maps of shape {maps.shape}: expected (..., h, w).")
     low = maps.min((-2, -1), keepdims=True)
     high = maps.max((-2, -1), keepdims=True)
     if mode == "minmax":
@@ -136,6 +138,6 @@ def normalize_map(maps: jax.Array, mode: Literal["minmax", "max"] = "minmax") ->
     elif mode == "max":
         shift, scale = jnp.zeros_like(low), jnp.where(high > low, high, 0)
     else:
-        raise ValueError(f'mode={mode!r}: expected "minmax" or "max".')
+        raise InputError(f'mode={mode!r}: expected "minmax" or "max".')
     valid = (scale > 0) & jnp.isfinite(low) & jnp.isfinite(high) & jnp.isfinite(scale)
     return jnp.where(valid, (maps - shift) / jnp.where(valid, scale, 1), 0)

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from orbax.checkpoint import checkpoint_managers
 
+from camjax.errors import InputError
 from camjax.models import CamModel
 
 _KEEP_NEWEST = 2
@@ -17,7 +18,7 @@ KEPT = _KEEP_NEWEST + 1
 """How many checkpoints a run keeps at most: the newest two, and the best."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(InputError, RuntimeError):
     """Training cannot go on; the message says at which step and why."""
 
 
@@ -106,7 +107,7 @@ class Checkpoints:
           OSError: the previous checkpoint could not be written.
         """
         if self._read_only:
-            raise ValueError(f"{self.directory} was opened with read_only=True: open it without, to save.")
+            raise InputError(f"{self.directory} was opened with read_only=True: open it without, to save.")
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -178,7 +179,7 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{self.directory / str(step)} does not fit: it is of another model or optimizer, or damaged. In the "
                 "latter case delete this folder, and the run resumes from the previous checkpoint. "
                 f"Orbax says: {error}"

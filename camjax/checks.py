@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from camjax.errors import InputError
+
 
 def num_classes(model: Any) -> int:
     """C of a model with class activation maps.
@@ -18,7 +20,7 @@ def num_classes(model: Any) -> int:
     head = getattr(model, "head", None)
     if not hasattr(model, "features") or head is None or not hasattr(head, "kernel"):
         variant = getattr(model, "cam_variant", None)
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no class activation maps: expected a model with `features(images)` and a "
             "`head` with a `kernel` (K, C) after a global pooling. "
             + (f"Take its GAP variant, {variant!r}." if variant else "Take a GAP variant from camjax.list_models().")
@@ -30,19 +32,19 @@ def check_images(model: Any, images: Any) -> None:
     """Raises ValueError unless images are (B, H, W, 3), uint8 or float, and at least one cell of the map in size."""
     shape = getattr(images, "shape", None)
     if shape is None:
-        raise ValueError(f"images of type {type(images).__name__}: expected an array (B, H, W, 3); see load_images.")
+        raise InputError(f"images of type {type(images).__name__}: expected an array (B, H, W, 3); see load_images.")
     if len(shape) != 4 or shape[-1] != 3:
         hint = ""
         if len(shape) == 3 and shape[-1] == 3:
             hint = " For one image write images[None]."
         elif len(shape) == 4 and shape[1] == 3:
             hint = " Channels come last: move them with images.transpose(0, 2, 3, 1)."
-        raise ValueError(f"images of shape {tuple(shape)}: expected (B, H, W, 3), RGB in 0..255.{hint}")
+        raise InputError(f"images of shape {tuple(shape)}: expected (B, H, W, 3), RGB in 0..255.{hint}")
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images of dtype {images.dtype}: expected uint8, or floats in 0..255.")
+        raise InputError(f"images of dtype {images.dtype}: expected uint8, or floats in 0..255.")
     smallest = getattr(model, "min_size", 1)
     if shape[0] < 1 or min(shape[1:3]) < smallest:
-        raise ValueError(
+        raise InputError(
             f"images of shape {tuple(shape)}: expected at least one image, of at least {smallest} x {smallest} pixels "
             "(one cell of the feature map)"
             + (f"; the network was made for {model.input_size}." if hasattr(model, "input_size") else ".")
@@ -88,25 +90,25 @@ def check_class_ids(class_ids: Any, batch: int, classes: int) -> Any:
     traced = isinstance(class_ids, jax.core.Tracer)
     ids = class_ids if traced else np.asarray(class_ids)
     if ids.ndim not in (1, 2) or ids.shape[0] != batch or 0 in ids.shape or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(
+        raise InputError(
             f"class_ids of shape {ids.shape} and dtype {ids.dtype} for {batch} images: expected integers of shape "
             f"({batch},), one class an image, or ({batch}, N), N classes an image."
         )
     if not traced and (ids.min() < 0 or ids.max() >= classes):
         wrong = np.unique(ids[(ids < 0) | (ids >= classes)])
-        raise ValueError(f"class_ids {wrong[:10].tolist()} out of range: the model has classes 0..{classes - 1}.")
+        raise InputError(f"class_ids {wrong[:10].tolist()} out of range: the model has classes 0..{classes - 1}.")
     return ids.reshape(batch, -1).astype(np.int32)
 
 
 def check_top_k(top_k: int | None, classes: int) -> int | None:
     """`top_k`; raises ValueError unless it is None or in 1..C."""
     if top_k is not None and not 1 <= top_k <= classes:
-        raise ValueError(f"top_k={top_k}: expected 1..{classes}, the model's number of classes, or None for all.")
+        raise InputError(f"top_k={top_k}: expected 1..{classes}, the model's number of classes, or None for all.")
     return top_k
 
 
 def check_threshold(threshold: float) -> float:
     """`threshold`; raises ValueError unless it is a share of a map's maximum, 0 <= threshold < 1."""
     if not 0 <= threshold < 1:
-        raise ValueError(f"threshold={threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
+        raise InputError(f"threshold={threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
     return threshold

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from camjax.errors import InputError
+
 
 def largest_component(mask: jax.Array) -> jax.Array:
     """The largest 8-connected component of each mask.
@@ -20,7 +22,7 @@ def largest_component(mask: jax.Array) -> jax.Array:
     """
     mask = jnp.asarray(mask)
     if mask.ndim < 2 or mask.dtype != jnp.bool_ or 0 in mask.shape[-2:]:
-        raise ValueError(
+        raise InputError(
             f"mask of shape {mask.shape} and dtype {mask.dtype}: expected (..., H, W) bool with at least one pixel; "
             "a map becomes a mask by a threshold, as in `map > 0.2 * map.max()`."
         )

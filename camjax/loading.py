@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from camjax.errors import InputError
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
@@ -182,18 +183,18 @@ def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:
 def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool) -> CamModel:
     """The model of a run of camjax's own training."""
     if _is_address(name):
-        raise ValueError(
+        raise InputError(
             f"load_model({name!r}): this is an address. Give the model's name first: "
             f"load_model(NAME, weights={name!r})."
         )
     directory = Path(name)
     if backbone_only:
-        raise ValueError(
+        raise InputError(
             f"load_model({str(name)!r}, backbone_only=True): a run has all of its weights. For its backbone alone with "
             "a new head, see camjax.with_new_head."
         )
     if directory.is_file():
-        raise ValueError(
+        raise InputError(
             f"load_model({str(directory)!r}): this is a file. Give the model's name first: "
             f"load_model(NAME, weights={str(directory)!r})."
         )
@@ -204,7 +205,7 @@ def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: 
         )
     given = [option for option, value in (("weights", weights), ("pool", pool)) if value is not None]
     if given:
-        raise ValueError(
+        raise InputError(
             f"load_model({str(directory)!r}, {', '.join(f'{option}=...' for option in given)}): a run has its own "
             f"{' and '.join(given)}. Leave {'them' if len(given) > 1 else 'it'} out."
         )
@@ -237,7 +238,7 @@ def _installed_weights(spec: ModelSpec) -> _Weights:
       ValueError: none has any for this model; the message says where weights come from.
     """
     if spec.packaged is None or spec.packaged.packaged is None:
-        raise ValueError(_needs_weights(spec))
+        raise InputError(_needs_weights(spec))
     path = spec.packaged.packaged()
     names = NameTable(spec.tensor_names, spec.class_layer)
     return _Weights(read_tensors(path), names, str(path), Description(class_names=imagenet_class_names()))
@@ -254,7 +255,7 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
     else:
         path = Path(weights)
         if re.match(r"(hf|https?):[/\\](?![/\\])", source):
-            raise ValueError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
+            raise InputError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
     if path.is_dir():
         run = load_run(path)
         return _of_camjax(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))
@@ -263,7 +264,7 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
         return _of_camjax(spec, tensors, f"{source} (camjax's {description.model})", description)
     is_caffe = path.suffix.lower() == ".caffemodel"
     if not is_caffe and not spec.tensor_names:
-        raise ValueError(
+        raise InputError(
             f"load_model({spec.name!r}, weights={source!r}): no names of weights other than Caffe's and camjax's own "
             f"are known for this model. Give a .caffemodel file, a file by `camjax convert`, or a run."
         )
@@ -285,7 +286,7 @@ def _spec(name: str) -> ModelSpec:
     except ValueError as error:
         if not os.path.isdir(str(name)):
             raise
-        raise ValueError(f"{error} For the run in the directory {name}, write load_model('./{name}').") from None
+        raise InputError(f"{error} For the run in the directory {name}, write load_model('./{name}').") from None
 
 
 def _needs_weights(spec: ModelSpec) -> str:

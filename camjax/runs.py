@@ -10,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.models.shapes import model_shapes
 
@@ -38,9 +39,9 @@ def read_run(directory: str | os.PathLike) -> dict:
         run = json.loads(path.read_text())
         version = run["format"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}. Restore the file from a copy.") from error
+        raise InputError(f"{path} is damaged: {error!r}. Restore the file from a copy.") from error
     if version != RUN_FORMAT:
-        raise ValueError(f"{path} has format {version!r}; this camjax reads {RUN_FORMAT}. Install a newer camjax.")
+        raise InputError(f"{path} has format {version!r}; this camjax reads {RUN_FORMAT}. Install a newer camjax.")
     return run
 
 
@@ -63,7 +64,7 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None) ->
 
     run = read_run(directory)
     if run["model"] is None:
-        raise ValueError(
+        raise InputError(
             f"{directory} is a run of a model that camjax.create_model did not make, so it cannot be built from a "
             "name. Build it, and fill it with camjax.training.Checkpoints(directory).restore_model(model)."
         )

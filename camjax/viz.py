@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from camjax.cam import normalize_map, resize_map
+from camjax.errors import InputError
 
 PREDICTED = {"edgecolor": "white", "linestyle": (0, (4, 2))}
 """Predicted boxes: white, dashed."""
@@ -55,24 +56,24 @@ def overlay(image, map, *, alpha: float = 0.5, colormap: str | Colormap = "jet")
     """
     image, map = np.asarray(image), np.asarray(map)
     if image.ndim < 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
+        raise InputError(
             f"image of shape {image.shape} and dtype {image.dtype}: expected (..., H, W, 3) uint8 RGB. "
             "For floats in 0..255 write image.round().astype('uint8')."
         )
     # JAX's issubdtype knows bfloat16, NumPy's does not.
     real = any(jnp.issubdtype(map.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
     if map.ndim < 2 or 0 in map.shape or not real:
-        raise ValueError(f"map of shape {map.shape} and dtype {map.dtype}: expected (..., h, w) real numbers.")
+        raise InputError(f"map of shape {map.shape} and dtype {map.dtype}: expected (..., h, w) real numbers.")
     if image.ndim > 3 and image.shape[:-3] != map.shape[:-2]:
-        raise ValueError(
+        raise InputError(
             f"image of shape {image.shape} and map of shape {map.shape}: expected the same leading dimensions, or "
             "one image (H, W, 3). For several maps of each image of a batch, loop over the batch."
         )
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha}: expected the share of the color in the blend, in 0..1.")
+        raise InputError(f"alpha={alpha}: expected the share of the color in the blend, in 0..1.")
     if not isinstance(colormap, Colormap):
         if colormap not in matplotlib.colormaps:
-            raise ValueError(f'colormap={colormap!r}: expected one of matplotlib\'s, such as "jet" or "viridis".')
+            raise InputError(f'colormap={colormap!r}: expected one of matplotlib\'s, such as "jet" or "viridis".')
         colormap = matplotlib.colormaps[colormap]
     heat = np.asarray(_resized_and_normalized(map.astype(np.float32), image.shape[-3:-1]))
     blended = (1 - alpha) * image + alpha * 255 * colormap(heat)[..., :3]
@@ -117,7 +118,7 @@ def explanation_figure(
     for row in range(rows):
         counts = [len(of_row[row]) for of_row in (maps, boxes, names, probabilities)]
         if counts != [columns - 1] * 4:
-            raise ValueError(
+            raise InputError(
                 f"image {row} has {counts} maps, boxes, names and probabilities: expected {columns - 1} each, as the "
                 "first image has maps."
             )
@@ -172,7 +173,7 @@ def comparison_figure(
     for method, *of_method in zip(methods, maps, boxes, strict=True):
         if [len(values) for values in of_method] != [len(names)] * 2:
             counts = ", ".join(str(len(values)) for values in of_method)
-            raise ValueError(f"{method} has {counts} maps and boxes: expected {len(names)} each, one a class.")
+            raise InputError(f"{method} has {counts} maps and boxes: expected {len(names)} each, one a class.")
     labels = [
         [f"{_wrap(name, 24)}\n{probability:.1%}", *(_wrap(method, 24) for method in methods)]
         for name, probability in zip(names, probabilities, strict=True)
@@ -219,7 +220,7 @@ def localization_figure(
     titles = [""] * len(images) if titles is None else titles
     _check_lengths(images=images, maps=maps, predicted_boxes=predicted_boxes, true_boxes=true_boxes, titles=titles)
     if columns < 1:
-        raise ValueError(f"columns={columns}: expected at least 1.")
+        raise InputError(f"columns={columns}: expected at least 1.")
     columns = min(columns, len(images))
     sizes = [np.shape(image)[:2] for image in images]
     labels = [_wrap(title, 24) for title in titles]
@@ -258,7 +259,7 @@ def _check_lengths(**sequences: Sized) -> None:
     lengths = {name: len(sequence) for name, sequence in sequences.items()}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         given = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise ValueError(f"{given}: expected the same number of each, at least 1.")
+        raise InputError(f"{given}: expected the same number of each, at least 1.")
 
 
 def _grid(

@@ -127,7 +127,7 @@ def test_importing_camjax_stays_light():
     assert {"camjax.data", "camjax.training", "camjax.viz", "camjax.cli"} & set(loaded) == set()
 
 
-@pytest.mark.parametrize("name", ["attribution", "data", "training", "viz", "weights"])
+@pytest.mark.parametrize("name", ["attribution", "data", "evaluation", "features", "training", "viz", "weights"])
 def test_subpackages_come_on_first_use(name):
     assert getattr(camjax, name).__name__ == f"camjax.{name}"
 
@@ -154,6 +154,20 @@ def test_loading_a_model_needs_no_training(module):
     assert [text for text in strings if isinstance(text, str) and text.startswith("camjax.training")] == []
 
 
+@pytest.mark.parametrize("module", sorted(module for module in TREES if "." in module))
+def test_no_module_is_hidden_by_a_name_of_its_package(module):
+    """After `from package import name`, `package.name` is no longer the module of that name."""
+    package, _, name = module.rpartition(".")
+    names = [
+        alias.asname or alias.name
+        for node in ast.walk(TREES[package])
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in TREES
+    ]
+    assert name not in names
+
+
 def test_no_circles():
     graph = {
         module: {name for name, at_start in found if at_start and name in TREES and name != module}
@@ -176,6 +190,13 @@ def test_files_imports_only_the_standard_library():
 def test_orbax_is_the_business_of_one_file():
     users = [module for module, found in IMPORTS.items() if any(top(name) == "orbax" for name, _ in found)]
     assert users == ["camjax.checkpoints"]
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_an_error_of_the_user_is_an_input_error(module):
+    """Commands print an `InputError` as one line; another ValueError is a bug, with its traceback."""
+    called = [node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]
+    assert not any(isinstance(function, ast.Name) and function.id == "ValueError" for function in called)
 
 
 @pytest.mark.parametrize("module", sorted(TREES))

@@ -9,7 +9,7 @@ from camjax.attribution.adapters.linen import explain_linen
 from camjax.attribution.adapters.nnx import explain_nnx
 from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam
 from camjax.attribution.engine import combine_layers
-from camjax.attribution.explainer import Explainer, Explanation, explainer
+from camjax.attribution.explainers import Explainer, Explanation, explainer
 from camjax.attribution.gradient_methods import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
 from camjax.attribution.gradients import image_gradient, output_gradients, saliency
 from camjax.attribution.methods import METHODS

@@ -10,6 +10,7 @@ from camjax.attribution.gradients import output_gradients
 from camjax.attribution.methods import Method, Needs
 from camjax.attribution.network import CutNetwork
 from camjax.cam import normalize_map, resize_map
+from camjax.errors import InputError
 
 
 class Attribution(NamedTuple):
@@ -101,7 +102,7 @@ def _of_whole_images(network, images, choose, methods, combine):
 
 def _of_crops(network, images, choose, method, input_size) -> Attribution:
     if input_size is None:
-        raise ValueError(
+        raise InputError(
             f"{method.name} takes crops of the network's input size, which is not known here: expected "
             f"camjax.make_cam_fn(model, {method.name!r}), with a model that has an `input_size`."
         )
@@ -141,7 +142,7 @@ def combine_layers(maps: Sequence[jax.Array], mode: Literal["mean", "max"] = "me
       ValueError: no maps, or another mode.
     """
     if not maps or mode not in ("mean", "max"):
-        raise ValueError(f"{len(maps)} maps, and mode {mode!r}: expected at least one, and 'mean' or 'max'.")
+        raise InputError(f"{len(maps)} maps, and mode {mode!r}: expected at least one, and 'mean' or 'max'.")
     size = max(m.shape[-2] for m in maps), max(m.shape[-1] for m in maps)
     scaled = jnp.stack([normalize_map(resize_map(jax.nn.relu(m), size), mode="max") for m in maps])
     return scaled.mean(0) if mode == "mean" else scaled.max(0)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.attribution.targets import as_target
+from camjax.errors import InputError
 
 
 def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple[jax.Array, Callable[..., Any]]:
@@ -77,5 +78,5 @@ def images_first(array, name: str, expected: str) -> jax.Array:
     """The array in float32; ValueError unless it has four dimensions."""
     array = jnp.asarray(array)
     if array.ndim != 4:
-        raise ValueError(f"{name} of shape {array.shape}: expected {expected}; for one image write {name}[None].")
+        raise InputError(f"{name} of shape {array.shape}: expected {expected}; for one image write {name}[None].")
     return array.astype(jnp.float32)

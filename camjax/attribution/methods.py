@@ -20,6 +20,7 @@ from camjax.attribution.saliency_boxes import saliency_boxes
 from camjax.attribution.ten_crop import TEN_CROP, Crops
 from camjax.cam import class_maps
 from camjax.checks import num_classes
+from camjax.errors import InputError
 
 
 class Needs(enum.Enum):
@@ -117,18 +118,18 @@ def method_named(name: str, options: Iterable[str] = ()) -> Method:
       ValueError: unknown name, or an option that the method does not take.
     """
     if not isinstance(name, str):
-        raise ValueError(
+        raise InputError(
             f"method={name!r}: expected the name of a method, such as 'cam'. The number of classes and the threshold "
             "are given by name: top_k=5, threshold=0.2."
         )
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method {name!r}: expected one of {', '.join(METHODS)}.{hint}")
+        raise InputError(f"method {name!r}: expected one of {', '.join(METHODS)}.{hint}")
     method = METHODS[name]
     if unknown := [option for option in options if option not in method.options]:
         known = ", ".join(method.options) if method.options else "none"
-        raise ValueError(f"{name} has no option {', '.join(unknown)}: it has {known}.")
+        raise InputError(f"{name} has no option {', '.join(unknown)}: it has {known}.")
     return method
 
 
@@ -140,9 +141,9 @@ def common_image_size(model: Any, methods: Iterable[str]) -> tuple[int, int]:
     """
     names = list(methods)
     if not names or len({*names}) < len(names):
-        raise ValueError(f"methods {names}: expected at least one, each once.")
+        raise InputError(f"methods {names}: expected at least one, each once.")
     sizes = {method_named(name).image_size(model): name for name in names}
     if len(sizes) > 1:
         listed = ", ".join(f"{name} takes {h} x {w}" for (h, w), name in sizes.items())
-        raise ValueError(f"methods with images of different sizes: {listed}. Use them one after the other.")
+        raise InputError(f"methods with images of different sizes: {listed}. Use them one after the other.")
     return next(iter(sizes))

@@ -45,6 +45,7 @@ from camjax.attribution.network import CutNetwork, cut_network
 from camjax.attribution.perturbation_chunks import Progress, mean_scores
 from camjax.attribution.targets import Target, as_target
 from camjax.cam import normalize_map, resize_map
+from camjax.errors import InputError
 
 
 def score_cam(
@@ -320,19 +321,19 @@ def _masked_maps(
     """
     images, features, baseline = jnp.asarray(images), jnp.asarray(features), jnp.asarray(baseline, jnp.float32)
     if images.ndim != 4 or len(images) != len(features):
-        raise ValueError(
+        raise InputError(
             f"images of shape {images.shape} and features of shape {features.shape}: expected (B, H, W, C), and "
             "(B, h, w, K) of the same images."
         )
     if baseline.ndim > images.ndim or any(
         a not in (1, b) for a, b in zip(baseline.shape[::-1], images.shape[::-1], strict=False)
     ):
-        raise ValueError(
+        raise InputError(
             f"baseline of shape {baseline.shape} for images of shape {images.shape}: expected a number, a color (C,), "
             "or images that broadcast to those."
         )
     if repeats < 1:
-        raise ValueError(f"num_samples={repeats}: expected the number of masks of each channel, at least 1.")
+        raise InputError(f"num_samples={repeats}: expected the number of masks of each channel, at least 1.")
     masked = _varies(features)
     scores, _ = mean_scores(
         Partial(_masked_outputs, network, images, features, masked, baseline, masking),

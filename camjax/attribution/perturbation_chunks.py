@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from camjax.errors import InputError
+
 Progress = Callable[[int, int], None]
 """`progress(done, total)`: copies scored so far and in all, called when a chunk has been computed."""
 
@@ -49,7 +51,7 @@ def mean_scores(
       ValueError: chunk_size below 1.
     """
     if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
+        raise InputError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
     batch, channels = changes.shape
     scored = np.pad(np.asarray(changes), ((0, 0), (0, 1)), constant_values=True)
     rows = _rows(scored, repeats)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from camjax.boxes import largest_component_box
+from camjax.errors import InputError
 
 FOREGROUND_QUANTILE = 0.95
 """Pixels whose saliency is above this quantile of their map are certainly object."""
@@ -40,7 +41,7 @@ def saliency_boxes(images: ArrayLike, saliency: ArrayLike) -> tuple[jax.Array, j
     device = saliency.device if isinstance(saliency, jax.Array) else None
     images, saliency = np.asarray(images), np.asarray(saliency)
     if images.ndim != 4 or saliency.ndim != 4 or images.shape[:3] != (len(saliency), *saliency.shape[2:]):
-        raise ValueError(
+        raise InputError(
             f"images of shape {images.shape} and saliency of shape {saliency.shape}: expected (B, H, W, 3) and "
             "(B, N, H, W)."
         )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from camjax.attribution.decomposition import principal_component
 from camjax.attribution.gradients import images_first
 from camjax.cam import resize_map
+from camjax.errors import InputError
 
 
 def augmentation_smoothing(
@@ -48,7 +49,7 @@ def augmentation_smoothing(
     """
     images = images_first(images, "images", "(B, H, W, C)")
     if not factors or not scales or min(scales) <= 0:
-        raise ValueError(f"factors {tuple(factors)} and scales {tuple(scales)}: expected at least one, and scales > 0.")
+        raise InputError(f"factors {tuple(factors)} and scales {tuple(scales)}: expected at least one, and scales > 0.")
     sums = []
     for scale in scales:
         copies = _resized(images, scale)
@@ -94,7 +95,7 @@ def eigen_smoothing(features: jax.Array, weights: jax.Array) -> jax.Array:
             (height, width, channels),
         )
     ):
-        raise ValueError(
+        raise InputError(
             f"weights of shape {weights.shape} for features of shape {features.shape}: expected "
             f"({batch}, N, {channels}) or ({batch}, N, {height}, {width}, {channels})."
         )

@@ -15,6 +15,7 @@ from jax.tree_util import Partial
 
 from camjax.attribution.network import as_pytree
 from camjax.checks import check_class_ids
+from camjax.errors import InputError
 
 Target = Callable[[jax.Array], jax.Array]
 
@@ -48,7 +49,7 @@ def class_sets(members) -> Target:
     """
     members = jnp.asarray(members, jnp.float32)
     if members.ndim not in (2, 3):
-        raise ValueError(f"members of shape {members.shape}: expected (B, C) or (B, N, C).")
+        raise InputError(f"members of shape {members.shape}: expected (B, C) or (B, N, C).")
     return Partial(_class_sets, members)
 
 
@@ -101,7 +102,7 @@ def similarity(embeddings) -> Target:
     """
     embeddings = jnp.asarray(embeddings, jnp.float32)
     if embeddings.ndim not in (2, 3):
-        raise ValueError(f"embeddings of shape {embeddings.shape}: expected (B, D) or (B, N, D).")
+        raise InputError(f"embeddings of shape {embeddings.shape}: expected (B, D) or (B, N, D).")
     return Partial(_similarity, embeddings)
 
 
@@ -134,7 +135,7 @@ def as_target(targets: Any, outputs: jax.Array | jax.ShapeDtypeStruct) -> Target
     target = Partial(_float32, targets if callable(targets) else classes(targets))
     scores = jax.eval_shape(target, outputs)
     if scores.ndim != 2 or scores.shape[0] != outputs.shape[0] or not scores.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"the target gives scores of shape {scores.shape} for {outputs.shape[0]} images: expected "
             f"({outputs.shape[0]}, N), for each image one score for each of N maps."
         )
@@ -153,7 +154,7 @@ def _float32(target: Target, outputs: jax.Array) -> jax.Array:
 def _classes(class_ids, outputs):
     batch = outputs.shape[0]
     if outputs.ndim != 2:
-        raise ValueError(f"scores of shape {outputs.shape} for {batch} images: expected ({batch}, C).")
+        raise InputError(f"scores of shape {outputs.shape} for {batch} images: expected ({batch}, C).")
     count = outputs.shape[1]
     ids = jnp.asarray(check_class_ids(class_ids, batch, count))
     known = (ids >= 0) & (ids < count)
@@ -186,7 +187,7 @@ def _regression(sign, outputs):
 def _region(masks, class_ids, outputs):
     masks = masks[:, None] if masks.ndim == 3 else masks
     if outputs.ndim != 4:
-        raise ValueError(f"outputs of shape {outputs.shape}: expected (B, h, w, C), the scores of a segmentation.")
+        raise InputError(f"outputs of shape {outputs.shape}: expected (B, h, w, C), the scores of a segmentation.")
     batch, *size, count = outputs.shape
     ids = jnp.asarray(check_class_ids(class_ids, batch, count))
     _check_images("masks", masks.shape, (batch, ids.shape[1], *size))
@@ -205,10 +206,10 @@ def _similarity(embeddings, outputs):
 
 def _per_image(targets, outputs):
     if len(targets) != outputs.shape[0]:
-        raise ValueError(f"{len(targets)} targets for {outputs.shape[0]} images: expected one for each.")
+        raise InputError(f"{len(targets)} targets for {outputs.shape[0]} images: expected one for each.")
     return jnp.concatenate([target(outputs[i : i + 1]) for i, target in enumerate(targets)])
 
 
 def _check_images(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if tuple(shape) != tuple(expected):
-        raise ValueError(f"{name} of shape {tuple(shape)}: expected {tuple(expected)}, for the outputs of the network.")
+        raise InputError(f"{name} of shape {tuple(shape)}: expected {tuple(expected)}, for the outputs of the network.")

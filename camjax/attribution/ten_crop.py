@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.cam import resize_map
+from camjax.errors import InputError
 
 
 class Crops(NamedTuple):
@@ -62,7 +63,7 @@ def ten_crops(images: jax.Array, crop_size: tuple[int, int]) -> jax.Array:
     size = images.shape[1], images.shape[2]
     height, width = crop_size
     if size[0] < height or size[1] < width:
-        raise ValueError(
+        raise InputError(
             f"images of {size[0]} x {size[1]} pixels: expected {ten_crop_size(crop_size)}, or any size not below the "
             f"network's {crop_size}, the size of the ten crops."
         )

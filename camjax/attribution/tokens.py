@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from camjax.attribution.network import CutNetwork, SharedWeights
+from camjax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class _Grid:
     def __call__(self, tokens):
         expected = self.skip + self.height * self.width
         if tokens.ndim != 3 or tokens.shape[1] != expected:
-            raise ValueError(
+            raise InputError(
                 f"tokens of shape {tokens.shape}: expected (B, {expected}, D), where {self.skip} are skipped, and "
                 f"{self.height} x {self.width} places."
             )
@@ -42,7 +43,7 @@ def reshape_tokens(height: int, width: int, skip: int = 1) -> Callable[[jax.Arra
       ValueError: a height or width below 1, or a negative skip.
     """
     if height < 1 or width < 1 or skip < 0:
-        raise ValueError(
+        raise InputError(
             f"height={height}, width={width}, skip={skip}: expected sides of 1 or more, and skip of 0 or more."
         )
     return _Grid(height, width, skip)
@@ -87,7 +88,7 @@ def _checked(reshape: Callable, array: jax.Array) -> jax.Array:
         numbers = 1 + np.random.default_rng(0).permutation(size).astype(np.float32)
         found = np.asarray(reshape(jnp.asarray(numbers.reshape(1, *array.shape[1:]))))
     if found.ndim != 4 or len(np.unique(found)) < found.size or not np.isin(found, numbers).all():
-        raise ValueError(
+        raise InputError(
             f"reshape makes {found.shape[1:]} of {array.shape[1:]} for each image: expected (h, w, K), each element of "
             "which is a different element of the layer's output, as in camjax.attribution.reshape_tokens."
         )

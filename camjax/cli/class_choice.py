@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Sequence
 
+from camjax.errors import InputError
+
 
 def class_ids(classes: Sequence[str], names: Sequence[str] | None, num_classes: int) -> list[int]:
     """Ids of the classes that a user asked for; each once, in the order given.
@@ -20,10 +22,10 @@ def class_ids(classes: Sequence[str], names: Sequence[str] | None, num_classes: 
     for text in classes:
         if text.lstrip("-").isdecimal():
             if not 0 <= int(text) < num_classes:
-                raise ValueError(f"--classes {text}: out of range, the network has classes 0..{num_classes - 1}.")
+                raise InputError(f"--classes {text}: out of range, the network has classes 0..{num_classes - 1}.")
             ids[int(text)] = None
         elif names is None:
-            raise ValueError(
+            raise InputError(
                 f"--classes {text!r}: the names of this network's classes are not known; give ids in "
                 f"0..{num_classes - 1}."
             )
@@ -41,13 +43,13 @@ def _id_of_name(text: str, names: Sequence[str]) -> int:
         return matches[0]
     if matches:
         listed = "; ".join(f"{i} is {names[i]!r}" for i in matches)
-        raise ValueError(f"--classes {text!r} names {len(matches)} classes: {listed}. Give the id.")
+        raise InputError(f"--classes {text!r} names {len(matches)} classes: {listed}. Give the id.")
     known = {word.lower(): word for of_class in words for word in of_class}
     holding = [word for word in known if wanted in word.split()]
     similar = difflib.get_close_matches(wanted, known, n=5)
     near = [repr(known[word]) for word in dict.fromkeys(holding + similar)][:8]
     hint = f"Did you mean {', '.join(near)}?" if near else "Try another word, or give the id."
-    raise ValueError(f"--classes {text!r}: no class of this network has that name. {hint}")
+    raise InputError(f"--classes {text!r}: no class of this network has that name. {hint}")
 
 
 def class_name(class_id: int, names: Sequence[str] | None) -> str:

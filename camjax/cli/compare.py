@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from camjax.errors import InputError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -47,11 +49,11 @@ def compare(
     shown = len(classes) or top_k
     if not 1 <= shown <= MAX_CLASSES:
         name = "--classes" if classes else "--top-k"
-        raise ValueError(f"{name}: {shown} classes; expected 1..{MAX_CLASSES} in one figure.")
+        raise InputError(f"{name}: {shown} classes; expected 1..{MAX_CLASSES} in one figure.")
     if len(method) > MAX_METHODS:
-        raise ValueError(f"--method: {len(method)} of them; expected at most {MAX_METHODS} in one figure.")
+        raise InputError(f"--method: {len(method)} of them; expected at most {MAX_METHODS} in one figure.")
     if chunk_size < 1:
-        raise ValueError(f"--chunk-size {chunk_size}: expected at least 1.")
+        raise InputError(f"--chunk-size {chunk_size}: expected at least 1.")
 
     # Imported here: `camjax --help` and other commands do not need them.
     import jax

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from camjax.errors import InputError
+
 
 def convert(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")],
@@ -28,13 +30,13 @@ def convert(
     """
     # The command line's help keeps the line breaks of the text above, so each argument is one line.
     if target.suffix != ".safetensors":
-        raise ValueError(f"{target}: expected a file that ends in .safetensors.")
+        raise InputError(f"{target}: expected a file that ends in .safetensors.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: the directory {target.parent} does not exist; make it first.")
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"{target}: no permission to write there; give another OUT.safetensors.")
     if os.path.exists(source) and target.exists() and os.path.samefile(source, target):
-        raise ValueError(f"{target} is IN itself: expected another file.")
+        raise InputError(f"{target} is IN itself: expected another file.")
 
     import camjax
     from camjax.loading import model_with_weights
@@ -43,6 +45,6 @@ def convert(
     network = model_with_weights(model, source, num_classes=num_classes)
     classes = network.head.num_classes
     if num_classes not in (None, classes):
-        raise ValueError(f"--num-classes {num_classes}: {source} has {classes} classes, which convert cannot change.")
+        raise InputError(f"--num-classes {num_classes}: {source} has {classes} classes, which convert cannot change.")
     write_camjax_file(network, target, version=camjax.__version__)
     print(f"Saved {target}: {model}, {classes} classes, {target.stat().st_size / 1e6:.1f} MB")

@@ -1,9 +1,7 @@
 """How a command ends: an error that the user can correct is one line, and a bug shows its traceback."""
 
-import linecache
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 
 import jax
@@ -35,7 +33,7 @@ def run_command(name: str, command: Callable[[], object]) -> int:
     try:
         command()
     except Exception as error:
-        if not _is_for_the_user(error):
+        if not isinstance(error, InputError | OSError | ImportError):
             raise
         if jax.distributed.is_initialized():
             raise error.with_traceback(None) from None
@@ -47,20 +45,3 @@ def run_command(name: str, command: Callable[[], object]) -> int:
         print(f"{name}: interrupted.", file=sys.stderr)
         return INTERRUPTED
     return 0
-
-
-def _is_for_the_user(error: Exception) -> bool:
-    if _is_raised_by_our_line(error):  # TODO: remove, with the function, once camjax raises no plain ValueError
-        return True
-    return isinstance(error, InputError | OSError | ImportError)
-
-
-def _is_raised_by_our_line(error: Exception) -> bool:
-    """Whether it is of a type of camjax's own, or a line of camjax or of the experiments raises this ValueError."""
-    if type(error).__module__.partition(".")[0] == "camjax":
-        return True
-    *_, (frame, number) = traceback.walk_tb(error.__traceback__)
-    # JAX takes its own functions out of a traceback, and NumPy's are in C: the line itself says who raised.
-    raises = linecache.getline(frame.f_code.co_filename, number).lstrip().startswith("raise")
-    package = (frame.f_globals.get("__package__") or "").partition(".")[0]
-    return isinstance(error, ValueError) and raises and package in ("camjax", "experiments")

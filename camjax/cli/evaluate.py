@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from camjax.errors import InputError
+
 _Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
 
 
@@ -70,7 +72,7 @@ def evaluate(
     from camjax.weights.fingerprint import weights_sha256
 
     if not 0 <= threshold < 1:
-        raise ValueError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
+        raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
     console = Console(highlight=False)
     open_source = functools.partial(
         open_annotated, dataset, split, data_dir=data_dir, boxes=boxes, blacklist=blacklist, lists=lists, masks=masks

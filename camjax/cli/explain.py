@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from camjax.cli.photographs import ExplainedPhoto
+from camjax.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,15 +46,15 @@ def explain(
     """
     # The command line's help keeps line breaks of the text above: hence one line for each argument.
     if not images:
-        raise ValueError("no image given: expected at least one file, as in `camjax explain cat.jpg`.")
+        raise InputError("no image given: expected at least one file, as in `camjax explain cat.jpg`.")
     if len(images) > MAX_IMAGES:
-        raise ValueError(f"{len(images)} images: one figure holds at most {MAX_IMAGES}; give them in several calls.")
+        raise InputError(f"{len(images)} images: one figure holds at most {MAX_IMAGES}; give them in several calls.")
     shown = len(classes) or top_k
     if not 1 <= shown <= MAX_MAPS:
         name = "--classes" if classes else "--top-k"
-        raise ValueError(f"{name}: {shown} maps for each photograph; expected 1..{MAX_MAPS}.")
+        raise InputError(f"{name}: {shown} maps for each photograph; expected 1..{MAX_MAPS}.")
     if not 0 <= threshold < 1:
-        raise ValueError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
+        raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
 
     # Imported here: `camjax --help` and other commands do not need them.
     from rich.console import Console

@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from camjax.errors import InputError
+
 
 def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
     """The path of the figure, checked before any work is done.
@@ -23,13 +25,13 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
         out = Path(f"{images[0].stem}_{what}.png" if len(images) == 1 else f"{what}.png")
     formats = FigureCanvasBase.get_supported_filetypes()
     if out.is_dir():
-        raise ValueError(f"--out {out} is a directory: expected a file, such as {out / 'cam.png'}.")
+        raise InputError(f"--out {out} is a directory: expected a file, such as {out / 'cam.png'}.")
     if out.suffix[1:].lower() not in formats:
-        raise ValueError(
+        raise InputError(
             f"--out {out}: expected a file that ends in .png, or in one of .{', .'.join(sorted(formats))}."
         )
     if any(out.resolve() == image.resolve() for image in images):
-        raise ValueError(f"--out {out} is one of the images: expected another file, the figure would overwrite it.")
+        raise InputError(f"--out {out} is one of the images: expected another file, the figure would overwrite it.")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: the directory {out.parent} does not exist; create it first.")
     if not os.access(out if out.exists() else out.parent, os.W_OK):

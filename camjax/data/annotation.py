@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 
 BLACKLISTED = "blacklisted"
 UNREADABLE = "unreadable"
@@ -93,7 +94,7 @@ class AnnotatedSource(abc.ABC):
           IndexError: an index out of range.
           ValueError: the source has no masks, or this mask cannot be read.
         """
-        raise ValueError(f"{self!r} has no masks: metrics over pixels need a source that has.")
+        raise InputError(f"{self!r} has no masks: metrics over pixels need a source that has.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.info.name!r}, split={self.info.split!r})"

@@ -8,6 +8,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
+from camjax.errors import InputError
+
 
 @dataclass(frozen=True)
 class Published:
@@ -125,7 +127,7 @@ class Archives:
         """
         for file in self.present:
             if file.actual_size != file.size:
-                raise ValueError(
+                raise InputError(
                     f"{file.path} has {file.actual_size:,} bytes; expected {file.size:,}. A smaller file is an "
                     "incomplete download: fetch it again. For a subset, or a copy that was packed again, give "
                     "--unverified"
@@ -143,10 +145,10 @@ class Archives:
             with tarfile.open(path, "r:") as tar:
                 names = sorted(tar.getnames())
         except tarfile.TarError as error:
-            raise ValueError(f"{path} cannot be read as a tar archive: {error}") from error
+            raise InputError(f"{path} cannot be read as a tar archive: {error}") from error
         for number, name in enumerate(names, 1):
             if name != (expected := f"ILSVRC2012_val_{number:08}.JPEG"):
-                raise ValueError(
+                raise InputError(
                     f"{path}: entry {number} in alphabetical order is {name!r}; expected {expected!r}. tfds gives "
                     "labels by this order: all images from this one on would get wrong ones. Pack the first images of "
                     "the split, without folders"

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from camjax.data.archives import base_name
 from camjax.data.scenes import Scenes
+from camjax.errors import InputError
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
@@ -36,7 +37,7 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
         except tfds.core.DatasetNotFoundError as error:
             raise _not_found(name, directory) from error
     if ARRAY_RECORD not in builder.info.available_file_formats():
-        raise ValueError(
+        raise InputError(
             f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which has no "
             "random access; expected array_record. Convert it with tfds' own tool, in an environment of its own:\n"
             "  python -m venv tfds-tool\n"
@@ -53,7 +54,7 @@ def _not_found(name: str, data_dir: Path | None) -> Exception:
     if base_name(name) not in known:
         near = difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tfds.list_builders() lists them"
-        return ValueError(f"unknown data set {name!r}; expected 'scenes' or a name that tfds knows: {hint}")
+        return InputError(f"unknown data set {name!r}; expected 'scenes' or a name that tfds knows: {hint}")
     option = "" if data_dir is None else f" --data-dir {data_dir}"
     where = data_dir or tfds.core.constants.DATA_DIR
     return FileNotFoundError(

@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from camjax.errors import InputError
+
 MAX_PIXELS = 178_956_970
 """The most pixels (H * W) that an image's header may announce: half a gigabyte as uint8 RGB, and Pillow's own limit."""
 
 
-class ImageError(ValueError):
+class ImageError(InputError):
     """A file or bytes cannot be read as an image; the message says what was found and what to do."""
 
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from camjax.data.decoding import decode_image
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 
 # Smooth color with fine noise on top, so that a JPEG of it takes the bytes and the time of a photograph's.
 _BLOB = 16
@@ -43,7 +44,7 @@ class FakeImages:
     ):
         height, width = image_size
         if min(num_examples, num_classes, height, width, distinct) < 1:
-            raise ValueError(
+            raise InputError(
                 f"num_examples={num_examples}, num_classes={num_classes}, image_size={image_size}, "
                 f"distinct={distinct}: expected numbers of at least 1"
             )

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from camjax.data.decoding import ImageError, decode_image
+from camjax.errors import InputError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """The suffixes of image files, in upper or lower case; other files of a folder are ignored."""
@@ -43,7 +44,7 @@ def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
     missing = []
     for name, where in names:
         if os.path.isabs(name) or ".." in name.split("/"):
-            raise ValueError(f"{where}: {name!r} leads out of {folder}: expected a name within it.")
+            raise InputError(f"{where}: {name!r} leads out of {folder}: expected a name within it.")
         place, _, last = name.rpartition("/")
         # One listing of a directory instead of a check of each file, which takes long on network drives.
         if place not in listings:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from camjax.data.decoding import ImageError, decode_image
+from camjax.errors import InputError
 
 Size = int | tuple[int, int]
 StrPath = str | os.PathLike[str]
@@ -83,11 +84,11 @@ def load_images(paths, size, *, crop=None):
       ValueError: an empty list, an invalid size or an unknown crop.
     """
     if crop not in (None, "center"):
-        raise ValueError(f'crop is {crop!r}; expected None (squash to size) or "center"')
+        raise InputError(f'crop is {crop!r}; expected None (squash to size) or "center"')
     height, width = height_and_width(size)
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths:
-        raise ValueError("paths is empty; give at least one image file")
+        raise InputError("paths is empty; give at least one image file")
 
     images = np.empty((len(paths), height, width, 3), np.uint8)
     transforms = []
@@ -154,11 +155,11 @@ def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, floa
       ValueError: an image of another shape or type, a size below 1 or a box outside of the image.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
+        raise InputError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
     height, width = height_and_width(size)
     ymin, xmin, ymax, xmax = (0.0, 0.0, 1.0, 1.0) if box is None else box
     if not (0 <= ymin < ymax <= 1 and 0 <= xmin < xmax <= 1):
-        raise ValueError(f"box is {box}; expected (ymin, xmin, ymax, xmax) in 0..1 with ymin < ymax, xmin < xmax")
+        raise InputError(f"box is {box}; expected (ymin, xmin, ymax, xmax) in 0..1 with ymin < ymax, xmin < xmax")
     rows, columns = image.shape[:2]
     # Most published weights were trained with Pillow's filter (torchvision's default), and it has one rule for every
     # scale, where OpenCV's INTER_AREA becomes plain, aliased interpolation as soon as one axis grows.
@@ -171,14 +172,14 @@ def height_and_width(size: Size, name: str = "size") -> tuple[int, int]:
     try:
         height, width = (operator.index(n) for n in (size if isinstance(size, Iterable) else (size, size)))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {size!r}; expected (H, W), or an int for a square") from error
+        raise InputError(f"{name} is {size!r}; expected (H, W), or an int for a square") from error
     if height < 1 or width < 1:
-        raise ValueError(f"{name} is {size!r}; height and width must be at least 1")
+        raise InputError(f"{name} is {size!r}; height and width must be at least 1")
     return height, width
 
 
 def _as_boxes(boxes: np.ndarray) -> np.ndarray:
     boxes = np.asarray(boxes)
     if boxes.ndim < 1 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes have shape {boxes.shape}; expected (..., 4): [ymin, xmin, ymax, xmax] in 0..1")
+        raise InputError(f"boxes have shape {boxes.shape}; expected (..., 4): [ymin, xmin, ymax, xmax] in 0..1")
     return boxes

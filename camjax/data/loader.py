@@ -22,6 +22,7 @@ from camjax.data._workers import iterate
 from camjax.data.images import Size, height_and_width
 from camjax.data.rows import RandomAccessSource, eval_row, train_row, with_position
 from camjax.data.transforms import Transform
+from camjax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 
@@ -72,12 +73,12 @@ def train_batches(
         without `size`.
     """
     if unreadable not in ("raise", "skip"):
-        raise ValueError(f'unreadable is {unreadable!r}; expected "raise" or "skip"')
+        raise InputError(f'unreadable is {unreadable!r}; expected "raise" or "skip"')
     if unreadable == "skip" and size is None:
-        raise ValueError("unreadable is 'skip' without size; give size=(H, W)")
+        raise InputError("unreadable is 'skip' without size; give size=(H, W)")
     shard, local_batch_size = _shard(batch_size, shard_index, shard_count)
     if seed < 0 or start_step < 0:
-        raise ValueError(f"seed is {seed} and start_step {start_step}; expected non-negative integers")
+        raise InputError(f"seed is {seed} and start_step {start_step}; expected non-negative integers")
     image_shape = _shape_of_first_image(source, size)
     order = _shuffled(len(source), seed)
     read = functools.partial(
@@ -149,13 +150,13 @@ def eval_batches(
     """
     shard, local_batch_size = _shard(batch_size, shard_index, shard_count)
     if unreadable not in ("raise", "mark"):
-        raise ValueError(f'unreadable is {unreadable!r}; expected "raise" or "mark"')
+        raise InputError(f'unreadable is {unreadable!r}; expected "raise" or "mark"')
     if crop not in (None, "center"):
-        raise ValueError(f'crop is {crop!r}; expected None (squash to size) or "center"')
+        raise InputError(f'crop is {crop!r}; expected None (squash to size) or "center"')
     if start_batch < 0:
-        raise ValueError(f"start_batch is {start_batch}; expected a non-negative integer")
+        raise InputError(f"start_batch is {start_batch}; expected a non-negative integer")
     if size is None and (crop or unreadable == "mark"):
-        raise ValueError(f"crop is {crop!r} and unreadable {unreadable!r} without size; give size=(H, W)")
+        raise InputError(f"crop is {crop!r} and unreadable {unreadable!r} without size; give size=(H, W)")
     image_shape = _shape_of_first_image(source, size)
     padded_length = -(-len(source) // batch_size) * batch_size
     mark = _keys_of_first_readable(source) if unreadable == "mark" else None
@@ -173,7 +174,7 @@ def _shuffled(length: int, seed: int) -> grain.MapDataset:
 
 def _shape_of_first_image(source: RandomAccessSource, size: Size | None) -> tuple[int, int, int]:
     if len(source) == 0:
-        raise ValueError(f"{source!r} is empty; expected at least one example")
+        raise InputError(f"{source!r} is empty; expected at least one example")
     return source[0]["image"].shape if size is None else (*height_and_width(size), 3)
 
 
@@ -181,7 +182,7 @@ def _keys_of_first_readable(source: RandomAccessSource) -> tuple[str, ...]:
     for index in range(len(source)):
         with contextlib.suppress(ValueError):
             return tuple(source[index])
-    raise ValueError(f"none of the {len(source)} examples of {source!r} can be read")
+    raise InputError(f"none of the {len(source)} examples of {source!r} can be read")
 
 
 def _shard(batch_size: int, shard_index: int | None, shard_count: int | None) -> tuple[slice, int]:
@@ -189,9 +190,9 @@ def _shard(batch_size: int, shard_index: int | None, shard_count: int | None) ->
     shard_index = jax.process_index() if shard_index is None else shard_index
     shard_count = jax.process_count() if shard_count is None else shard_count
     if not 0 <= shard_index < shard_count:
-        raise ValueError(f"shard_index is {shard_index} of shard_count {shard_count}; expected 0..shard_count-1")
+        raise InputError(f"shard_index is {shard_index} of shard_count {shard_count}; expected 0..shard_count-1")
     if batch_size < 1 or batch_size % shard_count:
-        raise ValueError(
+        raise InputError(
             f"batch_size is {batch_size}, the global batch; expected a positive multiple of the {shard_count} "
             "processes that share it"
         )

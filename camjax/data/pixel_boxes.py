@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from camjax.errors import InputError
+
 Corners = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in pixels."""
 
@@ -36,7 +38,7 @@ class ListedImage:
                 check_corners(corners, size, line)
         elif self.size != size:
             turned = ", as stored: draw boxes on the image as it is stored, not turned by its EXIF tag."
-            raise ValueError(
+            raise InputError(
                 f"{self.where} is about an image of {self.size[1]} x {self.size[0]} pixels, but {path} has "
                 f"{size[1]} x {size[0]}{turned if self.size == size[::-1] else '. Correct the file.'}"
             )
@@ -70,10 +72,10 @@ def check_corners(corners: Corners, size: tuple[int, int], where: str) -> None:
     height, width = size
     box = f"the box xmin={xmin:g}, ymin={ymin:g}, xmax={xmax:g}, ymax={ymax:g}"
     if not all(map(math.isfinite, corners)) or xmin > xmax or ymin > ymax:
-        raise ValueError(f"{where}: {box} is invalid: expected xmin <= xmax and ymin <= ymax. Correct the file.")
+        raise InputError(f"{where}: {box} is invalid: expected xmin <= xmax and ymin <= ymax. Correct the file.")
     # The last pixel is width - 1: in a file that counts from 1 a box ends at width, a pixel outside.
     if not (-1 <= xmin < width and 0 <= xmax <= width and -1 <= ymin < height and 0 <= ymax <= height):
-        raise ValueError(
+        raise InputError(
             f"{where}: {box} leaves the image of {width} x {height} pixels: expected 0 <= x <= {width - 1} and "
             f"0 <= y <= {height - 1}, give or take a pixel. Correct the file."
         )

@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from camjax.errors import InputError
+
 
 class Prefetched(Iterator):
     """The iterator that `prefetch` returns; a context manager calls its `close()`."""
 
     def __init__(self, batches: Iterator, put: Callable[[Any], Any], size: int):
         if size < 1:
-            raise ValueError(f"size is {size}; expected a number of batches, at least 1")
+            raise InputError(f"size is {size}; expected a number of batches, at least 1")
         self._batches = batches
         self._put = put
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")

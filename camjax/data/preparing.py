@@ -21,6 +21,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from camjax.data.archives import Archives, base_name, file_name, published, readable_size
 from camjax.data.builders import prepared_builder
+from camjax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,14 @@ def _explained_errors(archives: Archives) -> Iterator[None]:
             + "".join(f"\n  {file}" for file in archives.missing)
         ) from error
     except NonMatchingChecksumError as error:
-        raise ValueError(
+        raise InputError(
             f"data set {archives.dataset!r}: {error}\nThe archive is damaged, or not the published one. Fetch it "
             "again, or accept it with --unverified"
         ) from error
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"data set {archives.dataset!r}: tfds' builder failed, and nothing is prepared: "
             f"{type(error).__name__}: {error}"
         ) from error
@@ -191,7 +192,7 @@ def _check_counts(prepared: Prepared) -> None:
         if prepared.counts.get(split, 0) != count and (split in prepared.counts or split not in known.optional)
     ]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"data set {prepared.name!r} in {prepared.directory} is not the published one:\n" + "\n".join(wrong) + "\n"
             "For a subset, add --unverified; otherwise delete that directory and prepare the data set again."
         )

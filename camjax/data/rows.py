@@ -7,6 +7,7 @@ import numpy as np
 
 from camjax.data.images import center_view, resize_image
 from camjax.data.transforms import Transform
+from camjax.errors import InputError
 
 _MOST_SKIPPED = 100
 
@@ -73,7 +74,7 @@ def _next_readable(source: RandomAccessSource, order: grain.MapDataset, position
             return index, source[index]
         except ValueError as error:
             last = error
-    raise ValueError(
+    raise InputError(
         f"{_MOST_SKIPPED} examples in a row cannot be read: more than single damaged records. Check that the data "
         "set's files are complete"
     ) from last
@@ -135,11 +136,11 @@ def _fit(
 ) -> np.ndarray:
     """The image, or the view of it, in the batch's shape: resized if asked for, otherwise checked."""
     if image.dtype != np.uint8:
-        raise ValueError(f"the image of example {index} is {image.dtype}; expected uint8 in 0..255")
+        raise InputError(f"the image of example {index} is {image.dtype}; expected uint8 in 0..255")
     if view is not None or (resize and image.shape != image_shape):
         image = resize_image(image, image_shape[:2], box=view)
     if image.shape != image_shape:
-        raise ValueError(
+        raise InputError(
             f"the image of example {index} is {image.shape}, that of example 0 {image_shape}; a batch has one size: "
             "give size=(H, W)"
         )

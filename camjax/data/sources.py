@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from camjax.data.builders import ARRAY_RECORD, prepared_builder
 from camjax.data.decoding import decode_image
+from camjax.errors import InputError
 
 _Parsed = TypeVar("_Parsed")
 
@@ -67,7 +68,7 @@ class Source:
         features = dict(builder.info.features.items())
         image, label, box, mask = (features.get(key) for key in ("image", "label", "bbox", _MASK_FEATURE))
         if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-            raise ValueError(
+            raise InputError(
                 f"data set {builder.info.name!r} has the features {', '.join(sorted(features))}; expected an 'image' "
                 "and a 'label' that is one class per image"
             )
@@ -107,7 +108,7 @@ class Source:
           IndexError, ValueError: as indexing does; or the data set has no masks.
         """
         if not self.has_masks:
-            raise ValueError(f"data set {self.info.name!r} has no segmentation masks in levels of gray")
+            raise InputError(f"data set {self.info.name!r} has no segmentation masks in levels of gray")
         return self._read(index, self._stored_mask)
 
     def _read(self, index: int, parse: Callable[[bytes], _Parsed]) -> _Parsed:
@@ -118,7 +119,7 @@ class Source:
         try:
             return parse(self._records[index])
         except Exception as error:  # Riegeli, protobuf and tfds each raise types of their own
-            raise ValueError(
+            raise InputError(
                 f"example {index} of data set {self.info.name!r}, split {self.info.split!r} ({self._file_of(index)}), "
                 f"cannot be read: {error}. If its files are damaged, delete the prepared data set and prepare it again"
             ) from error
@@ -145,7 +146,7 @@ class Source:
         stored = self._masks.deserialize_example_np(record, decoders={_MASK_FEATURE: tfds.decode.SkipDecoding()})
         mask = cv2.imdecode(np.frombuffer(stored[_MASK_FEATURE], np.uint8), cv2.IMREAD_GRAYSCALE)
         if mask is None:
-            raise ValueError("its segmentation mask is damaged")
+            raise InputError("its segmentation mask is damaged")
         return mask
 
     def _annotation(self, stored: Mapping) -> dict:
@@ -181,7 +182,7 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
     try:
         instructions = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"split is {split!r}; data set {builder.info.name!r} has {', '.join(sorted(builder.info.splits))}, and "
             "slices such as 'train[:90%]'"
         ) from error

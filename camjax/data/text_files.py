@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from camjax.errors import InputError
+
 
 def read_lines(
     path: str | os.PathLike[str], *, errors: Literal["strict", "surrogateescape"] = "strict"
@@ -27,5 +29,5 @@ def read_lines(
         text = Path(path).expanduser().read_bytes().decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         number = len(re.split(rb"\r\n|\r|\n", error.object[: error.start]))
-        raise ValueError(f"{path}, line {number}, is not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
+        raise InputError(f"{path}, line {number}, is not UTF-8 ({error.reason}). Save the file as UTF-8.") from error
     return [(f"{path}, line {number}", line.rstrip()) for number, line in enumerate(io.StringIO(text, newline=None), 1)]

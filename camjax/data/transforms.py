@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from camjax.data.images import Size, height_and_width, resize_image
+from camjax.errors import InputError
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -89,7 +90,7 @@ def resize_then_random_crop(resize: Size = 256, size: Size = 224) -> Transform:
     """
     whole, part = height_and_width(resize, "resize"), height_and_width(size)
     if part[0] > whole[0] or part[1] > whole[1]:
-        raise ValueError(f"size is {size}, and resize {resize}; expected a size that fits into it")
+        raise InputError(f"size is {size}, and resize {resize}; expected a size that fits into it")
     return _ResizeThenRandomCrop(whole, part)
 
 
@@ -174,5 +175,5 @@ def _range(name: str, values: tuple[float, float], *, most: float) -> tuple[floa
     least, greatest = values
     if not 0 < least <= greatest <= most:
         bound = "" if most == math.inf else f" <= {most:g}"
-        raise ValueError(f"{name} is {values}; expected 0 < least <= greatest{bound}")
+        raise InputError(f"{name} is {values}; expected 0 < least <= greatest{bound}")
     return float(least), float(greatest)

@@ -2,12 +2,14 @@
 
 import xml.etree.ElementTree as ET
 
+from camjax.errors import InputError
+
 
 class _Tree(ET.TreeBuilder):
     """Refuses a document type: entities, which can swell without end, are declared only there."""
 
     def doctype(self, name: str, public_id: str | None, system_id: str | None) -> None:
-        raise ValueError("it declares a document type, which annotations do not need and entity bombs use")
+        raise InputError("it declares a document type, which annotations do not need and entity bombs use")
 
 
 def parse_xml(data: bytes, name: str, max_bytes: int) -> ET.Element:
@@ -17,13 +19,13 @@ def parse_xml(data: bytes, name: str, max_bytes: int) -> ET.Element:
       ValueError: not XML, a document type, or too large a file. The message names the file.
     """
     if len(data) > max_bytes:
-        raise ValueError(f"{name} is larger than {max_bytes} bytes: expected the annotation of images.")
+        raise InputError(f"{name} is larger than {max_bytes} bytes: expected the annotation of images.")
     parser = ET.XMLParser(target=_Tree())
     try:
         parser.feed(data)
         return parser.close()
     except (ET.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"{name} cannot be read as XML: {error}. Get a complete copy of it.") from error
+        raise InputError(f"{name} cannot be read as XML: {error}. Get a complete copy of it.") from error
 
 
 def pixels(text: str | None, what: str) -> float:
@@ -32,4 +34,4 @@ def pixels(text: str | None, what: str) -> float:
         return float(text or "")
     except ValueError:
         found = "nothing" if text is None else repr(text)
-        raise ValueError(f"{what} is {found}: expected a number of pixels.") from None
+        raise InputError(f"{what} is {found}: expected a number of pixels.") from None

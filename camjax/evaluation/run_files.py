@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.files import whole_file, write_whole
 from camjax.metrics import Truth, score_map
 
@@ -84,7 +85,7 @@ class RunFiles:
         for i in np.flatnonzero(truth.counted).tolist():
             path = (root / f"{truth.filenames[i]}.npy").resolve()
             if not path.is_relative_to(root):
-                raise ValueError(f"file name {truth.filenames[i]!r} leads out of {root}: the map is not written.")
+                raise InputError(f"file name {truth.filenames[i]!r} leads out of {root}: the map is not written.")
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, score_map(maps[i]))
 
@@ -114,21 +115,21 @@ class RunFiles:
                 with np.load(self._arrays_file) as file:
                     arrays = dict(file)
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(
+            raise InputError(
                 f"the evaluation in {self.directory} is damaged ({error}): delete it and start again."
             ) from error
         if version != FORMAT:
-            raise ValueError(
+            raise InputError(
                 f"{self._state_file} has the format {version}, of another version of camjax; this one reads format "
                 f"{FORMAT}. Finish the evaluation with that version, or delete {self.directory} and start again."
             )
         if size < state["images_bytes"]:
-            raise ValueError(f"{self._images_file} is shorter than it was: delete {self.directory} and start again.")
+            raise InputError(f"{self._images_file} is shorter than it was: delete {self.directory} and start again.")
         keys = sorted(options.keys() | self._options.keys())
         different = [key for key in keys if options.get(key) != self._options.get(key)]
         if different:
             listed = "; ".join(f"{key} was {options.get(key)!r}, is {self._options.get(key)!r}" for key in different)
-            raise ValueError(
+            raise InputError(
                 f"{self.directory} holds an evaluation with other options: {listed}. Give these, or another --out."
             )
         return state, arrays

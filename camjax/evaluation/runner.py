@@ -12,6 +12,7 @@ import jax
 
 from camjax.attribution.methods import common_image_size
 from camjax.data.annotation import AnnotatedSource
+from camjax.errors import InputError
 from camjax.evaluation.batches import computed_batches
 from camjax.evaluation.cases import Cases
 from camjax.evaluation.run_files import RunFiles
@@ -98,7 +99,7 @@ def evaluate_localization(
     _check_source(source, metrics, getattr(model.head, "num_classes", None))
     classes = source.info.num_classes
     if (resume or save_maps) and run_dir is None:
-        raise ValueError("resume and save_maps need a run_dir.")
+        raise InputError("resume and save_maps need a run_dir.")
     if limit is not None and limit < len(source):
         source = First(source, limit)
     image_size = common_image_size(model, methods)
@@ -113,8 +114,8 @@ def evaluate_localization(
                 "dataset": source.info.name,
                 "split": source.info.split,
                 "images": len(source),
-                "methods": methods,
-                "metrics": metrics,
+                "methods": list(methods),
+                "metrics": list(metrics),
                 "threshold": threshold,
                 "batch_size": batch_size,
                 "crop": crop,
@@ -162,30 +163,30 @@ def _check_options(
 ) -> None:
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
-        raise ValueError(f"batch_size={batch_size}: expected a positive multiple of the {devices} devices.")
+        raise InputError(f"batch_size={batch_size}: expected a positive multiple of the {devices} devices.")
     if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: expected a number of images, at least 1.")
+        raise InputError(f"limit={limit}: expected a number of images, at least 1.")
     for names in (methods, metrics):
         if not names or len({*names}) < len(names):
-            raise ValueError(
+            raise InputError(
                 f"methods={list(methods)}, metrics={list(metrics)}: expected at least one of each, each once."
             )
     for name in metrics:
         if name not in METRICS:
-            raise ValueError(f"metric {name!r} is not known: expected some of {', '.join(METRICS)}.")
+            raise InputError(f"metric {name!r} is not known: expected some of {', '.join(METRICS)}.")
         if METRICS[name].whole_images and crop:
-            raise ValueError(f"metric {name!r} is defined on whole images: leave out crop={crop!r}.")
+            raise InputError(f"metric {name!r} is defined on whole images: leave out crop={crop!r}.")
 
 
 def _check_source(source: AnnotatedSource, metrics: Sequence[str], classes: int | None) -> None:
     for name in metrics:
         for need, has in (("masks", source.has_masks), ("boxes", source.has_boxes)):
             if need in METRICS[name].needs and not has:
-                raise ValueError(
+                raise InputError(
                     f"metric {name!r} needs {need}, and {source!r} has none: give --{need}, or leave it out."
                 )
     if source.info.num_classes != classes:
-        raise ValueError(
+        raise InputError(
             f"{source!r} has {source.info.num_classes} classes, and the model {classes}. Give a model that was "
             "trained on these classes."
         )

@@ -7,6 +7,7 @@ import numpy as np
 
 from camjax.data.annotation import AnnotatedSource, Annotation, no_boxes
 from camjax.data.loader import Batch
+from camjax.errors import InputError
 from camjax.metrics import Truth
 from camjax.metrics.localization.score_maps import SIZE as SCORE_MAP_SIZE
 
@@ -46,7 +47,7 @@ def read_truth(source: AnnotatedSource, batch: Batch, *, num_classes: int, with_
     ]
     for annotation in annotations:
         if annotation is not None and not 0 <= annotation.label < num_classes:
-            raise ValueError(
+            raise InputError(
                 f"{annotation.filename} has the label {annotation.label}: the model has classes "
                 f"0..{num_classes - 1}. Give a model that was trained on these classes."
             )

@@ -15,6 +15,7 @@ from flax import nnx
 
 from camjax.data.loader import Batch, eval_batches
 from camjax.data.rows import RandomAccessSource
+from camjax.errors import InputError
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
 from camjax.models.layers import inference_view
@@ -37,11 +38,11 @@ class Crops:
     def __init__(self, source: RandomAccessSource, boxes: np.ndarray):
         boxes = np.asarray(boxes, np.float64)
         if boxes.shape != (len(source), 4):
-            raise ValueError(f"boxes of shape {boxes.shape} for {len(source)} images: expected one box (4,) an image.")
+            raise InputError(f"boxes of shape {boxes.shape} for {len(source)} images: expected one box (4,) an image.")
         low, high = boxes[:, :2], boxes[:, 2:]
         wrong = np.flatnonzero(~((low >= 0) & (low < high) & (high <= 1)).all(1))
         if len(wrong):
-            raise ValueError(
+            raise InputError(
                 f"the box of image {wrong[0]} is {boxes[wrong[0]].tolist()}: expected [ymin, xmin, ymax, xmax] in "
                 "0..1, with an extent."
             )
@@ -233,7 +234,7 @@ def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray
     images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
     channels = jax.eval_shape(lambda model, images: inference_view(model).features(images), model, images).shape[-1]
     if np.ndim(kernel) != 2 or np.shape(kernel)[0] != channels or np.shape(bias) != np.shape(kernel)[1:]:
-        raise ValueError(
+        raise InputError(
             f"kernel of shape {np.shape(kernel)} and bias of shape {np.shape(bias)}: expected ({channels}, C) and "
             f"(C,), because the features of {type(model).__name__} have {channels} channels."
         )

@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from camjax.checks import check_images, num_classes
+from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.models.layers import inference_view
 
@@ -83,7 +84,7 @@ def _intervals(seen: Callable[[np.ndarray], jax.Array], size: tuple[int, int], a
     """(h, 2) the first row (axis 0) or column (axis 1) that units see, and the one after the last."""
     length = size[axis]
     if np.asarray(seen(np.zeros((1, *size, 3), np.float32))).any():
-        raise ValueError("the features of a black image are not finite: expected a network with finite weights.")
+        raise InputError("the features of a black image are not finite: expected a network with finite weights.")
 
     def reached(count: int, from_end: bool) -> np.ndarray:
         """Whether units see any of the first, or last, `count` rows."""

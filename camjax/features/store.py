@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from camjax.data.rows import RandomAccessSource
+from camjax.errors import InputError
 from camjax.features.pooled import Progress, batch_results, pooled_fn, unreadable_because
 from camjax.files import whole_file, write_whole
 from camjax.models import CamModel
@@ -57,7 +58,7 @@ class FeatureStore:
                 )
             shard = np.load(path, mmap_mode="r")
             if shard.shape != (count, self.shape[1]) or shard.dtype != np.float32:
-                raise ValueError(
+                raise InputError(
                     f"{path} has shape {shard.shape} and dtype {shard.dtype}: expected {(count, self.shape[1])} and "
                     "float32. Delete it, and extract the features again."
                 )
@@ -201,7 +202,7 @@ def _describe(directory: Path, description: Mapping) -> None:
     elif kept != description:
         keys = sorted(key for key in {*kept, *description} if kept.get(key) != description.get(key))
         lines = [f"{key} was {kept.get(key)}, is {description.get(key)}" for key in keys]
-        raise ValueError(f"{directory} holds other features: {'; '.join(lines)}. Give another directory, or delete it.")
+        raise InputError(f"{directory} holds other features: {'; '.join(lines)}. Give another directory, or delete it.")
 
 
 def _read_description(directory: Path) -> dict | None:
@@ -211,7 +212,7 @@ def _read_description(directory: Path) -> dict | None:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete {directory}, and extract the features again.") from error
+        raise InputError(f"{path} is damaged ({error}). Delete {directory}, and extract the features again.") from error
 
 
 def _data_of(source: RandomAccessSource) -> dict:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.features.store import FeatureStore
 
 try:
@@ -98,7 +99,7 @@ def fit_linear_svm(
     if len(penalties) > 1:
         most = int(np.bincount(labels).max())
         if not 2 <= folds <= most:
-            raise ValueError(
+            raise InputError(
                 f"folds={folds}: expected at least 2, and at most the examples of the largest class, {most}. Give more "
                 "examples, or one penalty alone."
             )
@@ -186,22 +187,22 @@ def _check(features, labels: np.ndarray, num_classes: int, penalties: Sequence[f
     """Raises ValueError for invalid arguments of `fit_linear_svm`."""
     shape = tuple(features.shape)
     if len(shape) != 2 or not shape[1] or labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"features of shape {shape} and labels of shape {labels.shape} and dtype {labels.dtype}: expected (n, K) "
             "and n integers."
         )
     finite = [np.isfinite(chunk).all(1) for _, chunk in _chunks(features, np.arange(len(labels)))]
     wrong = np.flatnonzero(~np.concatenate([*finite, np.ones(0, bool)]))
     if len(wrong):
-        raise ValueError(
+        raise InputError(
             f"features of the examples {wrong[:10].tolist()} are not finite: expected real numbers. Leave out those of "
             "images that could not be read."
         )
     classes = np.unique(labels)
     if len(classes) < 2 or classes[0] < 0 or classes[-1] >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"labels are {classes[:10].tolist()}{' ...' * (len(classes) > 10)}: expected at least two classes of "
             f"0..{num_classes - 1}."
         )
     if not penalties or not all(0 < penalty < math.inf for penalty in penalties):
-        raise ValueError(f"penalties={tuple(penalties)}: expected at least one, each a positive number.")
+        raise InputError(f"penalties={tuple(penalties)}: expected at least one, each a positive number.")

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from camjax.errors import InputError
 from camjax.metrics.sample import Sample
 
 Need = Literal["boxes", "masks", "scores"]
@@ -112,7 +113,7 @@ class StreamingMetric(abc.ABC):
           ValueError: another kind, or made with other options.
         """
         if type(other) is not type(self) or other.options != self.options:
-            raise ValueError(
+            raise InputError(
                 f"{other!r} cannot be merged into {self!r}: expected the same metric with the same options."
             )
         self.add(**other.sums)
@@ -135,11 +136,11 @@ class StreamingMetric(abc.ABC):
         found = {"metric": state.get("metric"), "options": state.get("options")}
         expected = {"metric": type(self).__name__, "options": self.options}
         if found != expected or set(state.get("sums", ())) != set(self.sums):
-            raise ValueError(f"the state of {found} cannot be restored into {expected}: expected the same metric.")
+            raise InputError(f"the state of {found} cannot be restored into {expected}: expected the same metric.")
         restored = {name: np.array(state["sums"][name], value.dtype) for name, value in self.sums.items()}
         for name, value in self.sums.items():
             if restored[name].shape != value.shape:
-                raise ValueError(f"{name} of the state has shape {restored[name].shape}: expected {value.shape}.")
+                raise InputError(f"{name} of the state has shape {restored[name].shape}: expected {value.shape}.")
         self.sums = restored
         return self
 
@@ -183,5 +184,5 @@ def rows_of(mask, batch: int) -> np.ndarray:
         return np.arange(batch)
     mask = np.asarray(mask)
     if mask.shape != (batch,) or not np.isin(mask, (0, 1)).all():
-        raise ValueError(f"mask of shape {mask.shape} and dtype {mask.dtype}: expected ({batch},) bool, one an image.")
+        raise InputError(f"mask of shape {mask.shape} and dtype {mask.dtype}: expected ({batch},) bool, one an image.")
     return np.flatnonzero(mask)

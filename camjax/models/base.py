@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 
+from camjax.errors import InputError
 from camjax.models.head import Head
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -94,7 +95,7 @@ class CamModel(nnx.Module):
         dtype: DTypeLike = jnp.float32,
     ):
         if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
-            raise ValueError(f"dtype={jnp.dtype(dtype).name}: the compute dtype is float32 or bfloat16.")
+            raise InputError(f"dtype={jnp.dtype(dtype).name}: the compute dtype is float32 or bfloat16.")
         height, width = input_size
         self.input_size = (height, width)
         self.stride = stride
@@ -128,13 +129,13 @@ class CamModel(nnx.Module):
         """
         mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean={mean}, std={std}: expected three numbers each, R, G, B in 0..255, and std > 0.")
+            raise InputError(f"mean={mean}, std={std}: expected three numbers each, R, G, B in 0..255, and std > 0.")
         if channel_order not in ("rgb", "bgr"):
-            raise ValueError(f'channel_order={channel_order!r}: expected "rgb" or "bgr".')
+            raise InputError(f'channel_order={channel_order!r}: expected "rgb" or "bgr".')
         if mean_image is not None:
             mean_image = jnp.asarray(mean_image, jnp.float32)
             if mean_image.ndim != 3 or mean_image.shape[-1] != 3:
-                raise ValueError(f"mean_image of shape {mean_image.shape}: expected (H, W, 3), RGB in 0..255.")
+                raise InputError(f"mean_image of shape {mean_image.shape}: expected (H, W, 3), RGB in 0..255.")
         self.mean, self.std, self.channel_order = mean, std, channel_order
         self.mean_image = nnx.data(None if mean_image is None else MeanImage(mean_image))
 
@@ -191,7 +192,7 @@ class CamModel(nnx.Module):
         if names is not None:
             names = tuple(names)
             if len(names) != self.head.num_classes:
-                raise ValueError(f"{len(names)} class names for a head of {self.head.num_classes} classes.")
+                raise InputError(f"{len(names)} class names for a head of {self.head.num_classes} classes.")
         self._class_names = _Hidden(names)
 
     @property

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from camjax.errors import InputError
 from camjax.models.base import CamModel
 
 # What explaining, evaluating and training use of a model; a subclass of `CamModel` inherits most of it.
@@ -21,7 +22,7 @@ _MODEL = (
 def check_name(name: str) -> None:
     """Raises ValueError unless the name is valid as that of a network, and cannot be mistaken for a path."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
-        raise ValueError(
+        raise InputError(
             f"name={name!r}: expected letters, digits, '_' and '-'; names with '/', '.' or ':' are those of runs, "
             "files and modules."
         )
@@ -30,12 +31,12 @@ def check_name(name: str) -> None:
 def check_constructor(name: str, constructor: Callable) -> None:
     """Raises ValueError unless a constructor takes what `create_model` gives it."""
     if not callable(constructor):
-        raise ValueError(
+        raise InputError(
             f"register_model({name!r}, {constructor!r}): expected a function, or a class derived from "
             "camjax.models.CamModel, that makes the model."
         )
     if missing := [argument for argument in ("num_classes", "rngs") if not _takes(constructor, argument)]:
-        raise ValueError(
+        raise InputError(
             f"register_model({name!r}): the constructor has no argument {' and no '.join(missing)}: expected "
             "constructor(num_classes, *, rngs), and where they apply pool and dtype."
         )
@@ -63,7 +64,7 @@ def builder(name: str, constructor: Callable[..., CamModel]) -> Callable[..., Ca
             if _takes(constructor, option):
                 given[option] = value
             elif not is_default:
-                raise ValueError(f"{option}={value!r}: the constructor of {name!r} takes no {option}. Leave it out.")
+                raise InputError(f"{option}={value!r}: the constructor of {name!r} takes no {option}. Leave it out.")
         model = constructor(num_classes=num_classes, rngs=rngs, **given)
         if not checked:
             _check_model(name, model, num_classes)
@@ -90,36 +91,36 @@ def _takes(constructor: Callable, argument: str) -> bool:
 def _check_model(name: str, model: Any, num_classes: int) -> None:
     """Raises ValueError unless a model keeps the contract; nothing is computed but shapes."""
     if not isinstance(model, nnx.Module):
-        raise ValueError(f"{name!r} makes {type(model).__name__}: expected {_HOW}.")
+        raise InputError(f"{name!r} makes {type(model).__name__}: expected {_HOW}.")
     missing = [attribute for attribute in _MODEL if not hasattr(model, attribute)]
     if isinstance(model, CamModel) and type(model).backbone is CamModel.backbone:
         missing.append("backbone")
     if hasattr(model, "head") and not hasattr(model.head, "num_classes"):
         missing.append("head.num_classes")
     if missing:
-        raise ValueError(f"{name!r} makes {type(model).__name__} without {', '.join(missing)}: expected {_HOW}.")
+        raise InputError(f"{name!r} makes {type(model).__name__} without {', '.join(missing)}: expected {_HOW}.")
     if model.head.num_classes != num_classes:
-        raise ValueError(
+        raise InputError(
             f"{name!r} with num_classes={num_classes} has a head of {model.head.num_classes} classes: expected the "
             "constructor to pass num_classes on to its head."
         )
     images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
     features = jax.eval_shape(lambda model, images: model.features(images), model, images)
     if len(features.shape) != 4:
-        raise ValueError(
+        raise InputError(
             f"{name!r}, for an image of its input_size {model.input_size}, has features of shape {features.shape}: "
             "expected (1, h, w, K)."
         )
     kernel = getattr(model.head, "kernel", None)
     if kernel is not None and kernel.shape != (features.shape[3], num_classes):
-        raise ValueError(
+        raise InputError(
             f"{name!r} has features of {features.shape[3]} channels and a head.kernel of shape {kernel.shape}: "
             f"expected ({features.shape[3]}, {num_classes})."
         )
     by_head = jax.eval_shape(lambda model, features: model.head(features), model, features)
     logits = jax.eval_shape(lambda model, images: model(images), model, images)
     if by_head.shape != (1, num_classes) or logits.shape != by_head.shape:
-        raise ValueError(
+        raise InputError(
             f"{name!r}, for one image, has `head(features)` of shape {by_head.shape} and `model(images)` of shape "
             f"{logits.shape}: expected (1, {num_classes}) of both."
         )

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from camjax.errors import InputError
+
 Pool = Literal["gap", "gmp"]
 
 
@@ -147,7 +149,7 @@ class FullyConnectedHead(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if pool != "gap":
-            raise ValueError(f"pool={pool!r}: fully connected layers follow no pooling. Leave pool out.")
+            raise InputError(f"pool={pool!r}: fully connected layers follow no pooling. Leave pool out.")
         _check_options(pool, num_classes)
         he = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
         lecun = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -171,7 +173,7 @@ class FullyConnectedHead(nnx.Module):
           ValueError: (h, w) is not `map_size`.
         """
         if features.shape[1:3] != self.map_size:
-            raise ValueError(
+            raise InputError(
                 f"a feature map of {features.shape[1]} x {features.shape[2]} cells: fully connected layers expect "
                 f"{self.map_size[0]} x {self.map_size[1]}. Give images of the network's input_size."
             )
@@ -189,6 +191,6 @@ def global_pool(features: jax.Array, pool: Pool) -> jax.Array:
 
 def _check_options(pool: str, num_classes: int) -> None:
     if pool not in ("gap", "gmp"):
-        raise ValueError(f'pool={pool!r}: expected "gap" (global average) or "gmp" (global max pooling).')
+        raise InputError(f'pool={pool!r}: expected "gap" (global average) or "gmp" (global max pooling).')
     if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes}: expected at least one class.")
+        raise InputError(f"num_classes={num_classes}: expected at least one class.")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from camjax.errors import InputError
 from camjax.models.base import CamModel
 from camjax.models.contract import builder, check_constructor, check_name, default_classes
 from camjax.models.head import Pool
@@ -69,7 +70,7 @@ def register_model(
     check_constructor(name, constructor)
     num_classes = default_classes(constructor) if num_classes is None else num_classes
     if num_classes is None:
-        raise ValueError(f"register_model({name!r}): the constructor has no default of num_classes: give num_classes=.")
+        raise InputError(f"register_model({name!r}): the constructor has no default of num_classes: give num_classes=.")
     new = ModelSpec(
         name,
         builder(name, constructor),
@@ -82,7 +83,7 @@ def register_model(
     old = _SPECS.get(name)
     if old is not None and not _is_run_again(old, new):
         owner = "camjax" if old.module is None else f"the module {old.module}"
-        raise ValueError(f"register_model({name!r}): the name is taken by {owner}. Choose another.")
+        raise InputError(f"register_model({name!r}): the name is taken by {owner}. Choose another.")
     _SPECS[name] = new
 
 
@@ -107,7 +108,7 @@ def model_spec(name: str) -> ModelSpec:
         return _SPECS[name]
     near = difflib.get_close_matches(str(name), _SPECS, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(
+    raise InputError(
         f"There is no model named {name!r}.{hint} Known: {', '.join(list_models())}. A network of your own has a name "
         "after camjax.register_model; as MODULE:NAME it is registered by importing the module."
     )
@@ -124,13 +125,13 @@ def _spec_of_module(module: str, name: str) -> ModelSpec:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module exists, and another one that it imports does not
-        raise ValueError(
+        raise InputError(
             f"{module}:{name}: there is no module {error.name}. It has to be in Python's path, as installed packages "
             "are; the command line looks in the current directory too."
         ) from None
     if name not in _SPECS or _SPECS[name].module is None:
         registered = ", ".join(other for other, spec in sorted(_SPECS.items()) if spec.module is not None)
-        raise ValueError(
+        raise InputError(
             f"{module}:{name}: importing {module} registers no model named {name!r}. Registered: "
             f"{registered or 'none'}. Call camjax.register_model({name!r}, ...) in the module."
         )

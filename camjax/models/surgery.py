@@ -2,6 +2,7 @@
 
 from flax import nnx
 
+from camjax.errors import InputError
 from camjax.models.base import CamModel
 from camjax.models.head import PooledHead
 from camjax.models.registry import create_model
@@ -33,7 +34,7 @@ def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = 
         return _with_pooled_head(model, old, num_classes, rngs)
     created_as = getattr(model, "created_as", None)
     if created_as is None:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has a head of type {type(old).__name__}: expected a PooledHead, a global pooling "
             "and one dense layer, or a model that camjax.create_model made."
         )

@@ -9,6 +9,7 @@ import jax
 
 from camjax.checkpoints import TrainingError
 from camjax.data.loader import RandomAccessSource, batch_indices
+from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.training.recipes import Recipe
 
@@ -19,7 +20,7 @@ def check_classes(model: CamModel, source: RandomAccessSource) -> None:
     """Raises ValueError if a source has another number of classes than the model."""
     info = getattr(source, "info", None)
     if info is not None and info.num_classes != model.head.num_classes:
-        raise ValueError(
+        raise InputError(
             f"data set {info.name!r} has {info.num_classes} classes, the model {model.head.num_classes}: "
             f"create it with num_classes={info.num_classes}."
         )

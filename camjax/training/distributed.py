@@ -20,6 +20,8 @@ import traceback
 import jax
 from jax._src import clusters
 
+from camjax.errors import InputError
+
 HEARTBEAT_SECONDS = 10
 """How long a process may be silent before it counts as dead. A thread of its own sends the heartbeats, so that a slow
 step or a long evaluation does not stop them."""
@@ -44,7 +46,7 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
         present = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
-        raise ValueError(
+        raise InputError(
             f"{present} without {' and '.join(missing)}: give all three, or none on Cloud TPU, Slurm, Open MPI or "
             "Kubernetes, where they are found automatically."
         )
@@ -62,9 +64,9 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
 def _check(coordinator: str, num_processes: int, process_id: int) -> None:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal():
-        raise ValueError(f"coordinator={coordinator!r}: expected host:port, as '10.0.0.1:8476'.")
+        raise InputError(f"coordinator={coordinator!r}: expected host:port, as '10.0.0.1:8476'.")
     if num_processes < 1 or not 0 <= process_id < num_processes:
-        raise ValueError(
+        raise InputError(
             f"process_id={process_id} of num_processes={num_processes}: expected 0..num_processes-1, each once."
         )
 

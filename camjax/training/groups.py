@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax
 import optax
 
+from camjax.errors import InputError
+
 BACKBONE, NEW, FROZEN, TRAINED = "backbone", "new", "frozen", "trained"
 
 
@@ -43,12 +45,12 @@ def parameter_groups(parameters, new: Sequence[str] = ("head",), frozen: Sequenc
         missing = [name for name in names if (kind, name) not in found]
         if missing:
             tops = {jax.tree_util.keystr(path[:1], simple=True) for path, _ in jax.tree.leaves_with_path(parameters)}
-            raise ValueError(
+            raise InputError(
                 f"{kind} {', '.join(map(repr, missing))}: the model has no parameters there. Its layers are "
                 f"{', '.join(sorted(tops))}."
             )
     if frozen and set(jax.tree.leaves(groups)) == {FROZEN}:
-        raise ValueError(
+        raise InputError(
             f"frozen {', '.join(map(repr, frozen))}: that is the whole model, so nothing is left to train."
         )
     return groups

@@ -15,6 +15,7 @@ from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
 from camjax.data.loader import RandomAccessSource, train_batches
 from camjax.data.prefetching import prefetch
 from camjax.data.transforms import Transform
+from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.runs import checkpoints_of
 from camjax.training.accuracy import evaluate
@@ -243,7 +244,7 @@ def _check_intervals(**intervals: int | None) -> None:
     """Raises ValueError for an interval below one step."""
     for name, value in intervals.items():
         if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: expected a number of steps, at least 1.")
+            raise InputError(f"{name}={value}: expected a number of steps, at least 1.")
 
 
 def _check_same_start(start: int) -> None:
@@ -251,7 +252,7 @@ def _check_same_start(start: int) -> None:
     if jax.process_count() > 1:
         starts = multihost_utils.process_allgather(np.int32(start)).tolist()
         if len(set(starts)) > 1:
-            raise ValueError(
+            raise InputError(
                 f"The newest checkpoints of the processes are of steps {starts}: run_dir has to be a folder that all "
                 "processes see."
             )

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from camjax.errors import InputError
 from camjax.training.recipes import Recipe
 from camjax.training.step import Step, eval_step, recipe_step
 
@@ -69,7 +70,7 @@ def check_batch_size(batch_size: int, accumulate: int = 1) -> None:
     if accumulate > 1:
         devices += f" times accumulate={accumulate} micro-batches"
     if batch_size < 1 or batch_size % (jax.device_count() * accumulate):
-        raise ValueError(
+        raise InputError(
             f"batch_size={batch_size}: expected a positive multiple of the {devices} that share it "
             f"({jax.process_count()} processes with {jax.local_device_count()} devices each)."
         )

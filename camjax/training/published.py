@@ -9,6 +9,7 @@ scales, which usually do in PyTorch.
 
 from typing import Literal
 
+from camjax.errors import InputError
 from camjax.models import model_spec
 from camjax.training.recipes import Recipe
 
@@ -81,7 +82,7 @@ def resnet50_from_scratch(
       ValueError: five epochs or fewer, or a batch size below 1.
     """
     if epochs <= 5 or global_batch_size < 1:
-        raise ValueError(
+        raise InputError(
             f"epochs={epochs}, global_batch_size={global_batch_size}: expected more than the 5 epochs of the warm-up, "
             "and at least one image."
         )
@@ -122,7 +123,7 @@ def wsol(network: str, dataset: Literal["imagenet", "cub"], *, num_examples: int
     family = network.removesuffix("_28x28").removesuffix("_wsol")
     known = [f"{name}_wsol" for name in _WSOL_WEIGHT_DECAY]
     if network.removesuffix("_28x28") not in known or dataset not in _WSOL_EPOCHS:
-        raise ValueError(
+        raise InputError(
             f'network={network!r}, dataset={dataset!r}: the benchmark has {", ".join(known)}, each also with "_28x28", '
             f"on {' and '.join(map(repr, _WSOL_EPOCHS))}."
         )

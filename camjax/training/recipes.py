@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from camjax.errors import InputError
 from camjax.training.groups import BACKBONE, freeze, is_at, scale_new_layers
 
 
@@ -114,7 +115,7 @@ class Recipe:
             if not fits
         ]
         if wrong:
-            raise ValueError("; ".join(wrong) + ".")
+            raise InputError("; ".join(wrong) + ".")
 
     def schedule(self) -> optax.Schedule:
         """Returns the learning rate as a function of the number of steps taken."""

@@ -11,6 +11,7 @@ import jax
 
 from camjax.data.rows import RandomAccessSource
 from camjax.data.transforms import Transform
+from camjax.errors import InputError
 from camjax.files import write_whole
 from camjax.models import CamModel
 from camjax.runs import RUN_FORMAT, read_run
@@ -84,7 +85,7 @@ def start_run(directory: Path, description: dict) -> None:
         old["recipe"] = _with_defaults(old["recipe"])
         known = [key for key in description if key in old]
         if lines := [line for key in known for line in _differences(key, old[key], description[key])]:
-            raise ValueError(
+            raise InputError(
                 f"{directory} holds a run that differs from this one. Take another directory, or delete it.\n"
                 + "\n".join(lines)
             )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.training.averages import update_average
 from camjax.training.groups import is_frozen, trained_or_frozen
@@ -109,7 +110,7 @@ def train_step(
     """
     if (state.ema is None) != (ema_decay is None):
         held = "no averaged weights" if state.ema is None else "averaged weights"
-        raise ValueError(f"ema_decay={ema_decay} with a state that has {held}: use TrainState.create(model, recipe).")
+        raise InputError(f"ema_decay={ema_decay} with a state that has {held}: use TrainState.create(model, recipe).")
     model, optimizer, ema = jax.tree.map(lambda leaf: leaf, state)  # new objects, so that the caller's stay unchanged
     step = optimizer.step[...]
 
@@ -239,7 +240,7 @@ def _micro_batches(batch: dict, accumulate: int) -> dict:
     """(b, ...) arrays -> (accumulate, b / accumulate, ...)."""
     size = batch["label"].shape[0]
     if accumulate < 1 or size % accumulate:
-        raise ValueError(f"accumulate={accumulate} with {size} images on a device: expected a divisor of {size}.")
+        raise InputError(f"accumulate={accumulate} with {size} images on a device: expected a divisor of {size}.")
     return {name: batch[name].reshape(accumulate, -1, *batch[name].shape[1:]) for name in ("image", "label")}
 
 

@@ -21,6 +21,7 @@ from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from camjax.errors import InputError
 from camjax.files import whole_file
 from camjax.models import CamModel
 from camjax.models.head import Pool
@@ -121,14 +122,14 @@ def read_description(path: str | PathLike[str]) -> Description | None:
         names, rule = (json.loads(metadata.get(key, "null")) for key in ("class_names", "input_rule"))
         classes = int(metadata["num_classes"])
         if not 1 <= classes < 1 << 31:
-            raise ValueError(f"num_classes is {classes}")
+            raise InputError(f"num_classes is {classes}")
         if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
-            raise ValueError("class_names is not a list of names")
+            raise InputError("class_names is not a list of names")
         if not (isinstance(rule, dict) and rule.keys() <= {"mean", "std", "channel_order"}):
-            raise ValueError("input_rule is not what set_input_rule takes")
+            raise InputError("input_rule is not what set_input_rule takes")
         pool = metadata.get("pool")
         if pool not in ("gap", "gmp", None):
-            raise ValueError(f"pool is {pool!r}")
+            raise InputError(f"pool is {pool!r}")
     except (ValueError, KeyError, RecursionError) as error:
         raise WeightsError(
             f"{path}: the metadata are damaged ({error!r}). Download or convert the file again."

@@ -3,8 +3,10 @@
 from os import PathLike
 from pathlib import Path
 
+from camjax.errors import InputError
 
-class WeightsError(ValueError):
+
+class WeightsError(InputError):
     """A file of weights cannot be read, is of another kind or for another model, or holds more than tensors."""
 
 

@@ -13,6 +13,7 @@ import huggingface_hub as hub
 from filelock import FileLock
 from huggingface_hub import errors as hub_errors
 
+from camjax.errors import InputError
 from camjax.weights.download import FetchError, download
 from camjax.weights.errors import WeightsError
 
@@ -49,7 +50,7 @@ def fetch(address: str) -> Path:
             return _fetch_from_hub(address)
         case "https" | "http":
             return _fetch_from_web(address)
-    raise ValueError(f"{address}: expected an address that begins with hf:// or https://, or the path of a file.")
+    raise InputError(f"{address}: expected an address that begins with hf:// or https://, or the path of a file.")
 
 
 def cache_directory() -> Path:
@@ -61,9 +62,9 @@ def _fetch_from_hub(address: str) -> Path:
     try:
         place = hub.parse_hf_uri(address)
     except ValueError as error:
-        raise ValueError(f"{address}: expected hf://OWNER/NAME[@REVISION][/FILE] ({error})") from None
+        raise InputError(f"{address}: expected hf://OWNER/NAME[@REVISION][/FILE] ({error})") from None
     if place.type != "model":
-        raise ValueError(f"{address}: expected a model, hf://OWNER/NAME[@REVISION][/FILE], and this is a {place.type}.")
+        raise InputError(f"{address}: expected a model, hf://OWNER/NAME[@REVISION][/FILE], and this is a {place.type}.")
     names = (place.path_in_repo,) if place.path_in_repo else HUB_FILES
     for name in names:
         cached = hub.try_to_load_from_cache(place.id, name, revision=place.revision)
@@ -113,7 +114,7 @@ def _fetch_from_web(address: str) -> Path:
     url, fragment = urldefrag(address)
     name = Path(unquote(urlsplit(url).path)).name
     if name in ("", "..") or not urlsplit(url).hostname:
-        raise ValueError(f"{address}: expected the address of a file, https://HOST/.../FILE[#sha256=DIGITS].")
+        raise InputError(f"{address}: expected the address of a file, https://HOST/.../FILE[#sha256=DIGITS].")
     expected = _expected_digest(address, name, fragment)
     # Files of one name at different addresses are different files.
     path = cache_directory() / hashlib.sha256(url.encode()).hexdigest()[:16] / name
@@ -137,7 +138,7 @@ def _expected_digest(address: str, name: str, fragment: str) -> str:
     if fragment:
         match = re.fullmatch("sha256=([0-9A-Fa-f]{64})", fragment)
         if match is None:
-            raise ValueError(f"{address}: expected #sha256= and 64 hexadecimal digits after the address, or nothing.")
+            raise InputError(f"{address}: expected #sha256= and 64 hexadecimal digits after the address, or nothing.")
         return match[1].lower()
     match = _DIGEST_IN_NAME.search(name)
     return match[1] if match else ""

@@ -36,6 +36,7 @@ from rich.console import Console
 
 from camjax.cli.class_choice import class_ids
 from camjax.data.annotated import open_annotated
+from camjax.errors import InputError
 from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import check_threshold, num_classes
 from camjax.models import CamModel
@@ -90,11 +91,11 @@ class Options(FeatureOptions):
         check_threshold(self.threshold)
         at_least_one(self, "units", "shown", "batch_size")
         if self.sample == (self.dataset is not None):
-            raise ValueError("expected --dataset with images, or --sample for a trial without: one of them.")
+            raise InputError("expected --dataset with images, or --sample for a trial without: one of them.")
         if self.sample and self.data_dir:
-            raise ValueError("--data-dir with --sample: leave out one or the other.")
+            raise InputError("--data-dir with --sample: leave out one or the other.")
         if not self.sample and not self.classes:
-            raise ValueError("no --classes: expected at least one, by id or name, as in --classes 285 espresso.")
+            raise InputError("no --classes: expected at least one, by id or name, as in --classes 285 espresso.")
 
 
 def run(options: Options, source: ImageSource, console: Console) -> dict:
@@ -107,7 +108,7 @@ def run(options: Options, source: ImageSource, console: Console) -> dict:
     classes = num_classes(model)
     weights = getattr(model.head, "kernel", None)
     if weights is None:
-        raise ValueError(
+        raise InputError(
             f"{options.model} has no dense layer after its last convolution, whose units are the class maps already: "
             "each class has one unit, its own, and there is nothing to rank. Take a network with a kernel, such as "
             "alexnet_star_gap or efficientnet_lite0."

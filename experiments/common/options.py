@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 import camjax
+from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.weights.fingerprint import weights_sha256
 
@@ -66,4 +67,4 @@ def at_least_one(options: object, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1.")
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1.")

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from camjax.errors import InputError
 from camjax.files import write_whole
 
 
@@ -29,7 +30,7 @@ class Stages:
             try:
                 self._stages = json.loads(self.path.read_text())
             except json.JSONDecodeError as error:
-                raise ValueError(f"{self.path} is damaged ({error}). Delete it to compute all stages again.") from error
+                raise InputError(f"{self.path} is damaged ({error}). Delete it to compute all stages again.") from error
 
     def run(self, name: str, options: Mapping, compute: Callable[[], dict], files: Sequence[Path] = ()) -> dict:
         """Returns the results of a stage; computes and keeps them unless they are there.
@@ -49,7 +50,7 @@ class Stages:
             keys = sorted({*kept, *options})
             if differing := [key for key in keys if kept.get(key) != options.get(key)]:
                 lines = [f"{key} was {kept.get(key)}, is {options.get(key)}" for key in differing]
-                raise ValueError(
+                raise InputError(
                     f"{self.path} holds {name!r} with other options: {'; '.join(lines)}. Give another --out, or delete "
                     "that file."
                 )

@@ -14,6 +14,7 @@ from camjax.data.builders import prepared_builder
 from camjax.data.decoding import decode_image
 from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 from camjax.features import Progress
 from experiments.common.image_lists import ImageSource
 from experiments.common.layouts import missing_layout
@@ -105,7 +106,7 @@ def open_coco(split: str, *, data_dir: Path | None = None, progress: Progress | 
     try:
         records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"--split {split} of {COCO}: expected {', '.join(sorted(builder.info.splits))}, or a slice or sum of these "
             f"such as train+restval ({error})."
         ) from error
@@ -125,7 +126,7 @@ def open_coco(split: str, *, data_dir: Path | None = None, progress: Progress | 
             stored = picture.deserialize_example_np(records[number], decoders={"image": tfds.decode.SkipDecoding()})
             return decode_image(stored["image"], apply_exif=False)
         except Exception as error:  # Riegeli, protobuf and tfds each raise types of their own
-            raise ValueError(f"example {number} of {COCO}, split {split}, cannot be read: {error}") from error
+            raise InputError(f"example {number} of {COCO}, split {split}, cannot be read: {error}") from error
 
     return gathered(rows(), read, COCO, split)
 
@@ -150,21 +151,21 @@ def open_csv(captions: Path, folder: Path) -> CaptionedImages:
         lines = csv.DictReader(file)
         try:
             if not {"image", "caption"} <= {*(lines.fieldnames or ())}:
-                raise ValueError(
+                raise InputError(
                     f"{captions}, line 1 names the columns {', '.join(lines.fieldnames or ()) or 'nothing'}: expected "
                     "image and caption."
                 )
             for line in lines:
                 where = f"{captions}, line {lines.line_num}"
                 if None in line or None in line.values():
-                    raise ValueError(f"{where} has not as many fields as line 1: put captions with commas in quotes.")
+                    raise InputError(f"{where} has not as many fields as line 1: put captions with commas in quotes.")
                 # "./a.jpg" is "a.jpg": one image, whatever its lines call it.
                 name = posixpath.normpath(line["image"].strip().replace("\\", "/"))
                 names.append((name, where))
                 rows.append((name, folder / name, [line["caption"]]))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{captions}, near line {lines.line_num + 1}, is not CSV in UTF-8: {error}.") from error
+            raise InputError(f"{captions}, near line {lines.line_num + 1}, is not CSV in UTF-8: {error}.") from error
     if not rows:
-        raise ValueError(f"{captions} has no captions: expected one line for each, below the names of the columns.")
+        raise InputError(f"{captions} has no captions: expected one line for each, below the names of the columns.")
     check_files(folder, names)
     return gathered(rows, read_stored_image, str(captions), "all")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.features import FeatureStore
 from camjax.features.svm import PENALTIES, LinearSVM, fit_linear_svm
 
@@ -65,14 +66,14 @@ def mine_hard_negatives(
       ValueError: fewer positives or negatives than folds; numbers below 1, rounds below 0; or as `fit_linear_svm`.
     """
     if random_negatives < 1 or hard_negatives < 1 or rounds < 0:
-        raise ValueError(
+        raise InputError(
             f"random_negatives={random_negatives}, hard_negatives={hard_negatives}, rounds={rounds}: expected at least "
             "1, 1 and 0."
         )
     pool = negative_pool(positives, candidates, image_ids)
     least = folds if len(penalties) > 1 else 1
     if min(len(positives), len(pool), random_negatives) < least:
-        raise ValueError(
+        raise InputError(
             f"{len(positives)} positives, {random_negatives} random negatives of a pool of {len(pool)}: expected at "
             f"least {least} of each" + (", the number of folds." if least > 1 else ".")
         )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from camjax.errors import InputError
 from experiments.common.options import (
     Count,
     Folder,
@@ -61,15 +62,15 @@ class Options(SvmOptions):
     def __post_init__(self):
         at_least_one(self, "num_phrases", "shown", "batch_size")
         if self.min_images is not None and self.min_images < FOLDS:
-            raise ValueError(
+            raise InputError(
                 f"--min-images {self.min_images}: expected at least {FOLDS}, one for each part of {FOLDS}."
             )
         if not 1 <= self.words[0] <= self.words[1]:
-            raise ValueError(f"--words {self.words[0]} {self.words[1]}: expected the fewest and the most, at least 1.")
+            raise InputError(f"--words {self.words[0]} {self.words[1]}: expected the fewest and the most, at least 1.")
         if not 0 < self.held_out < 1 or not self.negatives > 0 or self.rounds < 0:
-            raise ValueError(
+            raise InputError(
                 f"--held-out {self.held_out:g} --negatives {self.negatives:g} --rounds {self.rounds}: expected a share "
                 "between 0 and 1, a number above 0, and one that is not negative."
             )
         if (self.captions is None) != (self.folder is None) or (self.sample and self.captions):
-            raise ValueError("expected --captions together with --folder, or neither; and without --sample.")
+            raise InputError("expected --captions together with --folder, or neither; and without --sample.")

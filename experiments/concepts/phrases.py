@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from camjax.errors import InputError
+
 _STOP_WORDS = """
     a about above across after against all along also am among an and another any are around as at away back be been
     before behind being below beneath beside besides between both but by can could d did do does doing down during each
@@ -78,7 +80,7 @@ def frequent_phrases(texts: Sequence[str], number: int, *, min_images: int, leng
     # A phrase that most images have does not tell them apart.
     frequent = [phrase for phrase, count in counts.items() if 2 * count <= len(texts)]
     if not frequent:
-        raise ValueError(
+        raise InputError(
             f"no phrase of {lengths[0]} to {lengths[1]} words is in {min_images} to {len(texts) // 2} of the "
             f"{len(texts)} training images. Give --phrases, or a smaller --min-images."
         )
@@ -104,10 +106,10 @@ def checked_phrases(phrases: Iterable[str], texts: Sequence[str], *, least: int)
     for phrase in phrases:
         text = normalized([phrase])
         if "|" in text or not text.strip():
-            raise ValueError(f"--phrases {phrase!r}: expected words without punctuation between them.")
+            raise InputError(f"--phrases {phrase!r}: expected words without punctuation between them.")
         positives = sum(text in other for other in texts)
         if min(positives, len(texts) - positives) < least:
-            raise ValueError(
+            raise InputError(
                 f"{positives} of the {len(texts)} training images have {phrase!r} in a caption: expected at least "
                 f"{least} with it, and as many without. Give another phrase, or more images."
             )

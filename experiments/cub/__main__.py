@@ -49,6 +49,7 @@ from rich.console import Console
 
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
+from camjax.errors import InputError
 from camjax.evaluation.truth import First
 from camjax.inference import check_threshold
 from camjax.models import CamModel
@@ -112,9 +113,9 @@ class Options(SvmOptions):
         of_finetuning = ("finetune_model", "finetune_weights", "epochs", "learning_rate")
         given = [f"--{name.replace('_', '-')}" for name in of_finetuning if getattr(self, name) is not None]
         if self.skip_finetuning and given:
-            raise ValueError(f"{', '.join(given)} with --skip-finetuning: leave out one or the other.")
+            raise InputError(f"{', '.join(given)} with --skip-finetuning: leave out one or the other.")
         if self.finetune_weights and not self.finetune_model:
-            raise ValueError("--finetune-weights without --finetune-model: name the network that they are for.")
+            raise InputError("--finetune-weights without --finetune-model: name the network that they are for.")
 
 
 def run(options: Options, train: AnnotatedSource, test: AnnotatedSource, console: Console) -> None:

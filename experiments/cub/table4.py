@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from camjax.data.annotation import AnnotatedSource
+from camjax.errors import InputError
 from camjax.features import gap_features, map_images
 from camjax.features.svm import LinearSVM, fit_linear_svm
 from camjax.inference import make_localize_fn, make_localize_fns
@@ -67,7 +68,7 @@ def read_birds(source: AnnotatedSource) -> Birds:
     annotations = [source.annotation(index) for index in range(len(source))]
     for annotation in annotations:
         if len(annotation.boxes) != 1:
-            raise ValueError(
+            raise InputError(
                 f"{annotation.filename!r} in {source!r} has {len(annotation.boxes)} boxes: expected images with one "
                 "object each, as in caltech_birds2011."
             )

@@ -56,6 +56,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from camjax.errors import InputError
 from camjax.models import CamModel
 from experiments.common.command import start
 from experiments.common.features import stored_features
@@ -108,9 +109,9 @@ class Options(SvmOptions):
             for datasets in (DATASETS, self.datasets)
         )
         if self.sample and given:
-            raise ValueError(f"--sample with {given}: leave out one or the other.")
+            raise InputError(f"--sample with {given}: leave out one or the other.")
         if not self.sample and not given:
-            raise ValueError(f"no data set: expected at least one of {names}, or --sample.")
+            raise InputError(f"no data set: expected at least one of {names}, or --sample.")
 
     @property
     def datasets(self) -> list[Dataset]:

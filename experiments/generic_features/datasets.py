@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from camjax.data.sources import open_source
+from camjax.errors import InputError
 from experiments.common.image_lists import list_lines
 from experiments.common.layouts import check_layout
 from experiments.common.sample import NAME, PHOTOGRAPHS, Views
@@ -101,7 +102,7 @@ def _listed(path: Path, places: Mapping[str, int]) -> np.ndarray:
     """The ascending indices of the images that a list of sun397 names, without those that tfds leaves out."""
     names = [name for name in list_lines(path) if name not in SUN397_LEFT_OUT]
     if missing := [name for name in names if name not in places]:
-        raise ValueError(
+        raise InputError(
             f"{path} lists {len(missing)} images that the prepared sun397/tfds lacks, such as {missing[0]}: expected "
             "images of SUN397. Take the published lists, or prepare the data set again."
         )

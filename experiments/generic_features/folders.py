@@ -10,6 +10,7 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.data.annotations.class_folders import WHOLE_FOLDER
 from camjax.data.image_files import check_files
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 from experiments.common.image_lists import Chosen, ListedImages, list_lines
 from experiments.common.layouts import check_layout
 from experiments.generic_features.images import Images, without_class
@@ -107,7 +108,7 @@ def open_sun_attribute(folder: Path) -> Images:
     attributes = tuple(str(cell.item()) for cell in attributes["attributes"].ravel())
     votes = np.asarray(votes["labels_cv"], np.float32)
     if votes.shape != (len(names), len(attributes)):
-        raise ValueError(
+        raise InputError(
             f"{folder / 'SUNAttributeDB'}: attributeLabels_continuous.mat has shape {votes.shape}, for {len(names)} "
             f"images and {len(attributes)} attributes: expected ({len(names)}, {len(attributes)}). Fetch them again."
         )
@@ -172,7 +173,7 @@ def _class_folders(folder: Path, classes: int, where: str) -> tuple[AnnotatedSou
     source = open_image_folder(folder, WHOLE_FOLDER)
     found = source.info.class_names
     if len(found) != classes:
-        raise ValueError(
+        raise InputError(
             f"{folder} has images in {len(found)} folders ({', '.join(found[:5])}{', ...' * (len(found) > 5)}): "
             f"expected {classes}, one for each class of the data set. {where}"
         )

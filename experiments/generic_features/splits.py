@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from camjax.errors import InputError
+
 
 class Split(NamedTuple):
     """The indices of n training and of m test images, in ascending order: (n,) and (m,) int."""
@@ -40,7 +42,7 @@ def random_splits(
     counts = zip(class_names, map(len, of_class), strict=True)
     short = [f"{name} ({number})" for name, number in counts if number < needed]
     if short:
-        raise ValueError(
+        raise InputError(
             f"too few images that can be read of {_some(short)}: expected at least {needed} of each class, {train} for "
             f"training and {test or 'at least 1'} for testing. Complete the data set."
         )
@@ -69,7 +71,7 @@ def listed_split(split: Split, labels: np.ndarray, class_names: Sequence[str], u
     for name, part in zip(("training", "test"), split, strict=True):
         counts = np.bincount(labels[part], minlength=len(class_names))
         if short := [class_names[label] for label in np.flatnonzero(counts == 0).tolist()]:
-            raise ValueError(f"no {name} image of {_some(short)} can be read: expected those of the data set's list.")
+            raise InputError(f"no {name} image of {_some(short)} can be read: expected those of the data set's list.")
     return split
 
 
@@ -92,7 +94,7 @@ def attribute_split(votes: np.ndarray, name: str, usable: np.ndarray, *, train: 
     present, absent = np.flatnonzero(has_attribute(votes) & usable), np.flatnonzero((votes == 0) & usable)
     number = min(len(present), len(absent))
     if number < 6:
-        raise ValueError(
+        raise InputError(
             f"{len(present)} images that can be read have the attribute {name!r} and {len(absent)} lack it: expected "
             "at least 6 of each. Complete the data set."
         )

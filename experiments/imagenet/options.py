@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from camjax.errors import InputError
 from camjax.models import model_spec
 from camjax.models.head import Pool
 from camjax.models.shapes import model_shapes
@@ -89,10 +90,10 @@ class Options:
     def __post_init__(self):
         for name in ("batch_size", "epochs", "steps", "eval_every", "checkpoint_every"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than 0.")
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than 0.")
         for name in ("data_dir", "out"):
             if re.match(r"\w{2,}:/", str(getattr(self, name))):  # a Path drops a slash of an address
-                raise ValueError(
+                raise InputError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: expected a folder, not an address. Mount the "
                     "bucket as a folder; docs/tpu_pods.md shows how."
                 )
@@ -128,7 +129,7 @@ class Options:
             (any(joining) and not all(joining), "--coordinator, --num-processes, --process-id: all three, or none."),
         ):
             if wrong:
-                raise ValueError(message)
+                raise InputError(message)
         model_shapes(self.network, pool=self.pool)  # an error for an unknown network, or one without pooling
         recipe_of(self, IMAGENET_IMAGES)  # an error for numbers that do not fit together
 

@@ -31,6 +31,7 @@ from rich.console import Console
 import camjax
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
+from camjax.errors import InputError
 from camjax.evaluation.report import counts_sentence, summary, write_results
 from camjax.evaluation.runner import evaluate_localization
 from camjax.weights.fingerprint import weights_sha256
@@ -88,7 +89,7 @@ def weights_of(folder: Path | None) -> dict[str, Path]:
     for name in NETWORKS:
         paths = [path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}{suffix}").exists()]
         if len(paths) > 1:
-            raise ValueError(f"{' and '.join(map(str, paths))} are both weights of {name!r}: expected one.")
+            raise InputError(f"{' and '.join(map(str, paths))} are both weights of {name!r}: expected one.")
         if paths:
             found[name] = paths[0]
     return found

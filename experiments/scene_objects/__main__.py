@@ -55,6 +55,7 @@ import numpy as np
 from rich.console import Console
 
 import camjax
+from camjax.errors import InputError
 from camjax.features import batch_results
 from camjax.features.svm import fit_linear_svm
 from camjax.inference import check_threshold
@@ -110,16 +111,16 @@ class Options(SvmOptions):
         check_threshold(self.threshold)
         at_least_one(self, "batch_size")
         if not (0 < self.least_overlap <= 1 and 0 <= self.least_frequency <= 1):
-            raise ValueError(
+            raise InputError(
                 f"--least-overlap {self.least_overlap}, --least-frequency {self.least_frequency}: expected shares in "
                 "0..1, the first above 0."
             )
         if sum(map(bool, (self.sample, self.ade, self.folder, self.scene_list))) != 1:
-            raise ValueError("expected one of --ade, --folder, --scene-list and --sample.")
+            raise InputError("expected one of --ade, --folder, --scene-list and --sample.")
         if (self.object_names or self.data_dir) and not self.scene_list:
-            raise ValueError("--object-names and --data-dir are for scene_parse150: give its --scene-list, too.")
+            raise InputError("--object-names and --data-dir are for scene_parse150: give its --scene-list, too.")
         if self.scenes and self.sample:
-            raise ValueError("--scenes with --sample, which has its own: leave out one or the other.")
+            raise InputError("--scenes with --sample, which has its own: leave out one or the other.")
 
 
 def open_data(options: Options) -> LabeledPlaces:

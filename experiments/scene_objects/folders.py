@@ -12,6 +12,7 @@ from camjax.data.builders import prepared_builder
 from camjax.data.decoding import ImageError, decode_image
 from camjax.data.image_files import check_files, find_images, read_stored_size
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout
 from experiments.scene_objects.places import LabeledPlaces, choose_places, read_object_names, read_place_list
@@ -114,7 +115,7 @@ def open_scene_parse150(
     for split, prefix in (("train", "ADE_train_"), ("test", "ADE_val_")):
         of_split = [name for name in listed if name.startswith(prefix)]
         if len(of_split) != (number := builder.info.splits[split].num_examples):
-            raise ValueError(
+            raise InputError(
                 f"{scene_list} lists {len(of_split)} images {prefix}..., and scene_parse150 has {number} in its split "
                 f"{split!r}: expected the complete list that belongs to the data set."
             )
@@ -142,7 +143,7 @@ def _from_files(
         path = folder / label_files[index]
         found = _read_ids(path)
         if found.shape != (size := read_stored_size(folder / images[index])):
-            raise ValueError(f"{path} is of shape {found.shape}, and its image {size}: expected the same.")
+            raise InputError(f"{path} is of shape {found.shape}, and its image {size}: expected the same.")
         return found
 
     return LabeledPlaces(ListedImages(folder, images, labels, info), labels, places, object_names, label_map)

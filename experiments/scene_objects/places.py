@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from camjax.errors import InputError
 from experiments.common.image_lists import ImageSource, list_lines
 
 LEAST_IMAGES = 3
@@ -61,10 +62,10 @@ def choose_places(
         wanted = ordered[:wanted]
     if missing := [place for place in wanted if place not in counts]:
         most = ", ".join(f"{place} ({number})" for place, number in counts.most_common(10))
-        raise ValueError(f"no images of the scene {missing[0]!r}: expected some of {len(counts)}, such as {most}.")
+        raise InputError(f"no images of the scene {missing[0]!r}: expected some of {len(counts)}, such as {most}.")
     places = tuple(sorted(set(wanted)))
     if len(places) < 2:
-        raise ValueError(f"scenes {', '.join(places) or 'none'}: expected at least two, to tell them apart.")
+        raise InputError(f"scenes {', '.join(places) or 'none'}: expected at least two, to tell them apart.")
     check_counts(places, [counts[place] for place in places])
     numbers = {place: label for label, place in enumerate(places)}
     indices = np.array([index for index, place in enumerate(place_of) if place in numbers])
@@ -75,7 +76,7 @@ def check_counts(places: Sequence[str], counts: Iterable[int]) -> None:
     """Raises ValueError for places with fewer than `LEAST_IMAGES` images; the message names them."""
     short = [f"{place} ({count})" for place, count in zip(places, counts, strict=True) if count < LEAST_IMAGES]
     if short:
-        raise ValueError(
+        raise InputError(
             f"too few images that can be read of {', '.join(short)}: expected at least {LEAST_IMAGES} of each scene. "
             "Complete the data set, or give --scenes without them."
         )
@@ -92,7 +93,7 @@ def read_place_list(path: Path) -> dict[str, str]:
     for number, line in enumerate(list_lines(path), 1):
         parts = line.split()
         if len(parts) != 2 or parts[0] in found:
-            raise ValueError(f"{path}, line {number}: {line!r}; expected an image, once, and its scene.")
+            raise InputError(f"{path}, line {number}: {line!r}; expected an image, once, and its scene.")
         found[parts[0]] = parts[1]
     return found
 
@@ -117,10 +118,10 @@ def read_object_names(path: Path) -> dict[int, str]:
         for titles in (("id", "idx"), ("name", "object names"))
     )
     if id_column is None or name_column is None:
-        raise ValueError(f"{path} begins with {header}: expected columns id and name, or Idx and Name.")
+        raise InputError(f"{path} begins with {header}: expected columns id and name, or Idx and Name.")
     found = {}
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header) or not row[id_column].isdecimal() or int(row[id_column]) in found:
-            raise ValueError(f"{path}, line {number}: {row}; expected {header}, with an id that comes once.")
+            raise InputError(f"{path}, line {number}: {row}; expected {header}, with an id that comes once.")
         found[int(row[id_column])] = row[name_column].partition(",")[0].strip()
     return found

@@ -43,6 +43,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import average_precision_score
 
+from camjax.errors import InputError
 from camjax.features import FeatureStore
 from camjax.features.svm import fit_linear_svm
 from experiments.common.command import start
@@ -80,9 +81,9 @@ class Options(SvmOptions):
     def __post_init__(self):
         at_least_one(self, "batch_size")
         if self.sample and (self.svt or self.outdoor or self.categories):
-            raise ValueError("--sample with a folder: leave out one or the other.")
+            raise InputError("--sample with a folder: leave out one or the other.")
         if not self.sample and not (self.svt and self.outdoor):
-            raise ValueError("expected --svt and --outdoor, or --sample.")
+            raise InputError("expected --svt and --outdoor, or --sample.")
 
 
 def run(options: Options, train: TextImages, test: TextImages, console: Console) -> dict[str, float]:

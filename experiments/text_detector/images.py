@@ -11,6 +11,7 @@ from camjax.data.annotation import no_boxes
 from camjax.data.decoding import ImageError
 from camjax.data.image_files import check_files, find_images, read_stored_size
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 from experiments.common.image_lists import ImageSource, ListedImages, list_lines
 from experiments.common.layouts import check_layout, missing_layout
 from experiments.text_detector.svt_xml import SvtImage, read_svt_xml
@@ -70,10 +71,10 @@ def open_text_images(
         check_files(svt, [(image.name, str(svt / name)) for image in images])
         _check_sizes(svt, images)
     if len(listed[0]) < LEAST_IMAGES:
-        raise ValueError(f"{svt / 'train.xml'} has {len(listed[0])} images: expected at least {LEAST_IMAGES}.")
+        raise InputError(f"{svt / 'train.xml'} has {len(listed[0])} images: expected at least {LEAST_IMAGES}.")
     outdoors = _outdoor_images(outdoor, categories)
     if negatives < LEAST_IMAGES or len(outdoors) < 2 * negatives:
-        raise ValueError(
+        raise InputError(
             f"--num-negatives {negatives}, for training and again for testing, of {len(outdoors)} images in {outdoor}: "
             f"expected at least {LEAST_IMAGES}, and twice as many images. Give another number, or more categories."
         )
@@ -105,7 +106,7 @@ def _check_sizes(svt: Path, images: Sequence[SvtImage]) -> None:
         except ImageError:
             continue  # the extraction of features reports it
         if size != image.size:
-            raise ValueError(
+            raise InputError(
                 f"{svt / image.name} has {size[1]} x {size[0]} pixels, and the list says {image.size[1]} x "
                 f"{image.size[0]}: its boxes belong to another copy."
             )
@@ -125,6 +126,6 @@ def _outdoor_images(folder: Path, categories: Path | None) -> list[str]:
     for line in list_lines(categories):
         of_category = [name for name in names if name.startswith(line.strip("/") + "/")]
         if not of_category:
-            raise ValueError(f"{categories}: {folder} has no images of {line!r}; expected a folder in it, as /a/abbey.")
+            raise InputError(f"{categories}: {folder} has no images of {line!r}; expected a folder in it, as /a/abbey.")
         chosen.update(of_category)
     return sorted(chosen)

@@ -10,6 +10,7 @@ import numpy as np
 
 from camjax.data.pixel_boxes import shares
 from camjax.data.xml_files import parse_xml, pixels
+from camjax.errors import InputError
 
 MAX_BYTES = 2**24
 """The largest file that is read; the data set has a few hundred images, some kilobytes each, in two files."""
@@ -64,14 +65,14 @@ def parse_svt_xml(data: bytes, name: str) -> list[SvtImage]:
     """
     root = parse_xml(data, name, MAX_BYTES)
     if root.tag != "tagset":
-        raise ValueError(f"{name} holds <{root.tag}>: expected <tagset>, as in the Street View Text data set.")
+        raise InputError(f"{name} holds <{root.tag}>: expected <tagset>, as in the Street View Text data set.")
     images = [_image(item, f"{name}: image {number}") for number, item in enumerate(root.findall("image"), 1)]
     if not images:
-        raise ValueError(f"{name} has no images: expected <image> in its <tagset>.")
+        raise InputError(f"{name} has no images: expected <image> in its <tagset>.")
     seen = set()
     for image in images:
         if image.name in seen:
-            raise ValueError(f"{name} has {image.name!r} twice: keep one of them.")
+            raise InputError(f"{name} has {image.name!r} twice: keep one of them.")
         seen.add(image.name)
     return images
 
@@ -79,22 +80,22 @@ def parse_svt_xml(data: bytes, name: str) -> list[SvtImage]:
 def _image(item: ET.Element, where: str) -> SvtImage:
     image_name = (item.findtext("imageName") or "").strip().replace("\\", "/")
     if not image_name:
-        raise ValueError(f"{where} has no <imageName>: expected that of its file.")
+        raise InputError(f"{where} has no <imageName>: expected that of its file.")
     where = f"{where} ({image_name})"
     resolution = item.find("Resolution")
     if resolution is None:
-        raise ValueError(f"{where} has no <Resolution>: expected its size in pixels.")
+        raise InputError(f"{where} has no <Resolution>: expected its size in pixels.")
     width, height = (pixels(resolution.get(side), f"{where}: {side} of <Resolution>") for side in ("x", "y"))
     if not (width >= 1 and height >= 1 and width.is_integer() and height.is_integer()):
-        raise ValueError(f"{where} has {width:g} x {height:g} pixels: expected the image's size.")
+        raise InputError(f"{where} has {width:g} x {height:g} pixels: expected the image's size.")
     words, corners = [], []
     for number, rectangle in enumerate(item.findall("taggedRectangles/taggedRectangle"), 1):
         what = f"{where}, rectangle {number}"
         x, y, across, down = (pixels(rectangle.get(side), f"{what}: {side}") for side in ("x", "y", "width", "height"))
         if not (all(map(math.isfinite, (x, y, across, down))) and across > 0 and down > 0):
-            raise ValueError(f"{what} is {across:g} x {down:g} pixels at ({x:g}, {y:g}): expected one with an extent.")
+            raise InputError(f"{what} is {across:g} x {down:g} pixels at ({x:g}, {y:g}): expected one with an extent.")
         if x >= width or y >= height or x + across <= 0 or y + down <= 0:
-            raise ValueError(
+            raise InputError(
                 f"{what}, {across:g} x {down:g} pixels at ({x:g}, {y:g}), lies outside of the image of {width:g} x "
                 f"{height:g}. Correct the file."
             )

@@ -47,6 +47,7 @@ from typing import Annotated, Literal
 import numpy as np
 from rich.console import Console
 
+from camjax.errors import InputError
 from experiments.common.command import start
 from experiments.common.options import Count, Folder, NetworkOptions, OptionalFolder, arg, at_least_one
 from experiments.common.progress import progress
@@ -98,16 +99,16 @@ class Options(NetworkOptions):
     def __post_init__(self):
         at_least_one(self, "answers", "min_count", "width", "epochs", "batch_size", "shown")
         if self.sample == (self.vqa is not None):
-            raise ValueError("expected --vqa with the VQA data set, or --sample for a trial without: one of them.")
+            raise InputError("expected --vqa with the VQA data set, or --sample for a trial without: one of them.")
         if not self.train or len(set(self.train)) < len(self.train) or self.test in self.train:
-            raise ValueError(
+            raise InputError(
                 f"--train {' '.join(self.train)} --test {self.test}: expected one split or more to train on, and "
                 "another one to answer."
             )
         if any(split.startswith("test") for split in self.train):
-            raise ValueError(f"--train {' '.join(self.train)}: the answers to the test questions are secret.")
+            raise InputError(f"--train {' '.join(self.train)}: the answers to the test questions are secret.")
         if self.sample and (self.version, self.train, self.test) != ("v1", ("train2014",), "val2014"):
-            raise ValueError("--sample with --version, --train or --test: the sample has its own; leave them out.")
+            raise InputError("--sample with --version, --train or --test: the sample has its own; leave them out.")
 
 
 def run(options: Options, splits: Splits, console: Console) -> dict:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from camjax.errors import InputError
 from experiments.common.table import result_table
 
 PAPER = 55.89
@@ -73,7 +74,7 @@ def agreements(answer: str, people: Sequence[str]) -> list[bool]:
       ValueError: no people.
     """
     if not people:
-        raise ValueError(f"answer {answer!r} has no people's answers to be compared with: expected ten of them.")
+        raise InputError(f"answer {answer!r} has no people's answers to be compared with: expected ten of them.")
     answer, *people = (re.sub(r"[\n\t]", " ", text).strip() for text in (answer, *people))
     if len(set(people)) > 1:
         answer, *people = map(normalize_answer, (answer, *people))
@@ -129,7 +130,7 @@ def mean_accuracies(answers: Sequence[str], people: Sequence[Sequence[str]], typ
       ValueError: the three have different lengths, or are empty.
     """
     if not len(answers) == len(people) == len(types) or not answers:
-        raise ValueError(
+        raise InputError(
             f"{len(answers)} answers, people's answers to {len(people)} questions and {len(types)} types: expected the "
             "same number of each, at least one."
         )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from camjax.errors import InputError
 from camjax.features import Progress
 
 # From the authors' released code, as are the default width of word vectors, rounds and batch size below.
@@ -111,7 +112,7 @@ def train_baseline(
       ValueError: no examples.
     """
     if not len(answers):
-        raise ValueError("no question to train on: expected some whose answer is one of the frequent ones.")
+        raise InputError("no question to train on: expected some whose answer is one of the frequent ones.")
     weights = _first_weights(num_words, num_answers, width, examples.features.shape[1], seed)
     optimizer = _optimizer()
     state = optimizer.init(weights)

@@ -14,6 +14,7 @@ import numpy as np
 
 from camjax.data.image_files import check_files
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout
 
@@ -89,7 +90,7 @@ def open_vqa(folder: Path, split: str, version: str = "v1") -> tuple[list[Questi
       ValueError: an unknown version, or as `read_questions`.
     """
     if version not in _PREFIXES:
-        raise ValueError(f"version {version!r}: expected one of {', '.join(_PREFIXES)}.")
+        raise InputError(f"version {version!r}: expected one of {', '.join(_PREFIXES)}.")
     prefix, images = _PREFIXES[version], split.replace("-dev", "")
     questions = f"{prefix}OpenEnded_mscoco_{split}_questions.json"
     annotations = None if split.startswith("test") else f"{prefix}mscoco_{split}_annotations.json"
@@ -129,7 +130,7 @@ def read_questions(questions: Path, annotations: Path | None = None) -> list[Que
             (asked.keys() - answered.keys(), questions, annotations),
         ):
             if missing:
-                raise ValueError(
+                raise InputError(
                     f"{there} has the question_id {min(missing)}, and {where} lacks it, with {len(missing) - 1} "
                     "others: expected the questions and annotations of the same split and version."
                 )
@@ -140,13 +141,13 @@ def read_questions(questions: Path, annotations: Path | None = None) -> list[Que
             found.append(Question(question_id, entry["image_id"], entry["question"]))
             continue
         if of_people["image_id"] != entry["image_id"]:
-            raise ValueError(
+            raise InputError(
                 f"question_id {question_id} is about the image {entry['image_id']} in {questions}, and about "
                 f"{of_people['image_id']} in {annotations}: expected the files of the same split and version."
             )
         people = tuple(answer["answer"] for answer in of_people["answers"])
         if not people:
-            raise ValueError(f"{annotations}: question_id {question_id} has no answers: expected ten.")
+            raise InputError(f"{annotations}: question_id {question_id} has no answers: expected ten.")
         answer, kind = of_people["multiple_choice_answer"], of_people["answer_type"]
         found.append(Question(question_id, entry["image_id"], entry["question"], people, answer, kind))
     return found
@@ -157,16 +158,16 @@ def _read(path: Path, list_name: str, keys: Sequence[str]) -> dict[int, Mapping]
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON, or damaged: {error}. Download it again.") from error
+        raise InputError(f"{path} is not JSON, or damaged: {error}. Download it again.") from error
     entries = content.get(list_name) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{path} has no list "{list_name}" with entries: expected a file of the VQA data sets.')
+        raise InputError(f'{path} has no list "{list_name}" with entries: expected a file of the VQA data sets.')
     found = {}
     for number, entry in enumerate(entries):
         if missing := [key for key in keys if key not in entry]:
-            raise ValueError(f"{path}: entry {number} of {list_name!r} lacks {', '.join(missing)}.")
+            raise InputError(f"{path}: entry {number} of {list_name!r} lacks {', '.join(missing)}.")
         if entry["question_id"] in found:
-            raise ValueError(f"{path} has question_id {entry['question_id']} twice: expected each question once.")
+            raise InputError(f"{path} has question_id {entry['question_id']} twice: expected each question once.")
         found[entry["question_id"]] = entry
     return found
 

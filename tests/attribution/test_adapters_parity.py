@@ -7,6 +7,7 @@ import pytest
 
 import camjax
 from camjax.attribution import METHODS, combine_layers, reshape_tokens
+from camjax.attribution.methods import Needs
 
 pytestmark = pytest.mark.parity
 eqx = pytest.importorskip("equinox", reason="to install: python -m benchmarks.peers")
@@ -77,8 +78,15 @@ def test_a_layer_inside_and_what_goes_around_it(model):
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method(model, method):
-    found = camjax.attribution.explain_equinox(model, lambda model: model.second)(IMAGES, IDS, method)
-    assert found.maps.shape == (3, 2, 6, 8) and np.isfinite(found.maps).all()
+    explain = camjax.attribution.explain_equinox(model, lambda model: model.second)
+    if METHODS[method].needs is Needs.KERNEL:
+        with pytest.raises(ValueError, match=f"{method} needs the dense kernel"):
+            explain(IMAGES, IDS, method)
+        return
+    of_the_image = METHODS[method].needs in (Needs.IMAGE_GRADIENT, Needs.NOTHING)
+    found = explain(IMAGES, IDS, method)
+    assert found.maps.shape == (3, 2, *(IMAGES.shape[1:3] if of_the_image else (6, 8)))
+    assert np.isfinite(found.maps).all()
 
 
 def test_layers_that_are_no_place_to_cut(model):
@@ -136,5 +144,5 @@ def test_two_hundred_calls_compile_nothing_and_leave_nothing(model):
     for call in range(200):
         explain(IMAGES, [call % 4, 1, 2]).maps.block_until_ready()
         if call == 10:
-            buffers, compiled = len(jax.live_arrays()), explain._by_gradients._cache_size()
-    assert len(jax.live_arrays()) <= buffers and explain._by_gradients._cache_size() == compiled == 1
+            buffers, compiled = len(jax.live_arrays()), explain._traced._cache_size()
+    assert len(jax.live_arrays()) <= buffers and explain._traced._cache_size() == compiled == 1

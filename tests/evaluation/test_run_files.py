@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from camjax.evaluation.run_files import FORMAT, RunFiles
+from camjax.metrics import Truth, score_map
 
 OPTIONS = {"threshold": 0.2, "methods": ["cam"]}
 
@@ -83,3 +84,19 @@ def test_other_options_are_refused(tmp_path):
         resumed(tmp_path, OPTIONS | {"threshold": 0.3})
     with pytest.raises(FileExistsError, match="--resume"):
         RunFiles(tmp_path, OPTIONS, [], resume=False)
+
+
+def test_maps_are_files_in_a_folder_that_no_name_leaves(tmp_path):
+    maps = np.random.default_rng(0).normal(size=(2, 3, 4))
+    files = RunFiles(tmp_path, OPTIONS, [], resume=False)
+
+    def write(filename):
+        files.write_maps(Truth(np.zeros(2), [], [], np.ones((2, 2)), np.array([True, False]), [filename, "x"]), maps)
+
+    write("a/0.png")
+    with pytest.raises(ValueError, match=r"'\.\./1\.png' leads out"):
+        write("../1.png")
+    files.close()
+    (written,) = tmp_path.rglob("*.npy")
+    assert written == tmp_path / "scoremaps" / "a" / "0.png.npy"
+    np.testing.assert_array_equal(np.load(written), score_map(maps[0]))

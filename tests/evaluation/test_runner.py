@@ -18,7 +18,7 @@ import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.evaluation.runner import evaluate_localization
-from camjax.metrics import FAITHFULNESS, LocalizationError
+from camjax.metrics import FAITHFULNESS, LocalizationError, PxAP
 from camjax.models import CamModel, PooledHead
 
 CLASSES = 7
@@ -78,6 +78,9 @@ class Images(AnnotatedSource):
             boxes = boxes[:0]
         return Annotation(f"{index}.png", index % CLASSES, boxes, "blacklisted" if index in self.excluded else "")
 
+    def mask(self, index, size=None):
+        return np.random.default_rng(index).choice(np.uint8([0, 1, 255]), size)
+
 
 COUNTS = {"scored": 18, "without boxes": 2, "unreadable": 2, "blacklisted": 1}
 
@@ -115,6 +118,17 @@ def test_every_image_is_counted_once_and_the_errors_are_those_of_a_plain_loop(mo
             label_valid=np.asarray(known.valid[:, 0]),
         )
     assert numbers(evaluation)["cam"]["ilsvrc"] == metric.compute()
+
+
+def test_masks_are_those_of_the_images(model):
+    source = Images(has_masks=True)
+    evaluation = evaluate_localization(model, source, metrics=("pxap",), batch_size=4)
+    counted = [i for i in range(len(source)) if i not in (*source.unreadable, *source.excluded)]
+    images = np.stack([camjax.data.images.resize_image(source[i]["image"], model.input_size) for i in counted])
+    maps = camjax.cam_fn(model, images, np.array([source.annotation(i).label for i in counted])).maps[:, 0]
+    metric = PxAP()
+    metric.update(maps, [source.mask(i, (224, 224)) for i in counted])
+    assert numbers(evaluation)["cam"]["pxap"] == pytest.approx(metric.compute(), rel=1e-6)
 
 
 FAITHFUL = ("confidence", "sparsity", "insertion")

@@ -13,6 +13,7 @@ import jax
 
 from camjax.attribution.network import CutNetwork, SharedWeights
 from camjax.attribution.tokens import reshaped
+from camjax.errors import InputError
 
 
 def cut_at(
@@ -38,7 +39,7 @@ def cut_at(
         found = tuple(map(_only_output, layers, capture(weights, images)))
         for layer, output in zip(layers, found, strict=True):
             if reshape is None and output.ndim != 4:
-                raise ValueError(
+                raise InputError(
                     f"the layer {layer!r} returns {output.shape}: expected (B, h, w, K). Tokens (B, T, K) become a map "
                     "by reshape=camjax.attribution.reshape_tokens(height, width)."
                 )
@@ -79,17 +80,17 @@ def layer_names(layers: str | Sequence[str]) -> tuple[str, ...]:
     """
     names = (layers,) if isinstance(layers, str) else tuple(layers)
     if not names or len({*names}) < len(names):
-        raise ValueError(f"layers={layers!r}: expected the name of a layer, or several names, each once.")
+        raise InputError(f"layers={layers!r}: expected the name of a layer, or several names, each once.")
     return names
 
 
-def unknown_layer(layer: str, known: Iterable[str], network: str) -> ValueError:
+def unknown_layer(layer: str, known: Iterable[str], network: str) -> InputError:
     """The error for a layer that a network does not have."""
     known = list(known)
     near = difflib.get_close_matches(layer, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     shown = ", ".join(known[:30]) + (f", and {len(known) - 30} more" if len(known) > 30 else "")
-    return ValueError(f"{network} has no layer {layer!r}.{hint} It has: {shown or 'none'}.")
+    return InputError(f"{network} has no layer {layer!r}.{hint} It has: {shown or 'none'}.")
 
 
 def call(network: Callable, images: jax.Array) -> jax.Array:
@@ -99,16 +100,16 @@ def call(network: Callable, images: jax.Array) -> jax.Array:
 
 def _only_output(layer: str, outputs: Sequence[Any]) -> jax.Array:
     if not outputs:
-        raise ValueError(
+        raise InputError(
             f"the layer {layer!r} is not called when the network runs: expected a layer whose `__call__` takes part."
         )
     if len(outputs) > 1:
-        raise ValueError(
+        raise InputError(
             f"the layer {layer!r} is called {len(outputs)} times when the network runs, and has as many feature "
             "maps: expected a layer that is called once. Take the layer around it, or the one that follows a call."
         )
     if not hasattr(outputs[0], "ndim"):
-        raise ValueError(
+        raise InputError(
             f"the layer {layer!r} returns {type(outputs[0]).__name__}: expected one array. Take a layer inside it."
         )
     return outputs[0]

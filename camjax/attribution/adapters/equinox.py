@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of
-from camjax.attribution.explainer import Explainer
+from camjax.attribution.explainers import Explainer
+from camjax.errors import InputError
 
 
 def explain_equinox(
@@ -48,7 +49,7 @@ def explain_equinox(
     several = isinstance(found, tuple | list)
     layers = tuple(found) if several else (found,)
     if not layers or not all(map(callable, layers)):
-        raise ValueError(
+        raise InputError(
             f"where returns {', '.join(type(layer).__name__ for layer in layers) or 'nothing'}: expected a layer of "
             "the model that can be called, or a tuple of layers."
         )
@@ -70,7 +71,7 @@ def explain_equinox(
         try:
             found = jax.vmap(of_image)(images)
         except jax.errors.UnexpectedTracerError:
-            raise ValueError(
+            raise InputError(
                 f"{' or '.join(names)} of `where` is called inside of a transformation of its own (jax.vmap for each "
                 "token, jax.lax.scan, jax.checkpoint), which its output cannot leave: expected a layer of the whole "
                 "image. Take the layer around it."

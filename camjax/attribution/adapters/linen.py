@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
-from camjax.attribution.explainer import Explainer
+from camjax.attribution.explainers import Explainer
 
 
 def explain_linen(

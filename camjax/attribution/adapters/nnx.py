@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
-from camjax.attribution.explainer import Explainer
+from camjax.attribution.explainers import Explainer
 from camjax.models.layers import inference_view
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from camjax.data.annotation import AnnotatedSource, stem_of
 from camjax.data.text_files import read_lines
+from camjax.errors import InputError
 
 NUM_VALIDATION_IMAGES = 50_000
 
@@ -28,11 +29,11 @@ def read_blacklist(path: Path | None) -> frozenset[str]:
             continue
         number = int(text) if text.isascii() and text.isdecimal() else 0
         if not 1 <= number <= NUM_VALIDATION_IMAGES:
-            raise ValueError(
+            raise InputError(
                 f"{where}: {text[:40]!r}: expected the number of a validation image, 1..{NUM_VALIDATION_IMAGES}."
             )
         if number in lines:
-            raise ValueError(f"{where}: {number} is listed already, in {lines[number]}. Remove one of the lines.")
+            raise InputError(f"{where}: {number} is listed already, in {lines[number]}. Remove one of the lines.")
         lines[number] = where
     return frozenset(f"ILSVRC2012_val_{number:08d}" for number in lines)
 
@@ -43,7 +44,7 @@ def check_blacklist(path: Path | None, source: AnnotatedSource) -> None:
         return
     filename = source.annotation(0).filename
     if not re.fullmatch(r"ILSVRC2012_val_\d{8}", stem_of(filename)):
-        raise ValueError(
+        raise InputError(
             f"{path} lists ILSVRC validation images, but this data set has files such as {filename!r}: expected "
             "names such as 'ILSVRC2012_val_00000001.JPEG'. Leave the blacklist out."
         )

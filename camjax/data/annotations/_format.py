@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camjax.data.annotation import AnnotatedSource
+from camjax.errors import InputError
 
 OPTIONS = ("data_dir", "boxes", "blacklist", "lists", "masks", "class_names")
 """The options of `open_annotated`; each format takes some of them."""
@@ -55,7 +56,7 @@ class Format:
         """Raises ValueError if a request has options that the format does not take."""
         wrong = [name for name in OPTIONS if getattr(request, name) is not None and name not in self.options]
         if wrong:
-            raise ValueError(
+            raise InputError(
                 f"{', '.join(wrong)} cannot be used with {request.dataset!r}, which is opened as {self.title}, which "
                 f"takes {', '.join(self.options)}."
             )

@@ -9,6 +9,7 @@ from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
 from camjax.data.pixel_boxes import ListedImage
 from camjax.data.text_files import read_lines
+from camjax.errors import InputError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _COLUMNS = ("filename", *_CORNERS)
@@ -37,20 +38,20 @@ def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
         header = [name.strip() for name in next(rows, [])]
         absent = [name for name in _COLUMNS if name not in header]
         if absent or len(set(header)) < len(header):
-            raise ValueError(
+            raise InputError(
                 f"{path}, line 1 names the columns {', '.join(header) or 'nothing'}: expected each of "
                 f"{', '.join(_COLUMNS)} once, and label where images are not sorted into folders by class."
             )
         for row in rows:
             where = lines[rows.line_num - 1][0]
             if len(row) not in (0, len(header)):
-                raise ValueError(f"{where} has {len(row)} fields: expected {len(header)}, as line 1 has.")
+                raise InputError(f"{where} has {len(row)} fields: expected {len(header)}, as line 1 has.")
             if row:
                 _add(images, dict(zip(header, row, strict=True)), where)
     except csv.Error as error:
-        raise ValueError(f"{path}, near line {rows.line_num + 1}, is not CSV: {error}.") from error
+        raise InputError(f"{path}, near line {rows.line_num + 1}, is not CSV: {error}.") from error
     if not images:
-        raise ValueError(f"{path} lists no images: expected a line for each box below the names of the columns.")
+        raise InputError(f"{path} lists no images: expected a line for each box below the names of the columns.")
     return images
 
 
@@ -58,26 +59,26 @@ def _add(images: dict[str, ListedImage], row: dict[str, str], where: str) -> Non
     filename = row["filename"].strip().replace("\\", "/")
     label = row.get("label", "").strip()
     if not filename:
-        raise ValueError(f"{where} has no filename.")
+        raise InputError(f"{where} has no filename.")
     classes = (label,) if label else ()
     first = filename not in images
     image = images.setdefault(filename, ListedImage(where, classes))
     if image.classes != classes:
         given = image.classes[0] if image.classes else ""
-        raise ValueError(
+        raise InputError(
             f"{where} gives {filename!r} the label {label!r}, but {image.where} gives {given!r}: expected one label."
         )
     texts = [row[corner].strip() for corner in _CORNERS]
     if not any(texts):
         if not first:
-            raise ValueError(f"{where} says that {filename!r} has no boxes, but {image.where} names it already.")
+            raise InputError(f"{where} says that {filename!r} has no boxes, but {image.where} names it already.")
         return
     if not first and not image.corners:
-        raise ValueError(f"{where} gives {filename!r} a box, but {image.where} says that it has none.")
+        raise InputError(f"{where} gives {filename!r} a box, but {image.where} says that it has none.")
     try:
         xmin, ymin, xmax, ymax = map(float, texts)
     except ValueError:
-        raise ValueError(f"{where} has the box {', '.join(texts)}: expected four numbers of pixels, or none.") from None
+        raise InputError(f"{where} has the box {', '.join(texts)}: expected four numbers of pixels, or none.") from None
     image.corners.append((xmin, ymin, xmax, ymax))
     image.lines.append(where)
 

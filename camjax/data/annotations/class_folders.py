@@ -9,6 +9,7 @@ from camjax.data.decoding import ImageError
 from camjax.data.image_files import IMAGE_SUFFIXES, find_images, read_stored_image, read_stored_size
 from camjax.data.pixel_boxes import ListedImage
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 
 WHOLE_FOLDER = "all"
 """The split that is all of the folder, unless it has a sub-folder of that name."""
@@ -64,7 +65,7 @@ def open_folder(
     root = _split_folder(request.folder, request.split)
     names = find_images(root)
     if not names:
-        raise ValueError(f"{root} has no images: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
+        raise InputError(f"{root} has no images: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
     listed = {} if read is None or request.boxes is None else read(request.boxes, root, names)
     classes = {name: _class_name(root / name, name, listed.get(name)) for name in names}
     class_names, ids = _class_ids(root, classes, request.class_names)
@@ -82,7 +83,7 @@ def _split_folder(folder: Path, split: str) -> Path:
         return folder
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     listed = ", ".join([*found[:10], "..."] if len(found) > 10 else found) or "it has none"
-    raise ValueError(
+    raise InputError(
         f"split is {split!r}: expected a sub-folder of {folder} ({listed}), or {WHOLE_FOLDER!r} for all of its images."
     )
 
@@ -92,12 +93,12 @@ def _class_name(path: Path, name: str, listed: ListedImage | None) -> str:
     if "/" in name:
         classes.add(name.partition("/")[0])
     if len(classes) > 1:
-        raise ValueError(
+        raise InputError(
             f"{where} has the classes {', '.join(sorted(classes))}: expected one, that of its folder and of all of "
             "its objects."
         )
     if not classes:
-        raise ValueError(f"{path} has no class: expected a sub-folder for each class, or a label in the file of boxes.")
+        raise InputError(f"{path} has no class: expected a sub-folder for each class, or a label in the file of boxes.")
     return classes.pop()
 
 
@@ -113,7 +114,7 @@ def _class_ids(
     ids = {name: label for label, name in enumerate(class_names)}
     for name, given in classes.items():
         if given not in ids:
-            raise ValueError(
+            raise InputError(
                 f"{root / name} is of the class {given!r}: expected one of the {len(ids)} classes such as "
                 f"{', '.join(map(repr, list(ids)[:3]))}. Rename the folder or the label."
             )

@@ -11,6 +11,7 @@ from camjax.data.annotations._format import Format
 from camjax.data.annotations.tfds_boxes import open_tfds
 from camjax.data.annotations.voc_xml import MAX_BYTES, find_xml, parse_voc_xml, read_voc_xml
 from camjax.data.pixel_boxes import ListedImage
+from camjax.errors import InputError
 
 
 def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
@@ -35,12 +36,12 @@ def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
     for listed in map(read_voc_xml, find_xml(path)) if path.is_dir() else _in_archive(path):
         stem = stem_of(listed.where)
         if stem in found:
-            raise ValueError(
+            raise InputError(
                 f"{listed.where} and {found[stem].where} are both about the image {stem!r}: keep one of them."
             )
         found[stem] = listed
     if not found:
-        raise ValueError(f"{path} has no XML files: expected ILSVRC2012_bbox_val_v3.tgz, or a folder of its XML.")
+        raise InputError(f"{path} has no XML files: expected ILSVRC2012_bbox_val_v3.tgz, or a folder of its XML.")
     return found
 
 
@@ -56,7 +57,7 @@ def _in_archive(path: Path) -> Iterator[ListedImage]:
             while archive.fileobj.read(MAX_BYTES):
                 pass  # gzip's check sum, the only sign of a damaged digit, is at the very end
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be read as an archive: {error}. Get a complete copy of ILSVRC2012_bbox_val_v3.tgz."
         ) from error
 

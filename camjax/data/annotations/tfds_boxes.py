@@ -11,6 +11,7 @@ from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
 from camjax.data.annotations._format import Format, Request
 from camjax.data.pixel_boxes import ListedImage
 from camjax.data.sources import Source, SourceInfo, open_source
+from camjax.errors import InputError
 
 OBJECT_LEVEL = 128
 """From this level of 0..255 on, a pixel of a mask is the object. In caltech_birds2011 the level is the share of five
@@ -55,7 +56,7 @@ class TfdsImages(AnnotatedSource):
             return Annotation(name, label, no_boxes(), excluded)
         ymin, xmin, ymax, xmax = box = example["bbox"]
         if not (0 <= ymin < ymax <= 1 and 0 <= xmin < xmax <= 1):
-            raise ValueError(
+            raise InputError(
                 f"{name!r} in {self._source!r} has the box {box.tolist()}: expected [ymin, xmin, ymax, xmax] in 0..1, "
                 "with an extent. Prepare the data set again."
             )
@@ -77,7 +78,7 @@ class TfdsImages(AnnotatedSource):
         for number, name in enumerate(listed.classes, 1):
             if name != expected:
                 known = "another class" if name in self.info.class_names else "not a class of this data set"
-                raise ValueError(
+                raise InputError(
                     f"{listed.where}: object {number} is a {name!r}, {known}: expected {expected!r}, the class of "
                     f"{filename!r} in {self._source!r}. Check that boxes and data set belong together."
                 )
@@ -98,7 +99,7 @@ def open_tfds(request: Request, read: Callable[[Path], Mapping[str, ListedImage]
         source = open_source(request.dataset, request.split, data_dir=request.data_dir)
     except ValueError as error:
         if request.folder.is_dir():
-            raise ValueError(f"{error}. For the folder of that name, give './{request.dataset}'") from error
+            raise InputError(f"{error}. For the folder of that name, give './{request.dataset}'") from error
         raise
     boxes = read(request.boxes) if read and request.boxes else None
     images = TfdsImages(source, boxes, blacklist)
@@ -112,10 +113,10 @@ def _check_join(images: TfdsImages, info: SourceInfo, boxes: Path) -> None:
     """Raises ValueError for boxes of another data set; single images may lack boxes."""
     if "bbox" in info.keys or "filename" not in info.keys:
         what = "boxes of its own" if "bbox" in info.keys else "no file names to join boxes by"
-        raise ValueError(f"data set {info.name!r} has {what}: leave out the boxes {str(boxes)!r}.")
+        raise InputError(f"data set {info.name!r} has {what}: leave out the boxes {str(boxes)!r}.")
     checked = min(_CHECKED, len(images))
     if checked and not any(len(images.annotation(i).boxes) for i in range(checked)):
-        raise ValueError(
+        raise InputError(
             f"{boxes} has no boxes for the first {checked} images of {images!r}, such as "
             f"{images.annotation(0).filename!r}: expected the boxes of this data set and split."
         )

@@ -10,6 +10,7 @@ from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
 from camjax.data.pixel_boxes import Corners, ListedImage, check_corners
 from camjax.data.xml_files import parse_xml, pixels
+from camjax.errors import InputError
 
 MAX_BYTES = 2**20
 """The largest file that is read: some 4,000 objects."""
@@ -41,16 +42,16 @@ def parse_voc_xml(data: bytes, name: str) -> ListedImage:
     """
     root = parse_xml(data, name, MAX_BYTES)
     if root.tag != "annotation":
-        raise ValueError(f"{name} holds <{root.tag}>: expected <annotation>, as PASCAL VOC writes it.")
+        raise InputError(f"{name} holds <{root.tag}>: expected <annotation>, as PASCAL VOC writes it.")
 
     stem = stem_of(name)
     filename = (root.findtext("filename") or "").strip().replace("\\", "/")
     # ILSVRC leaves the suffix out.
     if filename and stem not in (filename, stem_of(filename)):
-        raise ValueError(f"{name} has the <filename> {filename!r}: expected {stem!r}. Correct it, or rename the file.")
+        raise InputError(f"{name} has the <filename> {filename!r}: expected {stem!r}. Correct it, or rename the file.")
     width, height = _numbers(root.find("size"), ("width", "height"), f"{name}: <size>")
     if not (height >= 1 and width >= 1 and height.is_integer() and width.is_integer()):
-        raise ValueError(f"{name}: <size> is {width:g} x {height:g} pixels: expected the image's size.")
+        raise InputError(f"{name}: <size> is {width:g} x {height:g} pixels: expected the image's size.")
     size = int(height), int(width)
 
     classes: list[str] = []
@@ -59,7 +60,7 @@ def parse_voc_xml(data: bytes, name: str) -> ListedImage:
         where = f"{name}: object {number}"
         label = (item.findtext("name") or "").strip()
         if not label:
-            raise ValueError(f"{where} has no <name>: expected its class.")
+            raise InputError(f"{where} has no <name>: expected its class.")
         xmin, ymin, xmax, ymax = _numbers(item.find("bndbox"), _CORNERS, where)
         check_corners((xmin, ymin, xmax, ymax), size, where)
         classes.append(label)
@@ -90,13 +91,13 @@ def _read(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, Listed
         if not matches:
             raise FileNotFoundError(f"{path}: image {place!r} not found in {root}. Rename one of them.")
         if len(matches) > 1:
-            raise ValueError(f"{path} may be about {' or '.join(matches)}: put it where its image is, or rename them.")
+            raise InputError(f"{path} may be about {' or '.join(matches)}: put it where its image is, or rename them.")
         (name,) = matches
         if name in found:
-            raise ValueError(f"{path} and {found[name].where} are both about {name}: keep one of them.")
+            raise InputError(f"{path} and {found[name].where} are both about {name}: keep one of them.")
         found[name] = read_voc_xml(path)
     if not found:
-        raise ValueError(f"{folder} has no XML files: expected one for each image with boxes, or a CSV file.")
+        raise InputError(f"{folder} has no XML files: expected one for each image with boxes, or a CSV file.")
     return found
 
 

@@ -29,6 +29,7 @@ from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.pixel_boxes import Corners, check_corners, shares
 from camjax.data.sources import SourceInfo
 from camjax.data.text_files import read_lines
+from camjax.errors import InputError
 
 _LOCALIZATION = {5: "path,x0,y0,x1,y1", 3: "path,mask,ignore"}
 
@@ -95,7 +96,7 @@ class ListedImages(AnnotatedSource):
         self._check_index(index)
         name = self._names[index]
         if name not in self._lists.masks:
-            raise ValueError(f"{name} has no mask in {self!r}.")
+            raise InputError(f"{name} has no mask in {self!r}.")
         regions = [_region(self._mask_folder / file) for file in self._lists.masks[name]]
         height, width = size or regions[0].shape
         mask = np.zeros((height, width), np.uint8)
@@ -155,13 +156,13 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
         (label,) = _integers([text], where, "path,label")
         if label < 0 or (num_classes is not None and label >= num_classes):
             most = "" if num_classes is None else f"..{num_classes - 1}"
-            raise ValueError(f"{where}: {name} has the label {label}: expected 0{most}.")
+            raise InputError(f"{where}: {name} has the label {label}: expected 0{most}.")
         _once(labels, name, label, where)
     for name, where in ids.items():
         if name not in labels:
-            raise ValueError(f"{where}: {name} has no label in {folder / 'class_labels.txt'}. Add a line for it.")
+            raise InputError(f"{where}: {name} has no label in {folder / 'class_labels.txt'}. Add a line for it.")
     if not ids:
-        raise ValueError(f"{folder / 'image_ids.txt'} lists no images.")
+        raise InputError(f"{folder / 'image_ids.txt'} lists no images.")
 
     path = folder / "localization.txt"
     if not path.exists():
@@ -170,10 +171,10 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
     widths = {len(fields) for _, fields in rows}
     if len(widths) > 1:
         forms = f"boxes ({_LOCALIZATION[5]}) and of masks ({_LOCALIZATION[3]})"
-        raise ValueError(f"{path} has lines of {forms}: separate them.")
+        raise InputError(f"{path} has lines of {forms}: separate them.")
     for where, (name, *_) in rows:
         if name not in ids:
-            raise ValueError(
+            raise InputError(
                 f"{where}: {name} is not in {folder / 'image_ids.txt'}. Add it there, or remove this line."
             )
     if widths == {3}:
@@ -183,12 +184,12 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
     for where, (name, *texts) in _rows(folder / "image_sizes.txt", "path,width,height"):
         width, height = _integers(texts, where, "path,width,height")
         if width < 1 or height < 1:
-            raise ValueError(f"{where}: {name} is {width} x {height} pixels: expected its size.")
+            raise InputError(f"{where}: {name} is {width} x {height} pixels: expected its size.")
         _once(sizes, name, (height, width), where)
     corners: dict[str, list[Corners]] = {}
     for where, (name, *texts) in rows:
         if name not in sizes:
-            raise ValueError(f"{where}: {name} has no size in {folder / 'image_sizes.txt'}. Add a line for it.")
+            raise InputError(f"{where}: {name} has no size in {folder / 'image_sizes.txt'}. Add a line for it.")
         x0, y0, x1, y1 = _integers(texts, where, _LOCALIZATION[5])
         check_corners((x0, y0, x1, y1), sizes[name], where)
         corners.setdefault(name, []).append((x0, y0, x1, y1))
@@ -200,7 +201,7 @@ def _masks(rows: Sequence[tuple[str, list[str]]]) -> tuple[dict[str, list[str]],
     ignores: dict[str, str] = {}
     for where, (name, mask, ignore) in rows:
         if not mask:
-            raise ValueError(f"{where}: {name} has no mask: expected {_LOCALIZATION[3]}.")
+            raise InputError(f"{where}: {name} has no mask: expected {_LOCALIZATION[3]}.")
         masks.setdefault(name, []).append(mask)
         if ignore:
             _once(ignores, name, ignore, where)
@@ -218,7 +219,7 @@ def _rows(path: Path, *forms: str) -> Iterator[tuple[str, list[str]]]:
             continue
         fields = line.split(",")
         if len(fields) not in numbers or not fields[0]:
-            raise ValueError(f"{where}: {line[:80]!r}: expected {' or '.join(forms)}.")
+            raise InputError(f"{where}: {line[:80]!r}: expected {' or '.join(forms)}.")
         yield where, fields
 
 
@@ -226,12 +227,12 @@ def _integers(texts: Sequence[str], where: str, form: str) -> tuple[int, ...]:
     try:
         return tuple(int(text) for text in texts)
     except ValueError:
-        raise ValueError(f"{where}: {', '.join(texts)[:80]!r}: expected whole numbers, {form}.") from None
+        raise InputError(f"{where}: {', '.join(texts)[:80]!r}: expected whole numbers, {form}.") from None
 
 
 def _once(entries: dict, name: str, value: object, where: str) -> None:
     if name in entries:
-        raise ValueError(f"{where}: {name} is listed already. Remove one of its lines.")
+        raise InputError(f"{where}: {name} is listed already. Remove one of its lines.")
     entries[name] = value
 
 
@@ -239,7 +240,7 @@ def _region(path: Path) -> np.ndarray:
     """(H, W) uint8: above 0 where a mask file marks pixels."""
     gray = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
     if gray is None:
-        raise ValueError(f"{path} is not an image, or is damaged: expected a mask. Get a complete copy of it.")
+        raise InputError(f"{path} is not an image, or is damaged: expected a mask. Get a complete copy of it.")
     return gray
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from camjax.cam import normalize_map
+from camjax.errors import InputError
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
@@ -75,7 +76,7 @@ def confidence_change(
     probabilities = map_copies(probability, len(images), 2, chunk_size)
     lowest, highest = float(probabilities.min()), float(probabilities.max())
     if not (lowest >= -_ROUNDING and highest <= 1 + _ROUNDING):
-        raise ValueError(
+        raise InputError(
             f"probabilities from {lowest:.4g} to {highest:.4g}: expected 0..1, as drop and gain are shares of them. "
             "For logits, take jax.nn.softmax of them first."
         )

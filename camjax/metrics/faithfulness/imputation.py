@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from camjax.errors import InputError
+
 TOLERANCE = 1e-6
 """Where iterations stop: norm of the residual, as a share of that of the right-hand side."""
 
@@ -39,7 +41,7 @@ def linear_imputation(images: jax.Array, missing: jax.Array) -> jax.Array:
     """
     images, missing = jnp.asarray(images), jnp.asarray(missing)
     if images.ndim != 4 or missing.shape != images.shape[:3]:
-        raise ValueError(
+        raise InputError(
             f"images of shape {images.shape} and missing of shape {missing.shape}: expected (B, H, W, C) and (B, H, W)."
         )
     filled = jax.vmap(_fill)(jnp.moveaxis(images.astype(jnp.float32), -1, 1), missing)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from camjax.errors import InputError
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
@@ -123,7 +124,7 @@ def _curve(scores_fn, start, end, maps, ids, step, chunk_size) -> ScoreCurve:
     pixels = maps[0].size
     step = maps.shape[2] if step is None else step
     if not 1 <= step <= pixels:
-        raise ValueError(f"step={step}: expected pixels at a time, 1..{pixels} for images of {maps.shape[1:]}.")
+        raise InputError(f"step={step}: expected pixels at a time, 1..{pixels} for images of {maps.shape[1:]}.")
     levels = np.minimum(np.arange(-(-pixels // step) + 1) * step, pixels)
     of_rows = Partial(_score_on_the_way, scores_fn, start, end, pixel_ranks(maps), jnp.asarray(levels), ids)
     scores = map_copies(of_rows, len(maps), len(levels), chunk_size)

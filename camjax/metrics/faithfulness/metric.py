@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from camjax.errors import InputError
 from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
@@ -37,11 +38,11 @@ class FaithfulnessMetric(StreamingMetric):
         """
         maps, class_ids, truth = sample.top.maps[:, 0], sample.top.class_ids[:, 0], sample.truth
         if sample.probabilities_fn is None:
-            raise ValueError(f"{self.title} of a sample without probabilities_fn: expected the network's.")
+            raise InputError(f"{self.title} of a sample without probabilities_fn: expected the network's.")
         broken = np.flatnonzero(truth.counted & ~np.isfinite(maps).all((1, 2)))
         if len(broken):
             listed = ", ".join(truth.filenames[i] for i in broken[:5])
-            raise ValueError(
+            raise InputError(
                 f"{self.title}: the maps of {len(broken)} images of a batch hold NaN or infinity ({listed}). The "
                 "network's features are not finite there: check its weights, or leave out the metrics of faithfulness."
             )
@@ -83,7 +84,7 @@ class FaithfulnessMetric(StreamingMetric):
           ValueError: no image was seen.
         """
         if not self.num_images:
-            raise ValueError(f"{self!r} has seen no image: expected an update() with at least one.")
+            raise InputError(f"{self!r} has seen no image: expected an update() with at least one.")
         return {name: float(total) / self.num_images for name, total in self.sums.items() if name != "images"}
 
     @abc.abstractmethod

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from camjax.errors import InputError
 from camjax.metrics.faithfulness.scores import correlation
 
 
@@ -42,7 +43,7 @@ def randomization_check(
     layers = layers_from_top(model) if layers is None else layers
     maps = maps_fn(model)
     if not np.isfinite(maps).all():
-        raise ValueError("the maps of the whole model hold NaN or infinity: expected finite numbers to compare with.")
+        raise InputError("the maps of the whole model hold NaN or infinity: expected finite numbers to compare with.")
     results = {}
     for layer, randomized in randomized_from_top(model, layers, key=key):
         others = maps_fn(randomized)
@@ -67,10 +68,10 @@ def layers_from_top(model: nnx.Module) -> list[str]:
       ValueError: not a module of NNX, or one without parameters.
     """
     if not isinstance(model, nnx.Module):
-        raise ValueError(f"{type(model).__name__}: expected an nnx.Module. For other weights give the layers by name.")
+        raise InputError(f"{type(model).__name__}: expected an nnx.Module. For other weights give the layers by name.")
     layers = list(dict.fromkeys(_layers(model, "")))
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no layer with parameters of its own: expected at least one.")
+        raise InputError(f"{type(model).__name__} has no layer with parameters of its own: expected at least one.")
     return layers[::-1]
 
 
@@ -111,7 +112,7 @@ def randomized_from_top(
     floats = [i for i, x in enumerate(leaves) if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
     members = {layer: [i for i in floats if f"{names[i]}.".startswith(f"{layer}.")] for layer in layers}
     if empty := [layer for layer in layers if not members[layer]]:
-        raise ValueError(f"layers {', '.join(empty)} have no weights: expected some of {', '.join(names[:20])}, ...")
+        raise InputError(f"layers {', '.join(empty)} have no weights: expected some of {', '.join(names[:20])}, ...")
     for layer in layers:
         for i in members[layer]:
             entries = jax.random.permutation(jax.random.fold_in(key, i), jnp.ravel(leaves[i]))
@@ -134,7 +135,7 @@ def rank_correlation(maps: jax.Array, others: jax.Array) -> jax.Array:
       ValueError: maps of different shapes.
     """
     if maps.shape != others.shape or maps.ndim < 2:
-        raise ValueError(f"maps of shapes {maps.shape} and {others.shape}: expected (..., h, w), both the same.")
+        raise InputError(f"maps of shapes {maps.shape} and {others.shape}: expected (..., h, w), both the same.")
     ranks = []
     for values in (maps, others):
         values = values.reshape(*values.shape[:-2], -1)

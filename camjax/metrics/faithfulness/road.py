@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from camjax.errors import InputError
 from camjax.metrics.faithfulness.imputation import linear_imputation
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import check_arguments, map_copies, pixel_ranks, scores_of_classes
@@ -75,7 +76,7 @@ def road(
     scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
     counts = jnp.asarray(_counts(fractions, maps[0].size))
     if not 0 <= noise < math.inf:
-        raise ValueError(f"noise={noise}: expected a standard deviation in 0..255, 0 for none.")
+        raise InputError(f"noise={noise}: expected a standard deviation in 0..255, 0 for none.")
     ranks = jnp.stack([pixel_ranks(maps), pixel_ranks(-maps)], axis=1)
     key = jax.random.key(0) if key is None else key
     imputed_score = Partial(_imputed_score, scores_fn, images, ranks, counts, ids, noise, key)
@@ -89,7 +90,7 @@ def _counts(fractions, pixels: int) -> list[int]:
     # Less a rounding error: 0.7 * 10 may come out as 7.000000000000001.
     counts = [math.ceil(fraction * pixels - 1e-6) if 0 < fraction < 1 else 0 for fraction in fractions]
     if not counts or min(counts) < 1 or max(counts) >= pixels:
-        raise ValueError(
+        raise InputError(
             f"fractions={tuple(fractions)} of {pixels} pixels: expected shares above 0 and below 1 that leave a pixel."
         )
     return counts

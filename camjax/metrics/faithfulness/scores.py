@@ -10,6 +10,7 @@ import numpy as np
 from camjax.attribution.network import as_pytree
 from camjax.cam import resize_map
 from camjax.checks import check_class_ids, check_images
+from camjax.errors import InputError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """The mean color of ImageNet, RGB in 0..255: what a 0 is in the normalized images of most networks."""
@@ -29,22 +30,22 @@ def check_arguments(scores_fn: Callable, images, maps, class_ids) -> tuple[Calla
     check_images(None, images)
     shape, dtype, batch = np.shape(maps), jnp.result_type(maps), len(images)
     if len(shape) != 3 or shape[0] != batch or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
+        raise InputError(
             f"maps of shape {shape} and dtype {dtype} for {batch} images: expected floats of shape ({batch}, h, w), "
             "one map an image."
         )
     finite = np.asarray(jnp.isfinite(jnp.asarray(maps)).all((1, 2)))
     if not finite.all():
-        raise ValueError(
+        raise InputError(
             f"maps of rows {np.flatnonzero(~finite)[:10].tolist()} hold NaN or infinity: expected finite numbers, "
             "which put pixels in an order. Leave such images out by the mask of update()."
         )
     scores_fn, images = as_pytree(scores_fn), jnp.asarray(images, jnp.float32)
     shape = jax.eval_shape(_float_scores, scores_fn, images).shape
     if len(shape) != 2 or shape[0] != batch:
-        raise ValueError(f"scores of shape {shape} for {batch} images: expected ({batch}, C).")
+        raise InputError(f"scores of shape {shape} for {batch} images: expected ({batch}, C).")
     if np.ndim(class_ids) != 1:
-        raise ValueError(f"class_ids of shape {np.shape(class_ids)}: expected ({batch},), one class an image.")
+        raise InputError(f"class_ids of shape {np.shape(class_ids)}: expected ({batch},), one class an image.")
     ids = jnp.asarray(check_class_ids(class_ids, *shape)[:, 0])
     return scores_fn, images, _resized(maps, images.shape[1:3]), ids
 
@@ -57,7 +58,7 @@ def check_baseline(baseline, images) -> jax.Array:
     shape = np.shape(baseline)
     fits = len(shape) <= 4 and all(own in (1, side) for own, side in zip(shape[::-1], images.shape[::-1], strict=False))
     if not fits or not np.isfinite(baseline).all():
-        raise ValueError(
+        raise InputError(
             f"baseline of shape {shape} for images {tuple(images.shape)}: expected a finite number, a color (3,), or "
             "images of that shape, in 0..255."
         )
@@ -69,7 +70,7 @@ def color_option(baseline) -> float | list[float]:
     """A number or a color (3,) in JSON's types, for a metric's options; raises ValueError for anything else."""
     color = np.asarray(baseline, np.float64)
     if color.shape not in ((), (3,)) or not ((color >= 0) & (color <= 255)).all():
-        raise ValueError(f"baseline={baseline!r}: expected a number or a color of three, RGB in 0..255.")
+        raise InputError(f"baseline={baseline!r}: expected a number or a color of three, RGB in 0..255.")
     return color.tolist()
 
 
@@ -97,7 +98,7 @@ def map_copies(function: Callable[[jax.Array], jax.Array], batch: int, copies: i
       (B, copies, ...) float32.
     """
     if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
+        raise InputError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
     rows = np.stack(np.divmod(np.arange(batch * copies, dtype=np.int32), np.int32(copies)), axis=1)
     chunk_size = min(chunk_size, len(rows))
     rows = np.pad(rows, ((0, -len(rows) % chunk_size), (0, 0)))

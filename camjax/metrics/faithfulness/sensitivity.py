@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from camjax.errors import InputError
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import (
     IMAGENET_MEAN,
@@ -69,9 +70,9 @@ def sensitivity_n(
     pixels = maps[0].size
     counts = [max(1, math.floor(fraction * pixels + 0.5)) for fraction in fractions]
     if not counts or any(not 0 < fraction < 1 for fraction in fractions) or max(counts) >= pixels:
-        raise ValueError(f"fractions={tuple(fractions)}: expected shares of {pixels} pixels, above 0 and below 1.")
+        raise InputError(f"fractions={tuple(fractions)}: expected shares of {pixels} pixels, above 0 and below 1.")
     if num_subsets < 2:
-        raise ValueError(f"num_subsets={num_subsets}: expected 2 or more, to correlate over.")
+        raise InputError(f"num_subsets={num_subsets}: expected 2 or more, to correlate over.")
     # Less the mean: sums over sets of one size have the same correlations, and smaller rounding errors.
     maps = maps - maps.mean((1, 2), keepdims=True)
     key = jax.random.key(0) if key is None else key

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from camjax.errors import InputError
+
 # Coordinates in 0..1 are quotients in float32. A device may multiply by a rounded reciprocal instead of dividing, which
 # is off by up to two units in the last place.
 _ROUNDING = 2.0**-23
@@ -59,7 +61,7 @@ def best_iou_units(boxes, true_boxes: np.ndarray) -> np.ndarray:
 def check_iou_threshold(iou_threshold: float) -> float:
     """The threshold as a float; raises ValueError unless it is above 0 and at most 1."""
     if not 0 < iou_threshold <= 1:
-        raise ValueError(f"iou_threshold={iou_threshold}: expected 0 < iou_threshold <= 1.")
+        raise InputError(f"iou_threshold={iou_threshold}: expected 0 < iou_threshold <= 1.")
     return float(iou_threshold)
 
 
@@ -79,14 +81,14 @@ def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[
         wrong order, or is not in 0..1.
     """
     if len(true_boxes) != batch:
-        raise ValueError(f"true_boxes of {len(true_boxes)} images: expected those of {batch}, padding counted.")
+        raise InputError(f"true_boxes of {len(true_boxes)} images: expected those of {batch}, padding counted.")
     arrays = []
     for row in rows:
         boxes = np.asarray(true_boxes[row], np.float64)
         if boxes.size == 0 or (boxes.shape == (4,) and getattr(true_boxes, "ndim", None) == 2):
             boxes = boxes.reshape(-1, 4)
         if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
+            raise InputError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
         arrays.append(boxes)
     counts = np.array([len(boxes) for boxes in arrays], np.int64)
     padded = np.zeros((len(rows), counts.max(initial=0), 4))
@@ -96,7 +98,7 @@ def pad_true_boxes(true_boxes: Sequence, batch: int, rows: np.ndarray) -> tuple[
     check_boxes(padded, present, rows, "true_boxes")
     if (empty := present & (padded[..., :2] >= padded[..., 2:]).any(-1)).any():
         image, box = np.argwhere(empty)[0]
-        raise ValueError(
+        raise InputError(
             f"true_boxes of row {rows[image]}: box {padded[image, box].tolist()} is empty: no box can overlap it. "
             "Leave it out, and padding too: images may differ in their number of boxes."
         )
@@ -111,7 +113,7 @@ def check_boxes(boxes: np.ndarray, present: np.ndarray, rows: np.ndarray, name: 
     good = (boxes >= -_EDGE).all(-1) & (boxes <= 1 + _EDGE).all(-1) & (boxes[..., :2] <= boxes[..., 2:]).all(-1)
     if (wrong := present & ~good).any():
         image, box = np.argwhere(wrong)[0]
-        raise ValueError(
+        raise InputError(
             f"{name} of row {rows[image]}: box {boxes[image, box].tolist()}, expected [ymin, xmin, ymax, xmax] as "
             "shares of the image's height and width, 0 <= ymin <= ymax <= 1 and 0 <= xmin <= xmax <= 1."
         )

@@ -8,6 +8,8 @@ one tall image, take one call of OpenCV. The boxes are the same, in the same ord
 import cv2
 import numpy as np
 
+from camjax.errors import InputError
+
 # Regions are stacked up to this many pixels: few calls, and a stack that fits the processor's cache.
 _STACK_PIXELS = 1 << 18
 
@@ -66,7 +68,7 @@ def check_thresholds(thresholds) -> np.ndarray:
     thresholds = np.asarray(thresholds, np.float64)
     if thresholds.ndim != 1 or not len(thresholds) or not (thresholds.min() >= 0 and thresholds.max() <= 1):
         shown = np.array2string(thresholds, threshold=8)
-        raise ValueError(f"thresholds={shown}: expected at least one share of the maximum, in 0..1, in a sequence.")
+        raise InputError(f"thresholds={shown}: expected at least one share of the maximum, in 0..1, in a sequence.")
     return thresholds
 
 
@@ -74,10 +76,10 @@ def _quantize(score_map) -> np.ndarray:
     """A score map (H, W) in 0..1 as uint8(255 * score_map), truncated; raises ValueError for anything else."""
     score_map = np.asarray(score_map, np.float64)
     if score_map.ndim != 2 or not score_map.size:
-        raise ValueError(f"score_map of shape {score_map.shape}: expected (H, W), at least one pixel.")
+        raise InputError(f"score_map of shape {score_map.shape}: expected (H, W), at least one pixel.")
     low, high = score_map.min(), score_map.max()
     if not (low >= 0 and high <= 1):
-        raise ValueError(
+        raise InputError(
             f"score_map with values in {low:g}..{high:g}: expected 0..1 and no NaN; see camjax.metrics.score_map."
         )
     return np.ascontiguousarray(score_map * 255).astype(np.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 
 from camjax.boxes import boxes_from_maps
 from camjax.checks import check_threshold
+from camjax.errors import InputError
 from camjax.metrics.localization.ilsvrc import LocalizationError
 from camjax.metrics.sample import Sample
 
@@ -30,7 +31,7 @@ class HeuristicError(LocalizationError):
           ValueError: fewer than five classes.
         """
         if num_classes < 5:
-            raise ValueError(f"the five boxes of three classes need a network of 5 classes or more, not {num_classes}.")
+            raise InputError(f"the five boxes of three classes need a network of 5 classes or more, not {num_classes}.")
         return cls()
 
     def update_from(self, sample: Sample) -> None:
@@ -88,12 +89,12 @@ def heuristic_boxes(class_ids, maps, size: tuple[int, int], *, tight: float = 0.
     """
     class_ids, maps = jnp.asarray(class_ids), jnp.asarray(maps)
     if class_ids.ndim != 2 or class_ids.shape[1] < 3 or maps.ndim != 4 or maps.shape[:2] != class_ids.shape:
-        raise ValueError(
+        raise InputError(
             f"class_ids of shape {class_ids.shape} and maps of shape {maps.shape}: expected (B, N) and (B, N, h, w) of "
             "N >= 3 classes by falling logit; ask the method for the maps of three classes."
         )
     if check_threshold(tight) <= check_threshold(loose):
-        raise ValueError(f"tight={tight}, loose={loose}: expected tight above loose.")
+        raise InputError(f"tight={tight}, loose={loose}: expected tight above loose.")
     return _boxes(class_ids, maps, tuple(size), (tight, loose, tight, loose, loose))
 
 

@@ -5,6 +5,7 @@ from typing import Self
 
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.metrics.localization.box_overlap import (
     IOU_UNIT,
     best_iou_units,
@@ -45,7 +46,7 @@ class LocalizationError(StreamingMetric):
     def __init__(self, top_k: Sequence[int] = (1, 5), iou_threshold: float = 0.5):
         top_k = [int(k) for k in top_k]
         if not top_k or top_k[0] < 1 or top_k != sorted(set(top_k)):
-            raise ValueError(f"top_k={top_k}: expected rising numbers of predictions, such as (1, 5).")
+            raise InputError(f"top_k={top_k}: expected rising numbers of predictions, such as (1, 5).")
         counts = ("images", "images_with_boxes", "gt_known_images", "gt_known_localized", "gt_known_iou_units")
         super().__init__(
             {"top_k": top_k, "iou_threshold": check_iou_threshold(iou_threshold)},
@@ -159,9 +160,9 @@ class LocalizationError(StreamingMetric):
             int(self.sums[name]) for name in ("images", "images_with_boxes", "gt_known_images")
         )
         if not images:
-            raise ValueError(f"{self!r} has seen no images: expected an update() first.")
+            raise InputError(f"{self!r} has seen no images: expected an update() first.")
         if gt_known not in (0, located):
-            raise ValueError(
+            raise InputError(
                 f"label_boxes were given for {gt_known} of {located} images with boxes: expected them in every update, "
                 "or in none."
             )
@@ -181,14 +182,14 @@ def _classes(name: str, ids, batch: int, most: int, rows: np.ndarray) -> np.ndar
     """The first `most` columns of the rows wanted, checked: (R, most)."""
     ids = np.asarray(ids)
     if ids.ndim != 2 or len(ids) != batch or ids.shape[1] < most or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"{name} of shape {ids.shape} and dtype {ids.dtype}: expected integers, {most} or more for each of "
             f"{batch} images. With fewer classes than that, ask for a smaller top_k."
         )
     ids = ids[rows, :most]
     if (ids < 0).any():
         image = np.argwhere(ids < 0)[0, 0]
-        raise ValueError(f"{name} of row {rows[image]}: {ids[image].tolist()}, expected classes from 0 on.")
+        raise InputError(f"{name} of row {rows[image]}: {ids[image].tolist()}, expected classes from 0 on.")
     return ids
 
 
@@ -197,7 +198,7 @@ def _check_no_repeats(ranking: np.ndarray, rows: np.ndarray) -> None:
     ordered = np.sort(ranking, axis=1)
     if (repeated := (ordered[:, 1:] == ordered[:, :-1]).any(1)).any():
         image = repeated.argmax()
-        raise ValueError(
+        raise InputError(
             f"class_ids of row {rows[image]}: {ranking[image].tolist()} name a class twice. Where a class has several "
             "boxes, pass the predicted classes as `ranking`, for the classification error."
         )
@@ -208,9 +209,9 @@ def _boxes(name: str, boxes, valid, batch: int, most: int, rows: np.ndarray) -> 
     boxes = np.asarray(boxes, np.float64)
     valid = np.ones(boxes.shape[:2], bool) if valid is None else np.asarray(valid, bool)
     if boxes.ndim != 3 or boxes.shape[0] != batch or boxes.shape[1] < most or boxes.shape[2] != 4:
-        raise ValueError(f"{name} of shape {boxes.shape}: expected {most} or more boxes for each of {batch} images.")
+        raise InputError(f"{name} of shape {boxes.shape}: expected {most} or more boxes for each of {batch} images.")
     if valid.shape != boxes.shape[:2]:
-        raise ValueError(f"valid of shape {valid.shape} for {name} of shape {boxes.shape}: expected one for each box.")
+        raise InputError(f"valid of shape {valid.shape} for {name} of shape {boxes.shape}: expected one for each box.")
     boxes, valid = boxes[rows, :most], valid[rows, :most]
     check_boxes(boxes, valid, rows, name)
     return np.where(valid[..., None], boxes, 0)

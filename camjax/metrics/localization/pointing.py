@@ -6,6 +6,7 @@ from typing import Self
 import cv2
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.metrics.localization.box_overlap import pad_true_boxes
 from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
@@ -38,7 +39,7 @@ class PointingGame(StreamingMetric):
 
     def __init__(self, tolerance: float = 0):
         if not 0 <= tolerance < np.inf:
-            raise ValueError(f"tolerance={tolerance}: expected pixels, 0 or more.")
+            raise InputError(f"tolerance={tolerance}: expected pixels, 0 or more.")
         super().__init__(
             {"tolerance": float(tolerance)},
             dict.fromkeys(("images", "images_with_objects", "hits", "without_maximum"), 0),
@@ -84,10 +85,10 @@ class PointingGame(StreamingMetric):
         """
         maps = np.asarray(maps)
         if maps.ndim != 3 or 0 in maps.shape[1:] or not np.issubdtype(maps.dtype, np.floating):
-            raise ValueError(f"maps of shape {maps.shape} and dtype {maps.dtype}: expected (B, h, w) floats.")
+            raise InputError(f"maps of shape {maps.shape} and dtype {maps.dtype}: expected (B, h, w) floats.")
         rows = rows_of(mask, len(maps))
         if (true_boxes is None) == (masks is None):
-            raise ValueError("expected the objects either as true_boxes or as masks.")
+            raise InputError("expected the objects either as true_boxes or as masks.")
         if masks is not None:
             objects = _masks(masks, image_sizes, len(maps), rows)
         else:
@@ -111,7 +112,7 @@ class PointingGame(StreamingMetric):
           ValueError: no image with an object.
         """
         if not self.sums["images_with_objects"]:
-            raise ValueError(f"{self!r} has seen no image with an object: expected an update() with boxes or masks.")
+            raise InputError(f"{self!r} has seen no image with an object: expected an update() with boxes or masks.")
         return {"pointing_game": 100 * int(self.sums["hits"]) / int(self.sums["images_with_objects"])}
 
 
@@ -137,14 +138,14 @@ def _is_near(region: np.ndarray, point: tuple[int, int], tolerance: float) -> bo
 def _masks(masks, image_sizes, batch: int, rows: np.ndarray) -> list[np.ndarray]:
     """The masks of the rows wanted, checked."""
     if image_sizes is not None:
-        raise ValueError("image_sizes with masks: expected none, as masks have the images' sizes.")
+        raise InputError("image_sizes with masks: expected none, as masks have the images' sizes.")
     if len(masks) != batch:
-        raise ValueError(f"masks of {len(masks)} images: expected those of {batch}, padding counted.")
+        raise InputError(f"masks of {len(masks)} images: expected those of {batch}, padding counted.")
     checked = []
     for row in rows:
         regions = np.asarray(masks[row])
         if regions.ndim != 2 or regions.size == 0 or not np.isin(regions, (0, 1, _IGNORE)).all():
-            raise ValueError(
+            raise InputError(
                 f"masks of row {row}: shape {regions.shape}, values {np.unique(regions)[:5].tolist()}; expected (H, W) "
                 f"with 1 for the object, 0 for background and {_IGNORE} for pixels to ignore."
             )
@@ -156,7 +157,7 @@ def _masks_of_boxes(true_boxes, image_sizes, batch: int, rows: np.ndarray) -> li
     """(H, W) uint8 for each row wanted: 1 where the center of a pixel lies in a true box."""
     sizes = np.asarray((0, 0) if image_sizes is None else image_sizes)
     if sizes.shape not in ((2,), (batch, 2)) or not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any():
-        raise ValueError(
+        raise InputError(
             f"image_sizes={image_sizes!r}: expected heights and widths in pixels, ({batch}, 2) or (2,) integers. Boxes "
             "are shares of the image; its size says where the pixels are."
         )

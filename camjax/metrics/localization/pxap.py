@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.metrics.localization.contours import check_thresholds
 from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
 from camjax.metrics.sample import Sample
@@ -41,7 +42,7 @@ class PxAP(StreamingMetric):
         self.thresholds = check_thresholds(np.arange(0, 1, 0.01) if thresholds is None else thresholds)
         if self.thresholds[0] != 0 or self.thresholds[-1] >= 1 or (np.diff(self.thresholds) <= 0).any():
             shown = np.array2string(self.thresholds, threshold=8)
-            raise ValueError(f"thresholds={shown}: expected lower edges of bins, rising from 0, below 1.")
+            raise InputError(f"thresholds={shown}: expected lower edges of bins, rising from 0, below 1.")
         self.num_threads = num_threads
         self._size = (size[0], size[1])
         # The benchmark's last two bins, of the value 1 and above it. The latter is always empty.
@@ -58,7 +59,7 @@ class PxAP(StreamingMetric):
           ValueError: a sample without masks.
         """
         if sample.truth.masks is None:
-            raise ValueError("PxAP of a sample without masks: expected Truth.masks, one mask an image.")
+            raise InputError("PxAP of a sample without masks: expected Truth.masks, one mask an image.")
         self.update(sample.asked.maps[:, 0], sample.truth.masks, mask=sample.truth.counted)
 
     def update(self, maps, masks, mask=None) -> None:
@@ -105,7 +106,7 @@ class PxAP(StreamingMetric):
     def _precision_and_recall(self) -> tuple[np.ndarray, np.ndarray]:
         """Shares (T + 2,) of the pixels at or above each edge but the last; precision is NaN without any."""
         if not self.sums["object_pixels"].any():
-            raise ValueError("PxAP without a pixel of an object: expected at least one 1 in the masks.")
+            raise InputError("PxAP without a pixel of an object: expected at least one 1 in the masks.")
         objects, backgrounds = (
             self.sums[name][::-1].cumsum()[::-1].astype(np.float64) for name in ("object_pixels", "background_pixels")
         )
@@ -123,8 +124,8 @@ def _resize_mask(mask, row: int, size: tuple[int, int]) -> np.ndarray:
     """A mask of 1, 0 and 255 by nearest neighbor; raises ValueError, with the row, for anything else."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.size or mask.dtype != np.uint8:
-        raise ValueError(f"mask of row {row}, shape {mask.shape}, dtype {mask.dtype}: expected (H, W) uint8.")
+        raise InputError(f"mask of row {row}, shape {mask.shape}, dtype {mask.dtype}: expected (H, W) uint8.")
     mask = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
     if (other := (mask > 1) & (mask < 255)).any():
-        raise ValueError(f"mask of row {row} has the value {mask[other][0]}: expected 1, 0, and 255 where to ignore.")
+        raise InputError(f"mask of row {row} has the value {mask[other][0]}: expected 1, 0, and 255 where to ignore.")
     return mask

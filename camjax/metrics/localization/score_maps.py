@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.metrics.streaming import rows_of
 
 SIZE = (224, 224)
@@ -31,7 +32,7 @@ def score_map(raw_map, size: tuple[int, int] = SIZE) -> np.ndarray:
     """
     raw_map = np.asarray(raw_map, np.float64)
     if raw_map.ndim != 2 or not raw_map.size:
-        raise ValueError(f"raw_map of shape {raw_map.shape}: expected (h, w), at least one cell.")
+        raise InputError(f"raw_map of shape {raw_map.shape}: expected (h, w), at least one cell.")
     resized = cv2.resize(raw_map, size[::-1], interpolation=cv2.INTER_CUBIC)
     low = resized.min()
     with np.errstate(invalid="ignore", over="ignore"):  # infinity - infinity
@@ -45,7 +46,7 @@ def maps_and_rows(maps, number: int, name: str, mask) -> tuple[np.ndarray, np.nd
     """Checked maps (B, h, w), and the rows that are not padding; `number` is the length of the array called `name`."""
     maps = np.asarray(maps)
     if maps.ndim != 3 or len(maps) != number:
-        raise ValueError(
+        raise InputError(
             f"maps of shape {maps.shape} and {name} of {number} images: expected (B, h, w), one map an image."
         )
     return maps, rows_of(mask, number)

@@ -10,6 +10,7 @@ import numpy as np
 
 from camjax.boxes import boxes_from_maps
 from camjax.cam import resize_map
+from camjax.errors import InputError
 from camjax.metrics.localization.box_overlap import (
     IOU_UNIT,
     best_iou_units,
@@ -94,7 +95,7 @@ class ThresholdCurve(StreamingMetric):
         boxes, valid = np.asarray(boxes, np.float64), np.asarray(valid, bool)
         count = len(self.options["thresholds"])
         if boxes.ndim != 3 or boxes.shape[1:] != (count, 4) or valid.shape != boxes.shape[:2]:
-            raise ValueError(
+            raise InputError(
                 f"boxes of shape {boxes.shape} and valid of shape {valid.shape}: expected (B, {count}, 4) and "
                 f"(B, {count}), one box for each of the {count} thresholds."
             )
@@ -119,7 +120,7 @@ class ThresholdCurve(StreamingMetric):
         """
         images = int(self.sums["images_with_boxes"])
         if not images:
-            raise ValueError(f"{self!r} has seen no image with a true box: expected an update() with some.")
+            raise InputError(f"{self!r} has seen no image with a true box: expected an update() with some.")
         return Curve(
             np.array(self.options["thresholds"]),
             100 * self.sums["localized"] / images,
@@ -176,5 +177,5 @@ def _check_thresholds(thresholds: Sequence[float]) -> list[float]:
     thresholds = [float(threshold) for threshold in thresholds]
     in_range = all(0 <= threshold < 1 for threshold in thresholds)
     if not thresholds or not in_range or thresholds != sorted(set(thresholds)):
-        raise ValueError(f"thresholds={thresholds}: expected rising shares of the map's maximum, 0 <= threshold < 1.")
+        raise InputError(f"thresholds={thresholds}: expected rising shares of the map's maximum, 0 <= threshold < 1.")
     return thresholds

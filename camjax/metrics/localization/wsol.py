@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from camjax.errors import InputError
 from camjax.metrics.localization.box_overlap import check_boxes
 from camjax.metrics.localization.contours import check_thresholds, region_boxes
 from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
@@ -54,7 +55,7 @@ class MaxBoxAcc(StreamingMetric):
         num_threads: int | None = None,
     ):
         if version not in _IOU_THRESHOLDS:
-            raise ValueError(f"version={version!r}: expected 1 (MaxBoxAcc) or 2 (MaxBoxAccV2).")
+            raise InputError(f"version={version!r}: expected 1 (MaxBoxAcc) or 2 (MaxBoxAccV2).")
         self.thresholds = check_thresholds(np.arange(0, 1, 0.01) if thresholds is None else thresholds)
         self.iou_thresholds = check_thresholds(_IOU_THRESHOLDS[version] if iou_thresholds is None else iou_thresholds)
         self.num_threads = num_threads
@@ -135,7 +136,7 @@ class MaxBoxAcc(StreamingMetric):
     def _rates(self) -> np.ndarray:
         """(number of IoU thresholds, T) in percent."""
         if not self.sums["images_with_boxes"]:
-            raise ValueError(f"{self._name} of no image: expected at least one with a true box.")
+            raise InputError(f"{self._name} of no image: expected at least one with a true box.")
         return self.sums["hits"] * 100.0 / float(self.sums["images_with_boxes"])
 
     def _best_ious(self, raw_map: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
@@ -164,7 +165,7 @@ def _grid_boxes(true_boxes, row: int, size: tuple[int, int]) -> np.ndarray:
     boxes = np.asarray(true_boxes, np.float64)
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
+        raise InputError(f"true_boxes of row {row} have shape {boxes.shape}: expected (n, 4), n >= 0.")
     check_boxes(boxes[None], np.ones((1, len(boxes)), bool), np.array([row]), "true_boxes")
     pixels = np.trunc(np.round(boxes * [*size, *size], 4)).astype(np.int64)
     return pixels[:, [1, 0, 3, 2]]

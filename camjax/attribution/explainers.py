@@ -13,6 +13,7 @@ from camjax.attribution.methods import Method, Needs, method_named
 from camjax.attribution.network import CutNetwork, as_pytree, cut_network, is_module_method
 from camjax.attribution.targets import as_target
 from camjax.checks import check_class_ids
+from camjax.errors import InputError
 from camjax.models.layers import inference_view
 
 
@@ -90,13 +91,13 @@ class Explainer:
         if method.needs is not Needs.KERNEL:
             return
         if self.network.kernel is None:
-            raise ValueError(
+            raise InputError(
                 f"{method.name} needs the dense kernel (K, C) that follows a global pooling, which this explainer does "
                 "not know: expected camjax.explainer(model.features, model.head), or camjax.make_cam_fn(model), with a "
                 "model that has class activation maps; or camjax.class_activation_map(features, kernel, class_ids)."
             )
         if callable(targets):
-            raise ValueError(
+            raise InputError(
                 f"{method.name} explains classes: expected class ids (B,) or (B, N), not a function of the outputs."
             )
 
@@ -104,7 +105,7 @@ class Explainer:
         """Targets, checked, as arguments of a compiled program."""
         if targets is None:
             if len(shape.shape) != 2 or not 1 <= top_k <= shape.shape[1]:
-                raise ValueError(
+                raise InputError(
                     f"no targets, top_k={top_k}, and outputs of shape {shape.shape}: expected targets, or outputs "
                     "(B, C) and top_k in 1..C."
                 )
@@ -152,7 +153,7 @@ def _class_ids(targets: Any) -> jax.Array | None:
 
 def _check_one_layer(method: Method, features: Any) -> None:
     if isinstance(features, tuple):
-        raise ValueError(
+        raise InputError(
             f"{method.name} of {len(features)} layers: expected one. Make an explainer for each layer, and combine "
             "their maps by camjax.attribution.combine_layers."
         )

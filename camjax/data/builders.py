@@ -81,7 +81,7 @@ def _scenes_builder(data_dir: Path | None) -> Scenes:
 
 
 def _prepare_scenes(directory: Path, root: Path) -> None:
-    """Prepares scenes beside their directory, then moves them to it in one step, so that nobody sees half of them."""
+    """Prepares scenes next to their directory, then moves them there in one step: no process sees half of them."""
     root.mkdir(parents=True, exist_ok=True)
     # tfds does so too, but draws the name from the global random generator: two processes with the same seed would
     # write into the same directory.

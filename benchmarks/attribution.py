@@ -1,4 +1,4 @@
-"""What methods of attribution cost beside pytorch-grad-cam, and the memory of those that perturb.
+"""The cost of attribution methods compared with pytorch-grad-cam, and the memory of those that perturb.
 
     python -m benchmarks.attribution [--quick]
 
@@ -7,7 +7,7 @@ other's time over camjax's, the median over rounds in which the two take turns: 
 
 The networks are EfficientNet-Lite0 with its ImageNet weights and ResNet-50 with random ones, with the same weights on
 both sides (`benchmarks.attribution_torch`). camjax goes from decoded photographs, uint8, to finished maps in NumPy:
-`camjax.explainer(model.features, model.head)`, and behind it, in a compiled function of its own, pytorch-grad-cam's
+`camjax.explainer(model.features, model.head)`, and after it, in a separate compiled function, pytorch-grad-cam's
 final step: rectified, scaled to 0..1, resized to 224 x 224, scaled again. pytorch-grad-cam gets the photographs as
 normalized tensors, and does this step by itself. Both are told the classes. Both sides' maps of the same classes are
 compared first, or the figure is not given.
@@ -19,13 +19,13 @@ compared first, or the figure is not given.
 - Score-CAM and Ablation-CAM of one image, 32 copies at a time on both sides, and both with half-pixel masks, which take
   pytorch-grad-cam as long as its own, so that the maps are the same. So that they take seconds, they look at an
   earlier layer of fewer channels: Lite0's last block (320) and ResNet-50's first stage (256). A copy costs Score-CAM
-  the whole network, whatever the layer. pytorch-grad-cam's Ablation-CAM runs the whole network for each copy as well,
+  the whole network, for any layer. pytorch-grad-cam's Ablation-CAM runs the whole network for each copy as well,
   with another layer in place of this one; camjax runs what follows the layer. Of Lite0's last feature map (1280) that
   is the pooling and one dense layer, which is measured as well.
 - Memory of Score-CAM, Lite0, each in a process of its own: how far its peak rises above what the process held before
   the call, compilation included, for several chunk sizes, images and channels.
 
-The processor must be at rest.
+The processor must be idle.
 """
 
 import functools
@@ -77,7 +77,7 @@ explain = explain_nnx(model, "top" if last else "blocks.15")
 images = photographs(count)
 explain(images, [0] * count, "gradcam").maps.block_until_ready()
 before, after_first = memory("VmRSS"), []
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 
 def progress(done, total):
     if not after_first:
@@ -116,7 +116,7 @@ class Report:
 
 
 def main(quick: bool = False) -> None:
-    """What methods of attribution cost beside pytorch-grad-cam, and the memory of those that perturb.
+    """The cost of attribution methods compared with pytorch-grad-cam, and the memory of those that perturb.
 
     Args:
       quick: One round of each, in place of two or three.

@@ -1,4 +1,4 @@
-"""What camjax's compiled functions cost, beside PyTorch on the same machine with the same weights.
+"""The cost of camjax's compiled functions compared with PyTorch on the same machine with the same weights.
 
     python -m benchmarks.cam_throughput [--quick] [--networks]
 
@@ -7,8 +7,8 @@ prints a table and, last, one JSON line of the ratios and figures. A ratio "vs" 
 chooses. PyTorch has the same number of threads, and its input ready-normalized in its own layout; it runs its bare
 forward pass, where `make_cam_fn` also normalizes uint8 images, ranks the classes and computes a map.
 
-The processor must be at rest: threads that wait for each other, PyTorch's above all, lose many times over to whatever
-else runs.
+The processor must be idle: threads that wait for each other, PyTorch's above all, become many times slower when other
+programs run.
 
 - Call overhead: the whole call of a bound function whose network has all of EfficientNet-Lite0's weight arrays, but
   reads one number of each instead of convolving. What is left is the checks, the dispatch with as many arguments, the
@@ -74,7 +74,7 @@ class Report:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds: one minute or two instead of five")
-    parser.add_argument("--networks", action="store_true", help="also each network beside its torchvision twin")
+    parser.add_argument("--networks", action="store_true", help="also compare each network with its torchvision twin")
     arguments = parser.parse_args()
     quick = arguments.quick
     report = Report(Console(width=None if sys.stdout.isatty() else 120), rounds=3 if quick else 12)
@@ -220,7 +220,7 @@ def beside_torch(report: Report, what: str, key: str, cam_fn, network, batch: in
 
 
 def networks(report: Report) -> None:
-    """Every network beside its torchvision twin, see `benchmarks.twins`."""
+    """Every network compared with its torchvision twin, see `benchmarks.twins`."""
     if reason := missing("torch", "torchvision"):
         return report.skip("Networks", reason)
     from benchmarks.twins import add_twins

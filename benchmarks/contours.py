@@ -1,4 +1,4 @@
-"""Boxes at many thresholds, and MaxBoxAccV2, beside one call of OpenCV per threshold.
+"""Boxes at many thresholds, and MaxBoxAccV2, compared with one call of OpenCV per threshold.
 
     python -m benchmarks.contours [--quick]
 

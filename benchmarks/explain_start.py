@@ -1,4 +1,4 @@
-"""`camjax explain` from the start of its process to the written figure, beside the same with pytorch-grad-cam.
+"""`camjax explain` from the start of its process to the written figure, compared with pytorch-grad-cam.
 
 Each start is a process of its own: a cold one with an empty compilation cache, a warm one with the cache that the
 cold one left, and `benchmarks.explain_with_torch`. What they share, files in the system's memory and Python's

@@ -62,7 +62,7 @@ def extract(images):
 
 extract(4 * batch)
 before = memory("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 extract(images)
 print(memory("VmHWM") - before, memory("VmHWM"))
 """

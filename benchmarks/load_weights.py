@@ -1,4 +1,4 @@
-"""The time to load ResNet-50 from a safetensors file, beside torch and torchvision.
+"""The time to load ResNet-50 from a safetensors file, compared with torch and torchvision.
 
     python -m benchmarks.load_weights [--quick]
 

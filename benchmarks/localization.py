@@ -1,4 +1,4 @@
-"""What localization costs: five classes' maps and boxes beside pytorch-grad-cam, and an evaluation beside its network.
+"""The cost of localization: five classes' maps and boxes, against pytorch-grad-cam; evaluation, against a forward pass.
 
     python -m benchmarks.localization [--quick]
 
@@ -84,7 +84,7 @@ def networks() -> dict:
 
 
 def five_maps(console: Console, table: Table, figures: dict, rounds: int) -> None:
-    """`localize_fn` beside pytorch-grad-cam."""
+    """`localize_fn` compared with pytorch-grad-cam."""
     if reason := missing("torch", "torchvision", "efficientnet_lite_pytorch", "pytorch_grad_cam"):
         table.add_row("five classes' maps", f"[yellow]skipped: {reason}", "", "")
         return
@@ -134,7 +134,7 @@ def _check(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def evaluation(table: Table, figures: dict, images: int, repeats: int) -> None:
-    """`evaluate_localization` beside the bare forward pass."""
+    """`evaluate_localization` compared with the bare forward pass."""
     networks = {
         "efficientnet_lite0": camjax.load_model("efficientnet_lite0"),
         "resnet50": camjax.create_model("resnet50"),

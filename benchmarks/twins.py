@@ -1,4 +1,4 @@
-"""Networks beside their torchvision twins, and how much of the difference is due to camjax.
+"""Networks compared with their torchvision twins, and how much of the difference is due to camjax.
 
 camjax has its own 1x1 and depthwise convolutions on CPUs (`camjax.models.conv`). Other convolutions are those of XLA's
 and PyTorch's libraries, whose speeds differ by shape. So each network's ratio comes with that of its plain k x k

@@ -57,7 +57,7 @@ def boxes_from_maps(maps: jax.Array, size: tuple[int, int], threshold: ArrayLike
 
 
 def box_area(boxes: jax.Array) -> jax.Array:
-    """(..., 4) boxes -> (...) areas as a share of the image; 0 for a box turned inside out."""
+    """(..., 4) boxes -> (...) areas as a share of the image; 0 for a box with its edges in the wrong order."""
     boxes = jnp.asarray(boxes)
     return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
 

@@ -1,4 +1,4 @@
-"""The equation, on arrays: class activation maps, and what is done to them before they are looked at."""
+"""Class activation maps on arrays, and resizing and scaling maps for display."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -13,9 +13,9 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
         with whole_file("net.safetensors") as draft:
             save_file(tensors, draft)
 
-    The block writes a draft beside the file. Afterwards the draft goes to the disk, and takes the file's name in one
-    step: a reader sees the old content or the new. The file's mode follows the umask, whatever library writes the
-    draft. Where the block raises, the draft is removed and the file stays as it was.
+    The block writes a draft next to the file. Afterwards the draft is flushed to disk, and renamed to the file in
+    one step: a reader sees the old content or the new. The file's mode follows the umask, for any library that writes
+    the draft. Where the block raises, the draft is removed and the file stays as it was.
 
     Args:
       path: of the file.

@@ -73,7 +73,7 @@ def cam_fn(model: nnx.Module, images: Any, class_ids: Any = None) -> CamOutput:
     """Logits and class activation maps from one forward pass (Zhou et al. 2016, eqs. 1 and 2).
 
     A jitted function of model and images: use it anywhere, also inside a `jit` of your own. The model runs in
-    inference mode, whatever its mode, and stays as it was. For many calls with fixed weights, `make_cam_fn` has the
+    inference mode and is not changed. For many calls with fixed weights, `make_cam_fn` has the
     lower cost per call.
 
     Args:
@@ -108,7 +108,7 @@ def make_cam_fn(
     """Binds a snapshot of the model's weights into a function of the images alone, at the lowest cost per call.
 
     The snapshot is prepared for inference: BatchNorm is folded into the convolutions, which changes results within
-    rounding. It does not follow the model: after more training, make another.
+    rounding. It does not follow the model: after more training, make a new one.
 
     Args:
       model: a camjax model that has what the method needs. "cam" takes any model that `cam_fn` takes.

@@ -35,7 +35,7 @@ class Explainer:
     """A network with all methods; `camjax.explainer` and the adapters of `camjax.attribution` make one.
 
     Args:
-      network: cut at the layer, or layers, whose maps are wanted.
+      network: cut at the layer, or layers, to explain.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Attributes:
@@ -168,7 +168,7 @@ def explainer(features_fn: Callable, head_fn: Callable, *, combine: Literal["mea
         depend on its own features alone. Weights of modules of NNX and their methods, such as `model.features`, and of
         `jax.tree_util.Partial(function, weights)` are arguments of compiled programs, as they are now; those that other
         functions hold become constants, which takes longer to compile. Modules run in inference mode (no dropout,
-        BatchNorm at its running statistics), whatever their mode, and stay as they were.
+        BatchNorm at its running statistics), and are not changed.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Returns:

@@ -16,7 +16,7 @@ With global average pooling and one dense layer g is `w[k, c] / (h * w)` everywh
 class activation map over its h * w cells, and XGrad-CAM and HiResCAM are that map without the rectification.
 
 Each is also a function `<method>_maps(features, gradients)` of features (B, h, w, K) and gradients (B, N, h, w, K)
-alone, both float32: the rows of `camjax.attribution.METHODS`, of which several share one backward pass.
+alone, both float32: the rows of `camjax.attribution.METHODS`; several of them share one backward pass.
 """
 
 from collections.abc import Callable
@@ -43,8 +43,8 @@ def grad_cam_plus_plus(head_fn: Callable, features: jax.Array, targets) -> jax.A
     """Grad-CAM++ (Chattopadhay et al. 2018, eqs. 10, 13 and 19); see the module.
 
     `a_k(y, x) = g^2 / (2 g^2 + sum_{v,u} f_k(v, u) g^3)`, 0 where g is 0; the map is
-    `relu(sum_k sum_{v,u} a_k(v, u) relu(g_k(v, u)) f_k)`: rectified by definition, and no share of the score. That is
-    taken as the exponential of the output, as in the paper, whose derivatives are then powers of g.
+    `relu(sum_k sum_{v,u} a_k(v, u) relu(g_k(v, u)) f_k)`: rectified by definition, and no share of the score. The
+    score is taken as the exponential of the output, as in the paper: its derivatives are then powers of g.
     """
     return _by_gradients(grad_cam_plus_plus_maps, head_fn, features, targets)
 

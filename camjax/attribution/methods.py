@@ -45,8 +45,8 @@ class Method:
     Attributes:
       name: on command lines and in `method=`.
       needs: what it needs; see `Needs`.
-      function: that makes the maps; see `Needs`.
-      crops: of the image, on which the network runs in place of the image, for a method that needs a kernel; or None.
+      function: computes the maps; see `Needs`.
+      crops: makes the crops that the network runs on instead of the image, for a method that needs a kernel; or None.
       host_boxes: (images, maps) -> boxes (B, N, 4) and valid (B, N), computed on the host; None for the box rule of the
         paper, `camjax.boxes.boxes_from_maps`.
       all_classes: whether maps of all classes cost little more than those of one.
@@ -70,7 +70,7 @@ class Method:
         return {name: value for name, value in options.items() if name in self.options}
 
     def image_size(self, model: Any) -> tuple[int, int]:
-        """(H, W) in pixels of the images it is made for: the model's input size, or more for crops of that size."""
+        """(H, W) in pixels of its images: the model's input size, or more for crops of that size."""
         return self.crops.image_size(model.input_size) if self.crops else model.input_size
 
     def num_classes(self, model: Any) -> int:
@@ -108,7 +108,7 @@ METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}
 
 
 def method_named(name: str, options: Iterable[str] = ()) -> Method:
-    """The method of a name.
+    """Looks up a method.
 
     Args:
       name: of `METHODS`.
@@ -145,5 +145,5 @@ def common_image_size(model: Any, methods: Iterable[str]) -> tuple[int, int]:
     sizes = {method_named(name).image_size(model): name for name in names}
     if len(sizes) > 1:
         listed = ", ".join(f"{name} takes {h} x {w}" for (h, w), name in sizes.items())
-        raise InputError(f"methods with images of different sizes: {listed}. Take them one after the other.")
+        raise InputError(f"methods with images of different sizes: {listed}. Use them one after the other.")
     return next(iter(sizes))

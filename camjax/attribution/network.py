@@ -31,7 +31,7 @@ class CutNetwork(NamedTuple):
     Attributes:
       features: images (B, H, W, 3) -> features, a `Features`.
       head: (features, images) -> outputs (B, ...). The images are for connections that go around the layer: what the
-        rest of the network sees beside the features.
+        rest of the network sees besides the features.
       kernel: of a head that is a global pooling and a dense layer; None for other heads, and where it is not known.
     """
 

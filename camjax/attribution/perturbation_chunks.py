@@ -29,7 +29,7 @@ def mean_scores(
     """Scores of each image with each of its channels perturbed in turn, as a mean over repeats.
 
     A channel whose perturbation changes nothing is not scored. It gets the scores of the reference, the copy without
-    any channel's perturbation, of which there is one for each image and repeat.
+    any channel's perturbation, one for each image and repeat.
 
     The values of `changes` determine the number of chunks, and are read once. All chunks have one shape, the last one
     padded with rows of no image, so that other values compile nothing.

@@ -21,7 +21,7 @@ Target = Callable[[jax.Array], jax.Array]
 
 
 def classes(class_ids) -> Target:
-    """The scores of classes: what methods make of class ids.
+    """The scores of classes; methods turn class ids into this target.
 
     Args:
       class_ids: (B,) or (B, N) integers in 0..C-1.

@@ -65,7 +65,7 @@ def ten_crops(images: jax.Array, crop_size: tuple[int, int]) -> jax.Array:
     if size[0] < height or size[1] < width:
         raise InputError(
             f"images of {size[0]} x {size[1]} pixels: expected {ten_crop_size(crop_size)}, or any size not below the "
-            f"network's {crop_size}, of which ten crops are taken."
+            f"network's {crop_size}, the size of the ten crops."
         )
     corners = _corners(size, crop_size)
     crops = jnp.stack([images[:, y : y + height, x : x + width] for y, x in corners], axis=1)

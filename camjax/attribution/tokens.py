@@ -21,7 +21,7 @@ class _Grid:
         expected = self.skip + self.height * self.width
         if tokens.ndim != 3 or tokens.shape[1] != expected:
             raise InputError(
-                f"tokens of shape {tokens.shape}: expected (B, {expected}, D), {self.skip} of which are skipped, and "
+                f"tokens of shape {tokens.shape}: expected (B, {expected}, D), where {self.skip} are skipped, and "
                 f"{self.height} x {self.width} places."
             )
         return tokens[:, self.skip :].reshape(len(tokens), self.height, self.width, -1)

@@ -38,9 +38,9 @@ def compare(
     Args:
       image: A photograph (JPEG, PNG, WebP, TIFF, ...).
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
-      method: Methods to compare, as cam gradcam scorecam; all that take one pass of the network if not given.
+      method: Methods to compare, as cam gradcam scorecam; all that need one pass of the network if not given.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
-      classes: Classes to compare them for, by id or name: --classes 285 "tiger cat".
+      classes: Classes to explain, by id or name: --classes 285 "tiger cat".
       top_k: Without --classes, the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
       chunk_size: For scorecam and other methods that change the photograph: copies of it in memory at a time.

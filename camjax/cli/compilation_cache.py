@@ -17,8 +17,8 @@ def keep_compiled_programs() -> None:
     """Turns on JAX's persistent compilation cache for this process.
 
     The directory is `$JAX_COMPILATION_CACHE_DIR` if set, else `$XDG_CACHE_HOME/camjax/xla`, else
-    `~/.cache/camjax/xla`. JAX's environment variables take precedence. If the directory is not writable, a line on
-    stderr says so, and the command compiles at every start.
+    `~/.cache/camjax/xla`. JAX's environment variables take precedence. If the directory is not writable, the
+    command prints a warning, and compiles at every start.
     """
     if not jax.config.values["jax_compilation_cache_dir"]:
         directory = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "xla")

@@ -17,9 +17,9 @@ def convert(
     model: Annotated[str, tyro.conf.arg(metavar="NAME")],
     num_classes: Annotated[int | None, tyro.conf.arg(metavar="C", help_behavior_hint="")] = None,
 ) -> None:
-    """Write weights of another framework as a file of camjax's own.
+    """Convert weights of another framework to camjax's safetensors format.
 
-    Every entry is placed in the network first, and all that does not fit is reported. The file says which
+    Every entry is placed in the network first, and all mismatches are reported. The file says which
     network it is for, and load_model(NAME, weights=OUT.safetensors) reads it.
 
     Args:

@@ -36,14 +36,14 @@ def evaluate(
     """Measure how well maps localize the objects of a data set, and how faithful they are to the network.
 
     Prints a table and writes results.json, results.csv, images.csv, a plot of the threshold curves and a grid of the
-    best and worst cases. docs/metrics.md and docs/faithfulness.md say what each number is.
+    best and worst cases. docs/metrics.md and docs/faithfulness.md explain the numbers.
 
     Args:
       dataset: A data set prepared by `camjax prepare` (imagenet2012, caltech_birds2011), scenes, or a folder (./NAME).
       split: A split or slice, such as "test[:10%]"; of a folder, one of its sub-folders.
-      data_dir: Where prepared data sets are; tensorflow-datasets' own place if not given.
+      data_dir: Where prepared data sets are; tensorflow-datasets' default if not given.
       boxes: True boxes: ILSVRC2012_bbox_val_v3.tgz, a folder of XML, or a CSV file of boxes in pixels.
-      blacklist: A file of the numbers of validation images to leave out, as ILSVRC's.
+      blacklist: A file with the numbers of the validation images to leave out, as ILSVRC's.
       lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
       masks: A folder of masks, for the lists that name them.
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
@@ -55,7 +55,7 @@ def evaluate(
       crop: "none" squashes an image to the network's input; "center" takes its largest centered part.
       limit: Evaluate the first N images only.
       out: Where everything is written.
-      resume: Go on where an evaluation in --out was interrupted; the results match an uninterrupted run.
+      resume: Continue an interrupted evaluation in --out; the results match an uninterrupted run.
       save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, 224 x 224 in 0..1.
       workers: Processes that read images; 0 reads in threads.
     """

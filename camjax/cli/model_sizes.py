@@ -1,4 +1,4 @@
-"""The sizes that `camjax models` prints, worked out once and kept on disk."""
+"""The sizes that `camjax models` prints, computed once and kept on disk."""
 
 import contextlib
 import dataclasses
@@ -51,7 +51,7 @@ def model_sizes(names: Iterable[str]) -> dict[str, ModelSize]:
     """The sizes of several networks.
 
     They are kept in `$XDG_CACHE_HOME/camjax/models.json` (or below `~/.cache`) until a file of camjax's networks
-    changes. If that file cannot be written, they are worked out each time.
+    changes. If that file cannot be written, they are computed each time.
     """
     path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "models.json")
     version = _version()

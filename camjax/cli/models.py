@@ -26,7 +26,7 @@ def models() -> None:
     table.add_column("CAM")
     table.add_column("Pretrained weights", overflow="fold")
     names = list_models()
-    with Console(stderr=True).status("working out the networks' sizes, the first time only"):
+    with Console(stderr=True).status("computing the sizes of the networks (first time only)"):
         sizes = model_sizes(names)
     for name in names:
         size = sizes[name]

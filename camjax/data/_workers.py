@@ -1,4 +1,4 @@
-"""Reading batches in threads or worker processes by Grain, and ending those whatever happens."""
+"""Reads batches in threads or Grain worker processes, and makes sure that these end."""
 
 import atexit
 import contextlib

@@ -1,4 +1,4 @@
-"""What is known about an image beside its pixels, and the form in which evaluation reads it."""
+"""Annotations of images, and the type of source that evaluation reads."""
 
 import abc
 from dataclasses import dataclass, field

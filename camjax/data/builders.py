@@ -15,7 +15,7 @@ from camjax.errors import InputError
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
-# What the command `tfds` imports at its start, whatever it does; apache-beam does not install beside recent
+# Packages that the command `tfds` always imports; apache-beam does not install together with recent
 # versions of protobuf.
 _TFDS_TOOL = "tensorflow-datasets tensorflow-cpu importlib-resources apache-beam mlcroissant"
 
@@ -81,7 +81,7 @@ def _scenes_builder(data_dir: Path | None) -> Scenes:
 
 
 def _prepare_scenes(directory: Path, root: Path) -> None:
-    """Prepares scenes beside their directory, then moves them to it in one step, so that nobody sees half of them."""
+    """Prepares scenes next to their directory, then moves them there in one step: no process sees half of them."""
     root.mkdir(parents=True, exist_ok=True)
     # tfds does so too, but draws the name from the global random generator: two processes with the same seed would
     # write into the same directory.

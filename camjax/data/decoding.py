@@ -17,7 +17,7 @@ class ImageError(InputError):
 
 
 def decode_image(data: bytes, *, apply_exif: bool) -> np.ndarray:
-    """Decodes the bytes of an image file: JPEG, PNG, GIF, WebP, BMP, TIFF and whatever else Pillow reads.
+    """Decodes the bytes of an image file: JPEG, PNG, GIF, WebP, BMP, TIFF and the other formats that Pillow reads.
 
     Args:
       data: the bytes.

@@ -50,7 +50,7 @@ def train_batches(
       source: the examples.
       batch_size: examples in a global batch; each process gets batch_size / shard_count of them.
       seed: a non-negative integer for the order and the augmentation; the same in every process.
-      start_step: the global step of the first batch that comes out.
+      start_step: the global step of the first batch returned.
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
       augment: random change of an image before it is resized, see `camjax.data.transforms`. Its generator depends on
         `seed`, epoch and example alone.
@@ -131,7 +131,7 @@ def eval_batches(
         `size` first, as `camjax.load_images` does.
       unreadable: what to do about an example that cannot be read: "raise" a ValueError, or "mark" its row: zeros with
         mask False, but with its index.
-      start_batch: the number of the first batch that comes out.
+      start_batch: the number of the first batch returned.
       num_workers: worker processes that read, or 0 to read in this one.
       num_threads: reading threads, in each worker or in this process. Each holds one finished batch.
       shard_index: this process, default `jax.process_index()`.

@@ -97,7 +97,7 @@ def _build(name: str, root: Path, folder: Path | None, verify: bool) -> None:
             f"preparing {name!r} runs tfds' own builder, which uses TensorFlow, and that is not installed here. "
             "To install it:\n"
             '  pip install "camjax[prepare]"\n'
-            "Reading, training and evaluating do not need it: a separate environment will do."
+            "Reading, training and evaluating do not need it: a separate environment is enough."
         )
 
     root.mkdir(parents=True, exist_ok=True)

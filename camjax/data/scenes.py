@@ -84,7 +84,7 @@ def compose_scene(digit: np.ndarray, texture: np.ndarray, rng: np.random.Generat
     Args:
       digit: (8, 8) float32 in 0..1, the fraction of ink.
       texture: (H, W) uint8 gray photograph, H and W at least 128.
-      rng: draws size, place, ink, crop and tint, whatever the digit.
+      rng: draws size, place, ink, crop and tint, independently of the digit.
 
     Returns:
       image: (64, 64, 3) uint8 RGB.

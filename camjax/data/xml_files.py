@@ -6,7 +6,7 @@ from camjax.errors import InputError
 
 
 class _Tree(ET.TreeBuilder):
-    """Refuses a document type: entities, which can swell without end, are declared there and nowhere else."""
+    """Refuses a document type: entities, which can swell without end, are declared only there."""
 
     def doctype(self, name: str, public_id: str | None, system_id: str | None) -> None:
         raise InputError("it declares a document type, which annotations do not need and entity bombs use")

@@ -79,7 +79,7 @@ def evaluate_localization(
       crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect.
       limit: evaluate the first `limit` images only.
       run_dir: where to keep the state, a table of images, and maps; None keeps nothing.
-      resume: go on where an evaluation in `run_dir` stopped, if there is one.
+      resume: continue the evaluation in `run_dir`, if it has one.
       save_maps: write the first method's map of each image's true class, in wsolevaluation's layout.
       options: further things that the results depend on, in JSON's types, such as the weights' hash. A run can be
         resumed only with the same ones.
@@ -88,7 +88,7 @@ def evaluate_localization(
       progress: called with the number of images done and of all images after each batch.
 
     Returns:
-      `Evaluation`, the same in every process, but for its cases.
+      `Evaluation`, the same in every process, except its cases.
 
     Raises:
       ValueError: options that do not fit together, or the source or the model; labels that the model has no class for;

@@ -1,7 +1,7 @@
 """Exact receptive fields: which pixels a unit of the last feature map can see.
 
 They are measured on the network, not computed from its layers: pixels that are NaN make every unit that depends on them
-NaN, whatever the weights are. A unit's field is a rectangle, because the networks are convolutional.
+NaN, for any weights. A unit's field is a rectangle, because the networks are convolutional.
 """
 
 import functools

@@ -39,7 +39,7 @@ _ROWS = 4096  # examples read and standardized at a time
 
 
 class LinearSVM(NamedTuple):
-    """One machine for each of C classes, against all others.
+    """One-vs-all support vector machines, one for each of C classes.
 
     Attributes:
       kernel: (K, C) float32.
@@ -75,7 +75,7 @@ def fit_linear_svm(
 
     Args:
       features: (n, K) real numbers of any type: a memory-mapped or a float32 array is never copied as a whole.
-      labels: (n,) integers in 0..num_classes-1. A class without examples gets kernel 0 and bias -1, which a machine
+      labels: (n,) integers in 0..num_classes-1. A class without examples gets kernel 0 and bias -1, which an SVM
         learns from negative examples alone.
       num_classes: C.
       penalties: candidates for the weight of an example's loss, scikit-learn's C. A single one is taken without
@@ -109,7 +109,7 @@ def fit_linear_svm(
     svc = LinearSVC(C=penalty, random_state=seed).fit(scaled, labels)
     coefficients, intercepts = svc.coef_, svc.intercept_
     if len(svc.classes_) == 2:
-        # For two classes scikit-learn trains one machine, the second against the first.
+        # For two classes scikit-learn trains one SVM, the second class against the first.
         coefficients, intercepts = (np.concatenate([-part, part]) for part in (coefficients, intercepts))
     kernel, bias = np.zeros((features.shape[1], num_classes)), np.full(num_classes, -1.0)
     kernel[:, svc.classes_] = coefficients.T / scaler.scale_[:, None]

@@ -23,7 +23,7 @@ class StreamingMetric(abc.ABC):
     """A metric as sums over the images seen so far.
 
     Every update adds to `sums` and does nothing else, so that two metrics over two parts of a data set, merged, equal
-    the metric over both, in whatever parts and order the images came.
+    the metric over both, however the images were divided and ordered.
 
     There are two ways to add a batch. `update_from(sample)` is the same for every metric: an evaluation calls it. The
     metric's own `update(...)` takes the arrays that this metric looks at, and serves loops of your own.
@@ -97,11 +97,11 @@ class StreamingMetric(abc.ABC):
         """The results by name. Rates are in percent, as in the papers' tables.
 
         Raises:
-          ValueError: there is nothing to compute from.
+          ValueError: no images were added.
         """
 
     def empty(self) -> Self:
-        """A metric with the same options that has seen nothing."""
+        """A metric with the same options and without images."""
         other = copy.copy(self)
         other.sums = {name: np.zeros_like(value) for name, value in self.sums.items()}
         return other

@@ -17,7 +17,7 @@ from camjax.models.spec import ModelSpec, WeightsSource
 
 
 class _Trunk(CamModel):
-    """conv1 to conv5, which the three networks share but for conv5's width and the place of LRN.
+    """conv1 to conv5, which the three networks share except for conv5's width and the place of LRN.
 
     Args:
       conv5_features: K_out of conv5.

@@ -15,7 +15,7 @@ ChannelOrder = Literal["rgb", "bgr"]
 
 
 class InputRule(TypedDict):
-    """How a network takes images: the arguments of `CamModel.set_input_rule`, but for the mean image."""
+    """How a network takes images: the arguments of `CamModel.set_input_rule`, except the mean image."""
 
     mean: Sequence[float]
     std: Sequence[float]
@@ -141,7 +141,7 @@ class CamModel(nnx.Module):
 
     @property
     def input_rule(self) -> InputRule:
-        """The present arguments of `set_input_rule`, but for the mean image."""
+        """The present arguments of `set_input_rule`, except the mean image."""
         return {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
 
     def backbone(self, x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Convolutions that are fast on a CPU and native on accelerators, chosen here and nowhere else.
+"""Convolutions that are fast on a CPU and native on accelerators; this is the only place that chooses them.
 
 XLA's CPU backend runs a depthwise convolution several times slower than the same sum written as shifted
 multiply-adds, and a 1x1 convolution, or one whose windows lie side by side, slower than the equivalent matrix product.

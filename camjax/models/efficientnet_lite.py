@@ -1,6 +1,6 @@
 """EfficientNet-Lite: EfficientNet (Tan and Le 2019, arXiv:1905.11946) without squeeze-excite, with ReLU6.
 
-The Lite variants (TensorFlow's `tpu/models/official/efficientnet/lite`) scale width and depth but for the stem and
+The Lite variants (TensorFlow's `tpu/models/official/efficientnet/lite`) scale width and depth except for the stem and
 the last convolution, pad as TensorFlow's "SAME" does, and take images as (x - 127) / 128.
 """
 

@@ -138,7 +138,7 @@ class ConvBN(nnx.Module):
 
 
 def inference_view(model: Module) -> Module:
-    """A view of the model in inference mode, whatever its mode: no dropout, BatchNorm at its running statistics."""
+    """A view of the model in inference mode: no dropout, BatchNorm at its running statistics."""
     return nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
 
 

@@ -139,7 +139,7 @@ def fit(
             if run is not None:
                 run.checkpoints.save(state)
                 run.checkpoints.wait()
-                kept = f"saved in {run_dir}; the same command goes on from there"
+                kept = f"saved in {run_dir}; the same command continues from there"
             interruption.leave(f"the run stopped after step {step} of {recipe.steps}, {kept}.")
 
         batches = train_batches(

@@ -70,7 +70,7 @@ def describe_data(
 def start_run(directory: Path, description: dict) -> None:
     """Writes `run.json` (in the first process), or checks that an existing one describes the same run.
 
-    What a `run.json` of an older camjax does not say counts as the same.
+    Fields that the `run.json` of an older camjax lacks count as the same.
 
     Args:
       directory: an existing one that can be written to.
@@ -114,7 +114,7 @@ def _short(value) -> str:
 
 
 def _with_defaults(recipe: dict) -> dict:
-    """A recipe as it was written, with the defaults of what it does not say."""
+    """A recipe as it was written, with defaults for missing fields."""
     fields = (field for field in dataclasses.fields(Recipe) if field.name not in recipe)
     missing = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
     return recipe | {name: list(value) if isinstance(value, tuple) else value for name, value in missing.items()}

@@ -91,7 +91,7 @@ def train_step(
         BatchNorm takes its statistics from each micro-batch and updates its running averages once for each, and dropout
         differs in each.
       ema_decay: of the averaged weights, as in `camjax.training.averages`; None if the state has none.
-      frozen: places of the model that stay unchanged to the last bit, whatever the optimizer: their parameters get no
+      frozen: places of the model that stay unchanged to the last bit, with any optimizer: their parameters get no
         gradient, and BatchNorm there uses its running statistics without updating them. "backbone" means all but
         `new_layers`. See `camjax.training.groups.parameter_groups`.
       new_layers: the places that stay trainable when "backbone" is frozen.

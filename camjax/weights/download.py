@@ -22,7 +22,7 @@ class FetchError(OSError):
 def download(url: str, part: Path) -> None:
     """Fetches a file, with a progress bar on stderr if that is a terminal.
 
-    `PART.json` beside the file identifies the version that is being fetched: the server's ETag or Last-Modified, and
+    `PART.json` next to the file identifies the version that is being fetched: the server's ETag or Last-Modified, and
     the whole length. Only bytes of that version are appended. If the server sends neither ETag nor Last-Modified, a
     download that broke off starts over. A broken connection is opened again as long as each one brings new bytes.
 

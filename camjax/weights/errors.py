@@ -32,7 +32,7 @@ def check_weights_file(path: str | PathLike[str]) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no weight file {path}. Check the path, or download the file first.")
+        raise FileNotFoundError(f"Weight file {path} not found. Check the path, or download the file first.")
     if not path.is_file():
         kind = "a directory" if path.is_dir() else "not a regular file"
         raise WeightsError(f"{path}: this is {kind}. Give the path of the weight file itself.")
@@ -45,7 +45,7 @@ def describe_start(start: bytes) -> str:
     """Say in words what a file seems to be.
 
     Args:
-        start: the file's first bytes, of which 16 are enough.
+        start: the file's first bytes; 16 are enough.
 
     Returns:
         Such as "begins with b'<!DOCTYPE html>', it looks like a web page".

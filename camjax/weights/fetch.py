@@ -158,7 +158,7 @@ def _wrong_digest(address: str, found: str, expected: str) -> str:
     dots = "" if len(expected) == 64 else "..."
     return (
         f"{address}: the downloaded file has SHA-256 {found}, expected {expected}{dots}. It is damaged, or another "
-        f"file, and was not kept. Try again. If the web address is right all the same, put #sha256={found} after it."
+        f"file, and was not kept. Try again. If the web address is right nevertheless, put #sha256={found} after it."
     )
 
 

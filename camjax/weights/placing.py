@@ -113,7 +113,7 @@ class NameTable:
         return left_out
 
     def _find(self, name: str) -> tuple[Rule | None, str | None]:
-        """The first rule that matches, and its place in the model; (None, None) if there is none."""
+        """The first rule that matches, and its place in the model; (None, None) if none matches."""
         for pattern, rule in self._rules:
             if match := pattern.fullmatch(name):
                 return rule, None if rule.place is None else match.expand(rule.place)

@@ -39,7 +39,7 @@ ADVICE = "In PyTorch, torch.save(model.state_dict(), path) writes a file of tens
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A block of numbers of one type, of which tensors are views.
+    """A block of numbers of one type; tensors are views of it.
 
     Attributes:
         key: its name in the file.
@@ -100,7 +100,7 @@ class ByteReader:
         return self._mapped[start : self.position]
 
     def readline(self) -> bytes:
-        """Return the bytes up to and with the next newline; raises EOFError if there is none."""
+        """Return the bytes up to and including the next newline; raises EOFError if none follows."""
         newline = self._mapped.find(b"\n", self.position, self._end)
         if newline < 0:
             raise EOFError(f"a line that begins at byte {self.position} does not end")

@@ -7,7 +7,7 @@ r"""Class-specific units (Zhou et al. 2016, section 5): the parts that a network
 
 The units k of the last convolution are ranked by their weight w_k^c for a class c. For each of the first three, the
 experiment finds the images of a data set to which it responds most, by the maximum of its map over space, and segments
-them. The paper shows AlexNet*-GAP, trained on ILSVRC and on Places: each unit stands for a part of the class, and the
+them. The paper shows AlexNet*-GAP, trained on ILSVRC and on Places: each unit detects a part of the class, and the
 network puts the parts together as a bag of words.
 
 **Segmentation.** A region is where the unit's map, resized to the image, exceeds a share of its maximum, within the
@@ -69,7 +69,7 @@ class Options(FeatureOptions):
       sample: A trial on views of a few photographs, without a data set; its results mean nothing.
       dataset: A data set of tfds, or a folder of images with a sub-folder for each class ("./photos").
       split: A split of the data set, such as "validation"; for a folder, a sub-folder or "all".
-      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
       classes: Classes of the network, by id or name; for the sample, tabby and espresso if not given.
       out: Where results and figures go. The same command continues where it stopped.
       units: Units of each class.

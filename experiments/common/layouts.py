@@ -20,7 +20,7 @@ def missing_layout(folder: Path, tree: str, where: str, missing: Iterable[str] =
     missing = [str(folder / name) for name in missing] or [str(folder)]
     rest = f" and {len(missing) - 3} others are" if len(missing) > 3 else " are" if len(missing) > 1 else " is"
     layout = textwrap.indent(textwrap.dedent(tree).strip("\n"), "    ")
-    return FileNotFoundError(f"{', '.join(missing[:3])}{rest} not there. Expected:\n  {folder}/\n{layout}\n{where}")
+    return FileNotFoundError(f"{', '.join(missing[:3])}{rest} missing. Expected:\n  {folder}/\n{layout}\n{where}")
 
 
 def check_layout(folder: Path, names: Iterable[str], tree: str, where: str) -> None:

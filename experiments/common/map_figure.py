@@ -1,4 +1,4 @@
-"""A figure of maps beside their photographs."""
+"""A figure of maps next to their photographs."""
 
 from collections.abc import Sequence
 

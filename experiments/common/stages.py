@@ -1,4 +1,4 @@
-"""An experiment in stages, each of which is computed once."""
+"""An experiment in stages; each is computed once."""
 
 import json
 import time

@@ -17,7 +17,7 @@ class SvmOptions(FeatureOptions):
     """The options of an experiment that trains linear support vector machines on pooled features.
 
     Attributes:
-      penalties: Candidates for the support vector machines' penalty, scikit-learn's C.
+      penalties: Candidates for the SVMs' penalty, scikit-learn's C.
     """
 
     penalties: Annotated[tuple[float, ...], arg("C...")] = PENALTIES
@@ -35,5 +35,5 @@ def load_svm(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_localizer(model: CamModel, path: Path) -> CamModel:
-    """The network with the machines of an .npz file as its head: their maps show where their classes are."""
+    """The network with the SVMs of an .npz file as its head: their maps show where their classes are."""
     return with_linear_classifier(model, *load_svm(path))

@@ -7,10 +7,10 @@ r"""Concept localization in weakly labeled images (Zhou et al. 2016, section 4):
         --phrases "mirror in lake" "view out of window"                       # the paper's network and its phrases
     python -m experiments.concepts --captions captions.csv --folder DIR       # any images with captions
 
-Nobody has drawn where a concept is, nor even said which images have it: only captions are known. As in the paper, which
+No boxes and no labels of concepts are given: only captions are known. As in the paper, which
 follows ConceptLearner (Zhou et al. 2015, arXiv:1411.5328), the detector of a phrase is a linear support vector machine
 on pooled features. Images whose caption has the phrase are the positives, random others the negatives, followed by
-hard-negative mining. The machine's weights in place of the dense layer's give maps of where the phrase is.
+hard-negative mining. The SVM's weights in place of the dense layer's give maps of where the phrase is.
 
 Our choices. A phrase is 1 to 4 words in a row, in one sentence of a caption, in any case. Without `--phrases`, the
 phrases that most training images have (though not more than half of them) are taken, a fixed number of each length;

@@ -159,7 +159,7 @@ def open_csv(captions: Path, folder: Path) -> CaptionedImages:
                 where = f"{captions}, line {lines.line_num}"
                 if None in line or None in line.values():
                     raise InputError(f"{where} has not as many fields as line 1: put captions with commas in quotes.")
-                # "./a.jpg" is "a.jpg": one image, whatever its lines call it.
+                # "./a.jpg" is "a.jpg": one image, under either name.
                 name = posixpath.normpath(line["image"].strip().replace("\\", "/"))
                 names.append((name, where))
                 rows.append((name, folder / name, [line["caption"]]))

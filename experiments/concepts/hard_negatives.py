@@ -21,7 +21,7 @@ class Detector(NamedTuple):
     """A detector of one concept, and what it was trained on.
 
     Attributes:
-      svms: machines of two classes, 0 without and 1 with the concept: the first has the random negatives, each round
+      svms: SVMs of two classes, 0 without and 1 with the concept: the first has the random negatives, each round
         adds one; the last is the detector.
       negatives: (m,) rows of the features: the random ones first, then those of each round by falling score.
       added: number of negatives that each round added; rounds end early when no negative is taken for a positive.
@@ -54,7 +54,7 @@ def mine_hard_negatives(
       image_ids: n, the image of each row.
       random_negatives: how many are drawn for the first training; the whole pool, if it has fewer.
       hard_negatives: most that a round adds: the highest decision values above 0.
-      rounds: of mining; with 0 the detector is the machine of the random negatives.
+      rounds: of mining; with 0 the detector is the SVM of the random negatives.
       penalties: as in `fit_linear_svm`; the choice of the first training is kept.
       folds: as in `fit_linear_svm`.
       seed: of the negatives drawn, and as in `fit_linear_svm`.

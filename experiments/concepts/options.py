@@ -27,8 +27,8 @@ class Options(SvmOptions):
 
     Attributes:
       sample: A trial on views of a few photographs, with our own captions; its results mean nothing.
-      data_dir: Where coco_captions is prepared; tensorflow-datasets' own place if not given.
-      split: Of coco_captions, such as train+restval.
+      data_dir: Where coco_captions is prepared; tensorflow-datasets' default if not given.
+      split: A split of coco_captions, such as train+restval.
       captions: A CSV file with the columns image and caption, in place of coco_captions.
       folder: The folder of its images.
       phrases: Phrases to detect; the frequent ones if not given.
@@ -37,10 +37,10 @@ class Options(SvmOptions):
       min_images: Fewest training images of a frequent phrase; 100, or 8 of the sample, if not given.
       held_out: The share of the images that detectors are tested on.
       negatives: Random negatives for each positive, and the most that a round of mining adds.
-      rounds: Of hard-negative mining.
+      rounds: Number of rounds of hard-negative mining.
       shown: Images in each figure, those that rank first.
       out: Where features, results and figures go. The same command continues where it stopped.
-      seed: Of the images held out, and of the random negatives.
+      seed: Seed of the choice of held-out images and random negatives.
     """
 
     sample: bool = False

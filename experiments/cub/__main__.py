@@ -14,13 +14,13 @@ input. One-vs-all linear support vector machines are trained on features
 1. of full images. Their weights, in place of the dense layer's, give the maps of the 200 species (section 4);
 2. of crops: the largest region above 20 % of the map's maximum, as in section 3.2, gives a box for each image of both
    sets, and features are computed again from the crop. Which class's map to take is our choice: the true class for
-   training images; for test images, whose labels are unknown, the class that the first machines predict. Where a map
+   training images; for test images, whose labels are unknown, the class that the first SVMs predict. Where a map
    has no region, the crop is the whole image; `results.json` says how often;
 3. of crops by the true boxes.
 
 In the paper the CAM box has IoU > 0.5 with the bird in 41.0 % of the images, against a chance of 5.5 %. We measure it
 on the test images, with the box of the predicted class, and below it with that of the true class; our chance is a box
-between two random points. Also our choices: features are standardized, and the machines' penalty is chosen by
+between two random points. Also our choices: features are standardized, and the SVMs' penalty is chosen by
 cross-validation on the training images.
 
 The paper's accuracies with GoogLeNet-GAP: 63.0 % on full images, 67.8 % on CAM crops, 70.5 % on true boxes.
@@ -34,7 +34,7 @@ Our numbers: none yet. CUB-200-2011 was not available where this was written; on
 was run.
 
 Cost (estimated where not marked as measured): Table 4 takes four passes over the images, 11 minutes for Lite0 at 70
-images/s on two CPU cores, and 600 machines in ten fits each (three penalties, three folds, and the last). One machine
+images/s on two CPU cores, and 600 SVMs in ten fits each (three penalties, three folds, and the last). One SVM
 on 5,994 made-up examples of 1,280 features took 0.5 to 2 s on a busy core (measured), so about 40 minutes on two cores.
 Fine-tuning passes 300,000 images forward and backward: hours on CPU, not measured on a GPU.
 
@@ -80,7 +80,7 @@ class Options(SvmOptions):
     Attributes:
       dataset: A prepared data set of images with one box each, with splits "train" and "test"; "scenes" needs no
         download.
-      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
       out: Where results, boxes and figures go. The same command continues where it stopped.
       threshold: CAM boxes enclose the largest region where the map exceeds this share of its maximum.
       limit_train: Only the first N training images.
@@ -89,8 +89,8 @@ class Options(SvmOptions):
       finetune_model: The network to fine-tune, if it is another one: vgg16_wsol, inception_v3_wsol or resnet50_wsol
         have published settings.
       finetune_weights: A file of its ImageNet weights (torchvision's vgg16, inception_v3, resnet50), or an address.
-      epochs: Rounds of fine-tuning through the training images, in place of the published 50.
-      learning_rate: Of fine-tuning, in place of the published one.
+      epochs: Epochs of fine-tuning, in place of the published 50.
+      learning_rate: Learning rate of fine-tuning, in place of the published one.
       workers: Processes that read images in fine-tuning; 0 reads in threads.
     """
 

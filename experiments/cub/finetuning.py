@@ -68,7 +68,7 @@ def finetuning_recipe(
     Args:
       network: a name of the registry, or the directory of a run.
       num_examples: training images.
-      epochs: rounds through them in place of the published 50; the learning rate falls at the same shares of the run.
+      epochs: in place of the published 50; the learning rate falls at the same shares of the run.
       learning_rate: in place of the published one.
     """
     if is_published(network):

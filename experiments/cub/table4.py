@@ -96,7 +96,7 @@ def run_table4(
       train: the training images.
       test: the test images.
       stages: keep the results.
-      out: the folder of the machines, the boxes and the figure.
+      out: the folder of the SVMs, the boxes and the figure.
       subject: describes model and data, in JSON's types.
       threshold: of the boxes, a share of the map's maximum.
       penalties: candidates, see `camjax.features.svm`.

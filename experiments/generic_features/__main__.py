@@ -30,7 +30,7 @@ the classes of their accuracies, as in Lazebnik et al. 2006 and Griffin et al. 2
 results.json. Background and clutter of the Caltech sets are not classes. SUN Attribute is scored by average precision,
 as in the paper, whose splits we have not seen: ours have as many images with an attribute (two of three votes) as
 without (no vote), half of them for training where there are fewer than 300 of each. Features are standardized, and the
-machines' penalty is chosen by cross-validation on the training images of the first split, and kept for the others.
+SVMs' penalty is chosen by cross-validation on the training images of the first split, and kept for the others.
 
 The paper's numbers in percent, in that order. They are quoted from memory: check them before you quote them again.
 
@@ -41,7 +41,7 @@ The paper's numbers in percent, in that order. They are quoted from memory: chec
 Our numbers: none yet, no data set was available where this was written.
 
 Cost, estimated: each image passes once for all splits, at 70 images/s for Lite0 on two CPU cores: 26 minutes for
-SUN397, and 1 to 8 for each of the others. The machines take longer: ten fits for each class on the first split and one
+SUN397, and 1 to 8 for each of the others. The SVMs take longer: ten fits for each class on the first split and one
 on the others, each of 0.5 to 2 s for 6,000 examples (measured on made-up ones), longer for more: minutes for the small
 sets, hours for Caltech256 and SUN397; `--splits 1` skips the other splits.
 
@@ -76,7 +76,7 @@ class Options(SvmOptions):
 
     Attributes:
       sample: A trial on views of a few photographs, without a data set; its results mean nothing.
-      data_dir: Where caltech101 and sun397/tfds are prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where caltech101 and sun397/tfds are prepared; tensorflow-datasets' default if not given.
       sun397: The folder of SUN397's lists Training_01.txt to Testing_10.txt; its images come from --data-dir.
       indoor67: The folder of MIT Indoor67.
       scene15: The folder of Scene15.

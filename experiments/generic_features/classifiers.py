@@ -87,8 +87,8 @@ def examples_figure(
       model: the network of the features.
       images: the data set.
       store: the features of all its images.
-      kernel: (K, C) of the machines.
-      bias: (C,) of the machines.
+      kernel: (K, C) of the SVMs.
+      bias: (C,) of the SVMs.
       splits: as in `run_split`; their test images are shown.
       title: of the data set.
 

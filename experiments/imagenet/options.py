@@ -35,19 +35,19 @@ class Options:
       dataset: A prepared data set of images with labels; "scenes" prepares itself.
       train_split: The split or slice to train on, such as "train[:99%]".
       eval_split: The split or slice to evaluate on.
-      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
       fake_data: Made-up images in place of a data set, to measure speed: "images" are ready for the network, to time
         only the network; "jpeg" are decoded and cropped, to time everything but the disk.
       batch_size: Images a step, over all devices, in place of the recipe's (64, 1024, 32). The learning rate changes in
         proportion, and the number of epochs stays.
-      epochs: Rounds through the training split in place of the recipe's; warm-up and decays keep their shares.
+      epochs: Epochs in place of the recipe's; warm-up and decays keep their shares.
       steps: The length in steps, in place of --epochs.
       learning_rate: The peak of the learning rate, in place of the recipe's.
       accumulate: Parts that a batch is split into, one after the other in the memory of one.
       ema_decay: Average the weights with this decay, such as 0.9999, and evaluate and keep the average.
       freeze: "backbone" trains only the new layers, "batchnorm" keeps all BatchNorms as they are in --weights.
       dtype: The type in which convolutions compute; if not given, bfloat16 for resnet50 and float32 for the others.
-      seed: Of random weights, and of the order of the images and their changes.
+      seed: Seed of random weights, of the order of the images and of their augmentation.
       eval_every: Steps between two evaluations; about an epoch if not given.
       checkpoint_every: Steps between two checkpoints, a divisor of --eval-every; about 1,000 if not given.
       workers: Processes that read images; 0 reads in threads.

@@ -1,4 +1,4 @@
-r"""Tables 1 to 3 of Zhou et al. 2016: classification and localization on ILSVRC, the paper's numbers beside ours.
+r"""Tables 1 to 3 of Zhou et al. 2016: classification and localization on ILSVRC, next to the paper's numbers.
 
     python -m experiments.imagenet_localization                     # the tables, and what is missing to fill them
     camjax prepare imagenet2012 --archives DIR --data-dir DATA    # once
@@ -45,12 +45,12 @@ SUFFIXES = (".caffemodel", ".safetensors", ".pth", ".npz")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Run the networks of Tables 1 to 3 whose weights are there, and print the tables with the paper's numbers.
+    """Run the networks of Tables 1 to 3 whose weights are found, and print the tables with the paper's numbers.
 
     Attributes:
       dataset: A prepared data set with ImageNet's classes.
       split: Its split.
-      data_dir: Where the data set is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
       boxes: ILSVRC2012_bbox_val_v3.tgz, or a folder of its XML.
       blacklist: ILSVRC's list of validation images to leave out.
       weights_dir: A folder with a file of weights, or a run, for each network. Without it, only the paper's numbers are
@@ -84,7 +84,7 @@ def weights_of(folder: Path | None) -> dict[str, Path]:
     if folder is None:
         return {}
     if not folder.is_dir():
-        raise FileNotFoundError(f"--weights-dir {folder}: there is no such folder.")
+        raise FileNotFoundError(f"--weights-dir {folder}: folder not found.")
     found = {}
     for name in NETWORKS:
         paths = [path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}{suffix}").exists()]

@@ -14,18 +14,18 @@ camjax's own data set "scenes", digits on photographs of textures, has nothing t
 
 **The paper** takes ten categories of SUN with at least 200 fully annotated images, 4,675 together (its supplement names
 them, as above), trains a linear support vector machine for each against all others on GAP features, and computes its
-maps with the machine's weights. Figure 9 shows, for each scene, the six objects that most images have, and the six that
-most frequently overlap the regions of high activation. The two lists differ, for walls and floors are everywhere. It
-defines neither region nor overlap. So these are ours:
+maps with the SVM's weights. Figure 9 shows, for each scene, the six objects that most images have, and the six that
+most frequently overlap the regions of high activation. The two lists differ, because walls and floors are
+everywhere. It defines neither region nor overlap. Our definitions:
 
 - the *region* is where the map of an image's own scene, resized to the image, is above 20 % of its maximum, the paper's
   rule for boxes (`--threshold`);
 - an object *overlaps* the region in an image if at least half of the object's pixels lie in it (`--least-overlap`).
-  Touching it would not do: large things that are everywhere always touch it;
+  Touching it is not enough: large objects found everywhere, such as walls, always touch it;
 - an object's *share* is the number of images where it overlaps over the number of images that have it. Objects in fewer
   than 5 % of a scene's images are left out (`--least-frequency`): for an object in a single image, one is all;
-- machines are trained on all images, features are standardized, and the penalty is chosen by cross-validation, whose
-  accuracy is in the table. Maps are of the same images: they explain the machine, and do not test it.
+- SVMs are trained on all images, features are standardized, and the penalty is chosen by cross-validation, whose
+  accuracy is in the table. Maps are of the same images: they explain the SVMs, and do not test them.
 
 **Data.** Which of SUN's images the paper used is not published. The images of SceneParse150 (ADE20K) are as fully
 annotated: 22,210 of hundreds of categories, some of them out of SUN, with 150 objects. Their archive is
@@ -42,7 +42,7 @@ countertop 0.80, toilet 0.72, bathtub 0.70, towel 0.54. The chandelier has a hig
 Our numbers: none yet, the data was not available where this was written.
 
 Cost, estimated: images pass twice, for features and for maps, at 70 images/s for Lite0 on two CPU cores: 3 minutes for
-5,000; reading and counting label maps takes as long; the machines, of ten scenes in ten fits, a few minutes.
+5,000; reading and counting label maps takes as long; the SVMs, of ten scenes in ten fits, a few minutes.
 
 The same command continues where it stopped: features are kept in shards, and each stage in results.json.
 """
@@ -87,7 +87,7 @@ class Options(SvmOptions):
       folder: A folder of images and label maps, with a sub-folder for each scene, and objects.csv.
       scene_list: The file sceneCategories.txt, for tfds' scene_parse150, which lacks the scenes.
       object_names: The file instanceInfo100_train.txt, for scene_parse150; objects have only ids if not given.
-      data_dir: Where scene_parse150 is prepared; tensorflow-datasets' own place if not given.
+      data_dir: Where scene_parse150 is prepared; tensorflow-datasets' default if not given.
       scenes: Names of scene categories, such as bathroom; the ten with the most images if not given.
       out: Where features, results and the figure go. The same command continues where it stopped.
       threshold: The region is where the map exceeds this share of its maximum.

@@ -63,9 +63,9 @@ def examples_figure(
     """The figure, with the images of each place that its machine scores highest.
 
     Args:
-      localizer: the network with the machines as its head.
-      kernel: (K, C) of the machines.
-      bias: (C,) of the machines.
+      localizer: the network with the SVMs as its head.
+      kernel: (K, C) of the SVMs.
+      bias: (C,) of the SVMs.
       data: the images.
       store: their features.
       found: as in `objects_table`.
@@ -131,7 +131,7 @@ def _draw(axis, shown: Shown, informative: Sequence[Mapping]) -> None:
             # A dark line below, so that the outline shows on any color.
             for color, line_width in (("#101010", 2.2), ("white", 1)):
                 axis.contour(across, down, mask, levels=[0.5], colors=[color], linewidths=line_width)
-        # The name stands where the object is widest.
+        # The name is written where the object is widest.
         depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         text = axis.text(x, y, entry["object"], color="white", fontsize=7, ha="center", va="center", clip_on=True)

@@ -100,7 +100,7 @@ def open_scene_parse150(
     are those of *instances*, of the 100 objects that have instances: no wall, floor or sky.
 
     Args:
-      data_dir: where tfds keeps it; None for tfds' own place.
+      data_dir: where tfds keeps it; None for tfds' default.
       scene_list: sceneCategories.txt, which has the names of all images.
       object_names: instanceInfo100_train.txt; None for ids without names.
       wanted: as in `choose_places`.

@@ -42,10 +42,10 @@ class Options:
 
     Attributes:
       out: Where the run (checkpoints, metrics) and the figure go. The same command continues where it stopped.
-      images: Number of images that training sees; 6000 are one round through the training split.
+      images: Number of images that training sees; 6000 are one epoch.
       pool: Global average ("gap") or max ("gmp") pooling.
-      seed: Of the initial weights and of the order of the images.
-      data_dir: Where scenes is prepared; tensorflow-datasets' own place if not given.
+      seed: Seed of the initial weights and of the order of the images.
+      data_dir: Where scenes is prepared; tensorflow-datasets' default if not given.
     """
 
     out: Folder = Path("runs/scenes")

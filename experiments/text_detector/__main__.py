@@ -11,7 +11,7 @@ numbers.
 
 **Ours** follows the paper as far as it goes, with support vector machines on standardized features, whose penalty is
 chosen by cross-validation, and measures what the paper shows. That needs images outside of training: those of SVT's
-test.xml, and as many outdoor scenes as in training (`--num-negatives`), which no machine has seen.
+test.xml, and as many outdoor scenes as in training (`--num-negatives`), none of them used in training.
 
 - *Average precision* of the ranking of these images by decision value: is there text in the image?
 - *Pointing game* (Zhang et al. 2016, tolerance 0): the share of test images with text where the map's maximum lies in a
@@ -30,7 +30,7 @@ a folder that has only outdoor scenes it is not needed.
 Our numbers: none yet, the data was not available where this was written.
 
 Cost, estimated: 2,349 images with the default 1,000 scenes in each part, at 70 images/s for Lite0 on two CPU cores:
-under a minute if decoding keeps up; SVT's images are large. The machine takes seconds.
+under a minute if decoding keeps up; SVT's images are large. The SVM takes seconds.
 
 The same command continues where it stopped: features are kept in shards, and each stage in results.json.
 """
@@ -138,7 +138,7 @@ def rank(decisions: np.ndarray, test: TextImages, store: FeatureStore) -> dict[s
 
 
 def results_table(results: dict[str, float], network: str, dataset: str) -> Table:
-    """Ours beside chance, in percent."""
+    """Our results and chance, in percent."""
     table = result_table(f"Text detector trained without boxes, on {dataset} (%)", f"ours, {network}", "chance")
     for name, ours, chance in (
         ("average precision of test images", "average_precision", "average_precision_chance"),

@@ -18,13 +18,13 @@ validation, and as much again for the test images (from memory). The error for a
 layout.
 
 **Training** follows the authors' released code where it is clear: words that occur six times, the others as one unknown
-word; word vectors of 800 numbers; batches of 100, and at most 100 rounds; the rates, momentum and limits in
+word; word vectors of 800 numbers; batches of 100, and at most 100 epochs; the rates, momentum and limits in
 `experiments.vqa.baseline`. Ours: words are letters, digits and apostrophes in lower case; the 1,000 most frequent
-answers, where that code has all that occur three times; questions with other answers are left out of training; the
-number of rounds is fixed, where that code takes what was best for held-out questions.
+answers, while that code takes all that occur three times; questions with other answers are left out of training; the
+number of epochs is fixed, while that code takes the best one for held-out questions.
 
 **Accuracy** is the official one, min(people who gave the answer / 3, 1) averaged over the ten sets of nine people, with
-answers normalized as there (`experiments.vqa.accuracy`); the same over all ten people is beside it. Types of answers
+answers normalized as there (`experiments.vqa.accuracy`); that over all ten people is given too. Types of answers
 are those of the annotations. For the test images, whose answers are secret, answers.json is in the format of the
 evaluation server.
 
@@ -34,7 +34,7 @@ Our numbers: none yet, VQA was not available where this was written.
 
 Cost: the features of the training and validation images take 30 minutes (estimated: 70 images/s for Lite0 on two CPU
 cores) and 0.6 GB of memory. A step of training took 0.15 s on two busy cores (measured, on made-up questions): 6
-minutes for the 2,484 of a round, 10 hours for 100 rounds; on a GPU not measured. The sample took 85 s there.
+minutes for the 2,484 of an epoch, 10 hours for 100 epochs; on a GPU not measured. The sample took 85 s there.
 
 The same command continues where it stopped: features are kept in shards, and the stages in results.json.
 """
@@ -76,9 +76,9 @@ class Options(NetworkOptions):
       answers: The most frequent N answers are those to choose from.
       min_count: Words that occur less often in the training questions are unknown.
       width: Numbers in a word vector.
-      epochs: Rounds through the training questions.
+      epochs: Number of epochs.
       batch_size: Questions in a step.
-      seed: Of the first weights, and of the order of the questions.
+      seed: Seed of the initial weights, and of the order of the questions.
       shown: Questions in the figure.
     """
 

@@ -49,7 +49,7 @@ def normalize_answer(answer: str) -> str:
     """Normalizes an answer for comparison.
 
     Lower case; no punctuation except apostrophes, colons and decimal points; number words up to ten as digits ("none"
-    is 0); no articles; contractions with their apostrophe. A mark becomes a space, or nothing if it stands beside a
+    is 0); no articles; contractions with their apostrophe. A mark becomes a space, or nothing if it is next to a
     space somewhere in the answer, or if the answer has a comma between digits.
     """
     text = answer
@@ -145,7 +145,7 @@ def mean_accuracies(answers: Sequence[str], people: Sequence[Sequence[str]], typ
 
 
 def accuracy_table(accuracies: Mapping, title: str, network: str) -> Table:
-    """The paper's accuracy beside ours.
+    """The paper's accuracy and ours.
 
     Args:
       accuracies: of `mean_accuracies`.

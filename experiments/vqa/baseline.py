@@ -92,7 +92,7 @@ def train_baseline(
     As in the authors' code: stochastic gradient descent with momentum on the cross-entropy summed over a batch; the
     gradient of each of the two weights is clipped to norm 0.1; word vectors learn 80 times as fast as the dense layer;
     weights decay by 5e-6 times the learning rate, and are scaled back if their norm exceeds 1500 or 20. Their code
-    chooses the number of rounds, up to 100, on held-out questions; here it is given.
+    chooses the number of epochs, up to 100, on held-out questions; here it is given.
 
     Args:
       examples: to train on. The features of all images are on the device: 0.6 GB for 124,000 images of 1,280.
@@ -100,13 +100,13 @@ def train_baseline(
       num_words: V.
       num_answers: A.
       width: D.
-      epochs: rounds through the examples.
+      epochs: number of epochs.
       batch_size: examples in a step.
-      seed: of the first weights, and of the order.
-      progress: called after each round.
+      seed: of the initial weights, and of the order.
+      progress: called after each epoch.
 
     Returns:
-      The weights, and the mean cross-entropy of each round.
+      The weights, and the mean cross-entropy of each epoch.
 
     Raises:
       ValueError: no examples.

@@ -71,7 +71,7 @@ def answers_figure(
     maps: np.ndarray,
     heading: str,
 ) -> Figure:
-    """The map of each answer beside its image; above it the question, the answer, and what image and words added.
+    """The map of each answer next to its image; above it the question, the answer, and what image and words added.
 
     Args:
       questions: m.

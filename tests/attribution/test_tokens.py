@@ -55,7 +55,7 @@ def test_tokens_in_their_places():
     np.testing.assert_array_equal(found[1, 1, 0], tokens[1, 4])
     np.testing.assert_array_equal(reshape_tokens(1, 3, skip=4)(tokens)[0, 0, 2], tokens[0, 6])
     np.testing.assert_array_equal(reshape_tokens(7, 1, skip=0)(tokens)[1, :, 0], tokens[1])
-    with pytest.raises(ValueError, match=r"tokens of shape \(2, 7, 8\): expected \(B, 5, D\), 1 of which are skipped"):
+    with pytest.raises(ValueError, match=r"tokens of shape \(2, 7, 8\): expected \(B, 5, D\), where 1 are skipped"):
         reshape_tokens(2, 2)(tokens)
     with pytest.raises(ValueError, match="height=0, width=3, skip=1"):
         reshape_tokens(0, 3)

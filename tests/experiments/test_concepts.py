@@ -162,10 +162,10 @@ def test_csv_files_that_are_none(tmp_path, content, error, message):
 
 
 def test_what_is_missing_is_shown_with_the_layout(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)captions\.csv is not there.*lakes/mirror\.jpg.*--captions"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)captions\.csv is missing.*lakes/mirror\.jpg.*--captions"):
         open_csv(tmp_path / "captions.csv", tmp_path)
     (tmp_path / "captions.csv").write_text("image,caption\n")
-    with pytest.raises(FileNotFoundError, match=r"(?s)images is not there. Expected:"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)images is missing. Expected:"):
         open_csv(tmp_path / "captions.csv", tmp_path / "images")
 
 

@@ -132,10 +132,10 @@ NOT_PREPARED = "is not prepared in {}"
 MISSING = [
     ("class_units", "--dataset imagenet2012 --classes 1 --data-dir {}", NOT_PREPARED, "camjax prepare imagenet2012"),
     ("concepts", "--data-dir {}", NOT_PREPARED, "camjax prepare coco_captions"),
-    ("concepts", "--captions {}/a.csv --folder {}", "{}/a.csv is not there. Expected:", "--captions a CSV file"),
+    ("concepts", "--captions {}/a.csv --folder {}", "{}/a.csv is missing. Expected:", "--captions a CSV file"),
     ("cub", "--data-dir {}", NOT_PREPARED, "camjax prepare caltech_birds2011"),
     ("generic_features", "--caltech101 --data-dir {}", NOT_PREPARED, "camjax prepare caltech101"),
-    ("generic_features", "--indoor67 {}/gone", "{}/gone is not there. Expected:", "Give the folder as --indoor67"),
+    ("generic_features", "--indoor67 {}/gone", "{}/gone is missing. Expected:", "Give the folder as --indoor67"),
     ("imagenet", "--recipe resnet50 --data-dir {}", NOT_PREPARED, "camjax prepare imagenet2012"),
     (
         "imagenet",
@@ -143,11 +143,11 @@ MISSING = [
         "{}/gone.pth",
         "",
     ),
-    ("imagenet_localization", "--weights-dir {}/gone", "--weights-dir {}/gone", "there is no such folder"),
-    ("scene_objects", "--ade {}/gone", "{}/gone is not there. Expected:", "ADEChallengeData2016 as --ade"),
+    ("imagenet_localization", "--weights-dir {}/gone", "--weights-dir {}/gone", "not found"),
+    ("scene_objects", "--ade {}/gone", "{}/gone is missing. Expected:", "ADEChallengeData2016 as --ade"),
     ("scenes", "--data-dir {}/a_file", "{}/a_file", ""),
-    ("text_detector", "--svt {}/gone --outdoor {}", "{}/gone is not there. Expected:", "folder svt1 as --svt"),
-    ("vqa", "--vqa {}/gone", "{}/gone is not there. Expected:", "Give the folder as --vqa"),
+    ("text_detector", "--svt {}/gone --outdoor {}", "{}/gone is missing. Expected:", "folder svt1 as --svt"),
+    ("vqa", "--vqa {}/gone", "{}/gone is missing. Expected:", "Give the folder as --vqa"),
 ]
 
 

@@ -89,5 +89,5 @@ def test_two_files_for_one_network_are_an_error(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match="expected one"):
         weights_of(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match="not found"):
         weights_of(tmp_path / "nowhere")

@@ -170,8 +170,8 @@ def test_training_and_test_images(data):
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (lambda data: (data / "svt1/test.xml").unlink(), FileNotFoundError, r"svt1/test\.xml is not there\. Expected:"),
-        (lambda data: (data / "SUN397").rename(data / "SUN"), FileNotFoundError, r"SUN397 is not there\. Expected:"),
+        (lambda data: (data / "svt1/test.xml").unlink(), FileNotFoundError, r"svt1/test\.xml is missing\. Expected:"),
+        (lambda data: (data / "SUN397").rename(data / "SUN"), FileNotFoundError, r"SUN397 is missing\. Expected:"),
         (lambda data: (data / "svt1/img/05_00.jpg").unlink(), FileNotFoundError, r"test\.xml: .*05_00\.jpg is missing"),
         (
             lambda data: save(data / "svt1/img/05_00.jpg", street(0)[0][:10]),

@@ -144,7 +144,7 @@ features = features.astype(np.float32)
 linear_svm.fit_linear_svm(features[:100], labels[:100], 2)
 linear_svm.MEMORY, linear_svm._ROWS = 24 * features.size, 256
 linear_svm.joblib.cpu_count = lambda: 64
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+open("/proc/self/clear_refs", "w").write("5")  # resets the peak
 before = memory("VmRSS")
 linear_svm.fit_linear_svm(features, labels, 2)
 print((memory("VmHWM") - before) / features.size)

@@ -1,4 +1,4 @@
-"""A registered network by its name: in this process, in one that imports its module, and from a run's directory."""
+"""A user's network by name: in this process, in one that imports its module, and from a run's directory."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ def names_of_one_test(monkeypatch):
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """The directory in which a user's module lies; the module is not imported yet."""
+    """The directory of a user's module; the module is not imported yet."""
     (tmp_path / "my_nets.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     yield tmp_path

@@ -49,7 +49,7 @@ def test_slurm_is_found(monkeypatch):
 
 
 def test_too_late():
-    """Once JAX has been used, joining others is an error and not a run on one's own."""
+    """Once JAX has been used, joining others is an error, not a run alone."""
     code = (
         "import jax; jax.devices()\nfrom camjax.training import initialize\n"
         "try:\n    initialize('127.0.0.1:1', 2, 0)\nexcept RuntimeError as error:\n    print(error)"

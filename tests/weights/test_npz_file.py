@@ -161,7 +161,7 @@ def test_a_file_by_torch_says_so(path):
 
 
 def test_missing_file_and_directory(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no weight file .*nowhere\.npz"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
         read_npz(tmp_path / "nowhere.npz")
     with pytest.raises(WeightsError, match="a directory"):
         read_npz(tmp_path)

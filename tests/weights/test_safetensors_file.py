@@ -141,7 +141,7 @@ def test_other_files(refused, data, words):
 
 
 def test_missing_file_and_directory(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no weight file .*nowhere\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
         read_safetensors(tmp_path / "nowhere.safetensors")
     with pytest.raises(WeightsError, match="a directory"):
         read_safetensors(tmp_path)

@@ -449,7 +449,7 @@ def test_other_files(refused, data, words):
 
 
 def test_missing_file_directory_and_pipe(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no weight file .*nowhere\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         read_torch_file(tmp_path / "nowhere.pth")
     with pytest.raises(WeightsError, match="a directory"):
         read_torch_file(tmp_path)

@@ -27,7 +27,7 @@ def explain_equinox(
     as everywhere in camjax.
 
     Args:
-      model: any module. It runs in inference mode (`equinox.nn.inference_mode`), and stays as it was.
+      model: any module. It runs in inference mode (`equinox.nn.inference_mode`), and is not changed.
       where: model -> the layer, as `lambda model: model.blocks[3]`, whose output is (K, h, w); or a tuple of layers. A
         layer is called once when the network runs, and for the whole image: not by `jax.vmap` for each token.
       forward: (model, image) -> outputs of one image; `model(image)` by default. With layers that have a state, as

@@ -28,7 +28,7 @@ def explain_linen(
       layers: the path of a submodule, as "Block_3" or "encoder.Conv_0", whose output is (B, h, w, K); or several paths.
         A submodule is called once, by `__call__`, when the network runs.
       forward: (module, images) -> outputs (B, ...), each image's from that image alone; `module(images)` by default.
-        Tell a module here that it is not training, if it has to be told:
+        Pass the module's argument for inference mode here, if it has one:
         `lambda module, images: module(images, train=False)`.
       reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.

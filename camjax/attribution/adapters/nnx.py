@@ -23,8 +23,8 @@ def explain_nnx(
     """Explains a network of NNX at any of its layers.
 
     Args:
-      model: any module. It runs in inference mode (no dropout, BatchNorm at its running statistics), whatever its mode,
-        and stays as it was. The explainer has its weights as they are now.
+      model: any module. It runs in inference mode (no dropout, BatchNorm at its running statistics), and is not
+        changed. The explainer has its weights as they are now.
       layers: the path of a submodule, as "layer4.1" or "blocks.3.mlp", whose output is (B, h, w, K); or several paths.
         A submodule is called once, by `__call__`, when the network runs.
       forward: (model, images) -> outputs (B, ...), each image's from that image alone; `model(images)` by default.

@@ -9,7 +9,7 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
 
 OPTIONS = ("data_dir", "boxes", "blacklist", "lists", "masks", "class_names")
-"""The options of `open_annotated`, of which each format takes some."""
+"""The options of `open_annotated`; each format takes some of them."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ forward slashes, numbers are whole, lines have no header (Choe et al., CVPR 2020
 - image_sizes.txt: `path,width,height`; needed with boxes.
 
 wsolevaluation's metrics work on a grid of 224 x 224 pixels. They multiply the numbers of a box, as its file lists them,
-by 224 / width or 224 / height and drop the fraction, whatever the file means by its last pixel: `Annotation.wsol_boxes`
-are the listed numbers as shares of the image, not a pixel wider. Masks come to the grid by the nearest pixel.
+by 224 / width or 224 / height and drop the fraction, whether or not a box includes its last pixel:
+`Annotation.wsol_boxes` are the listed numbers as shares of the image, not a pixel wider. Masks come to the grid by the
+nearest pixel.
 """
 
 from collections.abc import Iterator, Sequence

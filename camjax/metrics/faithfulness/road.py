@@ -21,7 +21,7 @@ NOISE = 0.58
 
 
 class RoadScores(NamedTuple):
-    """The scores of images of which pixels were imputed, for F fractions.
+    """The scores of images with imputed pixels, for F fractions.
 
     Attributes:
       most_relevant_first: (B, F) float32. Less is better.

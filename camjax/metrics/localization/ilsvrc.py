@@ -24,7 +24,7 @@ class LocalizationError(StreamingMetric):
     - Localization error at k (ILSVRC): the share of images where no entry among the first k has both the image's class
       and a box whose IoU with any of the image's true boxes reaches `iou_threshold`.
     - Classification error at k: the share of images whose class is not among the first k predicted.
-    - GT-known localization: the share of images where the box of the true class's map, whatever was predicted, reaches
+    - GT-known localization: the share of images where the box of the true class's map, for any prediction, reaches
       `iou_threshold` with any true box; and the mean of that box's best IoU, 0 where the map gave no box.
 
     Images without true boxes count in the classification errors only. Boxes are half-open. ILSVRC's own evaluation

@@ -15,7 +15,7 @@ from camjax.metrics.streaming import StreamingMetric
 class PxAP(StreamingMetric):
     """PxAP: the area under the precision-recall curve of the pixels of a whole data set, for data sets with masks.
 
-    Between each two thresholds, the pixels of all score maps are counted, on objects and beside them. The area is the
+    Between each two thresholds, the pixels of all score maps are counted, on objects and on background. The area is the
     sum over these bins, from the highest down, of the precision above the bin's lower edge times the increase of
     recall. Pixels to ignore are in neither count.
 

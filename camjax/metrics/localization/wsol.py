@@ -90,7 +90,7 @@ class MaxBoxAcc(StreamingMetric):
         Args:
           maps: (B, h, w) raw maps of the true class; score maps of this metric's size stay as they are.
           true_boxes: B arrays (n_i, 4) of true boxes `[ymin, xmin, ymax, xmax]` in 0..1, n_i >= 0; or an array
-            (B, n, 4) or (B, 4). The benchmark lists whole pixels x, y, of which it takes `x * 224 / width`: give
+            (B, n, 4) or (B, 4). The benchmark lists whole pixels x, y, and uses `x * 224 / width`: give
             x / width and y / height of the listed numbers, without a pixel added to the far side.
           mask: (B,) bool, False for padding; None for all images.
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT := demo_out
 
-.PHONY: demo test test-parity test-long lint benchmark clean
+.PHONY: demo test test-optimized test-parity test-long lint benchmark clean
 
 # A pretrained network on two photographs, then a network that is trained from scratch.
 demo: .venv/demo
@@ -15,6 +15,11 @@ demo: .venv/demo
 
 test: .venv/test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long"
+
+# The tests of maps, networks and metrics again, with the optimized programs that users run.
+test-optimized: .venv/test
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long" \
+		tests/models tests/attribution tests/metrics tests/evaluation tests/test_inference.py tests/test_components.py
 
 # Without XLA_FLAGS tests/conftest.py leaves out most of XLA's optimizations; with it empty, programs are those of users.
 test-parity: .venv/peers .venv-prepare/ready

@@ -71,7 +71,7 @@ def load_model(
       logits. `camjax.training` trains it in this mode too; in a loop of your own, call `model.train()` first.
 
     Raises:
-      ValueError: an unknown name, no weights given for a model that has none installed, or weights or pool given for a
+      ValueError: an unknown name, no weights given for a model without installed ones, or weights or pool given for a
         run.
       FileNotFoundError: the weights file or run does not exist.
       camjax.weights.download.FetchError: an address cannot be fetched; an OSError.
@@ -79,7 +79,7 @@ def load_model(
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     if isinstance(name, os.PathLike) or _is_path(name):
-        model = _model_of_run(name, weights, pool, dtype, backbone_only)
+        model = _run_model(name, weights, pool, dtype, backbone_only)
     else:
         model = model_with_weights(
             name,
@@ -117,23 +117,10 @@ def model_with_weights(
     dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs | None = None,
 ) -> CamModel:
-    """A model of the registry with the weights of a source.
+    """A model of the registry with the weights of a source, in training mode; arguments and errors as in `load_model`.
 
-    Args:
-      name: one of `camjax.list_models()`.
-      weights: as in `load_model`.
-      num_classes: with backbone_only, that of the new head. Otherwise None if the weights must have the network's
-        default number, and any number to accept the number that the weights have.
-      backbone_only: as in `load_model`.
-      pool: as in `load_model`.
-      dtype: compute dtype, float32 or bfloat16.
-      rngs: random keys of new layers and of dropout; `nnx.Rngs(0)` if None.
-
-    Returns:
-      The model, in training mode.
-
-    Raises:
-      As `load_model`.
+    With backbone_only, num_classes is that of the new head. Otherwise None requires weights with the network's default
+    number of classes, and any number accepts the number that the weights have.
     """
     spec = _spec(name)
     rngs = nnx.Rngs(0) if rngs is None else rngs
@@ -180,7 +167,7 @@ def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:
     return isinstance(weights, str) and "://" in weights
 
 
-def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool) -> CamModel:
+def _run_model(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool) -> CamModel:
     """The model of a run of camjax's own training."""
     if _is_address(name):
         raise InputError(
@@ -200,7 +187,7 @@ def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: 
         )
     if not directory.is_dir():
         raise FileNotFoundError(
-            f"There is no run directory {directory}. Give the directory that training wrote to, or a model's name "
+            f"Run directory {directory} not found. Give the directory that training wrote to, or a model's name "
             f"({', '.join(list_models())}); a file of weights is given as load_model(NAME, weights=FILE)."
         )
     given = [option for option, value in (("weights", weights), ("pool", pool)) if value is not None]
@@ -214,29 +201,17 @@ def _model_of_run(name: str | os.PathLike, weights, pool, dtype, backbone_only: 
 
 @dataclass(frozen=True)
 class _Weights:
-    """Tensors, and what is known of them.
-
-    Attributes:
-      tensors: name -> array.
-      names: places the tensors in the model.
-      source: where they come from, for errors.
-      description: what the source says of the model.
-      mean_image: (H, W, 3) RGB in 0..255 that the source has, or None.
-    """
+    """Tensors by name, and what is known of them."""
 
     tensors: Mapping[str, np.ndarray]
     names: NameTable
-    source: str
+    source: str  # where they come from, for errors
     description: Description
-    mean_image: np.ndarray | None = None
+    mean_image: np.ndarray | None = None  # (H, W, 3) RGB in 0..255
 
 
 def _installed_weights(spec: ModelSpec) -> _Weights:
-    """The weights that a pip package has.
-
-    Raises:
-      ValueError: none has any for this model; the message says where weights come from.
-    """
+    """The weights that a pip package has; without one, the error says where weights come from."""
     if spec.packaged is None or spec.packaged.packaged is None:
         raise InputError(_needs_weights(spec))
     path = spec.packaged.packaged()
@@ -258,10 +233,10 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
             raise InputError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
     if path.is_dir():
         run = load_run(path)
-        return _of_camjax(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))
+        return _camjax_weights(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))
     tensors = read_tensors(path)
     if (description := camjax_file.read_description(path)) is not None:
-        return _of_camjax(spec, tensors, f"{source} (camjax's {description.model})", description)
+        return _camjax_weights(spec, tensors, f"{source} (camjax's {description.model})", description)
     is_caffe = path.suffix.lower() == ".caffemodel"
     if not is_caffe and not spec.tensor_names:
         raise InputError(
@@ -273,7 +248,7 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
     return _Weights(tensors, names, source, Description(input_rule=spec.input_rules.get(format, {})))
 
 
-def _of_camjax(spec: ModelSpec, tensors: dict[str, np.ndarray], source: str, description: Description) -> _Weights:
+def _camjax_weights(spec: ModelSpec, tensors: dict[str, np.ndarray], source: str, description: Description) -> _Weights:
     """Weights in camjax's own names, with the mean image among the tensors."""
     mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None)
     return _Weights(tensors, NameTable(camjax_file.TABLE, spec.class_layer), source, description, mean_image)

@@ -22,9 +22,6 @@ class _Trunk(CamModel):
     Args:
       conv5_features: K_out of conv5.
       pool_first: whether LRN comes after pooling, as in AlexNet+, and not before it.
-      min_size: as in `CamModel`.
-      dtype: compute dtype.
-      rngs: random keys.
     """
 
     def __init__(self, conv5_features: int, *, pool_first: bool, min_size: int = 23, dtype, rngs: nnx.Rngs):
@@ -67,10 +64,7 @@ class AlexNet(_Trunk):
 
 
 class AlexNetGap(_Trunk):
-    """AlexNet-GAP. Map: 13 x 13 for 227 x 227, about input side / 16.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """AlexNet-GAP. Map: 13 x 13 for 227 x 227, about input side / 16. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__(256, pool_first=False, dtype=dtype, rngs=rngs)

@@ -18,6 +18,11 @@ _MODEL = (
     *("input_rule", "mean_image", "set_input_rule"),
 )
 
+_HOW = (
+    "a model derived from camjax.models.CamModel, which sets `head`, such as camjax.models.PooledHead, and defines "
+    "`backbone`; the rest is CamModel's"
+)
+
 
 def check_name(name: str) -> None:
     """Raises ValueError unless the name is valid as that of a network, and cannot be mistaken for a path."""
@@ -124,9 +129,3 @@ def _check_model(name: str, model: Any, num_classes: int) -> None:
             f"{name!r}, for one image, has `head(features)` of shape {by_head.shape} and `model(images)` of shape "
             f"{logits.shape}: expected (1, {num_classes}) of both."
         )
-
-
-_HOW = (
-    "a model derived from camjax.models.CamModel, which sets `head`, such as camjax.models.PooledHead, and defines "
-    "`backbone`; the rest is CamModel's"
-)

@@ -44,6 +44,7 @@ def conv_general_dilated(
     Returns:
       (B, H', W', K_out) in the dtype of the arguments.
     """
+    products = {"precision": precision, "preferred_element_type": preferred_element_type}
 
     def native(lhs, rhs):
         return lax.conv_general_dilated(
@@ -55,9 +56,8 @@ def conv_general_dilated(
             rhs_dilation=rhs_dilation,
             dimension_numbers=dimension_numbers,
             feature_group_count=feature_group_count,
-            precision=precision,
-            preferred_element_type=preferred_element_type,
             out_sharding=out_sharding,
+            **products,
         )
 
     kh, kw, kernel_in, k_out = rhs.shape
@@ -71,24 +71,13 @@ def conv_general_dilated(
 
     def pointwise(lhs, rhs):
         sy, sx = window_strides
-        return lax.dot_general(
-            lhs[:, ::sy, ::sx],
-            rhs[0, 0],
-            (((3,), (0,)), ((), ())),
-            precision=precision,
-            preferred_element_type=preferred_element_type,
-        )
+        return lax.dot_general(lhs[:, ::sy, ::sx], rhs[0, 0], (((3,), (0,)), ((), ())), **products)
 
     def side_by_side(lhs, rhs):
         rows, columns = lhs.shape[1] // kh, lhs.shape[2] // kw
         windows = lhs[:, : rows * kh, : columns * kw].reshape(len(lhs), rows, kh, columns, kw, k_in)
-        return lax.dot_general(
-            windows.transpose(0, 1, 3, 2, 4, 5),
-            rhs,
-            (((3, 4, 5), (0, 1, 2)), ((), ())),
-            precision=precision,
-            preferred_element_type=preferred_element_type,
-        )
+        windows = windows.transpose(0, 1, 3, 2, 4, 5)
+        return lax.dot_general(windows, rhs, (((3, 4, 5), (0, 1, 2)), ((), ())), **products)
 
     def shifted_sum(lhs, rhs):
         return depthwise(lhs, rhs[:, :, 0], tuple(window_strides), tuple(map(tuple, pads)))

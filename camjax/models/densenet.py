@@ -1,6 +1,6 @@
 """DenseNet (Huang et al. 2017, arXiv:1608.06993), in which a layer takes the features of all before it in its block.
 
-BatchNorm and ReLU stand before the convolutions, and padding is the same on both sides, as in torchvision's
+BatchNorm and ReLU come before the convolutions, and padding is the same on both sides, as in torchvision's
 `densenet121`. Images are normalized with ImageNet's mean and deviation.
 """
 

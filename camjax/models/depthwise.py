@@ -38,21 +38,21 @@ def depthwise(images: jax.Array, kernel: jax.Array, strides, pads) -> jax.Array:
 @functools.partial(depthwise.defjvp, symbolic_zeros=True)
 def _derivative(strides, pads, primals, tangents):
     images, kernel = primals
-    of_images, of_kernel = tangents
+    images_tangent, kernel_tangent = tangents
     tangent = jnp.zeros((), images.dtype)
-    if not isinstance(of_images, SymbolicZero):
+    if not isinstance(images_tangent, SymbolicZero):
         tangent = tangent + linear_call(
             lambda kernel, images: depthwise(images, kernel, strides, pads),
             lambda kernel, cotangent: _images_cotangent(cotangent, kernel, images.shape, strides, pads),
             kernel,
-            of_images,
+            images_tangent,
         )
-    if not isinstance(of_kernel, SymbolicZero):
+    if not isinstance(kernel_tangent, SymbolicZero):
         tangent = tangent + linear_call(
             lambda images, kernel: depthwise(images, kernel, strides, pads),
             lambda images, cotangent: _kernel_cotangent(cotangent, images, kernel.shape, strides, pads),
             images,
-            of_kernel,
+            kernel_tangent,
         )
     return depthwise(images, kernel, strides, pads), tangent
 
@@ -86,10 +86,10 @@ def _kernel_cotangent(cotangent, images, kernel_shape, strides, pads):
     kh, kw, _ = kernel_shape
 
     def add_image(sums, image_and_cotangent):
-        image, of_image = image_and_cotangent
+        image, image_cotangent = image_and_cotangent
         padded = jnp.pad(image, (*pads, (0, 0)))
         products = [
-            (_window(padded, (i, j), kernel_shape, strides) * of_image).astype(jnp.float32).sum(0)
+            (_window(padded, (i, j), kernel_shape, strides) * image_cotangent).astype(jnp.float32).sum(0)
             for i in range(kh)
             for j in range(kw)
         ]

@@ -56,17 +56,7 @@ class Inception(nnx.Module):
 
 
 class _Trunk(CamModel):
-    """The stem and the inception modules up to a given one.
-
-    Args:
-      last: name of the last module, such as "4e".
-      stride: as in `CamModel`.
-      dtype: compute dtype.
-      rngs: random keys.
-
-    Attributes:
-      trunk_features: K of the last module.
-    """
+    """The stem and the inception modules up to `last`, such as "4e", which has `trunk_features` channels."""
 
     def __init__(self, last: str, *, stride: int, dtype, rngs: nnx.Rngs):
         super().__init__(input_size=(224, 224), stride=stride, dtype=dtype, **CAFFE_INPUT)
@@ -93,10 +83,7 @@ class _Trunk(CamModel):
 
 
 class GoogLeNet(_Trunk):
-    """GoogLeNet. Map: 7 x 7 for 224 x 224, input side / 32.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """GoogLeNet. Map: 7 x 7 for 224 x 224, input side / 32. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__("5b", stride=32, dtype=dtype, rngs=rngs)

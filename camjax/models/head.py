@@ -45,8 +45,7 @@ class PooledHead(nnx.Module):
     Attributes:
       kernel: (K, C) float32.
       bias: (C,) float32.
-      num_classes: C.
-      pool: "gap" or "gmp".
+      num_classes, pool: as given.
       exact_cam: whether the mean of a class's map plus its bias is that class's logit (True for GAP).
     """
 
@@ -87,10 +86,8 @@ class MapHead(nnx.Module):
       pool: "gap" or "gmp".
 
     Attributes:
-      kernel: None; it would be the identity.
-      bias: None.
-      num_classes: C.
-      pool: "gap" or "gmp".
+      kernel, bias: None; the kernel would be the identity.
+      num_classes, pool: as given.
       exact_cam: whether the mean of a class's map is that class's logit (True for GAP).
     """
 
@@ -128,9 +125,8 @@ class FullyConnectedHead(nnx.Module):
 
     Attributes:
       fc6: `nnx.Linear` of the flattened map, K slowest, as in Caffe and PyTorch.
-      fc7: `nnx.Linear`.
-      fc8: `nnx.Linear` to the classes, in float32.
-      num_classes: C.
+      fc7, fc8: `nnx.Linear`; fc8 gives the classes, in float32.
+      num_classes: as given.
       exact_cam: False.
 
     Raises:

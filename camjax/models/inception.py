@@ -33,8 +33,6 @@ class _Branches(nnx.Module):
       strides: of the last convolution of each chain, and of the pool if it is a max pool.
       padding: pixels of zeros around these; None for as many as keep the size.
       pool_features: K_out of the 1x1 convolution after an average pool; None for a max pool without convolution.
-      dtype: compute dtype.
-      rngs: random keys.
     """
 
     def __init__(self, in_features, chains, *, strides=1, padding=None, pool_features=None, dtype, rngs):
@@ -105,8 +103,6 @@ class _Trunk(CamModel):
       padded: the benchmark's form: zeros around the first convolution, the poolings (whose sides are rounded up) and
         Mixed_6a, which has stride 1.
       rule: `mean` and `std` of `CamModel`, with `input_size`, `stride` and `min_size`.
-      dtype: compute dtype.
-      rngs: random keys.
     """
 
     def __init__(self, *, padded: bool, dtype, rngs: nnx.Rngs, **rule):
@@ -156,10 +152,7 @@ class _Trunk(CamModel):
 
 
 class InceptionV3(_Trunk):
-    """Inception v3. Map: 8 x 8 for 299 x 299, about input side / 32.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """Inception v3. Map: 8 x 8 for 299 x 299, about input side / 32. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__(

@@ -87,10 +87,7 @@ class ConvBN(nnx.Module):
     Args:
       in_features: K_in.
       out_features: K_out.
-      kernel_size: as in `conv2d`.
-      strides: as in `conv2d`.
-      padding: as in `conv2d`.
-      groups: as in `conv2d`.
+      kernel_size, strides, padding, groups: as in `conv2d`.
       activation: applied last, or None.
       momentum: of the running statistics, `running = momentum * running + (1 - momentum) * batch`.
       epsilon: added to the variance.

@@ -33,10 +33,8 @@ class InvertedResidual(nnx.Module):
     Args:
       in_features: K_in.
       out_features: K_out.
-      kernel_size: of the depthwise convolution.
-      strides: of the depthwise convolution.
+      kernel_size, strides, padding: of the depthwise convolution.
       expansion: factor by which the first convolution widens the features; 1 for none.
-      padding: of the depthwise convolution.
       **options: of every `ConvBN`: momentum, epsilon, dtype, rngs.
     """
 

@@ -16,10 +16,7 @@ from camjax.models.spec import ModelSpec, WeightsSource
 
 
 class NIN(CamModel):
-    """Network in Network. Map: 6 x 6 for 224 x 224, about input side / 32.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """Network in Network. Map: 6 x 6 for 224 x 224, about input side / 32. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__(input_size=(224, 224), stride=32, min_size=39, dtype=dtype, **CAFFE_INPUT)

@@ -76,7 +76,7 @@ def register_model(
         builder(name, constructor),
         num_classes,
         new_layers=tuple(new_layers),
-        # As pickle does, a name in a module stands for what importing the module gives.
+        # As in pickle, MODULE:NAME is what importing the module gives.
         module=sys._getframe(1).f_globals["__name__"],
         constructor=constructor,
     )
@@ -103,7 +103,7 @@ def model_spec(name: str) -> ModelSpec:
         exist, or it registers no such name.
     """
     if is_qualified(name):
-        return _spec_of_module(*name.split(":"))
+        return _module_spec(*name.split(":"))
     if name in _SPECS:
         return _SPECS[name]
     near = difflib.get_close_matches(str(name), _SPECS, n=3, cutoff=0.5)
@@ -119,14 +119,14 @@ def is_qualified(name: str) -> bool:
     return isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*:\w[\w-]*", name) is not None
 
 
-def _spec_of_module(module: str, name: str) -> ModelSpec:
+def _module_spec(module: str, name: str) -> ModelSpec:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module exists, and another one that it imports does not
         raise InputError(
-            f"{module}:{name}: there is no module {error.name}. It has to be in Python's path, as installed packages "
+            f"{module}:{name}: module {error.name} not found. It has to be in Python's path, as installed packages "
             "are; the command line looks in the current directory too."
         ) from None
     if name not in _SPECS or _SPECS[name].module is None:

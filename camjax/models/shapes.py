@@ -12,29 +12,15 @@ from camjax.models.registry import create_model
 def model_shapes(
     name: str, num_classes: int | None = None, *, pool: Pool = "gap", dtype: DTypeLike = jnp.float32
 ) -> CamModel:
-    """What `create_model` builds, with a `jax.ShapeDtypeStruct` in the place of every array.
+    """What `create_model` builds and raises for these arguments, with a `jax.ShapeDtypeStruct` for every array.
 
-    It takes a fifth of the time of `nnx.eval_shape(create_model)`, and less for deep networks. There, each random key
-    adds one to the count of its stream, which takes flax and JAX longer the more was traced before.
-
-    Args:
-      name: as in `create_model`.
-      num_classes: as in `create_model`.
-      pool: as in `create_model`.
-      dtype: as in `create_model`.
-
-    Returns:
-      The model.
-
-    Raises:
-      ValueError: as from `create_model`.
+    It takes a fifth of the time of `nnx.eval_shape(create_model)`, and less for deep networks: counting random keys,
+    as that does, takes flax and JAX longer the more was traced before.
     """
     return nnx.eval_shape(lambda: create_model(name, num_classes, pool=pool, dtype=dtype, rngs=_OneKeyRngs()))
 
 
 class _OneKeyRngs(nnx.Rngs):
-    """Random keys for shapes."""
-
     def __init__(self):
         super().__init__(0)
         self.default = _OneKey(0, tag="default")

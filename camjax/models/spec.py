@@ -41,10 +41,9 @@ class WeightsSource:
         return f"{self.name}{suffix}" + ("" if self.data == "ImageNet" else f" ({self.data})")
 
 
-def torchvision(name: str, file: str, *, backbone_only: bool = False) -> WeightsSource:
+def torchvision(name: str, file: str) -> WeightsSource:
     """Weights by torchvision, in one of the files that it publishes."""
-    address = f"https://download.pytorch.org/models/{file}"
-    return WeightsSource("torchvision", name, address=address, backbone_only=backbone_only)
+    return WeightsSource("torchvision", name, address=f"https://download.pytorch.org/models/{file}")
 
 
 @dataclass(frozen=True)

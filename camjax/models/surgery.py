@@ -43,13 +43,8 @@ def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = 
 
 def _with_pooled_head(model: CamModel, old: PooledHead, num_classes: int, rngs: nnx.Rngs) -> CamModel:
     dropout = old.dropout
-    head = PooledHead(
-        old.kernel.shape[0],
-        num_classes,
-        pool=old.pool,
-        dropout=0.0 if dropout is None else dropout.rate,
-        rngs=rngs,
-    )
+    rate = 0.0 if dropout is None else dropout.rate
+    head = PooledHead(old.kernel.shape[0], num_classes, pool=old.pool, dropout=rate, rngs=rngs)
     if dropout is not None and head.dropout is not None:
         head.dropout.deterministic = dropout.deterministic
     created_as = model.created_as
@@ -65,11 +60,11 @@ def _with_new_class_layer(model: CamModel, created_as: dict, num_classes: int, r
     shapes = [
         _variables(model_shapes(**{**created_as, "num_classes": created_as["num_classes"] + more})) for more in (0, 1)
     ]
-    of_classes = {path for path, variable in shapes[0].items() if variable.shape != shapes[1][path].shape}
+    class_paths = {path for path, variable in shapes[0].items() if variable.shape != shapes[1][path].shape}
     new = create_model(**{**created_as, "num_classes": num_classes}, dtype=model.dtype, rngs=rngs)
     places = _variables(new)
     for path, variable in _variables(model).items():
-        if path in places and path not in of_classes:
+        if path in places and path not in class_paths:
             places[path].set_value(variable[...].copy())
     mean_image = None if model.mean_image is None else model.mean_image[...]
     new.set_input_rule(**model.input_rule, mean_image=mean_image)

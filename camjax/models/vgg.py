@@ -33,8 +33,6 @@ class _Trunk(CamModel):
     Args:
       caffe: whether images and pooling follow Caffe (BGR less their mean; sides rounded up) or PyTorch.
       pools: stages that end in pooling.
-      dtype: compute dtype.
-      rngs: random keys.
     """
 
     def __init__(self, *, caffe: bool = False, pools: tuple[int, ...] = (1, 2, 3, 4), dtype, rngs: nnx.Rngs):
@@ -80,10 +78,7 @@ class VGG16(_Trunk):
 
 
 class VGG16Gap(_Trunk):
-    """VGGnet-GAP. Map: 14 x 14 for 224 x 224, input side / 16.
-
-    Arguments as in `camjax.create_model`.
-    """
+    """VGGnet-GAP. Map: 14 x 14 for 224 x 224, input side / 16. Arguments as in `camjax.create_model`."""
 
     def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__(caffe=True, dtype=dtype, rngs=rngs)
@@ -123,24 +118,15 @@ class VGG16Wsol(_Trunk):
 
 # torchvision and the benchmark number the layers of `features`, poolings and ReLUs among them. Without the fourth
 # pooling (a map of 28 x 28) the last three numbers are one less; no layer with weights has those numbers otherwise.
-_NUMBERS = {
-    "conv1_1": "0",
-    "conv1_2": "2",
-    "conv2_1": "5",
-    "conv2_2": "7",
-    "conv3_1": "10",
-    "conv3_2": "12",
-    "conv3_3": "14",
-    "conv4_1": "17",
-    "conv4_2": "19",
-    "conv4_3": "21",
-    "conv5_1": "2[43]",
-    "conv5_2": "2[65]",
-    "conv5_3": "2[87]",
-}
+_NUMBERS = (("0", "2"), ("5", "7"), ("10", "12", "14"), ("17", "19", "21"), ("2[43]", "2[65]", "2[87]"))
 
 TENSOR_NAMES = (
-    *(rule for place, number in _NUMBERS.items() for rule in layer(rf"features\.{number}", place, CONV)),
+    *(
+        rule
+        for stage, numbers in enumerate(_NUMBERS, 1)
+        for i, number in enumerate(numbers, 1)
+        for rule in layer(rf"features\.{number}", f"conv{stage}_{i}", CONV)
+    ),
     *(
         rule
         for number, name in ((0, "fc6"), (3, "fc7"), (6, "fc8"))

@@ -140,12 +140,12 @@ def test_features_and_logits_equal_torchvision(torchvision, name, tmp_path):
     constants = torchvision.models.get_model_weights(TORCHVISION[name][0]).DEFAULT.transforms()
     features, logits = outputs(run, images, constants.mean, constants.std)
     if name == "convnext_tiny":
-        features = behind_the_layernorm(network.classifier[0], features)
+        features = after_the_layernorm(network.classifier[0], features)
     model = camjax.load_model(name, weights=save(network, tmp_path / "weights.safetensors"))
     check(model, images, features, logits)
 
 
-def behind_the_layernorm(norm, features):
+def after_the_layernorm(norm, features):
     """LayerNorm of the pooled features, applied to each place with the mean and variance of the pooled ones."""
     pooled = features.mean((1, 2), dtype=np.float64)
     mean, var = (moment(pooled, axis=1)[:, None, None, None] for moment in (np.mean, np.var))
@@ -209,7 +209,7 @@ def test_features_and_logits_equal_timm(torchvision, name, tmp_path):
         lambda x: (network.forward_features(x), network(x)), images, *(TENSORFLOW if lite else IMAGENET)
     )
     if name == "convnext_tiny":
-        features = behind_the_layernorm(network.head.norm, features)
+        features = after_the_layernorm(network.head.norm, features)
     model = camjax.load_model(name, weights=save(network, tmp_path / "weights.safetensors"))
     check(model, images, features, logits, DEEP_LITE_TOLERANCE if name == "efficientnet_lite4" else TOLERANCE)
 

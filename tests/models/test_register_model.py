@@ -60,7 +60,7 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("my_nets", None)
 
 
-def test_a_name_of_ones_own_is_one_of_ours():
+def test_a_registered_name_works_as_a_built_in_one():
     camjax.register_model("own", Own, new_layers=("layer", "head"))
     assert "own" in camjax.list_models() and model_spec("own").new_layers == ("layer", "head")
     model = camjax.create_model("own", 5, pool="gmp", dtype=jnp.bfloat16, rngs=nnx.Rngs(1))
@@ -147,13 +147,13 @@ def test_a_model_that_does_not_keep_the_contract_says_what_is_missing(constructo
             camjax.create_model("own")
 
 
-def test_a_module_that_is_not_there_or_registers_nothing(module, capsys):
+def test_a_module_that_is_missing_or_registers_nothing(module, capsys):
     (module / "broken_nets.py").write_text("import no_such_package\n")
     (module / "empty_nets.py").write_text("")
     photo = f"{skimage.data_dir}/chelsea.png"
     for name, message in (
-        ("my_net:tiny", "my_net:tiny: there is no module my_net. It has to be in Python's path"),
-        ("my_nets.inner:tiny", "there is no module my_nets.inner"),
+        ("my_net:tiny", "my_net:tiny: module my_net not found. It has to be in Python's path"),
+        ("my_nets.inner:tiny", "module my_nets.inner not found"),
         ("my_nets:tiny2", "importing my_nets registers no model named 'tiny2'. Registered: "),
         ("empty_nets:resnet50", "importing empty_nets registers no model named 'resnet50'"),
         ("broken_nets:tiny", "No module named 'no_such_package'"),

@@ -68,7 +68,7 @@ def load_model(
 
     Returns:
       The model, with class names if they are known, in inference mode (`model.eval()`): `model(images)` gives its
-      logits. `camjax.training` trains it in this mode too; in a loop of your own, call `model.train()` first.
+      logits. `camjax.training` switches modes itself; in a loop of your own, call `model.train()` first.
 
     Raises:
       ValueError: an unknown name, no weights given for a model without installed ones, or weights or pool given for a
@@ -119,7 +119,7 @@ def model_with_weights(
 ) -> CamModel:
     """A model of the registry with the weights of a source, in training mode; arguments and errors as in `load_model`.
 
-    With backbone_only, num_classes is that of the new head. Otherwise None requires weights with the network's default
+    With backbone_only, num_classes is that of the new head. Otherwise None requires weights for the network's default
     number of classes, and any number accepts the number that the weights have.
     """
     spec = _spec(name)

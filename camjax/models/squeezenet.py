@@ -16,7 +16,7 @@ from camjax.models.head import MapHead, Pool
 from camjax.models.spec import ModelSpec, torchvision
 from camjax.models.tensor_names import CONV, layer
 
-# (squeeze, expand) features of the Fire modules; a pooling precedes each group.
+# (squeeze, expand) features of the Fire modules; a pooling layer precedes each group.
 GROUPS = (((16, 64), (16, 64)), ((32, 128), (32, 128)), ((48, 192), (48, 192), (64, 256), (64, 256)))
 STEM_FEATURES = 64
 DROPOUT = 0.5

@@ -16,8 +16,8 @@ compared first, or the figure is not given.
   image, so that five classes are five calls, and its time for them is five times that of one call (that this holds is a
   figure too); camjax takes all five in one call. Eigen-CAM's map is the same for every class.
 - Folded: camjax with `fold_batchnorm` of the model, as `make_cam_fn` has it.
-- Score-CAM and Ablation-CAM of one image, 32 copies at a time on both sides, and both with half-pixel masks, which take
-  pytorch-grad-cam as long as its own, so that the maps are the same. So that they take seconds, they look at an
+- Score-CAM and Ablation-CAM of one image, 32 copies at a time on both sides. Both resize masks with half-pixel centers,
+  so that the maps are the same; pytorch-grad-cam takes as long with its own way. So that they take seconds, they use an
   earlier layer of fewer channels: Lite0's last block (320) and ResNet-50's first stage (256). A copy costs Score-CAM
   the whole network, for any layer. pytorch-grad-cam's Ablation-CAM runs the whole network for each copy as well,
   with another layer in place of this one; camjax runs what follows the layer. Of Lite0's last feature map (1280) that

@@ -14,8 +14,8 @@ import camjax
 
 PACKAGE = Path(camjax.__file__).parent
 
-# From the ground up: a part imports from its own storey and those below. A new part gets its place here.
-STOREYS = (
+# From the ground up: a part imports from its own level and those below. A new part gets its place here.
+LEVELS = (
     {"cam", "checks", "components", "errors", "files", "models", "weights"},
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
@@ -93,9 +93,9 @@ def part(module: str) -> str:
     return module.split(".")[1] if "." in module else module
 
 
-def storey(module: str) -> int:
-    found = [number for number, parts in enumerate(STOREYS) if part(module) in parts]
-    assert found, f"{module} has no place in STOREYS yet"
+def level(module: str) -> int:
+    found = [number for number, parts in enumerate(LEVELS) if part(module) in parts]
+    assert found, f"{module} has no place in LEVELS yet"
     return found[0]
 
 
@@ -141,7 +141,7 @@ def test_an_unknown_attribute_is_an_error():
 def test_imports_go_down(module):
     for imported in IMPORTS[module]:
         if top(imported.module) == "camjax":
-            assert storey(imported.module) <= storey(module), f"{module} imports {imported.module}"
+            assert level(imported.module) <= level(module), f"{module} imports {imported.module}"
 
 
 BELOW_TRAINING = ("models", "weights", "checkpoints", "runs", "loading")

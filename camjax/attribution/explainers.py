@@ -165,10 +165,10 @@ def explainer(features_fn: Callable, head_fn: Callable, *, combine: Literal["mea
     Args:
       features_fn: images (B, ...) -> features (B, h, w, K), or a tuple of several layers' features.
       head_fn: features -> outputs (B, ...): all of the network that follows, before any softmax. Each image's outputs
-        depend on its own features alone. Weights of modules of NNX and their methods, such as `model.features`, and of
-        `jax.tree_util.Partial(function, weights)` are arguments of compiled programs, as they are now; those that other
-        functions hold become constants, which takes longer to compile. Modules run in inference mode (no dropout,
-        BatchNorm at its running statistics), and are not changed.
+        depend on its own features alone. The weights of NNX modules, of their methods such as `model.features`, and of
+        `jax.tree_util.Partial(function, weights)` are arguments of compiled programs; the explainer keeps their present
+        values. Weights inside other functions become constants, which takes longer to compile. Modules run in inference
+        mode (no dropout, BatchNorm at its running statistics), and are not changed.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Returns:

@@ -52,8 +52,8 @@ class CutNetwork(NamedTuple):
 class SharedWeights(CutNetwork):
     """A network cut by running the whole of it twice: `features(weights, images)`, `head(weights, features, images)`.
 
-    As a pytree it is the weights. In a compiled program both halves then compute with the same arrays, and the compiler
-    merges what they have in common; with the weights given twice it could not know.
+    As a pytree it is the weights, once. So in a compiled program both halves use the same arrays, and the compiler can
+    merge the computations that they share.
     """
 
     __slots__ = ()

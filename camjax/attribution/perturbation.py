@@ -125,10 +125,10 @@ def is_cam(
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
-    """IS-CAM, an integrated Score-CAM (Naidu et al. 2020), with the steps of torch-cam's reading; see the module.
+    """IS-CAM, an integrated Score-CAM (Naidu et al. 2020), with the steps that torch-cam takes; see the module.
 
     As `score_cam`, with S_k the mean score over masks `c_i m_k`, where `c_i = sum_{j <= i} j / n` for i in 1..n and
-    n = num_samples. These sums of steps j / n pass 1 and reach (n + 1) / 2: later copies are brighter than the image.
+    n = num_samples. The factors c_i grow up to (n + 1) / 2, so later copies are brighter than the image.
 
     The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is an error too.
     """

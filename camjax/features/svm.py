@@ -44,7 +44,7 @@ class LinearSVM(NamedTuple):
     Attributes:
       kernel: (K, C) float32.
       bias: (C,) float32.
-      penalty: the chosen one of `penalties`.
+      penalty: the one that cross-validation chose.
       cross_validation: penalty -> mean accuracy on the held-out parts, in 0..1; empty for a single penalty.
     """
 

@@ -24,9 +24,9 @@ answers, while that code takes all that occur three times; questions with other 
 number of epochs is fixed, while that code takes the best one for held-out questions.
 
 **Accuracy** is the official one, min(people who gave the answer / 3, 1) averaged over the ten sets of nine people, with
-answers normalized as there (`experiments.vqa.accuracy`); that over all ten people is given too. Types of answers
-are those of the annotations. For the test images, whose answers are secret, answers.json is in the format of the
-evaluation server.
+answers normalized as there (`experiments.vqa.accuracy`); the accuracy over all ten people is given
+too. Types of answers are those of the annotations. For the test images, whose answers are secret, answers.json has the
+format of the evaluation server.
 
 The paper's number, of GoogLeNet on the test images of VQA v1, open-ended: 55.89 %, quoted from memory.
 

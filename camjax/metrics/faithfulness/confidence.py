@@ -52,7 +52,7 @@ def confidence_change(
     A loop on the host over compiled chunks, not to be called inside `jax.jit`.
 
     torch-cam and pytorch-grad-cam multiply normalized images by the map, which is a baseline of the color that the
-    network subtracts. They take maps as they come; scaled before they are resized, these may reach neither 0 nor 1.
+    network subtracts. They do not scale the map again after resizing it, so its range may be smaller than 0..1.
     torch-cam adds 1e-7 to y before it divides; pytorch-grad-cam's drop is y - o, not a share of y.
 
     Args:

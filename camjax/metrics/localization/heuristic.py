@@ -71,8 +71,8 @@ def heuristic_boxes(class_ids, maps, size: tuple[int, int], *, tight: float = 0.
     evaluation of the top five takes them as five guesses. Each box is that of the largest component above its share of
     the map's maximum; see `camjax.make_localize_fn`.
 
-    The paper does not state the two shares. The default of the loose box is that of the paper's rule elsewhere; that of
-    the tight box is close to the 100 of 255 at which the box generator of its release draws smaller boxes.
+    The paper does not state the two shares. The default of the loose box is the share that the paper uses elsewhere.
+    The default of the tight box is close to 100 / 255, the threshold of the smaller boxes in the paper's released code.
 
     Args:
       class_ids: (B, N) integers by falling logit, N >= 3; only the first three count.

@@ -148,10 +148,10 @@ class LocalizationError(StreamingMetric):
         """The rates in percent: low is good for an error, high for the GT-known ones.
 
         Returns:
-          Over all images "top1_classification_error" and "top5_classification_error"; over the images with true boxes,
-          where there are any, "top1_localization_error" and "top5_localization_error"; and over the same, where
-          label_boxes were given, "gt_known_localization" (an accuracy) and "gt_known_mean_iou" (100 x IoU). Other k
-          give other names.
+          "top1_classification_error" and "top5_classification_error" over all images. If some images have true boxes,
+          "top1_localization_error" and "top5_localization_error" over those. If label_boxes were given too,
+          "gt_known_localization" (an accuracy) and "gt_known_mean_iou" (100 x IoU) over the same images. Other k give
+          other names.
 
         Raises:
           ValueError: no images; or label_boxes were given for some of the images only.

@@ -62,24 +62,24 @@ _MAX_RANK = 32
 
 
 def read_caffemodel(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the blobs of a trained Caffe network.
+    """Reads the blobs of a trained Caffe network.
 
     Reads layers of Caffe's present format and of the one before it (V1, `layers`), and blobs with a shape as well as
     with the four legacy dimensions (num, channels, height, width). Of the latter, leading dimensions of 1 are dropped:
     a bias is (K,) and an inner product (K_out, K_in). The filters of a convolution keep all four.
 
     Args:
-        path: a `.caffemodel` in protobuf's binary format.
+      path: a `.caffemodel` in protobuf's binary format.
 
     Returns:
-        Blob i of a layer as `"LAYER.i"`, in the file's order: `"conv1.0"` are the filters of conv1, (K_out,
-        K_in / groups, kh, kw) float32, and `"conv1.1"` is its bias, (K_out,); an inner product's `"fc.0"` is
-        (K_out, K_in). The arrays are read-only. Layers without blobs are left out. A blob saved as doubles is float64.
+      Blob i of a layer as `"LAYER.i"`, in the file's order: `"conv1.0"` are the filters of conv1, (K_out,
+      K_in / groups, kh, kw) float32, and `"conv1.1"` is its bias, (K_out,); an inner product's `"fc.0"` is
+      (K_out, K_in). The arrays are read-only. Layers without blobs are left out. A blob saved as doubles is float64.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        WeightsError: the file is damaged or not a caffemodel, a blob's numbers do not fit its shape, two layers with
-            blobs have the same name, or no layer has a blob.
+      FileNotFoundError: the file does not exist.
+      WeightsError: the file is damaged or not a caffemodel, a blob's numbers do not fit its shape, two layers with
+        blobs have the same name, or no layer has a blob.
     """
     path, net, start = _parse(path, "NetParameter")
     count = len(net.layers) + len(net.layer)
@@ -101,17 +101,17 @@ def read_caffemodel(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def read_mean_binaryproto(path: str | PathLike[str]) -> np.ndarray:
-    """Read the mean image of a training set, as Caffe's `compute_image_mean` writes it.
+    """Reads the mean image of a training set, as Caffe's `compute_image_mean` writes it.
 
     Args:
-        path: such as `imagenet_mean.binaryproto`: one blob of (1, 3, H, W), channels in the order B, G, R.
+      path: such as `imagenet_mean.binaryproto`: one blob of (1, 3, H, W), channels in the order B, G, R.
 
     Returns:
-        (H, W, 3) float32, channels in the order R, G, B, in 0..255 where the images were.
+      (H, W, 3) float32, channels in the order R, G, B, in 0..255 where the images were.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        WeightsError: the file is damaged, holds no blob, or its blob is not an image of three channels.
+      FileNotFoundError: the file does not exist.
+      WeightsError: the file is damaged, holds no blob, or its blob is not an image of three channels.
     """
     path, blob, start = _parse(path, "BlobProto")
     if not (blob.data or blob.double_data):
@@ -126,7 +126,7 @@ def read_mean_binaryproto(path: str | PathLike[str]) -> np.ndarray:
 
 
 def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, Any, bytes]:
-    """Return the path, the file's message, and its first bytes."""
+    """Returns the path, the file's message, and its first bytes."""
     path = check_weights_file(path)
     with path.open("rb") as file:
         start = file.read(32)
@@ -143,7 +143,7 @@ def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, Any, bytes]:
 
 
 def _array(path: Path, name: str, blob, *, filters: bool) -> np.ndarray:
-    """Return a blob's numbers in its shape, after checking their count."""
+    """Returns a blob's numbers in its shape, after checking their count."""
     if blob.HasField("shape"):
         shape = tuple(blob.shape.dim[: _MAX_RANK + 1])
     else:

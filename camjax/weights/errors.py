@@ -24,11 +24,11 @@ _STARTS = (
 
 
 def check_weights_file(path: str | PathLike[str]) -> Path:
-    """Return `path` as a Path if it is a file with something in it.
+    """Returns `path` as a Path if it is a file with something in it.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        WeightsError: it is a directory, a device or a pipe, or an empty file.
+      FileNotFoundError: the file does not exist.
+      WeightsError: it is a directory, a device or a pipe, or an empty file.
     """
     path = Path(path)
     if not path.exists():
@@ -42,13 +42,13 @@ def check_weights_file(path: str | PathLike[str]) -> Path:
 
 
 def describe_start(start: bytes) -> str:
-    """Say in words what a file seems to be.
+    """Says in words what a file seems to be.
 
     Args:
-        start: the file's first bytes; 16 are enough.
+      start: the file's first bytes; 16 are enough.
 
     Returns:
-        Such as "begins with b'<!DOCTYPE html>', it looks like a web page".
+      Such as "begins with b'<!DOCTYPE html>', it looks like a web page".
     """
     looks_like = next((words for magic, words in _STARTS if start.startswith(magic)), None)
     if looks_like is None and start[8:9] == b"{":

@@ -22,18 +22,18 @@ _MAX_HEADER = 1_000
 
 
 def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """Read every array of a file by `numpy.savez` or `numpy.savez_compressed`.
+    """Reads every array of a file by `numpy.savez` or `numpy.savez_compressed`.
 
     Args:
-        path: a `.npz` file.
+      path: a `.npz` file.
 
     Returns:
-        The arrays by name, in the file's order.
+      The arrays by name, in the file's order.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        WeightsError: it is damaged or not an `.npz`; an array holds anything but numbers (pickled objects are never
-            loaded); or its arrays are far larger than the file, as in a zip bomb.
+      FileNotFoundError: the file does not exist.
+      WeightsError: it is damaged or not an `.npz`; an array holds anything but numbers (pickled objects are never
+        loaded); or its arrays are far larger than the file, as in a zip bomb.
     """
     path = check_weights_file(path)
     with path.open("rb") as file:
@@ -55,7 +55,7 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _checked_members(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    """Return the names of the members, after checking that each is an array of numbers and none is too large."""
+    """Returns the names of the members, after checking that each is an array of numbers and none is too large."""
     members = archive.infolist()
     declared, size = sum(member.file_size for member in members), path.stat().st_size
     if declared > _MAX_RATIO * size + _SMALL:

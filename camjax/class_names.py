@@ -45,7 +45,7 @@ def match_class_names(
         if len(of_data) != num_classes:
             raise InputError(
                 f"{data} has {len(of_data)} classes, and the model {num_classes}, whose names are not known. Give a "
-                "model of the same classes, or set model.class_names."
+                f"model with num_classes={len(of_data)}, or set model.class_names."
             )
     if of_model is None or tuple(of_data) == tuple(of_model):
         return np.arange(num_classes)

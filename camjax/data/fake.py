@@ -55,7 +55,7 @@ class FakeImages:
         self.info = SourceInfo(
             name="fake",
             split="train",
-            class_names=tuple(f"class {label}" for label in range(num_classes)),
+            class_names=tuple(map(str, range(num_classes))),
             num_examples=num_examples,
             keys=("image", "label"),
         )

@@ -15,7 +15,7 @@ def with_classes_of(source: RandomAccessSource, class_names: Sequence[str] | Non
     """The source with the labels of a model: a class of the same name has the same label.
 
     Args:
-      source: the examples. One without `info` is returned as it is: the names of its classes are not known.
+      source: the examples. One without `info.class_names` is returned as it is.
       class_names: of the model's C classes, or None.
       num_classes: C.
 
@@ -25,10 +25,10 @@ def with_classes_of(source: RandomAccessSource, class_names: Sequence[str] | Non
     Raises:
       ValueError: the classes of the source and of the model do not match, see `camjax.class_names.match_class_names`.
     """
-    info = getattr(source, "info", None)
-    if info is None:
+    of_source = getattr(getattr(source, "info", None), "class_names", ())
+    if not of_source:
         return source
-    labels = match_class_names(info.class_names, class_names, num_classes, data=repr(source))
+    labels = match_class_names(of_source, class_names, num_classes, data=repr(source))
     if np.array_equal(labels, np.arange(num_classes)):
         return source
     names = class_names or [str(label) for label in range(num_classes)]

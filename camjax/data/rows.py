@@ -1,5 +1,6 @@
 """Rows of batches: examples that are read, changed at random for training, and resized to the batch's size."""
 
+import operator
 from typing import Protocol
 
 import grain
@@ -60,7 +61,7 @@ def train_row(
     image = example["image"] if augment is None else augment(example["image"], rng)
     return {
         "image": _fit(image, index, image_shape, resize),
-        "label": np.int32(example["label"]),
+        "label": _label(example, index),
         "index": np.int32(index),
         **skipped,
     }
@@ -111,7 +112,7 @@ def eval_row(
     image = example["image"]
     view = center_view(image.shape[:2], image_shape[:2]) if crop else None
     row: dict[str, np.ndarray | np.generic] = {
-        "label": np.int32(example["label"]),
+        "label": _label(example, index),
         "mask": np.bool_(seen),
         "index": np.int32(index if inside else -1),
         "image": _fit(image, index, image_shape, resize, view),
@@ -125,6 +126,15 @@ def eval_row(
         return row
     # Zeros, not a copy of an example: padding that is counted by mistake should stand out.
     return {key: value if key == "index" else np.zeros_like(value) for key, value in row.items()}
+
+
+def _label(example: dict, index: int) -> np.int32:
+    try:
+        return np.int32(operator.index(example["label"]))
+    except (TypeError, OverflowError):
+        raise InputError(
+            f"the label of example {index} is {example['label']!r}; expected one class, as a whole number"
+        ) from None
 
 
 def _fit(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.data.loader import RandomAccessSource, eval_batches
+from camjax.data.relabeled import with_classes_of
 from camjax.models import CamModel
 from camjax.training.parallel import check_batch_size, parallel_eval_step, replicate
 
@@ -25,7 +26,8 @@ def evaluate(
 
     Args:
       model: runs in inference mode; left unchanged.
-      source: the examples; images are resized to `model.input_size`.
+      source: the examples; images are resized to `model.input_size`. Classes are paired by name where source and model
+        have names, see `camjax.class_names.match_class_names`.
       batch_size: images per step over all devices of all processes.
       step: from `parallel_eval_step`, to compile only once for several evaluations.
       num_workers: reading processes, as in `eval_batches`.
@@ -36,10 +38,12 @@ def evaluate(
       {"loss": mean cross-entropy in nats, "accuracy": top-1, in 0..1}, or None if `stop` stopped it.
 
     Raises:
-      ValueError: a batch size that the devices cannot share, or an example that cannot be read.
+      ValueError: a batch size that the devices cannot share, an example that cannot be read, or a class or a label that
+        the model does not have.
     """
     check_batch_size(batch_size)
     step = parallel_eval_step() if step is None else step
+    source = with_classes_of(source, model.class_names, model.head.num_classes)
     model = replicate(model)
     batches = eval_batches(
         source, batch_size=batch_size, size=model.input_size, num_workers=num_workers, num_threads=num_threads

@@ -6,24 +6,36 @@ import tempfile
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from camjax.checkpoints import TrainingError
 from camjax.data.loader import RandomAccessSource, batch_indices
 from camjax.errors import InputError
-from camjax.models import CamModel
 from camjax.training.recipes import Recipe
 
 _EXAMPLES_SHOWN = 64
 
 
-def check_classes(model: CamModel, source: RandomAccessSource) -> None:
-    """Raises ValueError if a source has another number of classes than the model."""
-    info = getattr(source, "info", None)
-    if info is not None and info.num_classes != model.head.num_classes:
+def check_labels(batch: dict, num_classes: int) -> dict:
+    """Returns a batch whose labels all have a class in the model.
+
+    Args:
+      batch: of `camjax.data.loader`, NumPy arrays: label (b,) and, if there are, mask (b,) and index (b,).
+      num_classes: C of the model.
+
+    Raises:
+      ValueError: a label outside of 0..C-1; the message names the example.
+    """
+    labels = np.asarray(batch["label"])
+    wrong = ((labels < 0) | (labels >= num_classes)) & np.asarray(batch.get("mask", True))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        which = f"example {batch['index'][row]}" if "index" in batch else f"row {row} of a batch"
         raise InputError(
-            f"data set {info.name!r} has {info.num_classes} classes, the model {model.head.num_classes}: "
-            f"create it with num_classes={info.num_classes}."
+            f"{which} has the label {labels[row]}: the model has {num_classes} classes, so labels are "
+            f"0..{num_classes - 1}. Number the labels from 0, or give a model with more classes."
         )
+    return batch
 
 
 def check_writable(directory: Path) -> None:

@@ -14,12 +14,13 @@ from jax.experimental import multihost_utils
 from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
 from camjax.data.loader import RandomAccessSource, train_batches
 from camjax.data.prefetching import prefetch
+from camjax.data.relabeled import with_classes_of
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.runs import checkpoints_of
 from camjax.training.accuracy import evaluate
-from camjax.training.checks import check_classes, check_room, check_writable, finite_means
+from camjax.training.checks import check_labels, check_room, check_writable, finite_means
 from camjax.training.interruption import Interruption
 from camjax.training.logs import MetricsLog
 from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, put_batch, replicate
@@ -62,12 +63,13 @@ def fit(
 
     Args:
       model: where training starts; left unchanged.
-      source: the training examples; images are resized to `model.input_size`.
+      source: the training examples; images are resized to `model.input_size`. If it has `info.class_names`, they are
+        paired with the model's class names (see `camjax.class_names.match_class_names`); a model without gets them.
       recipe: length, batch size, learning rate and optimizer.
       run_dir: for `run.json`, checkpoints, `metrics.jsonl`, TensorBoard event files and, at the end, `run_card.json`,
         `run_card.md` and `curves.png`. All processes must see it. None writes nothing.
       augment: random change of an image, see `camjax.data.transforms`.
-      eval_source: examples for an evaluation every `eval_every` steps and at the end.
+      eval_source: examples for an evaluation every `eval_every` steps and at the end; it may lack classes.
       eval_every: in steps; None for only at the end.
       checkpoint_every: in steps; None for only at the end.
       log_every: steps between two lines of metrics, which are means over these steps.
@@ -90,7 +92,11 @@ def fit(
     began = time.time()
     check_batch_size(recipe.batch_size, recipe.accumulate)
     _check_intervals(eval_every=eval_every, checkpoint_every=checkpoint_every, log_every=log_every)
-    check_classes(model, source)
+    classes = model.head.num_classes
+    source = with_classes_of(source, model.class_names, classes)
+    model = _named(model, source)
+    if eval_source is not None:
+        eval_source = with_classes_of(eval_source, model.class_names, classes)
     state = TrainState.create(model, recipe, optimizer=optimizer)
     with contextlib.ExitStack() as stack:
         run = None
@@ -152,7 +158,7 @@ def fit(
             num_workers=num_workers,
             num_threads=num_threads,
         )
-        on_devices = stack.enter_context(prefetch(batches, put_batch))
+        on_devices = stack.enter_context(prefetch(batches, lambda batch: put_batch(check_labels(batch, classes))))
 
         pending: list[dict] = []
         clock = time.perf_counter()
@@ -233,6 +239,16 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
         """Writes metrics, in the first process."""
         if self._log is not None:
             self._log.write(step, group, metrics)
+
+
+def _named(model: CamModel, source: RandomAccessSource) -> CamModel:
+    """The model with the class names of its training examples, if it has none and they have."""
+    names = getattr(getattr(source, "info", None), "class_names", ())
+    if model.class_names is not None or not names or all(map(str.isdecimal, names)):
+        return model
+    model = jax.tree.map(lambda leaf: leaf, model)  # a new object, so that the caller's stays unchanged
+    model.class_names = names
+    return model
 
 
 def _is_due(step: int, every: int | None, steps: int) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from camjax.errors import InputError
+from camjax.models import CamModel
+from camjax.training.checks import check_labels
 from camjax.training.recipes import Recipe
 from camjax.training.step import Step, eval_step, recipe_step
 
@@ -49,14 +51,19 @@ def parallel_train_step(recipe: Recipe) -> Step:
     """
     step = recipe_step(recipe, axis_name=_AXIS)
     mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
-    return lambda state, batch: mapped(state, _split(batch))
+    return lambda state, batch: mapped(state, _split(_checked(batch, state.model)))
 
 
 def parallel_eval_step() -> Callable[..., dict]:
-    """Compiles `camjax.training.eval_step` for all devices: `step(model, batch) -> sums`, with a batch as there."""
+    """Compiles `camjax.training.eval_step` for all devices: `step(model, batch) -> sums`."""
     step = functools.partial(eval_step, axis_name=_AXIS)
     mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None)
-    return lambda model, batch: mapped(model, _split({name: batch[name] for name in ("image", "label", "mask")}))
+
+    def step_on_all(model: CamModel, batch: dict) -> dict:
+        batch = _checked(batch, model)
+        return mapped(model, _split({name: batch[name] for name in ("image", "label", "mask")}))
+
+    return step_on_all
 
 
 def check_batch_size(batch_size: int, accumulate: int = 1) -> None:
@@ -74,6 +81,11 @@ def check_batch_size(batch_size: int, accumulate: int = 1) -> None:
             f"batch_size={batch_size}: expected a positive multiple of the {devices} that share it "
             f"({jax.process_count()} processes with {jax.local_device_count()} devices each)."
         )
+
+
+def _checked(batch: dict, model: CamModel) -> dict:
+    """The batch; ValueError for a label that the model has no class for, where looking at it costs nothing."""
+    return check_labels(batch, model.head.num_classes) if isinstance(batch["label"], np.ndarray) else batch
 
 
 def _split(batch: dict) -> dict:

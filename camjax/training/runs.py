@@ -97,7 +97,7 @@ def start_run(directory: Path, description: dict) -> None:
 
 def _differences(key: str, old: Any, new: Any) -> list[str]:
     """A line for each difference between two values of `run.json`."""
-    if old == new:
+    if old == new or (key == "class_names" and old is None):  # an older camjax did not take them from the data
         return []
     if key == "starting_weights":
         # Another kind of processor draws the same random weights with other last bits, and may resume the run.

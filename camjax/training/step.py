@@ -84,7 +84,7 @@ def train_step(
 
     Args:
       state: before the step; left unchanged.
-      batch: image (b, H, W, 3) uint8 and label (b,) int.
+      batch: image (b, H, W, 3) uint8 and label (b,) int in 0..C-1; another number makes the loss NaN.
       label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
       accumulate: number of equal micro-batches that the batch is split into; they are processed one after the other,
         in the memory of one. The gradient is their mean, so the step is that of the whole batch, with two differences:
@@ -181,7 +181,7 @@ def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> 
     model = nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
     logits, mask = model(batch["image"]), batch["mask"].astype(jnp.float32)
     sums = {
-        "loss": (cross_entropy(logits, batch["label"]) * mask).sum(),
+        "loss": jnp.where(batch["mask"], cross_entropy(logits, batch["label"]), 0).sum(),
         "correct": ((logits.argmax(-1) == batch["label"]) * mask).sum(),
         "count": mask.sum(),
     }
@@ -189,11 +189,24 @@ def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> 
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Returns the cross-entropy of the softmax, in nats: (b, C) logits and (b,) labels -> (b,)."""
-    if not label_smoothing:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+    """Returns the cross-entropy of the softmax, in nats: (b, C) logits and (b,) labels -> (b,).
+
+    It is NaN for a label outside of 0..C-1, which would otherwise count from the end, or as no class at all.
+
+    Raises:
+      ValueError: labels that are not one whole number for each image.
+    """
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:-1]:
+        raise InputError(
+            f"labels {labels.shape} {labels.dtype}: expected one class for each of the {logits.shape[0]} images, as a "
+            f"whole number in 0..{logits.shape[-1] - 1}."
+        )
+    if label_smoothing:
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+        losses = optax.softmax_cross_entropy(logits, targets)
+    else:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.where((labels >= 0) & (labels < logits.shape[-1]), losses, jnp.nan)
 
 
 def _prepare_batchnorm(

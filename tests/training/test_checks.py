@@ -8,8 +8,10 @@ import pytest
 from tiny_run import Colors, Net, tiny_recipe
 
 from camjax.data.loader import batch_indices, train_batches
+from camjax.errors import InputError
 from camjax.training import Checkpoints, TrainingError, TrainState, fit
-from camjax.training.checks import finite_means
+from camjax.training.checks import check_labels, finite_means
+from camjax.training.parallel import parallel_train_step
 
 
 class Unread(Colors):
@@ -70,3 +72,12 @@ def test_no_state_is_saved_after_a_loss_that_is_not_finite(tmp_path):
         assert checkpoints.steps()
         state = checkpoints.restore(TrainState.create(Net(), recipe))
     assert np.isfinite(state.model.head.kernel[...]).all()
+
+
+def test_a_step_on_all_devices_looks_at_the_labels():
+    recipe = tiny_recipe(2)
+    batch = {"image": np.zeros((8, 8, 8, 3), np.uint8), "label": np.array([0, 1, 2, 0, 1, 2, 0, 3])}
+    with pytest.raises(InputError, match=r"row 7 of a batch has the label 3: .* 0\.\.2"):
+        parallel_train_step(recipe)(TrainState.create(Net(), recipe), batch)
+    padding = np.arange(8) < 7
+    assert check_labels({**batch, "mask": padding}, 3)["mask"] is padding

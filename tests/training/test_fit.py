@@ -14,6 +14,7 @@ from tiny_run import Colors, Net, tiny_recipe
 import camjax
 from camjax.data.sources import SourceInfo
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
+from camjax.errors import InputError
 from camjax.runs import read_run
 from camjax.training import Checkpoints, Recipe, evaluate, fit
 from camjax.training.parallel import parallel_eval_step
@@ -227,12 +228,89 @@ def test_an_augmentation_is_said_without_addresses():
     assert said(Colors()).endswith(".Colors object>")
 
 
-def test_classes_that_differ():
-    class Labeled(Colors):
-        info = type("Info", (), {"name": "colors", "num_classes": 5})
+class Labeled(Colors):
+    """`Colors` with other labels."""
 
-    with pytest.raises(ValueError, match="'colors' has 5 classes, the model 10: create it with num_classes=5"):
-        fit(camjax.create_model("small_gap"), Labeled(), RECIPE, progress=False)
+    def __init__(self, labels):
+        super().__init__()
+        self.labels = labels
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "label": self.labels[index % len(self.labels)]}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("label", "facts"),
+    [
+        (-1, ["the label -1", "3 classes", "0..2"]),
+        (3, ["the label 3", "3 classes", "0..2"]),
+        (0.9, ["0.9", "whole number"]),
+        (np.float32(1), ["whole number"]),
+        (2**40, ["1099511627776", "whole number"]),
+        (np.array([0, 1, 0]), ["array([0, 1, 0])", "one class"]),
+        ("cat", ["'cat'", "whole number"]),
+    ],
+)
+def test_a_label_that_the_model_has_no_class_for(label, facts, smoothing):
+    source = Labeled([0, 1, label, 2])
+    with pytest.raises(InputError) as caught:
+        fit(Net(), source, tiny_recipe(9, label_smoothing=smoothing), progress=False)
+    assert all(fact in str(caught.value) for fact in facts), caught.value
+    with pytest.raises(InputError) as caught:
+        evaluate(Net(), source, batch_size=8)
+    assert all(fact in str(caught.value) for fact in ["example 2", *facts]), caught.value
+
+
+class WithNames(Labeled):
+    """`Colors` with names of its classes, of which some may be missing."""
+
+    def __init__(self, names, labels=(0, 1, 2)):
+        super().__init__(labels)
+        self.info = SourceInfo("colors", "all", names, len(self), ("image", "label"))
+
+
+def test_the_trained_model_has_the_class_names_of_its_data(tmp_path):
+    start = Net()
+    model = fit(start, WithNames(NAMES), tiny_recipe(2), run_dir=tmp_path, progress=False)
+    assert model.class_names == NAMES and start.class_names is None
+    assert read_run(tmp_path)["class_names"] == list(NAMES)
+    again = fit(Net(), WithNames(NAMES), tiny_recipe(2), run_dir=tmp_path, progress=False)
+    assert again.class_names == NAMES
+
+
+def test_data_without_a_class_is_measured_by_names(tmp_path):
+    """Of the evaluation data's classes "c" and "b", in the model's order 2 and 1, none is the class at its position."""
+    model = Net()
+    model.class_names = NAMES
+    whole = evaluate(model, Labeled([1, 2]), batch_size=8)
+    part = WithNames(("c", "b"), [1, 0])
+    assert evaluate(model, part, batch_size=8) == whole
+    logged = fit(Net(), WithNames(NAMES), tiny_recipe(2), run_dir=tmp_path, eval_source=part, progress=False)
+    assert lines(tmp_path)[-1]["eval/accuracy"] == evaluate(logged, Labeled([1, 2]), batch_size=8)["accuracy"]
+
+
+def test_the_same_classes_in_another_order_train_the_same_model():
+    expected = leaves(fit(Net(), WithNames(NAMES), tiny_recipe(2), progress=False))
+    model = Net()
+    model.class_names = NAMES
+    found = leaves(fit(model, WithNames(("c", "a", "b"), [1, 2, 0]), tiny_recipe(2), progress=False))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (("a", "b"), None, r"has 2 classes, and the model 3.* num_classes=2"),
+        (NAMES, ("a", "x"), "classes that the model does not have: 'x'"),
+        (None, ("a", "b"), "has 2 classes, and the model 3"),
+    ],
+)
+def test_classes_that_differ(train, test, message):
+    source = Colors() if train is None else WithNames(train)
+    with pytest.raises(InputError, match=message):
+        fit(Net(), source, tiny_recipe(9), eval_source=None if test is None else WithNames(test), progress=False)
 
 
 def test_directories_that_are_no_runs(tmp_path):

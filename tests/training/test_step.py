@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from camjax.errors import InputError
 from camjax.models import CamModel, ConvBN, PooledHead
 from camjax.training import Recipe, TrainState, eval_step, train_step
 from camjax.training.step import cross_entropy
@@ -46,6 +47,23 @@ def test_cross_entropy_by_hand():
     # 0.7 + 0.1 of the target on the label, 0.1 on each other.
     expected = 0.8 * np.log(2) + 0.2 * np.log(4)
     assert float(cross_entropy(logits, np.array([0]), 0.3)[0]) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("label", [-3, -1, 3, 7])
+def test_a_label_outside_of_the_classes_has_no_loss(label, smoothing):
+    logits = jax.random.normal(jax.random.key(0), (2, 3))
+    losses = cross_entropy(logits, np.array([label, 1]), smoothing)
+    assert np.isnan(losses[0]) and np.isfinite(losses[1])
+    # Padding has no label.
+    padded = {**batch(), "label": np.array([0, 1, 2, 0, 1, label]), "mask": np.array([True] * 5 + [False])}
+    assert np.isfinite(eval_step(Net(), padded)["loss"])
+
+
+@pytest.mark.parametrize("labels", [np.array([0.9, 1.9]), np.eye(3)[:2], np.eye(3, dtype=int)[:2], np.array(1)])
+def test_labels_are_one_whole_number_for_each_image(labels):
+    with pytest.raises(InputError, match=r"expected one class .* whole number in 0..2"):
+        cross_entropy(np.zeros((2, 3), np.float32), labels)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -1,6 +1,12 @@
 """Checkpoints of a training run: the only file that imports Orbax."""
 
+import contextlib
+import glob
+import itertools
 import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -8,10 +14,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from camjax.errors import InputError
+from camjax.errors import InputError, reading
 from camjax.models import CamModel
+from camjax.weights.fingerprint import tree_sha256
 
 _KEEP_NEWEST = 2
 KEPT = _KEEP_NEWEST + 1
@@ -37,6 +45,13 @@ class TrainingState(Protocol):
 
 
 State = TypeVar("State", bound=TrainingState)
+_Restored = TypeVar("_Restored")
+
+_PARTS = ("model", "optimizer", "ema")
+"""The items of a checkpoint, which are the fields of a `TrainState`; a run without averaged weights has no "ema"."""
+
+_CHECKSUMS = "sha256"
+"""The item of a checkpoint that has the SHA-256 of each other item. Checkpoints of an older camjax have none."""
 
 
 class _Manager(ocp.CheckpointManager):
@@ -55,6 +70,9 @@ class Checkpoints:
     A checkpoint is written in the background while training continues. It has a temporary name until it is complete,
     and what a killed process leaves under such a name is removed before the next checkpoint is written. The newest two
     checkpoints are kept, and the one of the best accuracy.
+
+    A checkpoint has checksums of its arrays, which are compared on reading: a damaged one is an error, or, where the
+    newest is asked for, a warning and the one before.
 
     Several processes open, save and restore together. The first one writes and all of them read, so all of them have
     to see the directory.
@@ -81,8 +99,15 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
         )
         self._read_only = read_only
-        self.directory = Path(directory).absolute()  # Orbax takes no other
-        self._manager = _Manager(self.directory, options=options)
+        self.directory = Path(directory).expanduser().absolute()
+        if not read_only:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._stack = contextlib.ExitStack()
+        # By name, since Orbax finds the handlers of saved items only after the first call that saves or restores one.
+        handlers: dict[str, ocp.CheckpointHandler] = {name: ocp.StandardCheckpointHandler() for name in _PARTS}
+        handlers[_CHECKSUMS] = ocp.JsonCheckpointHandler()
+        path = self._stack.enter_context(_without_wildcards(self.directory))
+        self._manager = _Manager(path, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -117,7 +142,8 @@ class Checkpoints:
                 f"The model has parameters or statistics that are not finite after step {step}: training has diverged. "
                 "Start again with a lower learning rate or a longer warm-up; the last good checkpoint stays."
             )
-        args = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        args: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        args[_CHECKSUMS] = ocp.args.JsonSave({name: tree_sha256(tree) for name, tree in trees.items()})
         self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
     def restore(self, state: State, step: int | None = None) -> State:
@@ -126,28 +152,51 @@ class Checkpoints:
         Args:
           state: of the same structure; its values do not matter and stay as they are. If it has averaged weights and
             the checkpoint has none, the average starts from the checkpoint's weights.
-          step: of the checkpoint, or None for the newest.
+          step: of the checkpoint, or None for the newest that is not damaged; a warning names those that are.
 
         Raises:
           FileNotFoundError: the checkpoint does not exist.
           ValueError: the checkpoint is of another model or optimizer, or damaged.
         """
-        step = self._find(step)
-        parts = {name: part for name, part in _parts(state).items() if self._has(step, name)}
-        trees = self._restore({name: _to_tree(part) for name, part in parts.items()}, step)
-        restored = {name: _from_tree(part, trees[name]) for name, part in parts.items()}
-        if state.ema is not None and "ema" not in restored:
-            restored["ema"] = _from_tree(state.ema, trees["model"])
-        return type(state)(**restored)
+
+        def restore(step: int) -> State:
+            parts = {name: part for name, part in _parts(state).items() if self._has(step, name)}
+            trees = self._restore(parts, step)
+            restored = {name: _from_tree(part, trees[name]) for name, part in parts.items()}
+            if state.ema is not None and "ema" not in restored:
+                restored["ema"] = _from_tree(state.ema, trees["model"])
+            return type(state)(**restored)
+
+        return self._newest_that_fits(restore, step)
 
     def restore_model(self, model: CamModel, step: int | None = None) -> CamModel:
         """The model of a checkpoint, with its averaged weights if it has any; arguments and errors as for `restore`.
 
         `model` may be abstract (`nnx.eval_shape`).
         """
-        step = self._find(step)
-        name = "ema" if self._has(step, "ema") else "model"
-        return _from_tree(model, self._restore({name: _to_tree(model)}, step)[name])
+
+        def restore(step: int) -> CamModel:
+            name = "ema" if self._has(step, "ema") else "model"
+            return _from_tree(model, self._restore({name: model}, step)[name])
+
+        return self._newest_that_fits(restore, step)
+
+    def set_aside(self, after: int) -> list[Path]:
+        """Moves the checkpoints after a step out of the way, for a run that goes on from that step.
+
+        Returns:
+          Where they are now: beside the directory, with ".damaged" in the name.
+        """
+        moved = []
+        for step in [step for step in self.steps() if step > after]:
+            path = self.directory.with_name(f"{self.directory.name}.damaged-{step}")
+            if jax.process_index() == 0:
+                (self.directory / str(step)).rename(_unused(path))
+            moved.append(path)
+        if moved:
+            multihost_utils.sync_global_devices("set_aside")
+            self._manager.reload()
+        return moved
 
     def wait(self) -> None:
         """Waits for the checkpoint that is being written.
@@ -159,31 +208,77 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, and ends Orbax's threads."""
-        self._manager.close()
+        with self._stack:
+            self._manager.close()
 
-    def _find(self, step: int | None) -> int:
-        """The step, or the newest for None; FileNotFoundError if there is no such checkpoint."""
+    def _newest_that_fits(self, restore: Callable[[int], _Restored], step: int | None) -> _Restored:
+        """What `restore` returns for a step, or for None of the newest checkpoint for which it raises no ValueError.
+
+        Raises:
+          FileNotFoundError: there is no such checkpoint.
+          ValueError: of `restore`, for the step or, where none fits, for the newest checkpoint.
+        """
         steps = self.steps()
         if not steps or (step is not None and step not in steps):
             found = f"there are {steps}" if steps else "there is none"
             wanted = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise FileNotFoundError(f"{self.directory}: expected {wanted}; {found}.")
-        return steps[-1] if step is None else step
+        errors: list[InputError] = []
+        for candidate in steps[::-1] if step is None else [step]:
+            try:
+                restored = restore(candidate)
+            except InputError as error:
+                errors.append(error)
+                continue
+            except FileNotFoundError as error:
+                errors.append(InputError(f"{self.directory / str(candidate)} lacks a file: {error}."))
+                continue
+            for damaged in errors:
+                warnings.warn(f"{damaged} The checkpoint of step {candidate} is used in its place.", stacklevel=3)
+            return restored
+        raise errors[0]
 
     def _has(self, step: int, name: str) -> bool:
         """Whether a checkpoint has a part. Only averaged weights may be missing; else restoring fails."""
         return name != "ema" or (self.directory / str(step) / name).is_dir()
 
-    def _restore(self, trees: dict, step: int):
-        args = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise InputError(
-                f"{self.directory / str(step)} does not fit: it is of another model or optimizer, or damaged. In the "
-                "latter case delete this folder, and the run resumes from the previous checkpoint. "
-                f"Orbax says: {error}"
-            ) from error
+    def _restore(self, parts: dict[str, nnx.Module], step: int) -> dict[str, dict]:
+        """The arrays of parts of a checkpoint, by their names; ValueError if they do not fit, or are damaged."""
+        path = self.directory / str(step)
+        advice = "Restore this folder from a copy, or delete it to go on from the checkpoint before."
+        with reading(path, "a whole checkpoint", advice):
+            metadata = self._manager.item_metadata(step)
+            stored = {name: _shapes(metadata[name].tree) for name in parts}
+        # Compared before anything is allocated in these shapes.
+        for name, part in parts.items():
+            expected = _shapes(nnx.to_pure_dict(nnx.state(part)))
+            if keys := [key for key in {**expected, **stored[name]} if expected.get(key) != stored[name].get(key)]:
+                lines = [f"{key} is {stored[name].get(key)}, expected {expected.get(key)}" for key in keys[:3]]
+                more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+                raise InputError(
+                    f"{path} does not fit: its {name} is of another model or optimizer: {'; '.join(lines)}{more}."
+                )
+        args: dict[str, Any] = {name: ocp.args.StandardRestore(_to_tree(part)) for name, part in parts.items()}
+        if (path / _CHECKSUMS).is_dir():
+            args[_CHECKSUMS] = ocp.args.JsonRestore()
+        with reading(path, "a whole checkpoint", advice):
+            trees = self._manager.restore(step, args=ocp.args.Composite(**args))
+            for name in parts:
+                if _CHECKSUMS in args and tree_sha256(trees[name]) != trees[_CHECKSUMS][name]:
+                    raise InputError(f"{path} is damaged: the arrays of its {name} are not those saved. {advice}")
+        return {name: trees[name] for name in parts}
+
+
+@contextlib.contextmanager
+def _without_wildcards(directory: Path) -> Iterator[Path]:
+    r"""A path to a directory without `*`, `?`, `[` and `\`, which Orbax takes for patterns and so finds no files."""
+    if not glob.has_magic(str(directory)) and "\\" not in str(directory):
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="camjax-") as folder:
+        link = Path(folder, "checkpoints")
+        link.symlink_to(directory, target_is_directory=True)
+        yield link
 
 
 def checkpoint_bytes(state: TrainingState) -> int:
@@ -232,6 +327,22 @@ def _like(leaf, value):
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jax.numpy.asarray(value))
     return jax.numpy.asarray(value)
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+    """The shape of each leaf by its path; random keys as the numbers that they are stored as."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        is_key = leaf.dtype is not None and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        shape = jax.eval_shape(jax.random.key_data, leaf).shape if is_key else leaf.shape
+        found[jax.tree_util.keystr(path, simple=True, separator=".")] = tuple(shape)
+    return found
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the first with a number behind it that does not exist."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
 
 
 def _is_abstract(leaf) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -218,8 +219,16 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
                 self._log.close()
 
     def restore(self, state: TrainState) -> TrainState:
-        """The newest checkpoint's state, or `state` if there is no checkpoint."""
-        return self.checkpoints.restore(state) if self.checkpoints.steps() else state
+        """The state of the newest checkpoint that is not damaged, or `state` if there is no checkpoint."""
+        if not self.checkpoints.steps():
+            return state
+        state = self.checkpoints.restore(state)
+        if moved := self.checkpoints.set_aside(int(state.step)):
+            names = ", ".join(map(str, moved))
+            warnings.warn(
+                f"The run goes on from step {int(state.step)}; damaged checkpoints are now {names}.", stacklevel=3
+            )
+        return state
 
     def begin(self, state: TrainState, saves: int, most: int) -> None:
         """Checks that the disk has room for the checkpoints, and opens the log.

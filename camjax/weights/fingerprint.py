@@ -10,11 +10,16 @@ from flax import nnx
 
 def weights_sha256(model: nnx.Module) -> str:
     """SHA-256 of the names and values of all arrays of a model."""
+    return tree_sha256(nnx.to_pure_dict(nnx.state(model)))
+
+
+def tree_sha256(tree: dict) -> str:
+    """SHA-256 of the names and values of all arrays of a nested dict."""
     digest = hashlib.sha256()
-    for path, value in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model))):
+    for path, value in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(value if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else _key_data(value))
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -1,9 +1,12 @@
 """Checkpoints of a training run: the only file that imports Orbax."""
 
 import contextlib
+import errno
 import glob
 import itertools
+import logging
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from camjax.errors import InputError, reading
+from camjax.errors import InputError, printable, reading
 from camjax.models import CamModel
 from camjax.weights.fingerprint import tree_sha256
 
@@ -52,6 +55,10 @@ _PARTS = ("model", "optimizer", "ema")
 
 _CHECKSUMS = "sha256"
 """The item of a checkpoint that has the SHA-256 of each other item. Checkpoints of an older camjax have none."""
+
+
+# Orbax logs, with a traceback, each error that it also raises.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno < logging.ERROR)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -107,6 +114,7 @@ class Checkpoints:
         handlers: dict[str, ocp.CheckpointHandler] = {name: ocp.StandardCheckpointHandler() for name in _PARTS}
         handlers[_CHECKSUMS] = ocp.JsonCheckpointHandler()
         path = self._stack.enter_context(_without_wildcards(self.directory))
+        self._stack.enter_context(_closed_loops_unsaid())
         self._manager = _Manager(path, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
@@ -124,7 +132,8 @@ class Checkpoints:
 
         Args:
           state: copied before this returns.
-          metrics: of an evaluation of this state, among them "accuracy"; None if it was not evaluated.
+          metrics: of an evaluation of this state, among them "accuracy"; None if it was not evaluated. A checkpoint of
+            this step that lacks them is replaced; otherwise one that exists stays.
 
         Raises:
           ValueError: opened with read_only.
@@ -135,7 +144,9 @@ class Checkpoints:
             raise InputError(f"{self.directory} was opened with read_only=True: open it without, to save.")
         step = int(state.step)
         if step in self._manager.all_steps():
-            return
+            if metrics is None or self.has_metrics(step):
+                return
+            self._manager.delete(step)
         trees = {name: _to_tree(part) for name, part in _parts(state).items()}
         if not _is_finite(trees["model"]):
             raise TrainingError(
@@ -144,7 +155,12 @@ class Checkpoints:
             )
         args: dict[str, Any] = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         args[_CHECKSUMS] = ocp.args.JsonSave({name: tree_sha256(tree) for name, tree in trees.items()})
-        self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
+
+    def has_metrics(self, step: int) -> bool:
+        """Whether the checkpoint of a step was saved with metrics."""
+        return (self.directory / str(step) / "metrics").is_dir()
 
     def restore(self, state: State, step: int | None = None) -> State:
         """The state of a checkpoint, on any number of devices.
@@ -204,12 +220,25 @@ class Checkpoints:
         Raises:
           OSError: it could not be written.
         """
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and ends Orbax's threads."""
-        with self._stack:
+        with self._stack, self._writing():
             self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises an OSError that says why a checkpoint could not be written, in place of the errors of Orbax."""
+        try:
+            yield
+        except Exception as error:
+            reason = os.strerror(errno.ENOSPC) if "No space left" in str(error) else printable(error)
+            raise OSError(
+                f"A checkpoint could not be written to {self.directory}: {reason}. The ones before stay; the same "
+                "command continues from the newest."
+            ) from error
 
     def _newest_that_fits(self, restore: Callable[[int], _Restored], step: int | None) -> _Restored:
         """What `restore` returns for a step, or for None of the newest checkpoint for which it raises no ValueError.
@@ -279,6 +308,22 @@ def _without_wildcards(directory: Path) -> Iterator[Path]:
         link = Path(folder, "checkpoints")
         link.symlink_to(directory, target_is_directory=True)
         yield link
+
+
+@contextlib.contextmanager
+def _closed_loops_unsaid() -> Iterator[None]:
+    """Leaves out what Python says of Orbax's event loop when a write has failed, which is an error of its own."""
+    before = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def checkpoint_bytes(state: TrainingState) -> int:

@@ -1,6 +1,8 @@
 """Reading JSON whose form is known: a file of another form is an error that names the field."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,12 +36,11 @@ def read_json(path: str | os.PathLike[str], form: type[T], *, advice: str) -> T:
 
 def parse_json(text: str | bytes, form: type[T], *, name: str, advice: str) -> T:
     """Reads JSON from memory as `read_json` does; `name` says in messages where the text comes from."""
-    # Imported here, since importing camjax needs neither.
-    from pydantic import TypeAdapter, ValidationError
+    # Imported here, since importing camjax does not need it.
+    from pydantic import ValidationError
 
-    adapter: TypeAdapter[T] = TypeAdapter(form)
     try:
-        return adapter.validate_json(text, strict=True)
+        return _reader(form)(text, strict=True)  # type: ignore[arg-type]  # mypy has no hash of a type
     except ValidationError as error:
         wrong = error.errors(include_url=False)
         lines = [_describe(item) for item in wrong[:_SHOWN]]
@@ -49,6 +50,13 @@ def parse_json(text: str | bytes, form: type[T], *, name: str, advice: str) -> T
 
 
 _SHOWN = 3
+
+
+@functools.cache
+def _reader(form: type[T]) -> Callable[..., T]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(form).validate_json
 
 
 def _describe(wrong: Any) -> str:

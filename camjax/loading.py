@@ -39,6 +39,7 @@ def load_model(
     rngs: nnx.Rngs | None = None,
     mean_image: str | os.PathLike | None = None,
     backbone_only: bool = False,
+    trust: bool = False,
 ) -> CamModel:
     """A model with trained weights.
 
@@ -66,6 +67,8 @@ def load_model(
         torchvision's `vgg16` for "vgg16_gap" and "vgg16_wsol", of Caffe's `bvlc_googlenet` for "googlenet_gap". The
         head, and the layers in front of it that the original network lacks, are new and have to be trained; a warning
         names what of the weights was left out. Not for a run.
+      trust: whether a run whose network is `MODULE:NAME` may import that module, which runs its code. Without it, the
+        module has to be imported already.
 
     Returns:
       The model, with class names if they are known, in inference mode (`model.eval()`): `model(images)` gives its
@@ -80,7 +83,7 @@ def load_model(
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     if isinstance(name, os.PathLike) or _is_path(name):
-        model = _run_model(name, weights, pool, dtype, backbone_only)
+        model = _run_model(name, weights, pool, dtype, backbone_only, trust)
     else:
         model = model_with_weights(
             name,
@@ -161,7 +164,7 @@ def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:
     return isinstance(weights, str) and "://" in weights
 
 
-def _run_model(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool) -> CamModel:
+def _run_model(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool, trust: bool) -> CamModel:
     """The model of a run of camjax's own training."""
     if _is_address(name):
         raise InputError(
@@ -190,7 +193,7 @@ def _run_model(name: str | os.PathLike, weights, pool, dtype, backbone_only: boo
             f"load_model({str(directory)!r}, {', '.join(f'{option}=...' for option in given)}): a run has its own "
             f"{' and '.join(given)}. Leave {'them' if len(given) > 1 else 'it'} out."
         )
-    return load_run(directory, dtype=dtype)
+    return load_run(directory, dtype=dtype, trust=trust)
 
 
 @dataclass(frozen=True)

@@ -3,61 +3,106 @@
 `camjax.training` writes both.
 """
 
-import json
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, NotRequired
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from typing_extensions import TypedDict  # pydantic reads typing's own from Python 3.12 on
 
-from camjax.errors import InputError
+from camjax.errors import InputError, reading
+from camjax.json_files import read_json
 from camjax.models import CamModel
+from camjax.models.registry import is_qualified
 from camjax.models.shapes import model_shapes
 
 RUN_FORMAT = 1
 """The version of `run.json` that is written and read."""
 
 
+class Made(TypedDict):
+    """The arguments of `camjax.create_model`."""
+
+    name: str
+    num_classes: int
+    pool: Literal["gap", "gmp"]
+
+
+class InputRule(TypedDict):
+    """The arguments of `CamModel.set_input_rule`, with the shape of a mean image in its place."""
+
+    mean: list[float]
+    std: list[float]
+    channel_order: Literal["rgb", "bgr"]
+    mean_image: list[int] | None
+
+
+class Run(TypedDict):
+    """What `run.json` says; an older camjax did not write the last fields."""
+
+    format: int
+    model: Made | None
+    dtype: str
+    input: InputRule
+    class_names: list[str] | None
+    recipe: dict[str, Any]
+    input_size: NotRequired[list[int]]
+    starting_weights: NotRequired[dict[str, str | float]]
+    data: NotRequired[dict[str, Any]]
+    augmentation: NotRequired[str | None]
+    evaluation: NotRequired[dict[str, Any] | None]
+    lengthened: NotRequired[list[list[int]]]
+
+
+class _Version(TypedDict):
+    format: int
+
+
 def checkpoints_of(directory: str | os.PathLike) -> Path:
     """The directory of a run's checkpoints."""
-    return Path(directory) / "checkpoints"
+    return Path(directory).expanduser() / "checkpoints"
 
 
-def read_run(directory: str | os.PathLike) -> dict:
+def read_run(directory: str | os.PathLike) -> Run:
     """The contents of `run.json`.
 
     Raises:
       FileNotFoundError: the directory holds no run.
       ValueError: the file is damaged, or of a later version.
     """
-    path = Path(directory) / "run.json"
+    path = Path(directory).expanduser() / "run.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory} is no run directory: expected {path}, which camjax.training.fit(run_dir=...) writes."
         )
-    try:
-        run = json.loads(path.read_text())
-        version = run["format"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}. Restore the file from a copy.") from error
+    advice = "Restore the file from a copy."
+    version = read_json(path, _Version, advice=advice)["format"]
     if version != RUN_FORMAT:
         raise InputError(f"{path} has format {version!r}; this camjax reads {RUN_FORMAT}. Install a newer camjax.")
-    return run
+    return read_json(path, Run, advice=advice)
 
 
-def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None) -> CamModel:
-    """The model of a run's newest checkpoint.
+def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None, trust: bool = False) -> CamModel:
+    """The model of a run's newest checkpoint that is not damaged.
 
     Args:
       directory: the `run_dir` of `camjax.training.fit`.
       dtype: compute dtype, float32 or bfloat16; None for the run's own.
+      trust: whether to import the module that the run names, if its network is `MODULE:NAME`. Importing a module runs
+        its code. A module that is imported already, and a network that is registered, need no trust.
 
     Returns:
       The model, with the run's class names.
 
     Raises:
       FileNotFoundError: the run does not exist, or has no checkpoint yet.
-      ValueError: a file of the run is damaged, or its model was not made by `create_model`.
+      ValueError: a file of the run is damaged, its model was not made by `create_model`, or a module would have to be
+        imported without `trust`.
     """
     # Imported here, since it brings Orbax along.
     from camjax.checkpoints import Checkpoints
@@ -68,12 +113,32 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None) ->
             f"{directory} is a run of a model that camjax.create_model did not make, so it cannot be built from a "
             "name. Build it, and fill it with camjax.training.Checkpoints(directory).restore_model(model)."
         )
-    model = model_shapes(**run["model"], dtype=jnp.dtype(run["dtype"] if dtype is None else dtype))
+    name = run["model"]["name"]
+    if is_qualified(name) and not trust and (module := name.partition(":")[0]) not in sys.modules:
+        raise InputError(
+            f"{directory} is a run of the network {name!r}: building it imports the module {module}, which runs its "
+            f"code. If you trust this run, give --trust or trust=True, or import {module} first."
+        )
     rule = run["input"]
-    if rule["mean_image"] is not None:
-        rule["mean_image"] = jnp.zeros(rule["mean_image"])  # the checkpoint has its values
-    model.set_input_rule(**rule)
+    with _of_file(Path(directory).expanduser() / "run.json"):
+        model = model_shapes(**run["model"], dtype=jnp.dtype(run["dtype"] if dtype is None else dtype))
+        model.class_names = run["class_names"]
+        shape = rule["mean_image"]
+        # Abstract, as the model is: the checkpoint has the values.
+        mean_image = None if shape is None else jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+        model.set_input_rule(
+            mean=rule["mean"], std=rule["std"], channel_order=rule["channel_order"], mean_image=mean_image
+        )
     with Checkpoints(checkpoints_of(directory), read_only=True) as checkpoints:
         model = checkpoints.restore_model(model)
-    model.class_names = run["class_names"]
     return model
+
+
+@contextlib.contextmanager
+def _of_file(path: Path) -> Iterator[None]:
+    """Puts a file's name before what is wrong with its content."""
+    try:
+        with reading(path, "a run of camjax", "Restore the file from a copy."):
+            yield
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

@@ -38,7 +38,7 @@ PUBLIC = {
     "largest_component_box": ["mask"],
     "list_models": [],
     "load_images": ["paths", "size", "crop"],
-    "load_model": ["name", "weights", "num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only"],
+    "load_model": ["name", "weights", "num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only", "trust"],
     "make_cam_fn": ["model", "method", "top_k", "options"],
     "make_localize_fn": ["model", "method", "threshold", "top_k", "options"],
     "normalize_map": ["maps", "mode"],
@@ -224,7 +224,9 @@ def test_arguments_that_have_to_be_named():
         return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
     assert keyword_only(camjax.create_model) == ["pool", "dtype", "rngs"]
-    assert keyword_only(camjax.load_model) == [*("num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only")]
+    assert keyword_only(camjax.load_model) == [
+        *("num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only", "trust")
+    ]
     assert keyword_only(camjax.explainer) == ["combine"]
     assert keyword_only(camjax.make_cam_fn) == ["top_k"]
     assert keyword_only(camjax.make_localize_fn) == ["threshold", "top_k"]

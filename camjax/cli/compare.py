@@ -27,6 +27,7 @@ def compare(
         tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"], help_behavior_hint="")
     ] = (),
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
+    trust: bool = False,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 2,
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
@@ -40,6 +41,7 @@ def compare(
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       method: Methods to compare, as cam gradcam scorecam; all that need one pass of the network if not given.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
+      trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       classes: Classes to explain, by id or name: --classes 285 "tiger cat".
       top_k: Without --classes, the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
@@ -78,7 +80,7 @@ def compare(
         def progress(name: str, done: int, total: int) -> None:
             status.update(f"{name}: {done} of {total} changed copies of the photograph seen")
 
-        network = load_model(model, weights)
+        network = load_model(model, weights, trust=trust)
         methods = method or _methods_of_one_pass(network)
         size = common_image_size(network, methods)
         rows = [METHODS[name] for name in methods]

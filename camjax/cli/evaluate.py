@@ -21,6 +21,7 @@ def evaluate(
     masks: Annotated[Path | None, _Optional] = None,
     model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0",
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
+    trust: bool = False,
     method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"])] = ("cam",),
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
@@ -47,6 +48,7 @@ def evaluate(
       masks: A folder of masks, for the lists that name them.
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
+      trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
@@ -84,7 +86,7 @@ def evaluate(
     source = open_annotated(dataset, split, **files)
     keep_compiled_programs()
     with Console(stderr=True).status(f"loading {model}"):
-        network = load_model(model, weights)
+        network = load_model(model, weights, trust=trust)
     source = with_classes_of(source, network.class_names, network.head.num_classes)
     sha256 = weights_sha256(network)
     columns = (

@@ -25,6 +25,7 @@ def explain(
     model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "efficientnet_lite0",
     method: Annotated[str, tyro.conf.arg(metavar="NAME")] = DEFAULT_METHOD,
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
+    trust: bool = False,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
@@ -39,6 +40,7 @@ def explain(
       model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
       method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
       weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
+      trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       classes: Classes whose maps to show, by id or name: --classes 285 "tiger cat". The table lists them too.
       top_k: Without --classes, the figure shows the maps of the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
@@ -77,7 +79,7 @@ def explain(
         def progress(done: int, total: int) -> None:
             status.update(f"{method}: {done} of {total} changed copies of a photograph seen")
 
-        network = load_model(model, weights)
+        network = load_model(model, weights, trust=trust)
         asked = class_ids(classes, network.class_names, method_named(method).num_classes(network))
         explained = explain_photos(network, photos, asked, method, top_k=top_k, threshold=threshold, progress=progress)
 

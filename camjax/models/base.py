@@ -113,7 +113,7 @@ class CamModel(nnx.Module):
         mean: Sequence[float],
         std: Sequence[float] = (1.0, 1.0, 1.0),
         channel_order: ChannelOrder = "rgb",
-        mean_image: ArrayLike | None = None,
+        mean_image: ArrayLike | jax.ShapeDtypeStruct | None = None,
     ) -> None:
         """Sets how images are normalized, for weights that were trained with another normalization than the default.
 
@@ -123,6 +123,7 @@ class CamModel(nnx.Module):
           channel_order: as in `CamModel`.
           mean_image: (H, W, 3) RGB in 0..255, subtracted in place of `mean`. Of a mean image that is at least as large
             as the image, the central part counts, as in Caffe's crops; a smaller one is resized to the image's size.
+            Abstract in an abstract model.
 
         Raises:
           ValueError: mean or std is not three numbers, a std is not positive, or the order or shape is another.
@@ -133,7 +134,8 @@ class CamModel(nnx.Module):
         if channel_order not in ("rgb", "bgr"):
             raise InputError(f'channel_order={channel_order!r}: expected "rgb" or "bgr".')
         if mean_image is not None:
-            mean_image = jnp.asarray(mean_image, jnp.float32)
+            if not isinstance(mean_image, jax.ShapeDtypeStruct):
+                mean_image = jnp.asarray(mean_image, jnp.float32)
             if mean_image.ndim != 3 or mean_image.shape[-1] != 3:
                 raise InputError(f"mean_image of shape {mean_image.shape}: expected (H, W, 3), RGB in 0..255.")
         self.mean, self.std, self.channel_order = mean, std, channel_order

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tensorboardX import SummaryWriter
-
+from camjax.errors import InputError
 from camjax.files import write_whole
+from camjax.json_files import parse_json
+from camjax.training.event_file import EventFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+@dataclass
+class _Step:
+    step: int
+
 
 _GROUPS = {"train": "training", "eval": "evaluation"}
 
 
 class MetricsLog:
-    """Writes metrics to `metrics.jsonl` and TensorBoard event files in a run's directory.
+    """Writes metrics to `metrics.jsonl` and a TensorBoard event file in a run's directory.
 
-    A run that resumes at step n computes the steps after n again: their old lines are dropped.
+    A run that resumes at step n computes the steps after n again: their old lines are dropped, and so is a line that a
+    killed process left half-written. A line of a step and group that is there already is not written again.
 
     Args:
       directory: of the run.
@@ -29,22 +39,30 @@ class MetricsLog:
 
     def __init__(self, directory: str | os.PathLike, step: int = 0):
         self.path = Path(directory) / "metrics.jsonl"
-        if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-            write_whole(self.path, "".join(f"{line}\n" for line in kept))
-        self._file = self.path.open("a")
-        self._events = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
+        kept = [line for line in _lines(self.path) if _step_of(line) <= step]
+        write_whole(self.path, "".join(f"{line}\n" for line in kept))
+        self._written = {(_step_of(line), _group_of(line)) for line in kept}
+        self._file = self.path.open("ab", buffering=0)
+        self._events = EventFile(Path(directory), step)
 
     def write(self, step: int, group: str, values: dict[str, float]) -> None:
-        """Writes one line {"step": ..., "group/name": value, ...}, and one TensorBoard scalar for each value."""
+        """Writes one line {"step": ..., "group/name": value, ...}, and one TensorBoard scalar for each value.
+
+        Raises:
+          OSError: they cannot be written.
+        """
+        if (step, group) in self._written:
+            return
+        self._written.add((step, group))
         named = {f"{group}/{name}": float(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **named}) + "\n")
-        self._file.flush()
-        for name, value in named.items():
-            self._events.add_scalar(name, value, step)
+        try:
+            self._file.write((json.dumps({"step": step, **named}) + "\n").encode())
+            self._events.write(step, named)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} (step {step} is not logged)", str(self.path)) from error
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Closes both."""
         self._file.close()
         self._events.close()
 
@@ -54,8 +72,22 @@ def read_metrics(directory: str | os.PathLike) -> list[dict]:
 
     Raises:
       FileNotFoundError: the directory has no such file.
+      ValueError: a line is damaged. A last line that a killed process left half-written is left out.
     """
-    return [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
+    path = Path(directory).expanduser() / "metrics.jsonl"
+    path.stat()
+    lines = _lines(path)
+    if lines and _step_of(lines[-1]) == math.inf:
+        lines.pop()
+    advice = "Delete the line, or restore the file from a copy."
+    return [
+        parse_json(line, dict[str, int | float], name=f"{path}, line {number}", advice=advice)
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def metric_curve(lines: list[dict], name: str) -> tuple[list[int], list[float]]:
@@ -91,6 +123,11 @@ def curves_figure(lines: list[dict]) -> Figure:
 def _step_of(line: str) -> float:
     """The step of a line; infinite for a line that a killed run left half-written."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
+        return parse_json(line, _Step, name="", advice="").step
+    except InputError:
+        return math.inf
+
+
+def _group_of(line: str) -> str:
+    """The "train" of {"step": 1, "train/loss": 0.1}."""
+    return next((key.partition("/")[0] for key in json.loads(line) if "/" in key), "")

@@ -28,6 +28,7 @@ from camjax.training.parallel import check_batch_size, parallel_eval_step, paral
 from camjax.training.progress import Bar
 from camjax.training.recipes import Recipe
 from camjax.training.run_card import has_run_card, write_run_card
+from camjax.training.run_lock import run_lock
 from camjax.training.runs import describe_data, describe_run, start_run
 from camjax.training.step import TrainState
 
@@ -103,7 +104,7 @@ def fit(
         run = None
         if run_dir is not None:
             description = describe_run(model, recipe) | describe_data(source, augment=augment, eval_source=eval_source)
-            run = stack.enter_context(_RunDirectory(Path(run_dir), description))
+            run = stack.enter_context(_RunDirectory(Path(run_dir).expanduser(), description))
             state = run.restore(state)
         start = int(state.step)
         _check_same_start(start)
@@ -146,8 +147,13 @@ def fit(
             if run is not None:
                 run.checkpoints.save(state)
                 run.checkpoints.wait()
-                kept = f"saved in {run_dir}; the same command continues from there"
+                kept = f"saved in {run.directory}; the same command continues from there"
             interruption.leave(f"the run stopped after step {step} of {recipe.steps}, {kept}.")
+
+        was_due = eval_source is not None and start > 0 and _is_due(start, eval_every, recipe.steps)
+        if run is not None and was_due and not run.checkpoints.has_metrics(start):
+            # The process that took this step stopped before its evaluation.
+            run.checkpoints.save(state, evaluate_at(state, start))
 
         batches = train_batches(
             source,
@@ -188,8 +194,6 @@ def fit(
                 run.checkpoints.save(state, evaluation)
             if evaluating or saving:
                 clock = time.perf_counter()
-        if run is not None and start == recipe.steps and not run.was_finished:
-            evaluate_at(state, start)  # which the process that took the last step did not finish
     if run is not None and jax.process_index() == 0 and (start < recipe.steps or not run.was_finished):
         write_run_card(run.directory, state.evaluated, recipe, start=start, seconds=time.time() - began)
     return _on_default_device(state.evaluated)
@@ -207,14 +211,18 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
     def __init__(self, directory: Path, description: dict):
         self.directory = directory
         check_writable(directory)
-        start_run(directory, description)
-        self.was_finished = has_run_card(directory)
-        self.checkpoints = Checkpoints(checkpoints_of(directory))
         self._log: MetricsLog | None = None
+        with contextlib.ExitStack() as stack:
+            if jax.process_index() == 0:
+                stack.enter_context(run_lock(directory))
+            start_run(directory, description)
+            self.was_finished = has_run_card(directory)
+            self.checkpoints = stack.enter_context(Checkpoints(checkpoints_of(directory)))
+            self._stack = stack.pop_all()
 
     def __exit__(self, *exception) -> None:
         # Closing the checkpoints waits for the last one.
-        with self.checkpoints:
+        with self._stack:
             if self._log is not None:
                 self._log.close()
 
@@ -241,7 +249,7 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
         # While a checkpoint is written there is one more.
         room = min(saves, max(1, most + 1 - len(self.checkpoints.steps())))
         check_room(self.directory, checkpoint_bytes(state), room)
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and (saves or not self.was_finished):
             self._log = MetricsLog(self.directory, int(state.step))
 
     def log(self, step: int, group: str, metrics: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
 """The progress bar of a run."""
 
 import contextlib
+import sys
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -9,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Bar(contextlib.AbstractContextManager["Bar"]):
     """A progress bar on stderr with the latest loss, accuracy and speed, and the remaining time.
 
+    Where stderr is no terminal, as in a file or the log of a job, it has a plain line for each update in its place.
+
     Args:
       steps: of the run.
       start: number of steps that earlier processes took.
@@ -16,14 +19,16 @@ class Bar(contextlib.AbstractContextManager["Bar"]):
     """
 
     def __init__(self, steps: int, start: int, *, shown: bool):
+        console = Console(stderr=True)
+        self._steps, self._lines = steps, shown and not console.is_terminal
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not shown,
+            console=console,
+            disable=not shown or self._lines,
         )
         self._task = self._progress.add_task("compiling", total=steps, completed=start)
 
@@ -37,4 +42,6 @@ class Bar(contextlib.AbstractContextManager["Bar"]):
     def update(self, step: int, means: dict[str, float]) -> None:
         """Moves the bar to a step."""
         text = "loss {loss:.3f}  accuracy {accuracy:.3f}  {images_per_second:.0f} images/s".format(**means)
+        if self._lines:
+            print(f"step {step}/{self._steps}  {text}", file=sys.stderr, flush=True)
         self._progress.update(self._task, completed=step, description=text)

@@ -19,7 +19,7 @@ from camjax.training.logs import curves_figure, read_metrics
 from camjax.training.recipes import Recipe
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation")
+_FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation", "lengthened")
 
 
 def has_run_card(directory: str | os.PathLike) -> bool:
@@ -47,7 +47,7 @@ def write_run_card(
       seconds: wall time since then.
     """
     directory = Path(directory)
-    lines, run = read_metrics(directory), read_run(directory)
+    lines, run = read_metrics(directory), dict(read_run(directory))
     curves_figure(lines).savefig(directory / "curves.png", dpi=120)
     card = {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def describe_data(
 def start_run(directory: Path, description: dict) -> None:
     """Writes `run.json` (in the first process), or checks that an existing one describes the same run.
 
-    Fields that the `run.json` of an older camjax lacks count as the same.
+    Fields that the `run.json` of an older camjax lacks count as the same. A run may become longer: `run.json` then has
+    its new recipe, and notes the old and the new number of steps in "lengthened".
 
     Args:
       directory: an existing one that can be written to.
@@ -81,15 +83,26 @@ def start_run(directory: Path, description: dict) -> None:
     """
     path = directory / "run.json"
     if path.exists():
-        old = read_run(directory)
+        old: dict[str, Any] = {**read_run(directory)}
         old["recipe"] = _with_defaults(old["recipe"])
+        steps, new_steps = old["recipe"].get("steps"), description["recipe"]["steps"]
+        longer = isinstance(steps, int) and steps < new_steps
+        if longer:
+            old["recipe"]["steps"] = new_steps
         known = [key for key in description if key in old]
         if lines := [line for key in known for line in _differences(key, old[key], description[key])]:
             raise InputError(
                 f"{directory} holds a run that differs from this one. Take another directory, or delete it.\n"
                 + "\n".join(lines)
             )
-        return
+        if not longer:
+            return
+        warnings.warn(
+            f"{directory} is lengthened from {steps} to {new_steps} steps. From the checkpoint on, its learning rate "
+            f"follows the schedule of {new_steps} steps.",
+            stacklevel=4,
+        )
+        description = {**old, "lengthened": [*old.get("lengthened", []), [steps, new_steps]]}
     if jax.process_index() != 0:
         return
     write_whole(path, json.dumps(description, indent=2) + "\n")

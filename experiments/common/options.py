@@ -35,16 +35,18 @@ class NetworkOptions:
     Attributes:
       model: A network of `camjax models`, or the directory of a training run.
       weights: A file of its weights, or an address (hf://, https://). EfficientNet-Lite needs none.
+      trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       out: Where all results go. The same command continues where it stopped.
     """
 
     model: Annotated[str, arg("NAME|RUN")] = "efficientnet_lite0"
     weights: Weights = None
+    trust: bool = False
     out: Folder
 
     def load_model(self) -> CamModel:
         """The network, in inference mode."""
-        return camjax.load_model(self.model, self.weights)
+        return camjax.load_model(self.model, self.weights, trust=self.trust)
 
     def network(self, model: CamModel) -> dict[str, str]:
         """What results.json says about the network."""

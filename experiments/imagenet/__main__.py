@@ -90,7 +90,8 @@ def intervals(options: Options, steps_per_epoch: int) -> tuple[int, int]:
 
 def main(options: Options) -> None:
     """Trains, or describes the run without training."""
-    initialize(options.coordinator, options.num_processes, options.process_id)
+    if not options.dry_run:  # which needs no other process
+        initialize(options.coordinator, options.num_processes, options.process_id)
     console = Console(highlight=False, markup=False, soft_wrap=True, quiet=jax.process_index() > 0)
     size = model_shapes(options.network).input_size
     train, validation = open_data(options, size)

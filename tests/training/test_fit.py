@@ -2,7 +2,12 @@
 
 import functools
 import json
+import os
+import re
+import shutil
+import socket
 import struct
+import sys
 
 import jax
 import numpy as np
@@ -16,8 +21,11 @@ from camjax.data.sources import SourceInfo
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
 from camjax.errors import InputError
 from camjax.runs import read_run
-from camjax.training import Checkpoints, Recipe, evaluate, fit
+from camjax.training import Checkpoints, Recipe, evaluate, fit, loop
+from camjax.training.interruption import Interruption
+from camjax.training.logs import MetricsLog, read_metrics
 from camjax.training.parallel import parallel_eval_step
+from camjax.training.run_lock import run_lock
 from camjax.training.runs import describe_data, describe_run, start_run
 from camjax.weights.fingerprint import weights_sha256
 
@@ -151,6 +159,89 @@ def test_a_finished_run_stays_as_it_is(uninterrupted):
     for a, b in zip(leaves(model), leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
     assert lines(directory) == before
+
+
+def test_a_run_becomes_longer(tmp_path):
+    fit(Net(), Colors(), tiny_recipe(4), run_dir=tmp_path, progress=False)
+    with pytest.warns(UserWarning, match=r"lengthened from 4 to 9 steps.* schedule of 9 steps"):
+        fit(Net(), Colors(), tiny_recipe(9), run_dir=tmp_path, progress=False)
+    assert [line["step"] for line in lines(tmp_path)] == [4, 9]
+    rates = [line["train/learning_rate"] for line in lines(tmp_path)]
+    assert rates == pytest.approx([float(tiny_recipe(4).schedule()(3)), float(tiny_recipe(9).schedule()(8))])
+    assert read_run(tmp_path)["lengthened"] == [[4, 9]]
+    card = json.loads((tmp_path / "run_card.json").read_text())
+    assert card["lengthened"] == [[4, 9]] and card["wall_time"]["to_step"] == 9
+    with pytest.raises(ValueError, match=r"recipe\.steps: 9 there, 8 now"):
+        fit(Net(), Colors(), tiny_recipe(8), run_dir=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"recipe\.learning_rate: 0\.05 there, 0\.1 now"):
+        fit(Net(), Colors(), tiny_recipe(12, learning_rate=0.1), run_dir=tmp_path, progress=False)
+
+
+def test_the_evaluation_that_a_stopped_run_missed_is_made_up_for(uninterrupted, tmp_path, monkeypatch):
+    """SIGTERM came while step 3 was evaluated: its checkpoint has no metrics, and may be the best."""
+    _, directory = uninterrupted
+    monkeypatch.setattr(loop, "evaluate", lambda *args, **options: None)  # as when it is stopped
+    monkeypatch.setattr(Interruption, "leave", lambda self, message: sys.exit(143))
+    with pytest.raises(SystemExit):
+        fit(Net(), Colors(), RECIPE, run_dir=tmp_path, **options())
+    monkeypatch.undo()
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2, 3] and not checkpoints.has_metrics(3)
+    fit(Net(), Colors(), RECIPE, run_dir=tmp_path, **options())
+    evaluations = [[line for line in lines(where) if "eval/loss" in line] for where in (tmp_path, directory)]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_the_home_directory_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fit(Net(), Colors(), tiny_recipe(2), run_dir="~/run", progress=False)
+    assert (tmp_path / "run" / "run_card.json").is_file()
+    assert read_run("~/run")["recipe"]["steps"] == 2 and len(read_metrics("~/run")) == 1
+    with Checkpoints("~/run/checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [2]
+
+
+def test_a_directory_in_use_is_said(tmp_path):
+    with run_lock(tmp_path):
+        words = rf"in use: process {os.getpid()} on {socket.gethostname()}, since 2\d{{3}}-.*another run_dir"
+        with pytest.raises(InputError, match=words):
+            fit(Net(), Colors(), tiny_recipe(2), run_dir=tmp_path, progress=False)
+    fit(Net(), Colors(), tiny_recipe(2), run_dir=tmp_path, progress=False)
+
+
+def test_a_line_for_each_report_where_there_is_no_terminal(capsys):
+    fit(Net(), Colors(), tiny_recipe(4), log_every=2)
+    printed = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in printed] == ["step 2/4", "step 4/4"]
+    assert re.fullmatch(r"step 2/4  loss \d+\.\d{3}  accuracy \d\.\d{3}  \d+ images/s", printed[0])
+
+
+def test_events_are_in_one_file_however_often_the_run_starts(uninterrupted, tmp_path):
+    _, directory = uninterrupted
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    (path,) = tmp_path.glob("events*")
+    path.write_bytes(path.read_bytes()[:-5])  # killed while it wrote
+    log = MetricsLog(tmp_path, 6)
+    log.write(6, "eval", {"loss": 7.0})  # there already
+    log.close()
+    assert lines(tmp_path) == lines(directory)
+    assert len(list(tmp_path.glob("events*"))) == 1
+    expected = events(directory)
+    found = events(tmp_path)
+    assert len(found) == len(expected) - 1 and found.items() <= expected.items()
+    log = MetricsLog(tmp_path, 3)
+    log.write(4, "train", {"loss": 9.0})
+    log.close()
+    kept = {key: value for key, value in expected.items() if key[1] <= 3}
+    assert events(tmp_path) == {**kept, ("train/loss", 4): 9.0}
+
+
+def test_half_a_line_is_not_a_metric(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": NaN}\n{"step": 2, "tra')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": "2"}\n{"step": 3}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2 .*step"):
+        read_metrics(tmp_path)
 
 
 def test_what_a_run_is(uninterrupted):
@@ -316,12 +407,67 @@ def test_classes_that_differ(train, test, message):
 def test_directories_that_are_no_runs(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no run directory"):
         camjax.load_model(tmp_path)
-    (tmp_path / "run.json").write_text('{"format": 1')
-    with pytest.raises(ValueError, match="is damaged"):
-        read_run(tmp_path)
     (tmp_path / "run.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match="format 99; this camjax reads 1"):
         read_run(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A run of a network of the registry, with a mean image."""
+    directory = tmp_path_factory.mktemp("small")
+    model = camjax.create_model("small_gap", 3)
+    model.set_input_rule(mean=(1, 2, 3), mean_image=np.zeros((8, 8, 3), np.float32))
+    fit(model, LargeColors(), tiny_recipe(2), run_dir=directory, progress=False)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        (lambda run: '{"format": 1', ["EOF"]),
+        (lambda run: "[" * 100_000, ["recursion"]),
+        (
+            lambda run: run | {"model": {"name": 3, "num_classes": "x", "pool": "max"}},
+            ["model.name is 3", "model.pool"],
+        ),
+        (lambda run: run | {"input": None}, ["input is None"]),
+        (lambda run: {key: value for key, value in run.items() if key != "dtype"}, ["dtype is missing"]),
+        (lambda run: run | {"dtype": "float99"}, ["float99"]),
+        (lambda run: run | {"class_names": ["a"]}, ["1 class names for a head of 3"]),
+        (lambda run: run | {"model": run["model"] | {"num_classes": -1}}, ["num_classes"]),
+        (lambda run: run | {"model": run["model"] | {"name": "no_such"}}, ["no_such"]),
+        (lambda run: run | {"model": run["model"] | {"num_classes": 10**9}}, ["head.kernel is (", "1000000000"]),
+        (lambda run: run | {"input": run["input"] | {"mean_image": [10**5, 10**5, 3]}}, ["mean_image", "100000"]),
+    ],
+)
+def test_a_run_that_is_damaged_or_absurd_names_what_is_wrong(small, tmp_path, change, facts):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoints").symlink_to(small / "checkpoints")
+    changed = change(json.loads((small / "run.json").read_text()))
+    (run / "run.json").write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    with pytest.raises(InputError) as caught:
+        camjax.load_model(run)
+    assert str(run) in str(caught.value) and all(fact in str(caught.value) for fact in facts), caught.value
+
+
+def test_loading_a_run_imports_no_module_without_trust(small, tmp_path, monkeypatch):
+    run, marker = tmp_path / "run", tmp_path / "imported"
+    shutil.copytree(small, run)
+    (tmp_path / "evil_nets.py").write_text(
+        f"import camjax, pathlib\npathlib.Path({str(marker)!r}).touch()\n"
+        "from camjax.models.small_gap import SmallGap\ncamjax.register_model('evil', SmallGap, num_classes=3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    changed = json.loads((run / "run.json").read_text())
+    changed["model"]["name"] = "evil_nets:evil"
+    (run / "run.json").write_text(json.dumps(changed))
+    with pytest.raises(InputError, match=r"imports the module evil_nets, which runs its code.*--trust or trust=True"):
+        camjax.load_model(run)
+    assert not marker.exists()
+    assert camjax.load_model(run, trust=True).head.num_classes == 3 and marker.exists()
+    assert camjax.load_model(run).head.num_classes == 3  # the module is imported now
 
 
 def test_a_checkpoint_of_another_model(uninterrupted):

@@ -72,6 +72,19 @@ def one_process(runs):
     return runs.directory / "one", time.monotonic() - began
 
 
+def test_one_run_at_a_time_in_a_directory_and_none_after_a_kill(runs):
+    process = runs.start("locked", wait=0.2)
+    directory = runs.directory / "locked"
+    while not (directory / "run.lock.json").exists():
+        time.sleep(0.05)
+    with pytest.raises(ValueError, match=rf"locked is in use: process {process.pid} on "):
+        fit(Net(), Colors(), tiny_recipe(STEPS), run_dir=directory, progress=False)
+    process.kill()
+    process.join()
+    fit(Net(), Colors(), tiny_recipe(STEPS), run_dir=directory, progress=False)
+    assert not (directory / "run.lock.json").exists()
+
+
 @pytest.fixture(scope="module")
 def two_devices(runs):
     runs.check_finished(runs.start("two_devices", devices=2, dropout=0.0, checkpoint_every=5))

@@ -106,7 +106,7 @@ def evaluate_localization(
     if limit is not None and limit < len(source):
         source = First(source, limit)
     image_size = common_image_size(model, methods)
-    tally = Tally(model, methods, metrics)
+    tally = Tally(model, methods, metrics, source.info.class_names)
     localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, classes))
     with_masks = any("masks" in METRICS[name].needs for name in metrics)
     start, seconds = 0, 0.0

@@ -31,6 +31,7 @@ class Tally:
       model: scores changed images for the metrics that need it; a snapshot is made at the first such update.
       methods: names of methods.
       metrics: names of `METRICS`.
+      class_names: of the labels, for the cases.
 
     Attributes:
       metrics: method -> name -> the metric.
@@ -39,13 +40,15 @@ class Tally:
       columns: the names of the columns of `images.csv`.
     """
 
-    def __init__(self, model: CamModel, methods: Sequence[str], metrics: Sequence[str]):
+    def __init__(
+        self, model: CamModel, methods: Sequence[str], metrics: Sequence[str], class_names: Sequence[str]
+    ):
         self.metrics: dict[str, dict[str, StreamingMetric]] = {
             method: {name: METRICS[name].for_evaluation(model.head.num_classes) for name in metrics}
             for method in methods
         }
         self.counts: collections.Counter[str] = collections.Counter()
-        self.cases = Cases()
+        self.cases = Cases(class_names)
         self.columns = ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in methods)]
         self._model = model
 
@@ -74,7 +77,7 @@ class Tally:
                 row += ious
                 # Copies: a view would keep the arrays of the whole batch.
                 arrays = map(np.array, (first.asked.maps[i, 0], first.asked.boxes[i, 0], batch["view"][i]))
-                cases.append(Case(index, float(ious[0]), prediction, *arrays))
+                cases.append(Case(index, annotation.label, float(ious[0]), prediction, *arrays))
             rows.append(row)
         self.cases.add(cases)
         return rows

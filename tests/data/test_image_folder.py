@@ -79,8 +79,12 @@ def test_class_names_give_the_order_of_the_labels(photos):
     source = open_image_folder(photos, "val", class_names=["dog", "cup", "cat"])
     assert [source.annotation(i).label for i in range(3)] == [2, 2, 1]
     assert source.info.class_names == ("dog", "cup", "cat")
-    with pytest.raises(ValueError, match=r"coffee\.jpg is of the class 'cup': expected one of the 2 classes such as"):
+    source = open_image_folder(photos, "val", class_names=["dog", "Cup", "tabby, cat"])  # as in `camjax evaluate`
+    assert [source.annotation(i).label for i in range(3)] == [2, 2, 1]
+    with pytest.raises(ValueError, match=r"val has classes that the model does not have: 'cup'\."):
         open_image_folder(photos, "val", class_names=["dog", "cat"])
+    with pytest.raises(ValueError, match="several classes of the model share: 'cup'"):
+        open_image_folder(photos, "val", class_names=["cup", "dog", "cup, mug", "cat, cup", "cup"])
 
 
 def test_folders_called_by_numbers_are_labels(tmp_path):

@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
+from camjax.evaluation.figures import cases_figure
 from camjax.evaluation.runner import evaluate_localization
 from camjax.metrics import FAITHFULNESS, LocalizationError, PxAP
 from camjax.models import CamModel, PooledHead
@@ -215,6 +216,10 @@ def test_classes_are_paired_by_name():
     model.class_names = tuple("abcdefg")
     by_name = evaluate_localization(model, OtherOrder(), batch_size=8)
     assert numbers(by_name) == numbers(evaluate_localization(model, SixClasses(), batch_size=8))
+    titles = [axes.get_title() for axes in cases_figure(OtherOrder(), by_name.cases).axes]
+    for title, case in zip(titles, sum(by_name.cases.chosen(), []), strict=True):
+        assert title.startswith(f"{'abcdef'[case.index % CLASSES % 6]}: IoU")
+        assert case.prediction == case.label or title.endswith(f"taken for {model.class_names[case.prediction]}")
     model.class_names = ("a", "b", "c", "d", "e", "x", "y")
     with pytest.raises(ValueError, match="classes that the model does not have: 'F'"):
         evaluate_localization(model, OtherOrder(), batch_size=8)

@@ -82,7 +82,7 @@ def open_image_folder(
 
     Raises:
       FileNotFoundError: the folder or the file of boxes is missing, or lists an image that is.
-      ValueError: no images; an image without a class or with two; a class that is not in `class_names`; an invalid file of
-        boxes. The message names the file, and the line where there is one.
+      ValueError: no images; an image without a class or with two; a class that is not in `class_names`; an invalid
+        file of boxes. The message names the file, and the line where there is one.
     """
     return open_annotated(Path(folder), split, boxes=boxes, class_names=class_names)

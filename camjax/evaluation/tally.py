@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
+from camjax.data.annotation import OTHER_SIZE, Annotation
 from camjax.evaluation.batches import Computed
 from camjax.evaluation.cases import Case, Cases
 from camjax.evaluation.truth import STATUSES
@@ -40,9 +42,7 @@ class Tally:
       columns: the names of the columns of `images.csv`.
     """
 
-    def __init__(
-        self, model: CamModel, methods: Sequence[str], metrics: Sequence[str], class_names: Sequence[str]
-    ):
+    def __init__(self, model: CamModel, methods: Sequence[str], metrics: Sequence[str], class_names: Sequence[str]):
         self.metrics: dict[str, dict[str, StreamingMetric]] = {
             method: {name: METRICS[name].for_evaluation(model.head.num_classes) for name in metrics}
             for method in methods
@@ -51,6 +51,7 @@ class Tally:
         self.cases = Cases(class_names)
         self.columns = ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in methods)]
         self._model = model
+        self._warned_of_size = False
 
     def add(self, computed: Computed) -> list[list]:
         """Adds a batch, and returns its rows of `images.csv`."""
@@ -68,6 +69,8 @@ class Tally:
         for i, (annotation, status) in enumerate(zip(known.annotations, known.statuses, strict=True)):
             if annotation is None:
                 continue
+            if status == OTHER_SIZE:
+                self._warn_of_size(annotation, batch["image_size"][i])
             index, prediction = int(batch["index"][i]), int(first.top.class_ids[i, 0])
             row: list[Any] = [index, annotation.filename, status, annotation.label]
             if status in ("scored", "without boxes"):
@@ -81,6 +84,20 @@ class Tally:
             rows.append(row)
         self.cases.add(cases)
         return rows
+
+    def _warn_of_size(self, annotation: Annotation, size: np.ndarray) -> None:
+        """Warns of the first image of another size."""
+        if self._warned_of_size or annotation.size is None:
+            return
+        self._warned_of_size = True
+        (height, width), (listed_height, listed_width) = size.tolist(), annotation.size
+        warnings.warn(
+            f"{annotation.filename} has {width} x {height} pixels, and its list or XML file says {listed_width} x "
+            f"{listed_height}, another aspect: its boxes are of another image, or of one turned by its EXIF tag. All "
+            "such images are left out and counted; images.csv names them. Correct the lists, or get the images that "
+            "they are about.",
+            stacklevel=2,
+        )
 
     def _update_on_devices(self, metric: StreamingMetric, sample: Sample) -> None:
         """Adds a batch to a metric that needs scores of the network; each device of the process takes a part."""

@@ -267,9 +267,12 @@ def test_xml_files_that_do_not_fit_the_images(photos, tmp_path):
     with pytest.raises(ValueError, match=r"coffee\.xml: .*coffee\.jpg has the classes cat, cup"):
         open_image_folder(photos, "val", boxes=xml)
 
-    write_xml(xml / "coffee.xml", "coffee.jpg", (300, 200), (1, 2, 3, 4), label="cup")
-    with pytest.raises(ValueError, match=r"coffee\.xml is about an image of 300 x 200 pixels, but .* has 600 x 400\."):
+    write_xml(xml / "coffee.xml", "coffee.jpg", (300, 300), (1, 2, 3, 4), label="cup")
+    with pytest.raises(ValueError, match=r"coffee\.xml is about an image of 300 x 300 pixels, but .* has 600 x 400\."):
         open_image_folder(photos, "val", boxes=xml).annotation(2)
+    write_xml(xml / "coffee.xml", "coffee.jpg", (300, 200), (30, 20, 59, 39), label="cup")
+    copied = open_image_folder(photos, "val", boxes=xml).annotation(2)
+    np.testing.assert_allclose(copied.boxes, [[20 / 200, 30 / 300, 40 / 200, 60 / 300]], rtol=1e-6)
 
     write_xml(xml / "cup" / "coffee.xml", "coffee.jpg", (600, 400), (1, 2, 3, 4), label="cup")
     with pytest.raises(ValueError, match=r"coffee\.xml and .*coffee\.xml are both about cup/coffee\.jpg"):

@@ -36,7 +36,8 @@ def test_the_best_and_the_worst_whatever_the_order_and_the_repetitions(number):
 def test_the_map_of_a_crop_lies_where_the_network_looked():
     whole = case(0, 0.5)
     assert _in_image(whole, (40, 60)) is whole.map
-    cropped = Case(0, 0, 0.5, 0, np.array([[1.0, 1.0], [3.0, 3.0]], np.float32), whole.box, np.array([0, 0.25, 1, 0.75]))
+    view = np.array([0, 0.25, 1, 0.75])
+    cropped = Case(0, 0, 0.5, 0, np.array([[1.0, 1.0], [3.0, 3.0]], np.float32), whole.box, view)
     shown = _in_image(cropped, (4, 8))
     expected = np.repeat([1, 1.5, 2.5, 3], 4).reshape(4, 4)  # bilinear, half-pixel centers
     np.testing.assert_allclose(shown, np.pad(expected, ((0, 0), (2, 2)), constant_values=1))

@@ -113,7 +113,10 @@ class LocalizationError(StreamingMetric):
         top_k, threshold = self.options["top_k"], self.options["iou_threshold"]
         batch, most = len(labels), top_k[-1]
         rows = rows_of(mask, batch)
-        labels = _classes("labels", np.asarray(labels)[:, None], batch, 1, rows)
+        labels = np.asarray(labels)
+        if labels.ndim != 1:
+            raise InputError(f"labels of shape {labels.shape}: expected ({batch},), the id of one class an image.")
+        labels = _classes("labels", labels[:, None], batch, 1, rows)
         class_ids = _classes("class_ids", class_ids, batch, most, rows)
         if ranking is None:
             ranking = class_ids

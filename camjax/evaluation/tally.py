@@ -34,6 +34,7 @@ class Tally:
       methods: names of methods.
       metrics: names of `METRICS`.
       class_names: of the labels, for the cases.
+      threshold_step: of metrics that are `stepped`.
 
     Attributes:
       metrics: method -> name -> the metric.
@@ -42,9 +43,16 @@ class Tally:
       columns: the names of the columns of `images.csv`.
     """
 
-    def __init__(self, model: CamModel, methods: Sequence[str], metrics: Sequence[str], class_names: Sequence[str]):
+    def __init__(
+        self,
+        model: CamModel,
+        methods: Sequence[str],
+        metrics: Sequence[str],
+        class_names: Sequence[str],
+        threshold_step: float,
+    ):
         self.metrics: dict[str, dict[str, StreamingMetric]] = {
-            method: {name: METRICS[name].for_evaluation(model.head.num_classes) for name in metrics}
+            method: {name: METRICS[name].for_evaluation(model.head.num_classes, threshold_step) for name in metrics}
             for method in methods
         }
         self.counts: collections.Counter[str] = collections.Counter()

@@ -15,7 +15,7 @@ from camjax.metrics.localization.box_overlap import (
     reaches_iou,
 )
 from camjax.metrics.sample import Sample
-from camjax.metrics.streaming import StreamingMetric, rows_of
+from camjax.metrics.streaming import THRESHOLD_STEP, StreamingMetric, rows_of
 
 
 class LocalizationError(StreamingMetric):
@@ -54,7 +54,7 @@ class LocalizationError(StreamingMetric):
         )
 
     @classmethod
-    def for_evaluation(cls, num_classes: int) -> Self:
+    def for_evaluation(cls, num_classes: int, threshold_step: float = THRESHOLD_STEP) -> Self:
         """Top-1 and top-5 errors; with fewer than five classes only top-1."""
         return cls(top_k=[k for k in (1, 5) if k <= num_classes])
 

@@ -61,7 +61,7 @@ class PxAP(StreamingMetric):
         Raises:
           ValueError: a step that is not above 0 and below 1.
         """
-        return cls(thresholds=stepped_thresholds(threshold_step))
+        return cls(thresholds=stepped_thresholds(threshold_step).tolist())
 
     def update_from(self, sample: Sample) -> None:
         """Adds a batch of an evaluation: the maps of the true classes.

@@ -85,7 +85,7 @@ class MaxBoxAcc(StreamingMetric):
         Raises:
           ValueError: a step that is not above 0 and below 1.
         """
-        return cls(thresholds=stepped_thresholds(threshold_step))
+        return cls(thresholds=stepped_thresholds(threshold_step).tolist())
 
     @property
     def num_without_boxes(self) -> int:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from camjax.checks import check_no_label_vectors
 from camjax.errors import InputError
 
 
@@ -26,7 +27,7 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
       (..., N, h, w) or (..., C, h, w) float32: raw maps, signed, neither clipped nor normalized.
 
     Raises:
-      ValueError: the shapes do not fit each other.
+      ValueError: the shapes do not fit each other, or concrete ids are labels, C zeros and ones an image.
     """
     features, kernel = jnp.asarray(features), jnp.asarray(kernel)
     if features.ndim < 3 or kernel.ndim != 2 or features.shape[-1] != kernel.shape[0]:
@@ -46,6 +47,7 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
             f"class_ids of shape {class_ids.shape} and dtype {class_ids.dtype}: expected integers of shape "
             "(..., N); for one class write [c]."
         )
+    check_no_label_vectors(class_ids, num_classes)
     jnp.broadcast_shapes(class_ids.shape[:-1], features.shape[:-3])
     known = (class_ids >= 0) & (class_ids < num_classes)
     ids = jnp.where(known, class_ids, 0)

@@ -83,7 +83,8 @@ def check_class_ids(class_ids: Any, batch: int, classes: int) -> Any:
     """class_ids as an int32 array (B, N), or None.
 
     Raises:
-      ValueError: not integers of shape (B,) or (B, N), or a concrete id that is not in 0..C-1.
+      ValueError: not integers of shape (B,) or (B, N), a concrete id that is not in 0..C-1, or concrete rows of C
+        zeros and ones, which mark classes instead of naming them.
     """
     if class_ids is None:
         return None
@@ -94,10 +95,26 @@ def check_class_ids(class_ids: Any, batch: int, classes: int) -> Any:
             f"class_ids of shape {ids.shape} and dtype {ids.dtype} for {batch} images: expected integers of shape "
             f"({batch},), one class an image, or ({batch}, N), N classes an image."
         )
+    check_no_label_vectors(ids, classes)
     if not traced and (ids.min() < 0 or ids.max() >= classes):
         wrong = np.unique(ids[(ids < 0) | (ids >= classes)])
         raise InputError(f"class_ids {wrong[:10].tolist()} out of range: the model has classes 0..{classes - 1}.")
     return ids.reshape(batch, -1).astype(np.int32)
+
+
+def check_no_label_vectors(class_ids: Any, classes: int) -> None:
+    """Raises ValueError for concrete ids (..., N) that are labels of several classes, C zeros and ones an image.
+
+    With more than two classes, such rows would name a class twice.
+    """
+    if isinstance(class_ids, jax.core.Tracer) or classes <= 2 or class_ids.ndim < 2 or class_ids.shape[-1] != classes:
+        return
+    if np.isin(np.asarray(class_ids), (0, 1)).all():
+        raise InputError(
+            f"class_ids of shape {class_ids.shape} with zeros and ones for {classes} classes: they look like labels "
+            "that mark classes, and would be taken as ids of the classes 0 and 1. Give ids, np.flatnonzero(labels) for "
+            "each image, or in their place the target camjax.attribution.targets.class_sets(labels)."
+        )
 
 
 def check_top_k(top_k: int | None, classes: int) -> int | None:

@@ -4,6 +4,7 @@ import difflib
 import functools
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -41,6 +42,12 @@ def match_class_names(
     """
     if of_model is None:
         if all(map(_is_id, of_data)) and all(int(name) < num_classes for name in of_data):
+            if len(of_data) < num_classes:
+                warnings.warn(
+                    f"{data} has {len(of_data)} classes, whose names are numbers: they are taken as ids of the model's "
+                    f"{num_classes} classes, counted from 0.",
+                    stacklevel=2,
+                )
             return np.array([int(name) for name in of_data], np.int64)
         if len(of_data) != num_classes:
             raise InputError(

@@ -49,3 +49,11 @@ def test_normalize_map():
     np.testing.assert_allclose(camjax.normalize_map(maps, "max"), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="minmax"):
         camjax.normalize_map(maps, "sum")
+
+
+def test_labels_of_zeros_and_ones_are_no_class_ids():
+    features, kernel = jnp.ones((2, 3, 3, 4)), jnp.ones((4, 5))
+    with pytest.raises(ValueError, match="zeros and ones for 5 classes: they look like labels"):
+        camjax.class_activation_map(features, kernel, [[0, 1, 0, 0, 1], [1, 0, 0, 0, 0]])
+    assert camjax.class_activation_map(features, kernel[:, :2], [[0, 1], [1, 0]]).shape == (2, 2, 3, 3)
+    assert camjax.class_activation_map(features, kernel, [[0, 1, 0], [1, 0, 0]]).shape == (2, 3, 3, 3)

@@ -45,11 +45,22 @@ def class_sets(members) -> Target:
       members: (B, C) or (B, N, C), the share of each class: True and False, or weights. They are divided by their sum.
 
     Returns:
-      A target of outputs (B, C). It raises ValueError for another number of images or classes.
+      A target of outputs (B, C). It raises ValueError for another number of images or classes. A traced set without
+      members has a score of NaN.
+
+    Raises:
+      ValueError: another number of dimensions, or a concrete set whose shares are not finite or have no sum.
     """
     members = jnp.asarray(members, jnp.float32)
     if members.ndim not in (2, 3):
         raise InputError(f"members of shape {members.shape}: expected (B, C) or (B, N, C).")
+    if not isinstance(members, jax.core.Tracer):
+        sums = np.asarray(members).sum(-1)
+        if (empty := ~np.isfinite(sums) | (sums == 0)).any():
+            raise InputError(
+                f"members of image {np.argwhere(empty)[0, 0]} have the sum {sums[empty][0]:g}: expected a set of at "
+                "least one class, or weights with a sum other than 0."
+            )
     return Partial(_class_sets, members)
 
 
@@ -62,7 +73,15 @@ def binary(positive) -> Target:
 
     Returns:
       A target of outputs (B,) or (B, 1), or (B, C), before a sigmoid; N is 1, or C.
+
+    Raises:
+      ValueError: concrete values other than True and False, 1 and 0.
     """
+    if not isinstance(positive, jax.core.Tracer) and not np.isin(values := np.asarray(positive), (0, 1)).all():
+        raise InputError(
+            f"positive has the values {np.unique(values)[:5].tolist()}: expected True and False, or 1 and 0. For "
+            "labels of 1 and -1 write positive > 0."
+        )
     return Partial(_binary, jnp.asarray(positive, bool))
 
 
@@ -74,7 +93,12 @@ def regression(sign=1.0) -> Target:
 
     Returns:
       A target of outputs (B,), with N = 1, or (B, N).
+
+    Raises:
+      ValueError: a concrete sign of 0, which would explain nothing, or one that is not finite.
     """
+    if not isinstance(sign, jax.core.Tracer) and not (np.isfinite(sign) & (np.asarray(sign) != 0)).all():
+        raise InputError(f"sign={sign!r}: expected 1, or -1 for what lowers the value.")
     return Partial(_regression, jnp.asarray(sign, jnp.float32))
 
 

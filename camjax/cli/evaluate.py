@@ -25,6 +25,7 @@ def evaluate(
     method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"])] = ("cam",),
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    threshold_step: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.01,
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
     crop: Literal["none", "center"] = "none",
     limit: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
@@ -52,6 +53,7 @@ def evaluate(
       method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
+      threshold_step: Between the thresholds of maxboxacc, maxboxaccv2 and pxap; published numbers are with 0.001.
       batch_size: Images at a time, over all devices.
       crop: "none" squashes an image to the network's input; "center" takes its largest centered part.
       limit: Evaluate the first N images only.
@@ -88,6 +90,8 @@ def evaluate(
     with Console(stderr=True).status(f"loading {model}"):
         network = load_model(model, weights, trust=trust)
     source = with_classes_of(source, network.class_names, network.head.num_classes)
+    if not network.class_names and not all(name.isdecimal() for name in source.info.class_names):
+        console.print("The names of the network's classes are not known: its classes are taken in the data's order.")
     sha256 = weights_sha256(network)
     columns = (
         TextColumn("{task.description}"),
@@ -109,6 +113,7 @@ def evaluate(
             methods=method,
             metrics=metrics,
             threshold=threshold,
+            threshold_step=threshold_step,
             batch_size=batch_size,
             crop=None if crop == "none" else crop,
             limit=limit,

@@ -73,7 +73,8 @@ def open_image_folder(
       boxes: a CSV file whose names are relative to the images' folder (see `camjax.data.annotations.box_csv`), or a
         folder of VOC-style XML files, named as their images (see `camjax.data.annotations.voc_xml`); None for labels
         alone. An image that these leave out has no boxes.
-      class_names: the classes in the order of their labels, such as the model's; None takes those that occur, sorted.
+      class_names: the classes in the order of their labels, such as the model's, among which those that occur are found
+        as `camjax.class_names.match_class_names` does; None takes those that occur, sorted.
         If all that occur are whole numbers (below 100,000), these are the labels.
 
     Returns:
@@ -81,7 +82,7 @@ def open_image_folder(
 
     Raises:
       FileNotFoundError: the folder or the file of boxes is missing, or lists an image that is.
-      ValueError: no images; an image without a class, with two, or with one that is not in `class_names`; an invalid
+      ValueError: no images; an image without a class or with two; a class that is not in `class_names`; an invalid
         file of boxes. The message names the file, and the line where there is one.
     """
     return open_annotated(Path(folder), split, boxes=boxes, class_names=class_names)

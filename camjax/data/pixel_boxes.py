@@ -32,11 +32,11 @@ class ListedImage:
     size: tuple[int, int] | None = None
 
     def check(self, size: tuple[int, int], path: Path) -> None:
-        """Raises ValueError for a box outside of the image at `path`, of (H, W) pixels, or for another size of it."""
+        """Raises ValueError for a box outside of the image at `path`, of (H, W) pixels, or for another aspect of it."""
         if self.size is None:
             for corners, line in zip(self.corners, self.lines, strict=True):
                 check_corners(corners, size, line)
-        elif self.size != size:
+        elif not same_aspect(self.size, size):
             turned = ", as stored: draw boxes on the image as it is stored, not turned by its EXIF tag."
             raise InputError(
                 f"{self.where} is about an image of {self.size[1]} x {self.size[0]} pixels, but {path} has "
@@ -46,14 +46,26 @@ class ListedImage:
     def boxes(self, size: tuple[int, int]) -> np.ndarray:
         """Returns the boxes as (n, 4) float32 `[ymin, xmin, ymax, xmax]` in 0..1 of an image of (H, W) pixels.
 
+        Where the file gives a size, boxes are shares of that: the image may be a scaled copy.
+
         They end after their last pixel, xmax - xmin + 1 wide. This is ILSVRC's convention: its boxes run from 0 to
         width - 1, and its evaluation takes widths and heights one pixel larger than the difference.
         """
-        return shares([(xmin, ymin, xmax + 1, ymax + 1) for xmin, ymin, xmax, ymax in self.corners], size)
+        corners = [(xmin, ymin, xmax + 1, ymax + 1) for xmin, ymin, xmax, ymax in self.corners]
+        return shares(corners, self.size or size)
 
     def wsol_boxes(self, size: tuple[int, int]) -> np.ndarray:
         """Returns the boxes as (n, 4) float32 shares of their numbers, see `camjax.data.annotations.wsol_lists`."""
-        return shares(self.corners, size)
+        return shares(self.corners, self.size or size)
+
+
+def same_aspect(listed: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether an image of (H, W) pixels may be a scaled copy of one of another size, with sides rounded up or down."""
+    (listed_height, listed_width), (height, width) = listed, size
+    # Some factor brings both listed sides to less than a pixel from the image's.
+    return (height - 1) * listed_width < (width + 1) * listed_height and (width - 1) * listed_height < (
+        height + 1
+    ) * listed_width
 
 
 def check_corners(corners: Corners, size: tuple[int, int], where: str) -> None:

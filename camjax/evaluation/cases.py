@@ -1,6 +1,6 @@
 """The images where a method's box of the true class is best, and those where it is worst."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -15,6 +15,7 @@ class Case:
 
     Attributes:
       index: the image's place in its source.
+      label: its class in the network.
       iou: of the box of the true class with the best true box, rounded to four digits as in `images.csv`.
       prediction: the most probable class.
       map: (h, w) float32, the raw map of the true class.
@@ -23,6 +24,7 @@ class Case:
     """
 
     index: int
+    label: int
     iou: float
     prediction: int
     map: np.ndarray
@@ -35,8 +37,12 @@ class Cases:
     """Keeps the best and the worst of all cases added, at most `CASES` of each.
 
     Adding an image again changes nothing: a run that resumes may repeat a batch.
+
+    Attributes:
+      class_names: of the labels and predictions.
     """
 
+    class_names: Sequence[str]
     _kept: list[Case] = field(default_factory=list)
 
     def add(self, cases: Iterable[Case]) -> None:
@@ -66,6 +72,6 @@ class Cases:
         """
         columns = [arrays[column.name] for column in fields(Case)]
         self._kept = [
-            Case(int(index), float(iou), int(prediction), *rest)
-            for index, iou, prediction, *rest in zip(*columns, strict=True)
+            Case(int(index), int(label), float(iou), int(prediction), *rest)
+            for index, label, iou, prediction, *rest in zip(*columns, strict=True)
         ]

@@ -67,11 +67,11 @@ def cases_figure(source: AnnotatedSource, cases: Cases) -> Figure | None:
         return None
     images = [_display(source[case.index]["image"]) for case in chosen]
     annotations = [source.annotation(case.index) for case in chosen]
-    names = source.info.class_names
+    names = cases.class_names
     titles = [
-        f"{names[a.label]}: IoU {case.iou:.2f}"
-        + ("" if case.prediction == a.label else f", taken for {names[case.prediction]}")
-        for a, case in zip(annotations, chosen, strict=True)
+        f"{names[case.label]}: IoU {case.iou:.2f}"
+        + ("" if case.prediction == case.label else f", taken for {names[case.prediction]}")
+        for case in chosen
     ]
     return localization_figure(
         images,

@@ -28,6 +28,7 @@ def summary(evaluation: Evaluation, subject: Mapping) -> dict:
         **subject,
         "num_images": evaluation.num_images,
         "images": evaluation.counts,
+        "threshold_step": evaluation.threshold_step,
         "seconds": round(evaluation.seconds, 3),
         "results": {
             method: {name: metric.compute() for name, metric in by_name.items()}
@@ -69,7 +70,8 @@ def results_table(results: Mapping) -> Table:
     first = results["results"][methods[0]]
     for metric, numbers in first.items():
         table.add_section()
-        table.add_row(f"[bold]{METRICS[metric].title}")
+        steps = f", threshold in steps of {results['threshold_step']:g}" if METRICS[metric].stepped else ""
+        table.add_row(f"[bold]{METRICS[metric].title}[/]{steps}")
         for name in numbers:
             digits = 2 if METRICS[metric].unit_of(name) == "percent" else 3
             values = [results["results"][method][metric][name] for method in methods]

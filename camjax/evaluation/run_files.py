@@ -15,7 +15,7 @@ from camjax.errors import InputError
 from camjax.files import whole_file, write_whole
 from camjax.metrics import Truth, score_map
 
-FORMAT = 2
+FORMAT = 3
 """Of the state: another number is the state of another version of camjax. Version 1 had no number."""
 
 

@@ -21,6 +21,7 @@ from camjax.evaluation.tally import Tally
 from camjax.evaluation.truth import First, read_truth
 from camjax.inference import make_localize_fns
 from camjax.metrics import METRICS, StreamingMetric
+from camjax.metrics.streaming import THRESHOLD_STEP
 from camjax.models import CamModel
 
 SAVE_SECONDS = 10
@@ -37,6 +38,7 @@ class Evaluation:
       num_images: the number of images of the split, or of its first `limit`: the sum of `counts`.
       seconds: wall time, over all the runs that it took.
       cases: the best and worst images of the first method, among those that this process saw.
+      threshold_step: of the metrics that are `stepped`.
     """
 
     metrics: dict[str, dict[str, StreamingMetric]]
@@ -44,6 +46,7 @@ class Evaluation:
     num_images: int
     seconds: float
     cases: Cases
+    threshold_step: float
 
 
 def evaluate_localization(
@@ -53,6 +56,7 @@ def evaluate_localization(
     methods: Sequence[str] = ("cam",),
     metrics: Sequence[str] = ("ilsvrc",),
     threshold: float = 0.2,
+    threshold_step: float = THRESHOLD_STEP,
     batch_size: int = 32,
     crop: Literal["center"] | None = None,
     limit: int | None = None,
@@ -77,6 +81,8 @@ def evaluate_localization(
       metrics: names of `camjax.metrics.METRICS`. Those that need scores run the network on changed images, two to
         hundreds of times each.
       threshold: of the paper's box rule, a share of the map's maximum.
+      threshold_step: between the thresholds that MaxBoxAcc and PxAP look at: 0.01 as wsolevaluation's evaluator of
+        stored maps, or 0.001 as its training and inference, where published numbers come from.
       batch_size: images per step over all devices of all processes.
       crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect.
       limit: evaluate the first `limit` images only.
@@ -106,7 +112,7 @@ def evaluate_localization(
     if limit is not None and limit < len(source):
         source = First(source, limit)
     image_size = common_image_size(model, methods)
-    tally = Tally(model, methods, metrics)
+    tally = Tally(model, methods, metrics, source.info.class_names, threshold_step)
     localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, classes))
     with_masks = any("masks" in METRICS[name].needs for name in metrics)
     start, seconds = 0, 0.0
@@ -120,6 +126,7 @@ def evaluate_localization(
                 "methods": list(methods),
                 "metrics": list(metrics),
                 "threshold": threshold,
+                "threshold_step": threshold_step,
                 "batch_size": batch_size,
                 "crop": crop,
                 "processes": jax.process_count(),
@@ -158,7 +165,7 @@ def evaluate_localization(
     counts = tally.merge_across_processes()
     if sum(counts.values()) != len(source):
         raise RuntimeError(f"{sum(counts.values())} images were counted of {len(source)}; please report this.")
-    return Evaluation(tally.metrics, counts, len(source), seconds, tally.cases)
+    return Evaluation(tally.metrics, counts, len(source), seconds, tally.cases, threshold_step)
 
 
 def _check_options(

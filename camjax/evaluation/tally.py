@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
+from camjax.data.annotation import OTHER_SIZE, Annotation
 from camjax.evaluation.batches import Computed
 from camjax.evaluation.cases import Case, Cases
 from camjax.evaluation.truth import STATUSES
@@ -31,6 +33,8 @@ class Tally:
       model: scores changed images for the metrics that need it; a snapshot is made at the first such update.
       methods: names of methods.
       metrics: names of `METRICS`.
+      class_names: of the labels, for the cases.
+      threshold_step: of metrics that are `stepped`.
 
     Attributes:
       metrics: method -> name -> the metric.
@@ -39,15 +43,23 @@ class Tally:
       columns: the names of the columns of `images.csv`.
     """
 
-    def __init__(self, model: CamModel, methods: Sequence[str], metrics: Sequence[str]):
+    def __init__(
+        self,
+        model: CamModel,
+        methods: Sequence[str],
+        metrics: Sequence[str],
+        class_names: Sequence[str],
+        threshold_step: float,
+    ):
         self.metrics: dict[str, dict[str, StreamingMetric]] = {
-            method: {name: METRICS[name].for_evaluation(model.head.num_classes) for name in metrics}
+            method: {name: METRICS[name].for_evaluation(model.head.num_classes, threshold_step) for name in metrics}
             for method in methods
         }
         self.counts: collections.Counter[str] = collections.Counter()
-        self.cases = Cases()
+        self.cases = Cases(class_names)
         self.columns = ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in methods)]
         self._model = model
+        self._warned_of_size = False
 
     def add(self, computed: Computed) -> list[list]:
         """Adds a batch, and returns its rows of `images.csv`."""
@@ -65,6 +77,8 @@ class Tally:
         for i, (annotation, status) in enumerate(zip(known.annotations, known.statuses, strict=True)):
             if annotation is None:
                 continue
+            if status == OTHER_SIZE:
+                self._warn_of_size(annotation, batch["image_size"][i])
             index, prediction = int(batch["index"][i]), int(first.top.class_ids[i, 0])
             row: list[Any] = [index, annotation.filename, status, annotation.label]
             if status in ("scored", "without boxes"):
@@ -74,10 +88,24 @@ class Tally:
                 row += ious
                 # Copies: a view would keep the arrays of the whole batch.
                 arrays = map(np.array, (first.asked.maps[i, 0], first.asked.boxes[i, 0], batch["view"][i]))
-                cases.append(Case(index, float(ious[0]), prediction, *arrays))
+                cases.append(Case(index, annotation.label, float(ious[0]), prediction, *arrays))
             rows.append(row)
         self.cases.add(cases)
         return rows
+
+    def _warn_of_size(self, annotation: Annotation, size: np.ndarray) -> None:
+        """Warns of the first image of another size."""
+        if self._warned_of_size or annotation.size is None:
+            return
+        self._warned_of_size = True
+        (height, width), (listed_height, listed_width) = size.tolist(), annotation.size
+        warnings.warn(
+            f"{annotation.filename} has {width} x {height} pixels, and its list or XML file says {listed_width} x "
+            f"{listed_height}, another aspect: its boxes are of another image, or of one turned by its EXIF tag. All "
+            "such images are left out and counted; images.csv names them. Correct the lists, or get the images that "
+            "they are about.",
+            stacklevel=2,
+        )
 
     def _update_on_devices(self, metric: StreamingMetric, sample: Sample) -> None:
         """Adds a batch to a metric that needs scores of the network; each device of the process takes a part."""

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camjax.data.annotation import AnnotatedSource, Annotation, no_boxes
+from camjax.data.annotation import OTHER_SIZE, AnnotatedSource, Annotation, no_boxes
 from camjax.data.loader import Batch
+from camjax.data.pixel_boxes import same_aspect
 from camjax.errors import InputError
 from camjax.metrics import Truth
 from camjax.metrics.localization.score_maps import SIZE as SCORE_MAP_SIZE
@@ -42,8 +43,8 @@ def read_truth(source: AnnotatedSource, batch: Batch, *, num_classes: int, with_
       ValueError: a label that the network has no class for, or an annotation or mask that can't be read.
     """
     annotations = [
-        _annotation(source, int(i), bool(readable)) if i >= 0 else None
-        for i, readable in zip(batch["index"], batch["mask"], strict=True)
+        _annotation(source, int(i), tuple(size.tolist()) if readable else None) if i >= 0 else None
+        for i, readable, size in zip(batch["index"], batch["mask"], batch["image_size"], strict=True)
     ]
     for annotation in annotations:
         if annotation is not None and not 0 <= annotation.label < num_classes:
@@ -73,14 +74,18 @@ def read_truth(source: AnnotatedSource, batch: Batch, *, num_classes: int, with_
     return Known(annotations, statuses, truth)
 
 
-def _annotation(source: AnnotatedSource, index: int, readable: bool) -> Annotation:
+def _annotation(source: AnnotatedSource, index: int, size: tuple[int, int] | None) -> Annotation:
+    """The annotation of an image of `size` (H, W); None for one that can't be read."""
     try:
-        return source.annotation(index)
+        annotation = source.annotation(index)
     except ValueError:
-        if readable:
+        if size:
             raise
         # The whole record is damaged, its image with it: it is counted as unreadable.
         return Annotation(f"example {index}", 0, no_boxes())
+    if size and annotation.size and not annotation.excluded and not same_aspect(annotation.size, size):
+        return dataclasses.replace(annotation, excluded=OTHER_SIZE)
+    return annotation
 
 
 def _status(annotation: Annotation, readable: bool) -> str:

@@ -16,6 +16,9 @@ from camjax.metrics.sample import Sample
 Need = Literal["boxes", "masks", "scores"]
 Unit = Literal["percent", "score", "correlation", "index", "share"]
 
+THRESHOLD_STEP = 0.01
+"""Of wsolevaluation's evaluator of stored maps; its training and inference take 0.001."""
+
 _Metric = TypeVar("_Metric", bound="StreamingMetric")
 
 
@@ -38,6 +41,7 @@ class StreamingMetric(abc.ABC):
       title: the metric's name in tables.
       unit: of its results; see `unit_of`.
       needs: what a sample has to hold: true "boxes", true "masks", or "scores" of the network on changed images.
+      stepped: whether the metric looks at thresholds from 0 on in steps of `for_evaluation`'s threshold_step.
       whole_images: whether the metric is defined only where the network saw the whole image, not a crop.
       options: as given.
       sums: name -> array.
@@ -47,17 +51,19 @@ class StreamingMetric(abc.ABC):
     unit: ClassVar[Unit]
     needs: ClassVar[frozenset[Need]] = frozenset()
     whole_images: ClassVar[bool] = False
+    stepped: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any], sums: Mapping[str, ArrayLike]):
         self.options = dict(options)
         self.sums = {name: np.array(value) for name, value in sums.items()}
 
     @classmethod
-    def for_evaluation(cls, num_classes: int) -> Self:
+    def for_evaluation(cls, num_classes: int, threshold_step: float = THRESHOLD_STEP) -> Self:
         """The metric with the options that an evaluation uses: those of its paper.
 
         Args:
           num_classes: C of the network.
+          threshold_step: between the thresholds of a metric that is `stepped`.
 
         Raises:
           ValueError: too few classes for the metric.

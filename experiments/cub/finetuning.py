@@ -23,13 +23,14 @@ from camjax.training.published import wsol
 from camjax.weights.fingerprint import weights_sha256
 from experiments.common.progress import progress
 from experiments.common.table import result_table
-from experiments.cub.table4 import ours_on
+from experiments.cub.table4 import NOT_PUBLISHED_DATA, images_in_words, is_published_data
 
 # MaxBoxAccV2 of CAM on CUB's test images (Choe et al. 2020). Networks with a map of 28x28 share the settings.
 PUBLISHED = {"vgg16_wsol": 63.7, "inception_v3_wsol": 56.7, "resnet50_wsol": 63.0}
 PUBLISHED_CENTER_BOX = 59.7
 PUBLISHED_EPOCHS = 50
 METRICS = ("ilsvrc", "maxboxacc", "maxboxaccv2")
+THRESHOLD_STEP = 0.001  # of the benchmark's published numbers
 SMALL_LARGE = (224, 256)
 
 ROWS = (
@@ -128,6 +129,7 @@ def finetune(
             model,
             test,
             metrics=METRICS,
+            threshold_step=THRESHOLD_STEP,
             batch_size=recipe.batch_size,
             run_dir=directory,
             resume=True,
@@ -151,20 +153,24 @@ def finetune(
     return results["results"]["cam"]
 
 
-def finetuning_table(numbers: Mapping[str, Mapping], network: str, dataset: str) -> Table:
-    """The benchmark's numbers with our column.
+def finetuning_table(numbers: Mapping[str, Mapping], network: str, data: Mapping) -> Table:
+    """Our numbers, beside the benchmark's if they are on the same images.
 
     Args:
       numbers: of `finetune`.
       network: the name of ours.
-      dataset: of our column.
+      data: what ours are on, as in `experiments.cub.table4.is_published_data`.
     """
+    published = is_published_data(data)
     compared = network.removesuffix("_28x28") if is_published(network) else "resnet50_wsol"
-    title = f"Fine-tuned on CUB-200-2011, test images{ours_on(dataset)} (%)"
-    caption = "Localization at the paper's threshold 0.2, MaxBoxAcc at the best threshold."
-    table = result_table(title, f"published, {compared}", "center box", f"ours, {network}", caption=caption)
+    caption = (
+        "Localization at the paper's threshold 0.2, MaxBoxAcc at the best threshold, in steps of "
+        f"{THRESHOLD_STEP:g} as published." + ("" if published else f" {NOT_PUBLISHED_DATA}")
+    )
+    columns = [f"published, {compared}", "center box"] * published + [f"ours, {network}"]
+    table = result_table(f"Fine-tuned: {images_in_words(data)} (%)", *columns, caption=caption)
     for name, metric, key in ROWS:
         theirs = (PUBLISHED[compared], PUBLISHED_CENTER_BOX) if key == "MaxBoxAccV2" else ()
-        cells = [f"{number:.1f}" for number in theirs] or ["", ""]
+        cells = ([f"{number:.1f}" for number in theirs] or ["", ""]) * published
         table.add_row(name, *cells, f"{numbers[metric][key]:.1f}")
     return table

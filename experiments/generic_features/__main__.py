@@ -179,7 +179,7 @@ def _run_dataset(
         return {"images": shown}
 
     stages.run(f"{dataset.title}, figure", subject, maps, files=[figure_file])
-    return summary(dataset, results, store.unreadable)
+    return summary(dataset, len(images.labels), results, store.unreadable)
 
 
 def main(options: Options) -> None:

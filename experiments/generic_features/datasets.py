@@ -39,6 +39,8 @@ class Dataset:
       name: of its option, files and stages.
       title: in the table.
       paper: accuracies in percent with fc7 of AlexNet, the average pool of GoogLeNet, and GAP of GoogLeNet-GAP.
+      images: the published number of images, without those that are no class; beside ours on much fewer, the paper's
+        numbers are left out.
       open: opens the data set from its folder, or from where tfds keeps its data.
       train: training images of each class, or for each attribute with it and as many without; None where listed.
       test: test images of each class; None for all that are left, or listed.
@@ -49,6 +51,7 @@ class Dataset:
     name: str
     title: str
     paper: tuple[float, float, float] | None
+    images: int
     open: Callable[..., Images]
     train: int | None = None
     test: int | None = None
@@ -110,26 +113,27 @@ def _listed(path: Path, places: Mapping[str, int]) -> np.ndarray:
 
 
 DATASETS = (
-    Dataset("sun397", "SUN397", (42.61, 51.68, 51.31), open_sun397),
-    Dataset("indoor67", "MIT Indoor67", (56.79, 66.63, 66.61), open_indoor67),
-    Dataset("scene15", "Scene15", (84.23, 88.02, 88.30), open_scene15, train=50, splits=10),
+    Dataset("sun397", "SUN397", (42.61, 51.68, 51.31), 108_754, open_sun397),
+    Dataset("indoor67", "MIT Indoor67", (56.79, 66.63, 66.61), 6_700, open_indoor67),
+    Dataset("scene15", "Scene15", (84.23, 88.02, 88.30), 4_485, open_scene15, train=50, splits=10),
     Dataset(
         "sun_attribute",
         "SUN Attribute",
         (84.23, 92.85, 92.21),
+        14_340,
         open_sun_attribute,
         train=150,
         splits=10,
         metric="average precision",
     ),
-    Dataset("caltech101", "Caltech101", (87.22, 92.05, 91.98), open_caltech101, train=30, splits=10),
-    Dataset("caltech256", "Caltech256", (67.23, 78.99, 78.07), open_caltech256, train=30, splits=10),
-    Dataset("action40", "Action40", (54.92, 72.03, 70.62), open_action40),
-    Dataset("event8", "Event8", (94.42, 95.42, 95.00), open_event8, train=70, test=60, splits=10),
+    Dataset("caltech101", "Caltech101", (87.22, 92.05, 91.98), 8_677, open_caltech101, train=30, splits=10),
+    Dataset("caltech256", "Caltech256", (67.23, 78.99, 78.07), 29_780, open_caltech256, train=30, splits=10),
+    Dataset("action40", "Action40", (54.92, 72.03, 70.62), 9_532, open_action40),
+    Dataset("event8", "Event8", (94.42, 95.42, 95.00), 1_579, open_event8, train=70, test=60, splits=10),
 )
 """The columns of the paper's table, in its order."""
 
-SAMPLE = Dataset(NAME, NAME, None, open_sample, train=6, splits=3)
+SAMPLE = Dataset(NAME, NAME, None, 0, open_sample, train=6, splits=3)
 """The trial without a data set."""
 
 

@@ -126,7 +126,8 @@ def main(options: Options) -> None:
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]
         words += ["--data-dir", str(options.data_dir)] if options.data_dir else []
         console.print(
-            f"Top-1 error on {options.eval_split}: {1 - accuracy:.1%}. Curves and settings: {out / 'run_card.md'}\n"
+            f"Top-1 error on {options.eval_split}, {len(validation):,} images: {1 - accuracy:.1%}. "
+            f"Curves and settings: {out / 'run_card.md'}\n"
             f"Boxes and top-5 errors: {shlex.join([*words, '--model', os.path.join('.', out)])}"
         )
 

@@ -18,6 +18,8 @@ The paper's numbers are errors in percent. Table 3 is on the test split, whose l
 the validation split, within 0.2 points of it by the paper's table 2. The thresholds of the tight and the loose box are
 not in the paper; ours are the defaults of `camjax.metrics.localization.heuristic`.
 
+The paper's columns are printed beside ours only where ours are on all of the split's images.
+
 Our numbers: none yet, the networks' published weights were not available where this was written.
 """
 

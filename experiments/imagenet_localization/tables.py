@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from camjax.models.head import Pool
-from experiments.common.table import result_table
+from experiments.common.table import is_whole, result_table
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,34 @@ TABLES = {
 
 
 def tables(results: Mapping[str, Mapping]) -> list[Table]:
-    """The paper's tables with our column.
+    """The paper's tables with our columns; without the paper's where ours are on other images than all of its split.
 
     Args:
       results: file of weights -> its results, as in results.json.
     """
+    compared = all(is_whole(of["dataset"], {of["split"]: of["num_images"]}) for of in results.values())
+    caption = None
+    if not compared:
+        caption = "The paper's numbers are on all of ILSVRC's images: they are left out beside ours on others."
     printed = []
     for title, (kind, rows) in TABLES.items():
-        table = result_table(title, "paper, top-1", "top-5", "ours, top-1", "top-5")
+        if not compared:
+            title = f"{title.partition('.')[0]}: {kind} error on other images than the paper's (%)"
+        columns = ["paper, top-1", "top-5"] * compared + ["ours, top-1", "top-5", "images"]
+        table = result_table(title, *columns, caption=caption)
         for row in rows:
-            ours: tuple[str, ...] = ("", "")
+            ours: tuple[str, ...] = ("", "", "")
             if row.file in results:
-                numbers = results[row.file]["results"][row.method][row.metric]
+                found = results[row.file]
+                numbers = found["results"][row.method][row.metric]
                 ours = tuple(f"{numbers[f'top{k}_{kind}_error']:.2f}" for k in (1, 5))
                 # The heuristic's five boxes are one answer: the paper has no top-1 for it.
                 ours = ("", ours[1]) if row.paper[0] is None else ours
-            table.add_row(row.name, *("" if value is None else f"{value:.2f}" for value in row.paper), *ours)
+                images = f"{found['num_images']:,}"
+                ours += (images if compared else f"{images} of {found['dataset']}, {found['split']}",)
+            elif not compared:
+                continue
+            paper = ("" if value is None else f"{value:.2f}" for value in row.paper) if compared else ()
+            table.add_row(row.name, *paper, *ours)
         printed.append(table)
     return printed

@@ -20,6 +20,9 @@ from experiments.common.table import result_table
 PAPER = 55.89
 """Of the baseline on the test images of VQA v1, open-ended, in percent (Zhou et al. 2015)."""
 
+COMPARED = "VQA v1, val2014", 121_512
+"""The split whose accuracy stands beside the paper's, and its number of questions: the test answers are secret."""
+
 ENOUGH = 3
 """An answer is right if this many people gave it."""
 
@@ -144,19 +147,23 @@ def mean_accuracies(answers: Sequence[str], people: Sequence[Sequence[str]], typ
     }
 
 
-def accuracy_table(accuracies: Mapping, title: str, network: str) -> Table:
-    """The paper's accuracy and ours.
+def accuracy_table(accuracies: Mapping, data: str, network: str) -> Table:
+    """Our accuracy, beside the paper's if it is on all validation questions of VQA v1.
 
     Args:
       accuracies: of `mean_accuracies`.
-      title: of the table.
+      data: data set and split of ours.
       network: the name of ours.
     """
-    table = result_table(title, "paper, test", f"ours, {network}")
-    table.add_row("all, official", f"{PAPER:.2f}", f"{accuracies['official']:.2f}")
+    questions = sum(accuracies["questions"].values())
+    compared = (data, questions) == COMPARED
+    table = result_table(f"Accuracy (%), {data}", *["paper, test"] * compared, f"ours, {network}")
+    empty = [""] * compared
+    paper, ours = [f"{PAPER:.2f}"] * compared, f"{accuracies['official']:.2f}"
+    table.add_row(f"all {questions:,} questions, official", *paper, ours)
     for kind, value in accuracies["per_answer_type"].items():
-        table.add_row(f"{kind}, {accuracies['questions'][kind]} questions", "", f"{value:.2f}")
-    table.add_row("all, min(people / 3, 1)", "", f"{accuracies['simple']:.2f}")
+        table.add_row(f"{kind}, {accuracies['questions'][kind]} questions", *empty, f"{value:.2f}")
+    table.add_row("all, min(people / 3, 1)", *empty, f"{accuracies['simple']:.2f}")
     return table
 
 

@@ -70,6 +70,7 @@ def test_another_target_for_each_image():
         (np.array([1]), r"class_ids of shape \(1,\).* for 2 images"),
         (np.array([[1, 3], [0, 0]]), r"class_ids \[3\] out of range: the model has classes 0\.\.2"),
         (np.array([1.0, 2.0]), "float64 for 2 images"),
+        (np.array([[0, 1, 1], [1, 0, 0]]), "zeros and ones for 3 classes: they look like labels"),
         (targets.class_sets([[1, 0, 0]]), r"members of shape \(1, 1, 3\): expected \(2, 1, 3\)"),
         (targets.class_sets(np.ones((2, 4))), r"members of shape \(2, 1, 4\): expected \(2, 1, 3\)"),
         (targets.binary([True, False, True]), r"positive of shape \(3,\): expected \(2, 3\)"),
@@ -83,6 +84,30 @@ def test_another_target_for_each_image():
 def test_what_does_not_fit_is_said(target, message):
     with pytest.raises(ValueError, match=message):
         as_target(target, OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: targets.class_sets([[1, 0, 1], [0, 0, 0]]), "members of image 1 have the sum 0"),
+        (lambda: targets.class_sets([[[1, 0, 1], [0, 0, 0]]]), "members of image 0 have the sum 0"),
+        (lambda: targets.class_sets([[1, -1, 0]]), "have the sum 0"),
+        (lambda: targets.class_sets([[1, np.nan, 0]]), "have the sum nan"),
+        (lambda: targets.binary([1, -1]), r"values \[-1, 1\]: .* write positive > 0"),
+        (lambda: targets.binary([[0.5, 0]]), r"values \[0\.0, 0\.5\]: expected True and False"),
+        (lambda: targets.regression([1, 0]), "expected 1, or -1"),
+    ],
+)
+def test_values_without_a_meaning_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_traced_values_are_not_looked_at():
+    traced = jax.jit(lambda members: targets.class_sets(members)(OUTPUTS))
+    np.testing.assert_array_equal(traced(np.array([[1, 1, 0], [0, 0, 0]])), [[1.5], [np.nan]])
+    assert jax.jit(lambda positive: targets.binary(positive)(OUTPUTS[:, 0]))(np.array([-1, 0])).tolist() == [[1], [0]]
+    assert jax.jit(lambda sign: targets.regression(sign)(OUTPUTS[:, 0]))(-1.0).tolist() == [[-1], [0]]
 
 
 def test_targets_are_arguments_of_a_compiled_program():

@@ -57,14 +57,17 @@ def test_table_and_files(folder, run, tmp_path, capsys):
     out = tmp_path / "evaluation"
     methods = ["--methods", "cam", "backprop"]
     metrics = ["--metrics", "ilsvrc", "maxboxacc", "maxboxaccv2", "pointing", "thresholds"]
-    assert main(arguments(folder, run, out, *methods, *metrics, "--save-maps")) == 0, capsys.readouterr().err
+    more = ["--threshold-step", "0.001", "--save-maps"]
+    assert main(arguments(folder, run, out, *methods, *metrics, *more)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
+    assert "MaxBoxAcc, threshold in steps of 0.001" in printed
     assert "8 images: 6 scored, 1 without boxes, 1 unreadable." in printed
     assert "MaxBoxAccV2" in printed and "gt known localization" in printed
 
     results = json.loads((out / "results.json").read_text())
     assert results["images"] == {"scored": 6, "without boxes": 1, "unreadable": 1} and results["num_images"] == 8
     assert results["model"] == f"{run}/" and len(results["weights_sha256"]) == 64
+    assert results["threshold_step"] == 0.001
     assert results["versions"]["camjax"] == camjax.__version__
     assert set(results["results"]) == {"cam", "backprop"}
     numbers = results["results"]

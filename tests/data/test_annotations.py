@@ -1,6 +1,7 @@
 """What every format of annotations holds to, and how `open_annotated` chooses among them."""
 
 import io
+import math
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from tiny_tfds import prepare_tfds
 
 import camjax.data
@@ -19,6 +21,7 @@ from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation
 from camjax.data.annotations import FORMATS, Request
 from camjax.data.annotations._format import OPTIONS
 from camjax.data.loader import eval_batches
+from camjax.data.pixel_boxes import same_aspect
 
 # One picture of 60 x 40 pixels, of the class "cat" of "ant", "bee", "cat", with one box: pixels 6..41 and 8..29.
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -123,6 +126,30 @@ WITH_BOXES = {"box_csv": csv_case, "voc_xml": voc_case, "ilsvrc_xml": ilsvrc_cas
 def make(request, tmp_path, data_dir) -> Callable[..., Case]:
     """Writes the picture and its box in one of the formats: make(box=, label=)."""
     return lambda **changes: WITH_BOXES[request.param](tmp_path, data_dir, **changes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_scaled_copy_has_the_same_aspect_and_another_image_has_not(seed):
+    rng = np.random.default_rng(seed)
+    for height, width in rng.integers(30, 900, (100, 2)).tolist():
+        image = Image.new("L", (width, height))
+        image.thumbnail(rng.integers(16, 300, 2).tolist())
+        assert same_aspect((height, width), (image.height, image.width))
+        factor = rng.uniform(0.1, 3)
+        for rounded in (math.floor, math.ceil, round):
+            assert same_aspect((height, width), (rounded(height * factor), rounded(width * factor)))
+    for listed, size in (
+        ((80, 100), (40, 60)),
+        ((60, 60), (40, 60)),
+        ((375, 500), (500, 375)),
+        ((375, 500), (372, 500)),
+    ):
+        assert not same_aspect(listed, size) and not same_aspect(size, listed)
+
+
+@pytest.mark.parametrize("case", [ilsvrc_case, lists_case])
+def test_the_listed_size_goes_with_the_boxes(case, tmp_path, data_dir):
+    assert case(tmp_path, data_dir).annotation().size == (40, 60)
 
 
 def check(case):

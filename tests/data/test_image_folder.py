@@ -79,8 +79,12 @@ def test_class_names_give_the_order_of_the_labels(photos):
     source = open_image_folder(photos, "val", class_names=["dog", "cup", "cat"])
     assert [source.annotation(i).label for i in range(3)] == [2, 2, 1]
     assert source.info.class_names == ("dog", "cup", "cat")
-    with pytest.raises(ValueError, match=r"coffee\.jpg is of the class 'cup': expected one of the 2 classes such as"):
+    source = open_image_folder(photos, "val", class_names=["dog", "Cup", "tabby, cat"])  # as in `camjax evaluate`
+    assert [source.annotation(i).label for i in range(3)] == [2, 2, 1]
+    with pytest.raises(ValueError, match=r"val has classes that the model does not have: 'cup'\."):
         open_image_folder(photos, "val", class_names=["dog", "cat"])
+    with pytest.raises(ValueError, match="several classes of the model share: 'cup'"):
+        open_image_folder(photos, "val", class_names=["cup", "dog", "cup, mug", "cat, cup", "cup"])
 
 
 def test_folders_called_by_numbers_are_labels(tmp_path):
@@ -263,9 +267,12 @@ def test_xml_files_that_do_not_fit_the_images(photos, tmp_path):
     with pytest.raises(ValueError, match=r"coffee\.xml: .*coffee\.jpg has the classes cat, cup"):
         open_image_folder(photos, "val", boxes=xml)
 
-    write_xml(xml / "coffee.xml", "coffee.jpg", (300, 200), (1, 2, 3, 4), label="cup")
-    with pytest.raises(ValueError, match=r"coffee\.xml is about an image of 300 x 200 pixels, but .* has 600 x 400\."):
+    write_xml(xml / "coffee.xml", "coffee.jpg", (300, 300), (1, 2, 3, 4), label="cup")
+    with pytest.raises(ValueError, match=r"coffee\.xml is about an image of 300 x 300 pixels, but .* has 600 x 400\."):
         open_image_folder(photos, "val", boxes=xml).annotation(2)
+    write_xml(xml / "coffee.xml", "coffee.jpg", (300, 200), (30, 20, 59, 39), label="cup")
+    copied = open_image_folder(photos, "val", boxes=xml).annotation(2)
+    np.testing.assert_allclose(copied.boxes, [[20 / 200, 30 / 300, 40 / 200, 60 / 300]], rtol=1e-6)
 
     write_xml(xml / "cup" / "coffee.xml", "coffee.jpg", (600, 400), (1, 2, 3, 4), label="cup")
     with pytest.raises(ValueError, match=r"coffee\.xml and .*coffee\.xml are both about cup/coffee\.jpg"):

@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
+from camjax.evaluation.figures import cases_figure
 from camjax.evaluation.runner import evaluate_localization
 from camjax.metrics import FAITHFULNESS, LocalizationError, PxAP
 from camjax.models import CamModel, PooledHead
@@ -215,9 +216,32 @@ def test_classes_are_paired_by_name():
     model.class_names = tuple("abcdefg")
     by_name = evaluate_localization(model, OtherOrder(), batch_size=8)
     assert numbers(by_name) == numbers(evaluate_localization(model, SixClasses(), batch_size=8))
+    best, worst = by_name.cases.chosen()
+    titles = [axes.get_title() for axes in cases_figure(OtherOrder(), by_name.cases).axes]
+    for title, case in zip(titles, best + worst, strict=True):
+        assert title.startswith(f"{'abcdef'[case.index % CLASSES % 6]}: IoU")
+        assert case.prediction == case.label or title.endswith(f"taken for {model.class_names[case.prediction]}")
     model.class_names = ("a", "b", "c", "d", "e", "x", "y")
     with pytest.raises(ValueError, match="classes that the model does not have: 'F'"):
         evaluate_localization(model, OtherOrder(), batch_size=8)
+
+
+@dataclass
+class Listed(Images):
+    """The same images with the sizes that a list says: every second is a copy of another scale, the sixth is wrong."""
+
+    def annotation(self, index):
+        shape = (40 + 7 * (index % 4), 60 - 5 * (index % 3))
+        listed = (shape[1], shape[0]) if index == 6 else (shape[0] * 3, shape[1] * 3) if index % 2 else shape
+        return dataclasses.replace(super().annotation(index), size=listed)
+
+
+def test_images_of_another_size_than_listed_are_left_out_and_said(model):
+    expected = evaluate_localization(model, Images(excluded=(6, 8)), batch_size=8)
+    with pytest.warns(UserWarning, match=r"6\.png has 60 x 54 pixels, and its list or XML file says 54 x 60"):
+        found = evaluate_localization(model, Listed(), batch_size=8)
+    assert numbers(found) == numbers(expected)
+    assert found.counts == COUNTS | {"scored": COUNTS["scored"] - 1, "of another size than listed": 1}
 
 
 class Interrupt(Exception):

@@ -18,6 +18,7 @@ from camjax.features.svm import PENALTIES
 from camjax.training.published import wsol
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.cub import __main__ as cub
+from experiments.cub import finetuning as cub_finetuning
 from experiments.cub import table4 as cub_table4
 from experiments.cub.finetuning import augmentation, finetuning_recipe, is_published
 from tests.experiments.colors import TINY, Colors, Identity, painted
@@ -154,15 +155,44 @@ def test_it_recognizes_and_localizes(experiment):
     assert 0 < tuned["maxboxaccv2"]["MaxBoxAccV2"] <= 100
 
 
-def test_it_prints_the_papers_numbers_and_ours(experiment):
+def rows_of(printed):
+    return {line.strip().split("  ")[0]: line.split() for line in printed.splitlines() if line.strip()}
+
+
+WHOLE = {"dataset": "caltech_birds2011", "splits": ["train", "test"], "images": [5994, 5794]}
+
+
+def test_it_prints_ours_and_the_papers_numbers_only_beside_all_images(experiment):
     _, printed, stages = experiment
-    rows = {line.strip().split("  ")[0]: line.split() for line in printed.splitlines() if line.strip()}
-    for name, paper, stage in cub_table4.ROWS[:3]:
-        assert rows[name][-2:] == [str(paper), f"{stages[stage]['results']['accuracy']:.1f}"]
-    assert rows["CAM box of the predicted class"][-2:] == ["41.0", f"{stages['CAM box']['results']['localized']:.1f}"]
-    v2 = stages["fine-tuning"]["results"]["maxboxaccv2"]["MaxBoxAccV2"]
-    assert rows["MaxBoxAccV2"][-3:] == ["63.0", "59.7", f"{v2:.1f}"]
-    assert "ours on shapes" in printed and "No settings are published for" in printed
+    of_stages = {name: stage["results"] for name, stage in stages.items()}
+    console = Console(file=io.StringIO(), width=120)
+    for table in cub_table4.table4(of_stages, TINY, WHOLE):
+        console.print(table)
+    console.print(cub_finetuning.finetuning_table(of_stages["fine-tuning"], TINY, WHOLE))
+    whole = console.file.getvalue()
+    for text, compared in ((printed, False), (whole, True)):
+        rows = rows_of(text)
+        for name, paper, stage in cub_table4.ROWS[:3]:
+            words = len(name.split())
+            assert rows[name][words:] == [str(paper)] * compared + [f"{of_stages[stage]['accuracy']:.1f}"]
+        ours = f"{of_stages['CAM box']['localized']:.1f}"
+        assert rows["CAM box of the predicted class"][6:] == ["41.0"] * compared + [ours]
+        v2 = of_stages["fine-tuning"]["maxboxaccv2"]["MaxBoxAccV2"]
+        assert rows["MaxBoxAccV2"][1:] == ["63.0", "59.7"] * compared + [f"{v2:.1f}"]
+        assert ("paper" in text.split()) == ("PANDA" in text) == compared
+        assert "in steps of 0.001" in " ".join(text.split())
+    assert "32 test images of shapes, 96 for training" in printed
+    assert "5,794 test images of CUB-200-2011, 5,994 for training" in whole
+    assert "No settings are published for" in printed
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"images": [5994, 200]}, {"images": [300, 5794]}, {"splits": ["train", "test[:100]"]}, {"dataset": "scenes"}],
+)
+def test_a_part_is_not_the_whole(other):
+    assert cub_table4.is_published_data({**WHOLE, "dataset": "caltech_birds2011:0.1.1"})
+    assert not cub_table4.is_published_data({**WHOLE, **other})
 
 
 def test_it_leaves_figures_and_boxes(experiment):

@@ -303,7 +303,7 @@ def test_attributes_are_scored_by_average_precision(tmp_path):
     votes = np.stack([[float(c[0] + rng.normal(0, 60) > 128) for c in colors], rng.integers(0, 2, 60)], 1)
     images = Images(Blocks(colors, np.zeros(60), ("red", "x")), votes.astype(np.float32), ("red", "x"))
     store = extract_features(Identity(), images.source, tmp_path, batch_size=16)
-    dataset = Dataset("attributes", "", None, None, train=10, splits=2, metric="average precision")
+    dataset = Dataset("attributes", "", None, 0, None, train=10, splits=2, metric="average precision")
     splits = splits_of(dataset, images, np.ones(60, bool))
     assert len(splits) == 2 and len(splits[0]) == 2
     numbers, kernel, bias = generic_classifiers.run_split(store, images, splits[0], [(0.01, 1.0)])
@@ -320,14 +320,18 @@ def test_attributes_are_scored_by_average_precision(tmp_path):
 
 def test_mean_and_deviation():
     dataset = dataclasses.replace(DATASETS[-1])
-    found = summary(dataset, [{"score": 90.0}, {"score": 94.0}, {"score": 95.0}], {7: "damaged"})
+    found = summary(dataset, 1574, [{"score": 90.0}, {"score": 94.0}, {"score": 95.0}], {7: "damaged"})
     # Squares of -3, 1, 2 are 14 together, over 2.
     assert (found["mean"], found["deviation"]) == (93.0, pytest.approx(7**0.5))
-    assert found["unreadable"] == {"7": "damaged"} and summary(dataset, [{"score": 9.0}], {})["deviation"] is None
+    assert found["unreadable"] == {"7": "damaged"} and summary(dataset, 1579, [{"score": 9.0}], {})["deviation"] is None
     console = Console(file=io.StringIO(), width=120)
-    console.print(table5({"event8": found}, "small_gap"))
-    (row,) = [line.split() for line in console.file.getvalue().splitlines() if line.strip().startswith("Event8")]
-    assert row == ["Event8", "94.42", "95.42", "95.00", "93.00", "±", "2.65", "3"]
+    part = summary(dataset, 160, [{"score": 90.0}], {})
+    console.print(table5({"event8": found, "of a part": part}, "small_gap"))
+    rows = [line.split() for line in console.file.getvalue().splitlines() if line.strip().startswith("Event8")]
+    assert rows == [
+        ["Event8", "94.42", "95.42", "95.00", "93.00", "±", "2.65", "1,573", "3"],
+        ["Event8", "90.00", "160", "1"],
+    ]
 
 
 # --- The whole of it.
@@ -343,9 +347,9 @@ def experiment(tmp_path_factory):
     classes = blocks(unreadable=(4, 31))
     votes = np.stack([classes.labels == 0, classes.labels != 2], 1).astype(np.float32)
     opened = [
-        (Dataset("colors", "Colors", (1.0, 2.0, 3.0), None, train=4, splits=3), classes),
+        (Dataset("colors", "Colors", (1.0, 2.0, 3.0), 0, None, train=4, splits=3), classes),
         (
-            Dataset("attributes", "Attributes", None, None, train=4, splits=2, metric="average precision"),
+            Dataset("attributes", "Attributes", None, 0, None, train=4, splits=2, metric="average precision"),
             Images(classes.source, votes, ("reddish", "not blue")),
         ),
     ]

@@ -181,7 +181,7 @@ def test_a_run_trains_evaluates_and_says_how_it_went(data, finished, capsys):
     main(command(finished))  # of a run that has finished, what there is to say
     printed = capsys.readouterr().out
     accuracy = [line for line in lines if "eval/accuracy" in line][-1]["eval/accuracy"]
-    assert f"Top-1 error on validation: {1 - accuracy:.1%}" in printed
+    assert f" images: {1 - accuracy:.1%}" in printed and "Top-1 error on validation, " in printed
     assert f"camjax evaluate --dataset some --split validation --model {finished}" in printed
     assert len(read_metrics(finished)) == len(lines)
 

@@ -78,6 +78,10 @@ def test_a_network_is_run_once_for_all_its_rows_and_goes_on_where_it_was(tmp_pat
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     numbers = results["small"]["results"]["cam"]
     assert f"{numbers['ilsvrc']['top5_localization_error']:.2f}" in text(*tables(results))
+    assert "paper, top-1" not in printed and "6 of squares, validation" in printed
+    whole = {**results["small"], "dataset": "imagenet2012", "num_images": 50_000}
+    assert {"40.00", "37.10", "50,000"} <= {*text(*tables({"small": whole})).split()}
+    assert "40.00" not in text(*tables({"small": {**whole, "num_images": 49_999}}))
     main(options)
     assert (
         json.loads((tmp_path / "out" / "results.json").read_text())["small"]["results"] == results["small"]["results"]

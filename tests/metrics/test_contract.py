@@ -249,6 +249,13 @@ def test_options_of_the_papers():
     assert METRICS["ilsvrc"].for_evaluation(3).options["top_k"] == [1]
     assert METRICS["pointing"].for_evaluation(3).options == {"tolerance": 15}
     assert METRICS["maxboxaccv2"]().options == MaxBoxAcc(version=2).options
+    for name, metric in METRICS.items():
+        fine = metric.for_evaluation(CLASSES, 0.001).options
+        assert metric.stepped == (fine != metric.for_evaluation(CLASSES).options)
+        assert not metric.stepped or fine["thresholds"] == np.arange(0, 1, 0.001).tolist(), name
+    for step in (0, 1, -0.1, np.nan):
+        with pytest.raises(ValueError, match=f"threshold_step={step}: expected a share above 0 and below 1"):
+            METRICS["maxboxacc"].for_evaluation(CLASSES, step)
     with pytest.raises(ValueError, match="5 classes or more, not 4"):
         METRICS["heuristic"].for_evaluation(4)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from camjax.class_names import match_class_names
 from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_boxes
 from camjax.data.annotations._format import Format, Request
 from camjax.data.decoding import ImageError
@@ -111,14 +112,8 @@ def _class_ids(
         if all(name.isascii() and name.isdecimal() and len(name) < 6 and name == str(int(name)) for name in found):
             found = [str(number) for number in range(max(map(int, found)) + 1)]
         class_names = found
-    ids = {name: label for label, name in enumerate(class_names)}
-    for name, given in classes.items():
-        if given not in ids:
-            raise InputError(
-                f"{root / name} is of the class {given!r}: expected one of the {len(ids)} classes such as "
-                f"{', '.join(map(repr, list(ids)[:3]))}. Rename the folder or the label."
-            )
-    return tuple(class_names), ids
+    ids = match_class_names(found, class_names, len(class_names), data=str(root)).tolist()
+    return tuple(class_names), dict(zip(found, ids, strict=True))
 
 
 FORMAT = Format(

@@ -51,7 +51,8 @@ class TfdsImages(AnnotatedSource):
         listed = None if self._boxes is None else self._boxes.get(stem)
         if listed is not None and listed.size is not None:
             self._check_classes(listed, name, label)
-            return Annotation(name, label, listed.boxes(listed.size), excluded, listed.wsol_boxes(listed.size))
+            size = listed.size
+            return Annotation(name, label, listed.boxes(size), excluded, listed.wsol_boxes(size), size)
         if self._boxes is not None or "bbox" not in example:
             return Annotation(name, label, no_boxes(), excluded)
         ymin, xmin, ymax, xmax = box = example["bbox"]

@@ -83,7 +83,7 @@ class ListedImages(AnnotatedSource):
             return Annotation(name, label, no_boxes(), excluded)
         size = self._lists.sizes[name]
         boxes = shares([(x0, y0, max(x1, x0 + 1, 1), max(y1, y0 + 1, 1)) for x0, y0, x1, y1 in corners], size)
-        return Annotation(name, label, boxes, excluded, shares(corners, size))
+        return Annotation(name, label, boxes, excluded, shares(corners, size), size)
 
     def mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """See `AnnotatedSource.mask`; what is both object and to be ignored is object.

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from camjax.errors import InputError
+from camjax.metrics.streaming import THRESHOLD_STEP
 
 # Regions are stacked up to this many pixels: few calls, and a stack that fits the processor's cache.
 _STACK_PIXELS = 1 << 18
@@ -70,6 +71,13 @@ def check_thresholds(thresholds) -> np.ndarray:
         shown = np.array2string(thresholds, threshold=8)
         raise InputError(f"thresholds={shown}: expected at least one share of the maximum, in 0..1, in a sequence.")
     return thresholds
+
+
+def stepped_thresholds(step: float = THRESHOLD_STEP) -> np.ndarray:
+    """The thresholds 0, step, 2 step, ... below 1; raises ValueError unless the step is above 0 and below 1."""
+    if not 0 < step < 1:
+        raise InputError(f"threshold_step={step}: expected a share above 0 and below 1, such as 0.01 or 0.001.")
+    return np.arange(0, 1, step)
 
 
 def _quantize(score_map) -> np.ndarray:

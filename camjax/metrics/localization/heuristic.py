@@ -12,6 +12,7 @@ from camjax.checks import check_threshold
 from camjax.errors import InputError
 from camjax.metrics.localization.ilsvrc import LocalizationError
 from camjax.metrics.sample import Sample
+from camjax.metrics.streaming import THRESHOLD_STEP
 
 RANKS = (0, 0, 1, 1, 2)
 """Whose class each of the five boxes is, by rank of the logit."""
@@ -24,7 +25,7 @@ class HeuristicError(LocalizationError):
     whole_images = True
 
     @classmethod
-    def for_evaluation(cls, num_classes: int) -> Self:
+    def for_evaluation(cls, num_classes: int, threshold_step: float = THRESHOLD_STEP) -> Self:
         """Top-1 and top-5 errors.
 
         Raises:

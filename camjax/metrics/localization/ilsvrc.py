@@ -15,7 +15,7 @@ from camjax.metrics.localization.box_overlap import (
     reaches_iou,
 )
 from camjax.metrics.sample import Sample
-from camjax.metrics.streaming import StreamingMetric, rows_of
+from camjax.metrics.streaming import THRESHOLD_STEP, StreamingMetric, rows_of
 
 
 class LocalizationError(StreamingMetric):
@@ -54,7 +54,7 @@ class LocalizationError(StreamingMetric):
         )
 
     @classmethod
-    def for_evaluation(cls, num_classes: int) -> Self:
+    def for_evaluation(cls, num_classes: int, threshold_step: float = THRESHOLD_STEP) -> Self:
         """Top-1 and top-5 errors; with fewer than five classes only top-1."""
         return cls(top_k=[k for k in (1, 5) if k <= num_classes])
 
@@ -113,7 +113,10 @@ class LocalizationError(StreamingMetric):
         top_k, threshold = self.options["top_k"], self.options["iou_threshold"]
         batch, most = len(labels), top_k[-1]
         rows = rows_of(mask, batch)
-        labels = _classes("labels", np.asarray(labels)[:, None], batch, 1, rows)
+        labels = np.asarray(labels)
+        if labels.ndim != 1:
+            raise InputError(f"labels of shape {labels.shape}: expected ({batch},), the id of one class an image.")
+        labels = _classes("labels", labels[:, None], batch, 1, rows)
         class_ids = _classes("class_ids", class_ids, batch, most, rows)
         if ranking is None:
             ranking = class_ids

@@ -9,7 +9,7 @@ import numpy as np
 from camjax.errors import InputError
 from camjax.metrics.localization.box_overlap import pad_true_boxes
 from camjax.metrics.sample import Sample
-from camjax.metrics.streaming import StreamingMetric, rows_of
+from camjax.metrics.streaming import THRESHOLD_STEP, StreamingMetric, rows_of
 
 _IGNORE = 255
 
@@ -46,7 +46,7 @@ class PointingGame(StreamingMetric):
         )
 
     @classmethod
-    def for_evaluation(cls, num_classes: int) -> Self:
+    def for_evaluation(cls, num_classes: int, threshold_step: float = THRESHOLD_STEP) -> Self:
         """With the paper's tolerance of 15 pixels."""
         return cls(tolerance=15)
 

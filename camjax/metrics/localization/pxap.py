@@ -1,15 +1,16 @@
 """PxAP, the localization benchmark's metric where objects are known by masks (Choe et al., CVPR 2020)."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import cv2
 import numpy as np
 
 from camjax.errors import InputError
-from camjax.metrics.localization.contours import check_thresholds
+from camjax.metrics.localization.contours import check_thresholds, stepped_thresholds
 from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
 from camjax.metrics.sample import Sample
-from camjax.metrics.streaming import StreamingMetric
+from camjax.metrics.streaming import THRESHOLD_STEP, StreamingMetric
 
 
 class PxAP(StreamingMetric):
@@ -32,6 +33,7 @@ class PxAP(StreamingMetric):
     unit = "percent"
     needs = frozenset({"masks"})
     whole_images = True
+    stepped = True
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class PxAP(StreamingMetric):
         size: tuple[int, int] = SIZE,
         num_threads: int | None = None,
     ):
-        self.thresholds = check_thresholds(np.arange(0, 1, 0.01) if thresholds is None else thresholds)
+        self.thresholds = check_thresholds(stepped_thresholds() if thresholds is None else thresholds)
         if self.thresholds[0] != 0 or self.thresholds[-1] >= 1 or (np.diff(self.thresholds) <= 0).any():
             shown = np.array2string(self.thresholds, threshold=8)
             raise InputError(f"thresholds={shown}: expected lower edges of bins, rising from 0, below 1.")
@@ -51,6 +53,15 @@ class PxAP(StreamingMetric):
             {"thresholds": self.thresholds.tolist(), "size": list(size)},
             {"images": 0} | dict.fromkeys(("object_pixels", "background_pixels"), [0] * (len(self._edges) - 1)),
         )
+
+    @classmethod
+    def for_evaluation(cls, num_classes: int, threshold_step: float = THRESHOLD_STEP) -> Self:
+        """The metric at the thresholds 0, threshold_step, ... below 1.
+
+        Raises:
+          ValueError: a step that is not above 0 and below 1.
+        """
+        return cls(thresholds=stepped_thresholds(threshold_step).tolist())
 
     def update_from(self, sample: Sample) -> None:
         """Adds a batch of an evaluation: the maps of the true classes.

@@ -7,15 +7,16 @@ count one pixel more.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
 from camjax.errors import InputError
 from camjax.metrics.localization.box_overlap import check_boxes
-from camjax.metrics.localization.contours import check_thresholds, region_boxes
+from camjax.metrics.localization.contours import check_thresholds, region_boxes, stepped_thresholds
 from camjax.metrics.localization.score_maps import SIZE, in_threads, maps_and_rows, score_map
 from camjax.metrics.sample import Sample
-from camjax.metrics.streaming import StreamingMetric
+from camjax.metrics.streaming import THRESHOLD_STEP, StreamingMetric
 
 _IOU_THRESHOLDS = {1: (0.5,), 2: (0.3, 0.5, 0.7)}
 
@@ -32,7 +33,8 @@ class MaxBoxAcc(StreamingMetric):
 
     Args:
       version: 1 or 2.
-      thresholds: shares of the score map's maximum, in 0..1; None for the evaluator's, `np.arange(0, 1, 0.01)`.
+      thresholds: shares of the score map's maximum, in 0..1; None for `np.arange(0, 1, 0.01)`, those of the benchmark's
+        evaluator of stored maps. Its training and inference, where published numbers come from, take steps of 0.001.
       iou_thresholds: in 0..1, at least one; None for (0.5,) in version 1 and (0.3, 0.5, 0.7) in version 2.
       size: (H, W) in pixels of the grid on which boxes are drawn and compared.
       num_threads: threads that share the maps of an update; None for one a core. It does not change the results.
@@ -45,6 +47,7 @@ class MaxBoxAcc(StreamingMetric):
     unit = "percent"
     needs = frozenset({"boxes"})
     whole_images = True
+    stepped = True
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class MaxBoxAcc(StreamingMetric):
     ):
         if version not in _IOU_THRESHOLDS:
             raise InputError(f"version={version!r}: expected 1 (MaxBoxAcc) or 2 (MaxBoxAccV2).")
-        self.thresholds = check_thresholds(np.arange(0, 1, 0.01) if thresholds is None else thresholds)
+        self.thresholds = check_thresholds(stepped_thresholds() if thresholds is None else thresholds)
         self.iou_thresholds = check_thresholds(_IOU_THRESHOLDS[version] if iou_thresholds is None else iou_thresholds)
         self.num_threads = num_threads
         self._size = (size[0], size[1])
@@ -74,6 +77,15 @@ class MaxBoxAcc(StreamingMetric):
                 "hits": np.zeros((len(self.iou_thresholds), len(self.thresholds)), np.int64),
             },
         )
+
+    @classmethod
+    def for_evaluation(cls, num_classes: int, threshold_step: float = THRESHOLD_STEP) -> Self:
+        """The metric at the thresholds 0, threshold_step, ... below 1.
+
+        Raises:
+          ValueError: a step that is not above 0 and below 1.
+        """
+        return cls(thresholds=stepped_thresholds(threshold_step).tolist())
 
     @property
     def num_without_boxes(self) -> int:

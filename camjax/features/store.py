@@ -13,10 +13,12 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import jax
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError, reading
@@ -31,7 +33,16 @@ SHARD_SIZE = 4096
 
 _DESCRIPTION = "features.json"
 _CRC_BYTES = 4
+_Form = TypeVar("_Form")
 _SHARD_ADVICE = "Delete it, and extract the features again: only this shard is computed."
+
+
+class _Sizes(TypedDict):
+    """What the description says about the shards; the rest is compared alone."""
+
+    images: Annotated[int, Field(gt=0)]
+    channels: Annotated[int, Field(gt=0)]
+    shard_size: Annotated[int, Field(gt=0)]
 
 
 class FeatureStore:
@@ -52,23 +63,15 @@ class FeatureStore:
 
     def __init__(self, directory: str | os.PathLike):
         self.directory = Path(directory)
-        description = _read_description(self.directory)
-        if description is None:
+        sizes = _read_description(self.directory, _Sizes)
+        if sizes is None:
             raise FileNotFoundError(f"{self.directory} has no {_DESCRIPTION}: expected what extract_features wrote.")
-        keys = ("images", "channels", "shard_size")
-        numbers = [description.get(key) for key in keys]
-        if not all(type(number) is int and number > 0 for number in numbers):
-            raise InputError(
-                f"{self.directory / _DESCRIPTION} says {', '.join(keys)} = {', '.join(map(str, numbers))}: expected "
-                f"positive integers. Delete {self.directory}, and extract the features again."
-            )
-        images, channels, self._shard_size = numbers
-        self.shape = images, channels
+        self.shape, self._shard_size = (sizes["images"], sizes["channels"]), sizes["shard_size"]
         self.unreadable: dict[int, str] = {}
         self._starts: list[int] = []  # of the numbers in each shard's file, in bytes
         self._unchecked: set[int] = set()  # shards that have a checksum and have not been used yet
         # The first missing shard ends the loop: the description alone does not decide how long it takes.
-        for number in range(-(-images // self._shard_size)):
+        for number in range(-(-len(self) // self._shard_size)):
             self._open(number)
 
     def _open(self, number: int) -> None:
@@ -276,7 +279,7 @@ def _crc_bytes(crc: int) -> bytes:
 
 def _describe(directory: Path, description: Mapping) -> None:
     """Writes the description of the store; ValueError if the directory has another one."""
-    kept = _read_description(directory)
+    kept = _read_description(directory, dict[str, Any])
     if kept is None:
         write_whole(directory / _DESCRIPTION, json.dumps(description, indent=1))
     elif kept != description:
@@ -285,11 +288,11 @@ def _describe(directory: Path, description: Mapping) -> None:
         raise InputError(f"{directory} holds other features: {'; '.join(lines)}. Give another directory, or delete it.")
 
 
-def _read_description(directory: Path) -> dict | None:
+def _read_description(directory: Path, form: type[_Form]) -> _Form | None:
     path = directory / _DESCRIPTION
     if not path.exists():
         return None
-    return read_json(path, dict[str, Any], advice=f"Delete {directory}, and extract the features again.")
+    return read_json(path, form, advice=f"Delete {directory}, and extract the features again.")
 
 
 def _data_of(source: RandomAccessSource) -> dict:

@@ -141,7 +141,8 @@ def run(options: Options, source: ImageSource, console: Console) -> dict:
         figure_file = options.out / f"class_{class_id}.png"
 
         def showing(class_id=class_id, name=name, figure_file=figure_file) -> dict:
-            top = TopImages(*load_arrays(units_file, "values", "indices"), {})
+            values, indices = load_arrays(units_file, "values", "indices")
+            top = TopImages(values, indices, {})
             units = class_units(kernel, class_id, options.units)
             listed, rows = _units(model, source, fields, top, units, kernel[:, class_id], options.threshold)
             units_figure(rows, f"{name}: units of the largest weights, on {source.info.name}").savefig(figure_file)

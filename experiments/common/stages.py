@@ -52,12 +52,12 @@ class Stages:
         Raises:
           ValueError: the kept results were computed with other options; the message says which.
         """
-        options = json.loads(json.dumps(dict(options)))
+        wanted = json.loads(json.dumps(dict(options)))
         if name in self._stages:
             kept = self._stages[name]["options"]
-            keys = sorted({*kept, *options})
-            if differing := [key for key in keys if kept.get(key) != options.get(key)]:
-                lines = [f"{key} was {kept.get(key)}, is {options.get(key)}" for key in differing]
+            keys = sorted({*kept, *wanted})
+            if differing := [key for key in keys if kept.get(key) != wanted.get(key)]:
+                lines = [f"{key} was {kept.get(key)}, is {wanted.get(key)}" for key in differing]
                 raise InputError(
                     f"{self.path} holds {name!r} with other options: {'; '.join(lines)}. Give another --out, or delete "
                     "that file."
@@ -67,7 +67,7 @@ class Stages:
         clock = time.monotonic()
         results = json.loads(json.dumps(compute()))
         seconds = round(time.monotonic() - clock, 1)
-        self._stages[name] = {"options": options, "seconds": seconds, "results": results}
+        self._stages[name] = {"options": wanted, "seconds": seconds, "results": results}
         write_whole(self.path, json.dumps(self._stages, indent=2) + "\n")
         return results
 

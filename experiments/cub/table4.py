@@ -136,7 +136,8 @@ def run_table4(
         return numbers
 
     def cam_crop() -> dict:
-        return classify("CAM crop", load_arrays(boxes_file, "train", "test"))[0]
+        of_train, of_test = load_arrays(boxes_file, "train", "test")
+        return classify("CAM crop", (of_train, of_test))[0]
 
     return {
         "full image": stages.run("full image", fitting, full_image, files=[svm_file]),

@@ -58,7 +58,8 @@ class Baseline(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> "Baseline":
         """Reads the file of `save`."""
-        return cls(*load_arrays(path, "word_vectors", "kernel"))
+        word_vectors, kernel = load_arrays(path, "word_vectors", "kernel")
+        return cls(word_vectors, kernel)
 
 
 class Examples(NamedTuple):

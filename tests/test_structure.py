@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -197,6 +198,16 @@ def test_an_error_of_the_user_is_an_input_error(module):
     """Commands print an `InputError` as one line; another ValueError is a bug, with its traceback."""
     called = [node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]
     assert not any(isinstance(function, ast.Name) and function.id == "ValueError" for function in called)
+
+
+def test_json_is_read_in_one_place():
+    """`camjax.json_files` names the file and the field of what is damaged; `json` only writes."""
+    reads = re.compile(r"\bjson\.(loads?|JSONDecod\w+)\b|from json import")
+    users = {module for module, tree in TREES.items() if reads.search(ast.unparse(tree))}
+    # Still to be changed: runs and their logs, the states of evaluations and metrics, weights and their record.
+    later = {"runs", "training.logs", "evaluation.run_files", "metrics.streaming", "weights.camjax_file"}
+    later |= {"weights.download"}
+    assert users <= {f"camjax.{module}" for module in later}
 
 
 @pytest.mark.parametrize("module", sorted(TREES))

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 import camjax.models
+from camjax.errors import InputError
 from camjax.files import write_whole
+from camjax.json_files import read_json
 from camjax.models.shapes import model_shapes
 
 
@@ -34,6 +36,12 @@ class ModelSize:
     input_size: tuple[int, int]
     map_size: tuple[int, int]
     cam: str
+
+
+@dataclass(frozen=True)
+class _Kept:
+    version: str
+    models: dict[str, ModelSize]
 
 
 def measure(name: str) -> ModelSize:
@@ -56,11 +64,11 @@ def model_sizes(names: Iterable[str]) -> dict[str, ModelSize]:
     path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "models.json")
     version = _version()
     kept = {}
-    with contextlib.suppress(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, RuntimeError, InputError):
         path = path.expanduser()  # RuntimeError: no home directory is known
-        content = json.loads(path.read_text())
-        if content["version"] == version:
-            kept = {name: _size(fields) for name, fields in content["models"].items()}
+        content = read_json(path, _Kept, advice="")
+        if content.version == version:
+            kept = content.models
     sizes = {name: kept.get(name) or measure(name) for name in names}
     if not sizes.keys() <= kept.keys():
         models = {name: dataclasses.asdict(size) for name, size in (kept | sizes).items()}
@@ -75,7 +83,3 @@ def _version() -> str:
     for path in sorted(Path(camjax.models.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _size(fields: dict) -> ModelSize:
-    return ModelSize(**{**fields, **{name: tuple(fields[name]) for name in ("input_size", "map_size")}})

@@ -2,20 +2,29 @@
 
 A shard is written under another name and renamed when it is complete, so every shard on disk is whole. An interrupted
 extraction continues at the first missing shard, and ends with the same files.
+
+A shard is a .npy file, followed by the CRC-32 of its bytes and of its notes, which name the images that could not be
+read. Shards that were written without one are read unchecked.
 """
 
+import io
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import jax
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from camjax.data.rows import RandomAccessSource
-from camjax.errors import InputError
+from camjax.errors import InputError, reading
 from camjax.features.pooled import Progress, batch_results, pooled_fn, unreadable_because
-from camjax.files import whole_file, write_whole
+from camjax.files import write_whole
+from camjax.json_files import read_json
 from camjax.models import CamModel
 from camjax.weights.fingerprint import weights_sha256
 
@@ -23,6 +32,17 @@ SHARD_SIZE = 4096
 """Most images in a shard: 21 MB of 1,280 features."""
 
 _DESCRIPTION = "features.json"
+_CRC_BYTES = 4
+_Form = TypeVar("_Form")
+_SHARD_ADVICE = "Delete it, and extract the features again: only this shard is computed."
+
+
+class _Sizes(TypedDict):
+    """What the description says about the shards; the rest is compared alone."""
+
+    images: Annotated[int, Field(gt=0)]
+    channels: Annotated[int, Field(gt=0)]
+    shard_size: Annotated[int, Field(gt=0)]
 
 
 class FeatureStore:
@@ -38,34 +58,54 @@ class FeatureStore:
 
     Raises:
       FileNotFoundError: there is no store, or it is not complete.
-      ValueError: a shard does not fit the store's description.
+      ValueError: a file does not fit the store's description.
     """
 
     def __init__(self, directory: str | os.PathLike):
         self.directory = Path(directory)
-        description = _read_description(self.directory)
-        if description is None:
+        sizes = _read_description(self.directory, _Sizes)
+        if sizes is None:
             raise FileNotFoundError(f"{self.directory} has no {_DESCRIPTION}: expected what extract_features wrote.")
-        self._shard_size = description["shard_size"]
-        self.shape = description["images"], description["channels"]
+        self.shape, self._shard_size = (sizes["images"], sizes["channels"]), sizes["shard_size"]
         self.unreadable: dict[int, str] = {}
-        self._shards = []
-        for number, count in enumerate(_shard_lengths(self.shape[0], self._shard_size)):
-            path = _shard_path(self.directory, number)
-            if not path.exists():
-                raise FileNotFoundError(
-                    f"{path} is missing: the extraction was interrupted. The same call continues where it stopped."
-                )
-            shard = np.load(path, mmap_mode="r")
-            if shard.shape != (count, self.shape[1]) or shard.dtype != np.float32:
+        self._starts: list[int] = []  # of the numbers in each shard's file, in bytes
+        self._unchecked: set[int] = set()  # shards that have a checksum and have not been used yet
+        # The first missing shard ends the loop: the description alone does not decide how long it takes.
+        for number in range(-(-len(self) // self._shard_size)):
+            self._open(number)
+
+    def _open(self, number: int) -> None:
+        """Checks a shard's shape and size, and reads its notes."""
+        path = _shard_path(self.directory, number)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing: the extraction was interrupted. The same call continues where it stopped."
+            )
+        first = number * self._shard_size
+        expected = min(self._shard_size, len(self) - first), self.shape[1]
+        with path.open("rb") as file, reading(path, "a shard of features", _SHARD_ADVICE):
+            np.lib.format.read_magic(file)
+            shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if shape != expected or dtype != np.float32 or in_columns:
+            raise InputError(
+                f"{path} has shape {shape} and dtype {dtype}: expected {expected} and float32. {_SHARD_ADVICE}"
+            )
+        data = start + 4 * expected[0] * expected[1]
+        if size not in (data, data + _CRC_BYTES):
+            raise InputError(f"{path} has {size:,} bytes: expected {data + _CRC_BYTES:,}. {_SHARD_ADVICE}")
+        self._starts.append(start)
+        if size > data:
+            self._unchecked.add(number)
+        notes = _notes_path(path)
+        if notes.exists():
+            told = read_json(notes, dict[int, str], advice=f"Delete {path}, and extract the features again.")
+            if outside := [index for index in told if not first <= index < first + expected[0]]:
                 raise InputError(
-                    f"{path} has shape {shard.shape} and dtype {shard.dtype}: expected {(count, self.shape[1])} and "
-                    "float32. Delete it, and extract the features again."
+                    f"{notes} is about image {outside[0]}: expected {first}..{first + expected[0] - 1}. Delete {path}, "
+                    "and extract the features again."
                 )
-            self._shards.append(shard)
-            notes = _notes_path(path)
-            if notes.exists():
-                self.unreadable |= {int(index): why for index, why in json.loads(notes.read_text()).items()}
+            self.unreadable |= told
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -85,6 +125,9 @@ class FeatureStore:
 
         Returns:
           (m, K) float32; (K,) for one integer.
+
+        Raises:
+          ValueError: a shard is damaged; its checksum is verified when it is first used.
         """
         indices = np.arange(len(self))[indices]
         flat = np.ravel(indices)
@@ -92,8 +135,41 @@ class FeatureStore:
         shards, places = np.divmod(flat, self._shard_size)
         for number in np.unique(shards):
             of_shard = shards == number
-            rows[of_shard] = self._shards[number][places[of_shard]]
+            rows[of_shard] = self._read(int(number), places[of_shard])
         return rows.reshape(*indices.shape, self.shape[1])
+
+    def _read(self, number: int, places: np.ndarray) -> np.ndarray:
+        """(m, K) some rows of a shard.
+
+        They are read, not mapped into memory: a mapped file that is cut meanwhile ends the process without a word.
+        """
+        path = _shard_path(self.directory, number)
+        places, order = np.unique(places, return_inverse=True)
+        rows = np.empty((len(places), self.shape[1]), np.float32)
+        with path.open("rb") as file:
+            if number in self._unchecked:
+                self._verify(path, file)
+                self._unchecked.discard(number)
+            # One read for each run of neighbors.
+            for run in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1):
+                part = rows[run[0] : run[-1] + 1]
+                file.seek(self._starts[number] + int(places[run[0]]) * rows.strides[0])
+                if file.readinto(part.data.cast("B")) != part.nbytes:
+                    raise InputError(f"{path} was cut after it was opened. {_SHARD_ADVICE}")
+        return rows[order]
+
+    def _verify(self, path: Path, file: BinaryIO) -> None:
+        """Compares a shard with its checksum; ValueError if they differ."""
+        left, found = os.fstat(file.fileno()).st_size - _CRC_BYTES, 0
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            found, left = zlib.crc32(block, found), left - len(block)
+        notes = _notes_path(path)
+        found = zlib.crc32(notes.read_bytes() if notes.exists() else b"", found)
+        if file.read() != _crc_bytes(found):
+            raise InputError(
+                f"{path}, or {notes.name} beside it, has changed since it was written: its checksum is another. "
+                f"{_SHARD_ADVICE}"
+            )
 
 
 def extract_features(
@@ -143,8 +219,8 @@ def extract_features(
         "shard_size": shard_size,
     }
     _describe(directory, description)
-    lengths = _shard_lengths(len(source), shard_size)
-    missing = [number for number in range(len(lengths)) if not _shard_path(directory, number).exists()]
+    shards = range(-(-len(source) // shard_size))
+    missing = [number for number in shards if not _shard_path(directory, number).exists()]
     while missing:
         missing = _extract_run(pooled, source, directory, missing, description, num_threads, progress)
     if progress:
@@ -154,25 +230,25 @@ def extract_features(
 
 def _extract_run(pooled, source, directory: Path, missing: list[int], description: Mapping, num_threads, progress):
     """Writes the missing shards from the first on, up to one that is there; returns those that are still missing."""
-    lengths = _shard_lengths(description["images"], description["shard_size"])
+    images, shard_size, batch_size = (description[key] for key in ("images", "shard_size", "batch_size"))
     results = batch_results(
         pooled,
         source,
         description["input_size"],
-        batch_size=description["batch_size"],
+        batch_size=batch_size,
         num_threads=num_threads,
         unreadable="mark",
-        start_batch=missing[0] * description["shard_size"] // description["batch_size"],
+        start_batch=missing[0] * shard_size // batch_size,
         progress=progress,
     )
     try:
-        for number in range(missing[0], len(lengths)):
+        for start in range(missing[0] * shard_size, images, shard_size):
+            number, length = start // shard_size, min(shard_size, images - start)
             if number not in missing:
                 break
-            start = number * description["shard_size"]
-            rows = np.full((lengths[number], description["channels"]), np.nan, np.float32)
+            rows = np.full((length, description["channels"]), np.nan, np.float32)
             unreadable: dict[int, str] = {}
-            for _ in range(-(-lengths[number] // description["batch_size"])):
+            for _ in range(-(-length // batch_size)):
                 batch, features = next(results)
                 rows[batch["index"][batch["mask"]] - start] = features
                 marked = batch["index"][~batch["mask"] & (batch["index"] >= 0)]
@@ -186,17 +262,24 @@ def _extract_run(pooled, source, directory: Path, missing: list[int], descriptio
 def _write_shard(path: Path, rows: np.ndarray, unreadable: Mapping[int, str]) -> None:
     """Writes the notes before the shard, so that a shard on disk has its notes."""
     notes = _notes_path(path)
-    if unreadable:
-        write_whole(notes, json.dumps(unreadable, indent=1))
+    told = json.dumps(unreadable, indent=1).encode() if unreadable else b""
+    if told:
+        write_whole(notes, told)
     else:
         notes.unlink(missing_ok=True)
-    with whole_file(path) as draft, draft.open("wb") as file:
-        np.save(file, rows)
+    shard = io.BytesIO()
+    np.save(shard, rows)
+    content = shard.getvalue()
+    write_whole(path, content + _crc_bytes(zlib.crc32(told, zlib.crc32(content))))
+
+
+def _crc_bytes(crc: int) -> bytes:
+    return crc.to_bytes(_CRC_BYTES, "little")
 
 
 def _describe(directory: Path, description: Mapping) -> None:
     """Writes the description of the store; ValueError if the directory has another one."""
-    kept = _read_description(directory)
+    kept = _read_description(directory, dict[str, Any])
     if kept is None:
         write_whole(directory / _DESCRIPTION, json.dumps(description, indent=1))
     elif kept != description:
@@ -205,23 +288,16 @@ def _describe(directory: Path, description: Mapping) -> None:
         raise InputError(f"{directory} holds other features: {'; '.join(lines)}. Give another directory, or delete it.")
 
 
-def _read_description(directory: Path) -> dict | None:
+def _read_description(directory: Path, form: type[_Form]) -> _Form | None:
     path = directory / _DESCRIPTION
     if not path.exists():
         return None
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}). Delete {directory}, and extract the features again.") from error
+    return read_json(path, form, advice=f"Delete {directory}, and extract the features again.")
 
 
 def _data_of(source: RandomAccessSource) -> dict:
     info = getattr(source, "info", None)
     return {} if info is None else {"dataset": info.name, "split": info.split}
-
-
-def _shard_lengths(images: int, shard_size: int) -> list[int]:
-    return [min(shard_size, images - start) for start in range(0, images, shard_size)]
 
 
 def _shard_path(directory: Path, number: int) -> Path:

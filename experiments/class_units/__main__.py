@@ -55,7 +55,7 @@ from experiments.common.image_lists import ImageSource
 from experiments.common.options import Count, FeatureOptions, Folder, OptionalFolder, Share, arg, at_least_one
 from experiments.common.progress import progress
 from experiments.common.sample import PHOTOGRAPHS, Views, announce
-from experiments.common.stages import Stages
+from experiments.common.stages import Stages, load_arrays
 
 SAMPLE_CLASSES = "tabby", "espresso"
 _SAMPLE_VIEWS = 3
@@ -141,8 +141,8 @@ def run(options: Options, source: ImageSource, console: Console) -> dict:
         figure_file = options.out / f"class_{class_id}.png"
 
         def showing(class_id=class_id, name=name, figure_file=figure_file) -> dict:
-            with np.load(units_file) as saved:
-                top = TopImages(saved["values"], saved["indices"], {})
+            values, indices = load_arrays(units_file, "values", "indices")
+            top = TopImages(values, indices, {})
             units = class_units(kernel, class_id, options.units)
             listed, rows = _units(model, source, fields, top, units, kernel[:, class_id], options.threshold)
             units_figure(rows, f"{name}: units of the largest weights, on {source.info.name}").savefig(figure_file)

@@ -4,9 +4,20 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from camjax.errors import InputError
+import numpy as np
+from typing_extensions import TypedDict
+
+from camjax.errors import InputError, reading
 from camjax.files import write_whole
+from camjax.json_files import read_json
+
+
+class _Stage(TypedDict):
+    options: dict[str, Any]
+    seconds: float
+    results: dict[str, Any]
 
 
 class Stages:
@@ -25,12 +36,9 @@ class Stages:
     def __init__(self, directory: Path):
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "results.json"
-        self._stages: dict = {}
+        self._stages: dict[str, _Stage] = {}
         if self.path.exists():
-            try:
-                self._stages = json.loads(self.path.read_text())
-            except json.JSONDecodeError as error:
-                raise InputError(f"{self.path} is damaged ({error}). Delete it to compute all stages again.") from error
+            self._stages = read_json(self.path, dict[str, _Stage], advice="Delete it to compute all stages again.")
 
     def run(self, name: str, options: Mapping, compute: Callable[[], dict], files: Sequence[Path] = ()) -> dict:
         """Returns the results of a stage; computes and keeps them unless they are there.
@@ -44,12 +52,12 @@ class Stages:
         Raises:
           ValueError: the kept results were computed with other options; the message says which.
         """
-        options = json.loads(json.dumps(dict(options)))
+        wanted = json.loads(json.dumps(dict(options)))
         if name in self._stages:
             kept = self._stages[name]["options"]
-            keys = sorted({*kept, *options})
-            if differing := [key for key in keys if kept.get(key) != options.get(key)]:
-                lines = [f"{key} was {kept.get(key)}, is {options.get(key)}" for key in differing]
+            keys = sorted({*kept, *wanted})
+            if differing := [key for key in keys if kept.get(key) != wanted.get(key)]:
+                lines = [f"{key} was {kept.get(key)}, is {wanted.get(key)}" for key in differing]
                 raise InputError(
                     f"{self.path} holds {name!r} with other options: {'; '.join(lines)}. Give another --out, or delete "
                     "that file."
@@ -59,6 +67,17 @@ class Stages:
         clock = time.monotonic()
         results = json.loads(json.dumps(compute()))
         seconds = round(time.monotonic() - clock, 1)
-        self._stages[name] = {"options": options, "seconds": seconds, "results": results}
+        self._stages[name] = {"options": wanted, "seconds": seconds, "results": results}
         write_whole(self.path, json.dumps(self._stages, indent=2) + "\n")
         return results
+
+
+def load_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:
+    """Reads arrays from an .npz file that a stage has written.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: the file is damaged.
+    """
+    with reading(path, "arrays of a stage", "Delete it, and start the same command again."), np.load(path) as file:
+        return tuple(file[name] for name in names)

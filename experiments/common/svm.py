@@ -10,6 +10,7 @@ from camjax.features import with_linear_classifier
 from camjax.features.svm import PENALTIES, LinearSVM
 from camjax.models import CamModel
 from experiments.common.options import FeatureOptions, arg
+from experiments.common.stages import load_arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ def save_svm(path: Path, svm: LinearSVM) -> None:
 
 def load_svm(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Kernel (K, C) and bias (C,) of an .npz file."""
-    with np.load(path) as svm:
-        return svm["kernel"], svm["bias"]
+    kernel, bias = load_arrays(path, "kernel", "bias")
+    return kernel, bias
 
 
 def load_localizer(model: CamModel, path: Path) -> CamModel:

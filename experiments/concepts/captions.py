@@ -14,7 +14,7 @@ from camjax.data.builders import prepared_builder
 from camjax.data.decoding import decode_image
 from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.sources import SourceInfo
-from camjax.errors import InputError
+from camjax.errors import InputError, reading
 from camjax.features import Progress
 from experiments.common.image_lists import ImageSource
 from experiments.common.layouts import missing_layout
@@ -114,19 +114,23 @@ def open_coco(split: str, *, data_dir: Path | None = None, progress: Progress | 
     text = tfds.features.FeaturesDict({name: features[name] for name in ("image/id", "captions")})
     picture = tfds.features.FeaturesDict({"image": features["image"]})
 
+    def reading_example(number: int):
+        # Riegeli, protobuf and tfds each raise types of their own.
+        return reading(f"example {number} of {COCO}, split {split},", "an image with captions", "Prepare it again.")
+
     def rows():
         for number in range(len(records)):
-            stored = text.deserialize_example_np(records[number])
-            yield str(stored["image/id"]), number, [caption.decode() for caption in stored["captions"]["text"]]
+            with reading_example(number):
+                stored = text.deserialize_example_np(records[number])
+                row = str(stored["image/id"]), number, [caption.decode() for caption in stored["captions"]["text"]]
+            yield row
             if progress:
                 progress(number + 1, len(records))
 
     def read(number: int) -> np.ndarray:
-        try:
+        with reading_example(number):
             stored = picture.deserialize_example_np(records[number], decoders={"image": tfds.decode.SkipDecoding()})
             return decode_image(stored["image"], apply_exif=False)
-        except Exception as error:  # Riegeli, protobuf and tfds each raise types of their own
-            raise InputError(f"example {number} of {COCO}, split {split}, cannot be read: {error}") from error
 
     return gathered(rows(), read, COCO, split)
 

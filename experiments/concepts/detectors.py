@@ -11,6 +11,7 @@ from camjax.features import FeatureStore, with_linear_classifier
 from camjax.inference import make_cam_fn
 from camjax.models import CamModel
 from experiments.common.map_figure import map_figure, squashed
+from experiments.common.svm import load_svm
 from experiments.common.table import result_table
 from experiments.concepts.captions import CaptionedImages
 from experiments.concepts.hard_negatives import concept_scores, mine_hard_negatives
@@ -104,10 +105,9 @@ def concept_figures(
     Returns:
       The files.
     """
-    detectors = [np.load(options.out / "detectors" / f"{_file_name(result)}.npz") for result in results]
-    kernel = np.stack([detector["kernel"] for detector in detectors], axis=1)
-    bias = np.stack([detector["bias"] for detector in detectors])
-    cam_fn = make_cam_fn(with_linear_classifier(model, kernel, bias))
+    detectors = [load_svm(options.out / "detectors" / f"{_file_name(result)}.npz") for result in results]
+    kernels, biases = zip(*detectors, strict=True)
+    cam_fn = make_cam_fn(with_linear_classifier(model, np.stack(kernels, axis=1), np.stack(biases)))
     files = []
     for number, result in enumerate(results):
         top = result["ranking"][: options.shown]

@@ -23,7 +23,7 @@ from camjax.models import CamModel
 from camjax.viz import localization_figure
 from experiments.common.map_figure import squashed
 from experiments.common.progress import progress
-from experiments.common.stages import Stages
+from experiments.common.stages import Stages, load_arrays
 from experiments.common.svm import load_localizer, save_svm
 from experiments.common.table import is_whole, result_table
 
@@ -137,8 +137,8 @@ def run_table4(
         return numbers
 
     def cam_crop() -> dict:
-        boxes = np.load(boxes_file)
-        return classify("CAM crop", (boxes["train"], boxes["test"]))[0]
+        of_train, of_test = load_arrays(boxes_file, "train", "test")
+        return classify("CAM crop", (of_train, of_test))[0]
 
     return {
         "full image": stages.run("full image", fitting, full_image, files=[svm_file]),

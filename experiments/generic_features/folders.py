@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from camjax.data.annotated import open_image_folder
 from camjax.data.annotation import AnnotatedSource
@@ -14,6 +13,7 @@ from camjax.errors import InputError
 from experiments.common.image_lists import Chosen, ListedImages, list_lines
 from experiments.common.layouts import check_layout
 from experiments.generic_features.images import Images, without_class
+from experiments.generic_features.mat_files import read_mat
 from experiments.generic_features.splits import Split
 
 
@@ -102,19 +102,26 @@ def open_sun_attribute(folder: Path) -> Images:
         "html into one folder, and give it as --sun-attribute."
     )
     check_layout(folder, ("images", *(f"SUNAttributeDB/{table}.mat" for table in tables)), tree, where)
-    images, attributes, votes = (loadmat(folder / "SUNAttributeDB" / f"{table}.mat") for table in tables)
-    # A cell array of strings is an array of arrays of one string.
-    names = [str(cell.item()) for cell in images["images"].ravel()]
-    attributes = tuple(str(cell.item()) for cell in attributes["attributes"].ravel())
-    votes = np.asarray(votes["labels_cv"], np.float32)
+    read = {
+        variable: read_mat(folder / "SUNAttributeDB" / f"{table}.mat", variable)
+        for table, variable in zip(tables, ("images", "attributes", "labels_cv"), strict=True)
+    }
+    names, attributes = (read[variable].astype(str).ravel().tolist() for variable in ("images", "attributes"))
+    votes = read["labels_cv"]
+    if votes.dtype.kind not in "fiub" or not np.isfinite(votes).all():
+        raise InputError(
+            f"{folder / 'SUNAttributeDB'}: attributeLabels_continuous.mat has votes of dtype {votes.dtype}: expected "
+            "finite numbers. Fetch it again."
+        )
+    votes = votes.astype(np.float32)
     if votes.shape != (len(names), len(attributes)):
         raise InputError(
             f"{folder / 'SUNAttributeDB'}: attributeLabels_continuous.mat has shape {votes.shape}, for {len(names)} "
             f"images and {len(attributes)} attributes: expected ({len(names)}, {len(attributes)}). Fetch them again."
         )
     check_files(folder / "images", [(name, "SUNAttributeDB/images.mat") for name in names])
-    info = SourceInfo(str(folder), "all", attributes, len(names), ("image", "label", "filename"))
-    return Images(ListedImages(folder / "images", names, np.zeros(len(names), int), info), votes, attributes)
+    info = SourceInfo(str(folder), "all", tuple(attributes), len(names), ("image", "label", "filename"))
+    return Images(ListedImages(folder / "images", names, np.zeros(len(names), int), info), votes, tuple(attributes))
 
 
 def open_caltech256(folder: Path) -> Images:

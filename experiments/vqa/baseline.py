@@ -17,6 +17,7 @@ import optax
 
 from camjax.errors import InputError
 from camjax.features import Progress
+from experiments.common.stages import load_arrays
 
 # From the authors' released code, as are the default width of word vectors, rounds and batch size below.
 WORD_RATE, ANSWER_RATE = 0.8, 0.01
@@ -57,8 +58,8 @@ class Baseline(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> "Baseline":
         """Reads the file of `save`."""
-        with np.load(path) as weights:
-            return cls(weights["word_vectors"], weights["kernel"])
+        word_vectors, kernel = load_arrays(path, "word_vectors", "kernel")
+        return cls(word_vectors, kernel)
 
 
 class Examples(NamedTuple):

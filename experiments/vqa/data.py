@@ -3,18 +3,21 @@
 Antol et al. 2015 (VQA v1), Goyal et al. 2017 (v2); https://visualqa.org/download.html describes the formats.
 """
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeVar
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from camjax.data.image_files import check_files
 from camjax.data.sources import SourceInfo
 from camjax.errors import InputError
+from camjax.json_files import read_json
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout
 
@@ -22,6 +25,38 @@ UNKNOWN = "<unknown>"
 """The first word of a vocabulary, which stands for all words that it lacks."""
 
 _PREFIXES = {"v1": "", "v2": "v2_"}
+
+_Id = Annotated[int, Field(ge=0, lt=2**63)]
+# Millions of entries: dictionaries are as fast to make as those of `json`, dataclasses are not.
+
+
+class _Asked(TypedDict):
+    question_id: _Id
+    image_id: _Id
+    question: str
+
+
+class _Questions(TypedDict):
+    questions: Annotated[list[_Asked], Field(min_length=1)]
+
+
+class _Answer(TypedDict):
+    answer: str
+
+
+class _Answered(TypedDict):
+    question_id: _Id
+    image_id: _Id
+    answers: list[_Answer]
+    multiple_choice_answer: str
+    answer_type: str
+
+
+class _Annotations(TypedDict):
+    annotations: Annotated[list[_Answered], Field(min_length=1)]
+
+
+_Entry = TypeVar("_Entry", _Asked, _Answered)
 
 
 @dataclass(frozen=True)
@@ -121,10 +156,11 @@ def read_questions(questions: Path, annotations: Path | None = None) -> list[Que
       ValueError: a file is damaged or of another form, an id is repeated, or a question and its answers do not match:
         one of them is missing, or they are about different images. The message names the file and the id.
     """
-    asked = _read(questions, "questions", ("question_id", "image_id", "question"))
-    keys = ("question_id", "image_id", "answers", "multiple_choice_answer", "answer_type")
-    answered = {} if annotations is None else _read(annotations, "annotations", keys)
+    advice = "Expected a file of the VQA data sets; fetch it again."
+    asked = _by_id(questions, read_json(questions, _Questions, advice=advice)["questions"])
+    answered: dict[int, _Answered] = {}
     if annotations is not None:
+        answered = _by_id(annotations, read_json(annotations, _Annotations, advice=advice)["annotations"])
         for missing, there, where in (
             (answered.keys() - asked.keys(), annotations, questions),
             (asked.keys() - answered.keys(), questions, annotations),
@@ -153,19 +189,10 @@ def read_questions(questions: Path, annotations: Path | None = None) -> list[Que
     return found
 
 
-def _read(path: Path, list_name: str, keys: Sequence[str]) -> dict[int, Mapping]:
-    """The entries of a file by question_id, in order; ValueError for a file of another form."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON, or damaged: {error}. Download it again.") from error
-    entries = content.get(list_name) if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f'{path} has no list "{list_name}" with entries: expected a file of the VQA data sets.')
+def _by_id(path: Path, entries: Sequence[_Entry]) -> dict[int, _Entry]:
+    """The entries of a file by question_id, in order; ValueError for a repeated one."""
     found = {}
-    for number, entry in enumerate(entries):
-        if missing := [key for key in keys if key not in entry]:
-            raise InputError(f"{path}: entry {number} of {list_name!r} lacks {', '.join(missing)}.")
+    for entry in entries:
         if entry["question_id"] in found:
             raise InputError(f"{path} has question_id {entry['question_id']} twice: expected each question once.")
         found[entry["question_id"]] = entry

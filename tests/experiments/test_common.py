@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from camjax.errors import InputError
+from camjax.features.svm import LinearSVM
 from experiments.common.features import report_unreadable
 from experiments.common.layouts import check_layout, missing_layout
 from experiments.common.sample import Views, part_of_image, photograph
 from experiments.common.stages import Stages
+from experiments.common.svm import load_svm, save_svm
 
 # --- Layouts.
 
@@ -81,9 +84,34 @@ def test_a_stage_is_computed_once(tmp_path):
     (tmp_path / "boxes.npz").unlink()
     run({"threshold": 0.2, "images": (3, 4)})
     assert len(calls) == 2 and (tmp_path / "boxes.npz").exists()
-    (tmp_path / "results.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged"):
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "EOF"),
+        ("[" * 5000, "recursion"),
+        ("[]", r"the content is \[\]"),
+        ('{"crop": {"options": {}, "seconds": 1}}', r"crop\.results is missing"),
+        ('{"crop": {"options": {}, "seconds": 1, "results": 3}}', r"crop\.results is 3"),
+    ],
+)
+def test_stages_of_another_form_are_named(tmp_path, content, message):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(InputError, match=rf"results\.json is damaged.*{message}.*Delete it to compute all stages"):
         Stages(tmp_path)
+
+
+def test_what_a_stage_wrote_is_read_or_refused(tmp_path):
+    path = tmp_path / "svm.npz"
+    svm = LinearSVM(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), 1.0, {})
+    save_svm(path, svm)
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(load_svm(path)[0], svm.kernel)
+    for content in (whole[:-40], whole[:90] + b"?" + whole[91:], whole.replace(b"bias.npy", b"bien.npy"), b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"svm\.npz is not arrays of a stage, or damaged .*Delete it, and start"):
+            load_svm(path)
 
 
 def test_a_stage_that_fails_leaves_the_others(tmp_path):

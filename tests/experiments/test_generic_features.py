@@ -17,12 +17,14 @@ from tiny_tfds import prepare_tfds
 
 import camjax
 from camjax.data.sources import SourceInfo
+from camjax.errors import InputError
 from camjax.features import FeatureStore, extract_features
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.generic_features import __main__ as generic_features
 from experiments.generic_features import classifiers as generic_classifiers
 from experiments.generic_features import datasets as generic_datasets
 from experiments.generic_features import folders as generic_folders
+from experiments.generic_features import mat_files
 from experiments.generic_features.datasets import DATASETS, Dataset, splits_of
 from experiments.generic_features.images import Images
 from experiments.generic_features.splits import Split, attribute_split, listed_split, random_splits
@@ -102,6 +104,23 @@ def test_sun_attribute_reads_its_tables(tmp_path):
     savemat(tmp_path / "SUNAttributeDB/attributeLabels_continuous.mat", {"labels_cv": votes.T})
     with pytest.raises(ValueError, match=r"has shape \(2, 3\), for 3 images and 2 attributes"):
         generic_folders.open_sun_attribute(tmp_path)
+
+
+def test_damaged_mat_files_are_refused(tmp_path):
+    path = tmp_path / "a.mat"
+    savemat(path, {"names": cells(["a", "bc"]), "votes": np.eye(3)})
+    assert mat_files.read_mat(path, "names").tolist() == ["a", "bc"]
+    np.testing.assert_array_equal(mat_files.read_mat(path, "votes"), np.eye(3))
+    for damage in (path.read_bytes()[:200], b"", b"\x80" * 500):
+        path.write_bytes(damage)
+        with pytest.raises(InputError, match=r"a\.mat is not a \.mat file with 'votes', or damaged \(.*Fetch it again"):
+            mat_files.read_mat(path, "votes")
+
+
+def test_a_mat_file_that_crashes_the_reader_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(mat_files, "_READER", "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(InputError, match=r"a\.mat is .*damaged \(it crashed the reader, signal 11\)"):
+        mat_files.read_mat(tmp_path / "a.mat", "votes")
 
 
 def test_caltech256_leaves_out_the_clutter(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import cv2
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from rich.console import Console
 
 import camjax
+from camjax.errors import InputError
 from camjax.features import gap_features
 from experiments.vqa import __main__ as vqa
 from experiments.vqa.accuracy import mean_accuracies, normalize_answer, official_accuracy, simple_accuracy
@@ -30,6 +32,7 @@ from experiments.vqa.baseline import (
 )
 from experiments.vqa.data import (
     UNKNOWN,
+    CocoImages,
     Question,
     bags_of_words,
     frequent_answers,
@@ -234,8 +237,8 @@ def without_entries(entries):
         ("questions", twice, "questions.json has question_id 10 twice"),
         ("annotations", twice, "annotations.json has question_id 10 twice"),
         ("annotations", about_another_image, "question_id 11 is about the image 1 in .* and about 77"),
-        ("annotations", without_a_key, "entry 2 of 'annotations' lacks image_id"),
-        ("questions", without_entries, 'no list "questions" with entries'),
+        ("annotations", without_a_key, r"annotations.json .*annotations\.2\.image_id is missing"),
+        ("questions", without_entries, r"questions is \[\]: .* at least 1 item"),
     ],
 )
 def test_files_that_do_not_fit_together(kind, change, message, tmp_path):
@@ -253,8 +256,34 @@ def test_files_that_do_not_fit_together(kind, change, message, tmp_path):
 
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "q.json").write_text('{"questions": [')
-    with pytest.raises(ValueError, match=r"q\.json is not JSON, or damaged"):
+    with pytest.raises(ValueError, match=r"q\.json is damaged.* EOF"):
         read_questions(tmp_path / "q.json")
+
+
+@pytest.mark.parametrize("kind", ["questions", "annotations"])
+def test_mutated_files_are_read_or_refused(kind, tmp_path):
+    write_vqa(tmp_path, {"train2014": [1, 2]})
+    paths = {
+        "questions": tmp_path / "OpenEnded_mscoco_train2014_questions.json",
+        "annotations": tmp_path / "mscoco_train2014_annotations.json",
+    }
+    whole, rng = paths[kind].read_bytes(), np.random.default_rng(0)
+    tokens = [b"null", b"[]", b"{}", b'"a"', b"-1", b"1e999", b"9" * 30, b'"\\ud800"', b"[" * 3000, b"\xff", b"true"]
+    refused = 0
+    for turn in range(150):
+        first, end = np.sort(rng.integers(0, len(whole), 2))
+        token = tokens[turn % len(tokens)]
+        # Half of them replace one value, so that what is left is JSON.
+        values = list(re.finditer(rb"(?<=: )[^,}\[{]+", whole))
+        value = values[rng.integers(len(values))]
+        first, end = value.span() if turn % 2 else (first, min(end, first + 8))
+        paths[kind].write_bytes(whole[:first] + token + whole[end:])
+        try:
+            found = read_questions(paths["questions"], paths["annotations"])
+            CocoImages(tmp_path, "train2014", (question.image_id for question in found))
+        except (InputError, FileNotFoundError):
+            refused += 1
+    assert refused > 100
 
 
 # --- The baseline.

@@ -1,7 +1,9 @@
 """Features on disk: the same numbers as in memory, the same files after any interruption, nothing lost in silence."""
 
 import functools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 from flax import nnx
 
 import camjax
+from camjax.errors import InputError
 from camjax.features import FeatureStore, extract_features, gap_features
 from tests.experiments.colors import TINY
 
@@ -143,3 +146,90 @@ def test_damage_is_said(tmp_path):
 def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="none of the 53 examples"):
         extract_features(network(), Images(broken=range(LENGTH)), tmp_path, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A store with an unreadable image, and its features."""
+    directory = tmp_path_factory.mktemp("stored")
+    return directory, extract_features(network(), Images(broken=[9]), directory, **SIZES)[:]
+
+
+def test_a_changed_bit_never_gives_other_features(stored, tmp_path):
+    """Every file of a store in turn has one bit flipped or its end cut off."""
+    directory, features = stored
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    rng = np.random.default_rng(0)
+    refused, names = 0, sorted(path.name for path in tmp_path.iterdir())
+    for turn in range(400):
+        path = tmp_path / names[turn % len(names)]
+        whole = path.read_bytes()
+        place = int(rng.integers(len(whole)))
+        if turn % 10:
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.integers(8)]) + whole[place + 1 :])
+        else:
+            path.write_bytes(whole[:place])
+        try:
+            store = FeatureStore(tmp_path)
+            np.testing.assert_array_equal(store[:], features)
+            assert list(store.unreadable) == [9]
+        except (InputError, FileNotFoundError) as error:
+            refused += 1
+            assert str(tmp_path) in str(error)
+        path.write_bytes(whole)
+    assert refused > 350  # the rest is in names of features.json, which no number depends on
+
+
+def test_a_damaged_shard_alone_is_computed_again(stored, tmp_path):
+    directory, features = stored
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    shard = tmp_path / "features-00002.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:])
+    store = FeatureStore(tmp_path)
+    np.testing.assert_array_equal(store[:16], features[:16])
+    with pytest.raises(InputError, match=r"features-00002\.npy.* its checksum is another\. Delete it, and extract"):
+        store[20]
+    shard.unlink()
+    np.testing.assert_array_equal(extract_features(network(), Images(broken=[9]), tmp_path, **SIZES)[:], features)
+    assert shard.read_bytes() == whole
+
+
+def test_stores_without_checksums_are_read(stored, tmp_path):
+    directory, features = stored
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*.npy"):
+        with path.open("wb") as file:
+            np.save(file, np.load(directory / path.name))
+        assert path.stat().st_size == (directory / path.name).stat().st_size - 4
+    np.testing.assert_array_equal(FeatureStore(tmp_path)[:], features)
+
+
+def test_a_shard_that_is_cut_while_open_is_an_error(stored, tmp_path):
+    directory, _ = stored
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    store = FeatureStore(tmp_path)
+    assert store[:].shape == store.shape
+    os.truncate(tmp_path / "features-00001.npy", 200)
+    with pytest.raises(InputError, match=r"features-00001\.npy was cut"):
+        store[::2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": 10**18}, "features-00006.npy has shape"),
+        ({"images": 10**18, "shard_size": 10**9}, "features-00000.npy has shape"),
+        ({"images": 56 + 10**15}, "features-00006.npy has shape"),
+        ({"channels": 10**18}, "has shape"),
+        ({"shard_size": 0}, "shard_size is 0: .*greater than 0"),
+        ({"images": "53"}, "images is '53': .*integer"),
+    ],
+)
+def test_a_description_that_claims_too_much(stored, tmp_path, changed, message):
+    directory, _ = stored
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    index = tmp_path / "features.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | changed))
+    with pytest.raises(InputError, match=message):
+        FeatureStore(tmp_path)

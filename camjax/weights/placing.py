@@ -33,6 +33,7 @@ class NameTable:
         # Compiled here: Python keeps 512 patterns, and some tables have more.
         self._rules = [(re.compile(rule.pattern), rule) for rule in rules]
         self._class_layer = class_layer
+        self._found: dict[str, tuple[Rule | None, str | None]] = {}
 
     def count_classes(self, tensors: Mapping[str, np.ndarray]) -> int | None:
         """Number of classes in a file: the length of the class layer's bias, or else of its kernel's last axis.
@@ -72,6 +73,8 @@ class NameTable:
           WeightsError: several sets of weights fit, and no prefix says which is the average.
         """
         places = self._places(model)
+        if all(rule is not None and (place is None or place in places) for rule, place in map(self._find, tensors)):
+            return tensors, None  # at once: all names have their places
         filled: dict[str, set[str]] = {}
         for name in tensors:
             parts = name.split(".")
@@ -172,9 +175,9 @@ class NameTable:
             if missing or unexpected or twice:
                 lines.append("Is the file for another model or variant?")
             raise WeightsError("\n".join(lines))
-        for place, value in filled.items():
-            # jnp.array would compile a program for each shape.
-            places[place].set_value(jax.device_put(value))
+        for place in [*filled]:
+            # jnp.array would compile a program for each shape. Popped, so that no array is in memory twice for long.
+            places[place].set_value(jax.device_put(filled.pop(place)))
         return left_out
 
     @staticmethod
@@ -188,10 +191,14 @@ class NameTable:
 
     def _find(self, name: str) -> tuple[Rule | None, str | None]:
         """The first rule that matches, and its place in the model; (None, None) if none matches."""
-        for pattern, rule in self._rules:
-            if match := pattern.fullmatch(name):
-                return rule, None if rule.place is None else match.expand(rule.place)
-        return None, None
+        if name not in self._found:
+            matches = (
+                (rule, None if rule.place is None else match.expand(rule.place))
+                for pattern, rule in self._rules
+                if (match := pattern.fullmatch(name))
+            )
+            self._found[name] = next(matches, (None, None))
+        return self._found[name]
 
 
 def not_finite(array: np.ndarray, given: np.ndarray | None = None) -> str | None:

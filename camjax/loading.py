@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +21,12 @@ from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
 from camjax.models.registry import is_qualified
 from camjax.models.shapes import model_shapes
-from camjax.models.spec import FileFormat
+from camjax.models.spec import FileFormat, WeightsSource
 from camjax.runs import load_run
 from camjax.weights import camjax_file
 from camjax.weights.camjax_file import Description
 from camjax.weights.errors import WeightsError
-from camjax.weights.placing import NameTable
+from camjax.weights.placing import NameTable, few, not_finite
 from camjax.weights.readers import read_tensors
 
 
@@ -50,13 +51,15 @@ def load_model(
         which has its own. Otherwise
 
         - a file: PyTorch's (`.pth`, `.pt`, `.bin`), `.safetensors` or `.npz` with the names of the network's PyTorch
-          implementation; Caffe's `.caffemodel`; or a `.safetensors` file that `camjax convert` wrote;
+          implementation; Caffe's `.caffemodel`; or a `.safetensors` file that `camjax convert` wrote. What wrappers
+          put before the names ("module.", "_orig_mod.", "model.", "state_dict.") is taken off, and a warning says so;
         - the address of such a file, as a string: `hf://OWNER/NAME[@REVISION][/FILE]` or `https://...`, see
           `camjax.weights.fetch.fetch`. A file is downloaded once, and read from a cache after that;
+        - the short name of a published file, such as "cam-release"; `camjax models` lists them;
         - the directory of a run of camjax's own training with this network.
       num_classes: C. If the file or run has as many classes, its head is kept; otherwise only its backbone is, with a
-        new, untrained head, and a warning says so. None keeps the head as it is; a file then has to have the network's
-        default number of classes.
+        new, untrained head, and a warning says so. None keeps the head as it is: a run, and a file by `camjax convert`,
+        say how many classes they have; another file has to have the network's default number.
       pool: "gap" or "gmp"; None for what the weights were trained with if they say it, else "gap". Not for a run, which
         has its own.
       dtype: compute dtype, float32 or bfloat16; None for float32, or for the run's own.
@@ -79,7 +82,8 @@ def load_model(
         run.
       FileNotFoundError: the weights file or run does not exist.
       camjax.weights.download.FetchError: an address cannot be fetched; an OSError.
-      camjax.weights.errors.WeightsError: the file is damaged, of another kind, or does not fit the model.
+      camjax.weights.errors.WeightsError: the file is damaged, of another kind, does not fit the model, or has values
+        that are NaN or infinite.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     if isinstance(name, os.PathLike) or _is_path(name):
@@ -123,27 +127,36 @@ def model_with_weights(
 ) -> CamModel:
     """A model of the registry with the weights of a source, in training mode; arguments and errors as in `load_model`.
 
-    With backbone_only, num_classes is that of the new head. Otherwise None requires weights for the network's default
-    number of classes, and any number accepts the number that the weights have.
+    With backbone_only, num_classes is that of the new head. Otherwise None requires the number of classes that the
+    weights say they have, or else the network's default, and any number accepts the number that the weights have.
     """
     spec = _spec(name)
     rngs = nnx.Rngs(0) if rngs is None else rngs
-    found = _installed_weights(spec) if weights is None else _given_weights(spec, weights)
+    found = _installed_weights(spec) if weights is None else _given_weights(spec, weights, backbone_only)
     pool = pool or found.description.pool or "gap"
     if backbone_only:
         model = create_model(spec.name, num_classes, pool=pool, dtype=dtype, rngs=rngs)
-        left_out = found.names.place(model, found.tensors, source=found.source, new_layers=spec.new_layers)
+    else:
+        # Abstract at first: drawing random weights only to overwrite them would take longer than reading the file.
+        model = model_shapes(spec.name, found.description.num_classes, pool=pool, dtype=dtype)
+    try:
+        tensors, unwrapped = found.names.unwrap(model, found.tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{found.source}: {error}") from None
+    if unwrapped is not None:
+        warnings.warn(f"{found.source}: {unwrapped}.", stacklevel=3)
+    if backbone_only:
+        left_out = found.names.place(model, tensors, source=found.source, new_layers=spec.new_layers)
         warnings.warn(
             f"load_model({spec.name!r}, backbone_only=True): {', '.join(spec.new_layers)} of the model are new and "
-            f"have to be trained. Left out of {found.source}: {', '.join(left_out) or 'nothing'}.",
+            f"have to be trained. Left out of {found.source}: {few(left_out) or 'nothing'}.",
             stacklevel=3,
         )
     else:
-        if num_classes is not None:
-            num_classes = found.description.num_classes or found.names.count_classes(found.tensors)
-        # Abstract at first: drawing random weights only to overwrite them would take longer than reading the file.
-        model = model_shapes(spec.name, num_classes, pool=pool, dtype=dtype)
-        found.names.place(model, found.tensors, source=found.source)
+        in_file = found.description.num_classes or found.names.count_classes(tensors)
+        if num_classes is not None and in_file not in (None, model.head.num_classes):
+            model = model_shapes(spec.name, in_file, pool=pool, dtype=dtype)
+        found.names.place(model, tensors, source=found.source)
         _start_random_state(model, rngs)
     try:
         if found.description.input_rule:
@@ -193,7 +206,11 @@ def _run_model(name: str | os.PathLike, weights, pool, dtype, backbone_only: boo
             f"load_model({str(directory)!r}, {', '.join(f'{option}=...' for option in given)}): a run has its own "
             f"{' and '.join(given)}. Leave {'them' if len(given) > 1 else 'it'} out."
         )
-    return load_run(directory, dtype=dtype, trust=trust)
+    model = load_run(directory, dtype=dtype, trust=trust)
+    for place, array in camjax_file.tensors_of(model).items():
+        if (why := not_finite(array)) is not None:
+            raise WeightsError(f"{directory}: the newest checkpoint holds no weights: in {place}, {why}.")
+    return model
 
 
 @dataclass(frozen=True)
@@ -216,21 +233,26 @@ def _installed_weights(spec: ModelSpec) -> _Weights:
     return _Weights(read_tensors(path), names, str(path), Description(class_names=imagenet_class_names()))
 
 
-def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
-    """The weights of a file, of an address, or of a run."""
+def _given_weights(spec: ModelSpec, weights: str | os.PathLike, backbone_only: bool) -> _Weights:
+    """The weights of a file, of an address, of a short name, or of a run."""
     source = str(weights)
-    if _is_address(weights):
-        # Imported here, since it brings huggingface_hub and requests along.
-        from camjax.weights.fetch import fetch
-
-        path = fetch(weights)
-    else:
-        path = Path(weights)
-        if re.match(r"(hf|https?):[/\\](?![/\\])", source):
-            raise InputError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
+    published = spec.short_names.get(weights) if isinstance(weights, str) else None
+    if published is not None and published.backbone_only and not backbone_only:
+        raise InputError(
+            f"load_model({spec.name!r}, weights={source!r}): {published.title} is the network that this one was made "
+            "from. With backbone_only=True its backbone is taken, and the head is new."
+        )
+    path = _path_of(weights if published is None else published)
+    if published is not None or _is_address(weights):
+        source += f" (kept as {path})"
     if path.is_dir():
         run = load_run(path)
         return _camjax_weights(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))
+    if not path.exists() and spec.short_names:
+        raise FileNotFoundError(
+            f"Weight file {path} not found. Check the path, or give the short name of a published file of {spec.name}: "
+            f"{', '.join(spec.short_names)}."
+        )
     tensors = read_tensors(path)
     if (description := camjax_file.read_description(path)) is not None:
         return _camjax_weights(spec, tensors, f"{source} (camjax's {description.model})", description)
@@ -242,12 +264,57 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike) -> _Weights:
         )
     format: FileFormat = "caffemodel" if is_caffe else "pytorch"
     names = NameTable((*spec.tensor_names, *(CAFFE_NAMES if is_caffe else ())), spec.class_layer)
-    return _Weights(tensors, names, source, Description(input_rule=spec.input_rules.get(format, {})))
+    description = Description(
+        num_classes=None if published is None else published.num_classes,
+        class_names=imagenet_class_names() if published is not None and published.data == "ImageNet" else None,
+        input_rule=spec.input_rules.get(format, {}),
+    )
+    return _Weights(tensors, names, source, description)
+
+
+def _path_of(weights: str | os.PathLike | WeightsSource) -> Path:
+    """The path of a file or run; a file with an address is downloaded first."""
+    if isinstance(weights, WeightsSource):
+        assert weights.address is not None, "short names are for addresses"
+        if weights.other_address is None:
+            return _path_of(weights.address)
+        try:
+            return _path_of(weights.address)
+        except OSError:
+            return _path_of(weights.other_address)
+    if _is_address(weights):
+        # Imported here, since it brings huggingface_hub and requests along.
+        from camjax.weights.fetch import fetch
+
+        return fetch(weights)
+    if re.match(r"(hf|https?):[/\\](?![/\\])", str(weights)):
+        raise InputError(f"weights={weights!r}: a Path drops a slash of an address. Give the address as a string.")
+    return Path(weights)
+
+
+def model_of(weights: str) -> str | None:
+    """The name of the network that a file by `camjax convert` is of; None for any other weights.
+
+    Args:
+      weights: a file or an address, as in `load_model`.
+
+    Raises:
+      ValueError: the network is one of the user's own, in a module that is not imported yet. A file does not decide
+        which code runs.
+    """
+    path = _path_of(weights)
+    description = camjax_file.read_description(path) if path.is_file() else None
+    name = None if description is None else description.model
+    if name is not None and is_qualified(name) and name.split(":")[0] not in sys.modules:
+        raise InputError(f"{weights} is of {name}, a network of your own: give --model {name}.")
+    return name
 
 
 def _camjax_weights(spec: ModelSpec, tensors: dict[str, np.ndarray], source: str, description: Description) -> _Weights:
     """Weights in camjax's own names, with the mean image among the tensors."""
     mean_image = tensors.pop(camjax_file.MEAN_IMAGE, None)
+    if mean_image is not None and (why := not_finite(mean_image)) is not None:
+        raise WeightsError(f"{source}: the mean image is damaged: {why}.")
     return _Weights(tensors, NameTable(camjax_file.TABLE, spec.class_layer), source, description, mean_image)
 
 
@@ -268,13 +335,17 @@ def _needs_weights(spec: ModelSpec) -> str:
             f"load_model({spec.full_name!r}): no trained weights of this model are published. Train one that begins as "
             f"create_model({spec.full_name!r}), and give the directory of the run: load_model('path/to/run')."
         )
-    known = [source.address for source in spec.weights if source.address and not source.backbone_only]
     backbone = spec.weights_in_words(backbone_only=True)
     installed = [name for name in list_models() if model_spec(name).packaged]
     lines = [
         f"load_model({spec.name!r}) needs trained weights, and none for this model are installed with camjax. Give",
         "  weights=FILE, a path or an address (hf://... or https://...):",
-        f"    {spec.weights_in_words()}{''.join(f', such as {address}' for address in known)}; or",
+        f"    {spec.weights_in_words()}; or",
+        *(
+            f"  weights={name!r}: {source.title} from {source.address}; or"
+            for name, source in spec.short_names.items()
+            if not source.backbone_only
+        ),
         *([f"    {backbone}, with backbone_only=True, to train a new head; or"] if backbone else []),
         "    a file by `camjax convert`; or",
         "  a run of your own training: load_model('path/to/run').",

@@ -19,6 +19,8 @@ from camjax.models.tensor_names import DENSE, Rule, batchnorm
 from camjax.runs import checkpoints_of
 from camjax.training import Checkpoints, Recipe, TrainState
 from camjax.training.runs import describe_run, start_run
+from camjax.weights import camjax_file
+from camjax.weights.download import FetchError
 from camjax.weights.errors import WeightsError
 from camjax.weights.placing import NameTable
 from camjax.weights.torch_file import read_torch_file
@@ -213,6 +215,132 @@ def test_all_that_does_not_fit_is_in_one_error(tensors, tmp_path):
     ]
 
 
+def test_an_error_shows_the_first_few_of_many_names(tensors, tmp_path):
+    path = save(tmp_path / "wrong.safetensors", {f"x{name}": tensor for name, tensor in tensors.items()})
+    with pytest.raises(WeightsError) as caught:
+        camjax.load_model("efficientnet_lite0", path)
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 16 and lines[1] == "Places of the model that no entry fills (247):"
+    assert lines[7] == "  and 242 more" and lines[8] == "Entries that the model has no place for (296):"
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "words"),
+    [
+        (np.nan, np.float32, "1 of 1,280 numbers are NaN or infinite"),
+        (-np.inf, np.float16, "1 of 1,280 numbers are NaN or infinite"),
+        (np.nan, ml_dtypes.bfloat16, "1 of 1,280 numbers are NaN or infinite"),
+        (1e39, np.float64, "1 of 1,280 numbers are too large for float32"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_an_error(tensors, tmp_path, value, dtype, words):
+    scale = tensors["_bn1.weight"].astype(dtype)
+    scale[7] = value
+    for suffix, write in ((".safetensors", save), (".npz", lambda path, tensors: np.savez(path, **tensors))):
+        if suffix == ".npz" and dtype == ml_dtypes.bfloat16:
+            continue  # which NumPy does not save
+        write(path := tmp_path / f"spoiled{suffix}", {**tensors, "_bn1.weight": scale})
+        with pytest.raises(WeightsError, match=rf"(?s)are no weights: training diverged.*\n  _bn1\.weight: {words}$"):
+            camjax.load_model("efficientnet_lite0", path)
+
+
+def test_nan_in_a_checkpoint_of_a_run_or_in_its_mean_image(run, tmp_path, monkeypatch):
+    directory, trained = run
+    spoiled = nnx.clone(trained)
+    spoiled.head.kernel[0, 0] = np.nan
+    monkeypatch.setattr("camjax.loading.load_run", lambda *arguments, **options: spoiled)
+    with pytest.raises(WeightsError, match=r"three: the newest checkpoint.* in head\.kernel, 1 of 384 numbers are NaN"):
+        camjax.load_model(directory)
+    with pytest.raises(WeightsError, match=r"three does not fit(?s:.*)head\.kernel: 1 of 384 numbers are NaN"):
+        camjax.load_model("small_gap", directory)
+    spoiled = nnx.clone(trained)
+    spoiled.set_input_rule(mean=(1, 2, 3), mean_image=np.full((4, 4, 3), np.nan))
+    with pytest.raises(WeightsError, match="three: the mean image is damaged: 48 of 48 numbers are NaN"):
+        camjax.load_model("small_gap", directory)
+    with pytest.raises(ValueError, match="expected three numbers"):
+        spoiled.set_input_rule(mean=(np.nan, 0, 0))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network, its numbers by their places, and a table of these names."""
+    model = camjax.create_model("small_gap", 2)
+    return model, _parameters(model), NameTable(camjax_file.TABLE)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "module.module.",
+        "model.",
+        "state_dict.model.",
+        "ema.module.",
+        "model_ema.",
+        "backbone.",
+        "student.backbone.",
+    ],
+)
+def test_what_wrappers_put_before_names_is_taken_off(small, prefix):
+    model, numbers, table = small
+    wrapped = {f"{prefix}{name}": array for name, array in numbers.items()}
+    others = {"n_averaged": np.array(3), "criterion.weight": np.ones(3), f"{prefix}loss.weight": np.ones(1)}
+    found, said = table.unwrap(model, wrapped)
+    assert_same(dict(found), numbers)
+    assert said == f"the names of {len(numbers)} tensors were read without {prefix!r}"
+    found, said = table.unwrap(model, wrapped | others)
+    assert_same(dict(found), {**numbers, "loss.weight": np.ones(1)})  # which is then an entry without a place
+    assert said.endswith("; 2 entries were left out: n_averaged, criterion.weight")
+    assert table.unwrap(model, numbers | others) == (numbers | others, None)
+
+
+@pytest.mark.parametrize(
+    ("trained", "averaged"),
+    [
+        ("state_dict.", "state_dict_ema."),
+        ("model.", "model_ema."),
+        ("model.", "ema_model.module."),
+        ("student.backbone.", "teacher.backbone."),
+        ("", "ema."),
+        ("module.", "module.ema."),
+    ],
+)
+def test_trained_weights_are_taken_before_their_average(small, trained, averaged):
+    model, numbers, table = small
+    for first, second in ((trained, averaged), (averaged, trained)):
+        both = {
+            f"{prefix}{name}": array + (prefix == averaged)
+            for prefix in (first, second)
+            for name, array in numbers.items()
+        }
+        found, said = table.unwrap(model, both)
+        assert_same(dict(found), numbers)
+        assert f"the weights under {averaged!r} fit as well and were not taken; {len(numbers)} entries" in said
+
+
+def test_two_sets_of_weights_that_nothing_tells_apart(small, tmp_path):
+    model, numbers, table = small
+    both = {f"{prefix}{name}": array for prefix in ("a.", "b.") for name, array in numbers.items()}
+    with pytest.raises(WeightsError, match=r"2 sets of weights that fit, under 'a\.', 'b\.'\. Save one of them alone"):
+        table.unwrap(model, both)
+
+
+def test_a_wrapped_file_is_loaded_and_says_so(tensors, lite0, tmp_path):
+    wrapped = {f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()}
+    six = {"_fc.weight": tensors["_fc.weight"][:6], "_fc.bias": tensors["_fc.bias"][:6]}
+    np.savez(tmp_path / "net.npz", **wrapped)
+    for path in (tmp_path / "net.npz", save(tmp_path / "net.safetensors", wrapped)):
+        with pytest.warns(UserWarning, match=r"296 tensors were read without 'module\._orig_mod\.'\.$") as caught:
+            model = camjax.load_model("efficientnet_lite0", path)
+        assert len(caught) == 1 and caught[0].filename == __file__
+        assert_same(arrays(model), arrays(lite0))
+    path = save(tmp_path / "six.safetensors", wrapped | {f"module._orig_mod.{name}": six[name] for name in six})
+    with pytest.warns(UserWarning, match="read without"):
+        assert camjax.load_model("efficientnet_lite0", path, num_classes=6).head.num_classes == 6
+
+
 def test_two_entries_for_one_place_are_an_error():
     model = camjax.create_model("small_gap", 2)
     table = NameTable([Rule("a|b", "head.bias")])
@@ -307,6 +435,31 @@ def test_without_weights_the_error_lists_where_they_come_from():
         camjax.load_model("small_gap")
 
 
+def test_a_short_name_is_an_address(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(address):
+        asked.append(address)
+        raise FetchError(f"{address}: gone")
+
+    monkeypatch.setattr("camjax.weights.fetch.fetch", fetch)
+    with pytest.raises(FetchError):
+        camjax.load_model("resnet50", weights="torchvision")
+    with pytest.raises(FetchError):
+        camjax.load_model("googlenet_gap", weights="cam-release-places205")
+    start = "http://cnnlocalization.csail.mit.edu/demoCAM/models/places_google"
+    assert asked == [
+        "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+        f"{start}netCAM_train_iter_120000.caffemodel",
+        f"{start}letCAM_train_iter_120000.caffemodel",
+    ]
+    with pytest.raises(ValueError, match=r"vgg16 is the network that this one was made from.*backbone_only"):
+        camjax.load_model("vgg16_gap", weights="torchvision")
+    with pytest.raises(FileNotFoundError, match=r"cam-relase not found.*: cam-release, torchvision\."):
+        camjax.load_model("vgg16_gap", weights="cam-relase")
+    assert len(asked) == 3
+
+
 def test_a_missing_weights_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.pth not found"):
         camjax.load_model("resnet50", tmp_path / "gone.pth")
@@ -352,9 +505,8 @@ def test_a_run_as_weights(run):
 
 
 def test_a_run_of_another_network_or_number_of_classes(run):
-    directory, _ = run
-    with pytest.raises(WeightsError, match="The file has 3 classes and the model 10"):
-        camjax.load_model("small_gap", directory)
+    directory, trained = run
+    assert_same(arrays(camjax.load_model("small_gap", directory)), arrays(trained))
     with pytest.raises(WeightsError, match=r"three does not fit the model"):
         camjax.load_model("resnet18", directory, num_classes=3)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from camjax.cli.network_choice import network_choice
 from camjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def compare(
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE", help_behavior_hint="(required)")],
     /,
     *,
-    model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "efficientnet_lite0",
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None,
     method: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"], help_behavior_hint="")
     ] = (),
@@ -38,9 +39,9 @@ def compare(
 
     Args:
       image: A photograph (JPEG, PNG, WebP, TIFF, ...).
-      model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
+      model: A network of `camjax models`, a training run, or MODULE:NAME; efficientnet_lite0, or --weights' own.
       method: Methods to compare, as cam gradcam scorecam; all that need one pass of the network if not given.
-      weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
+      weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       classes: Classes to explain, by id or name: --classes 285 "tiger cat".
       top_k: Without --classes, the K most probable classes.
@@ -75,6 +76,7 @@ def compare(
     out = figure_path([image], out, "methods")
     photo = load_image(image)
     keep_compiled_programs()
+    model, weights = network_choice(model, weights)
     with Console(stderr=True).status(f"{model}: loading, and compiling at the first start") as status:
 
         def progress(name: str, done: int, total: int) -> None:

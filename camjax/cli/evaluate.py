@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from camjax.cli.network_choice import network_choice
 from camjax.errors import InputError
 
 _Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
@@ -19,7 +20,7 @@ def evaluate(
     blacklist: Annotated[Path | None, _Optional] = None,
     lists: Annotated[Path | None, _Optional] = None,
     masks: Annotated[Path | None, _Optional] = None,
-    model: Annotated[str, tyro.conf.arg(metavar="NAME|RUN")] = "efficientnet_lite0",
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN", help_behavior_hint="")] = None,
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     trust: bool = False,
     method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"])] = ("cam",),
@@ -47,8 +48,8 @@ def evaluate(
       blacklist: A file with the numbers of the validation images to leave out, as ILSVRC's.
       lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
       masks: A folder of masks, for the lists that name them.
-      model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
-      weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
+      model: A network of `camjax models`, a training run, or MODULE:NAME; efficientnet_lite0, or --weights' own.
+      weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
@@ -87,6 +88,7 @@ def evaluate(
     }
     source = open_annotated(dataset, split, **files)
     keep_compiled_programs()
+    model, weights = network_choice(model, weights)
     with Console(stderr=True).status(f"loading {model}"):
         network = load_model(model, weights, trust=trust)
     source = with_classes_of(source, network.class_names, network.head.num_classes)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from camjax.cli.network_choice import network_choice
 from camjax.cli.photographs import ExplainedPhoto
 from camjax.errors import InputError
 
@@ -22,7 +23,7 @@ def explain(
     ],
     /,
     *,
-    model: Annotated[str, tyro.conf.arg(metavar="NAME")] = "efficientnet_lite0",
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None,
     method: Annotated[str, tyro.conf.arg(metavar="NAME")] = DEFAULT_METHOD,
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     trust: bool = False,
@@ -37,9 +38,9 @@ def explain(
 
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...). With several, the figure has a row for each.
-      model: A network of `camjax models`, the directory of a training run, or MODULE:NAME of your own.
+      model: A network of `camjax models`, a training run, or MODULE:NAME; efficientnet_lite0, or --weights' own.
       method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
-      weights: A file (.pth, .safetensors, .caffemodel, ...) or address (hf://, https://). EfficientNet-Lite needs none.
+      weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       classes: Classes whose maps to show, by id or name: --classes 285 "tiger cat". The table lists them too.
       top_k: Without --classes, the figure shows the maps of the K most probable classes.
@@ -74,6 +75,7 @@ def explain(
     out = figure_path(images, out, method)
     photos = [load_image(path) for path in images]
     keep_compiled_programs()
+    model, weights = network_choice(model, weights)
     with Console(stderr=True).status(f"{model}: loading, and compiling at the first start") as status:
 
         def progress(done: int, total: int) -> None:

@@ -11,8 +11,8 @@ LEGEND = (
     "Params: parameters, in millions. Input and Map: height x width, in pixels and cells. CAM: exact, where the mean "
     "of a class's map plus the class's bias is its logit, so that the map shows all of the evidence; yes, where that "
     "does not hold; none, where there are no maps. Weights that are not installed: camjax.load_model(MODEL, "
-    "weights=WHERE) takes a file, hf://OWNER/NAME or https://... For every network, it also takes a run or a file by "
-    "`camjax convert`."
+    "weights=WHERE) and --weights WHERE take a file, hf://OWNER/NAME, https://..., or a short name, listed below. For "
+    "every network, they also take a run or a file by `camjax convert`."
 )
 
 
@@ -40,7 +40,12 @@ def models() -> None:
         )
     console = Console(highlight=False)
     console.print(table, "")
-    console.print(LEGEND)
+    console.print(LEGEND, "")
+    for name in names:
+        for short_name, source in model_spec(name).short_names.items():
+            if not source.backbone_only:
+                console.print(f"--model {name} --weights {short_name}", soft_wrap=True)
+                console.print(f"  {source.address}", soft_wrap=True)
 
 
 def _weights(name: str) -> str:

@@ -1,6 +1,5 @@
 """The archives that tensorflow-datasets' data sets are prepared from, and what their publishers say about them."""
 
-import tarfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
-from camjax.errors import InputError
+from camjax.data.tar_files import open_tar
+from camjax.errors import InputError, reading
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,8 @@ class Archives:
         path = self.folder / "ILSVRC2012_img_val.tar"
         if base_name(self.dataset) != "imagenet2012" or not path.is_file():
             return
-        try:
-            with tarfile.open(path, "r:") as tar:
-                names = sorted(tar.getnames())
-        except tarfile.TarError as error:
-            raise InputError(f"{path} cannot be read as a tar archive: {error}") from error
+        with reading(path, "a tar archive", "Fetch it again."), open_tar(path, "r:") as tar:
+            names = sorted(tar.getnames())
         for number, name in enumerate(names, 1):
             if name != (expected := f"ILSVRC2012_val_{number:08}.JPEG"):
                 raise InputError(

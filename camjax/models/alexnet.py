@@ -13,7 +13,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, lrn, max_pool
 from camjax.models.head import FullyConnectedHead, Pool, PooledHead
-from camjax.models.spec import ModelSpec, WeightsSource
+from camjax.models.spec import ModelSpec, WeightsSource, cam_release
 
 
 class _Trunk(CamModel):
@@ -97,7 +97,10 @@ class AlexNetStarGap(_Trunk):
 _CAFFE = WeightsSource("Caffe", "bvlc_alexnet", "caffemodel")
 _BACKBONE = dataclasses.replace(_CAFFE, backbone_only=True)
 _GAP = WeightsSource(None, "AlexNet-GAP", "caffemodel")
-_STAR = WeightsSource("Zhou et al.", "AlexNet+-CAM", "caffemodel", data="ImageNet, Places205")
+_STAR = (
+    cam_release("AlexNet+-CAM", "alexnetplusCAM_imagenet"),
+    cam_release("AlexNet+-CAM", "alexnetplusCAM_places205", data="Places205", num_classes=205),
+)
 
 SPECS = (
     ModelSpec("alexnet", AlexNet, weights=(_CAFFE,), tensor_names=CAFFE_NAMES, class_layer="head.fc8"),
@@ -111,7 +114,7 @@ SPECS = (
     ModelSpec(
         "alexnet_star_gap",
         AlexNetStarGap,
-        weights=(_STAR, _BACKBONE),
+        weights=(*_STAR, _BACKBONE),
         tensor_names=CAFFE_NAMES,
         new_layers=("conv5", "conv6", "conv7", "head"),
     ),

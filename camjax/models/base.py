@@ -1,5 +1,6 @@
 """What every network with class activation maps has in common: the contract of the library."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
@@ -129,7 +130,7 @@ class CamModel(nnx.Module):
           ValueError: mean or std is not three numbers, a std is not positive, or the order or shape is another.
         """
         mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise InputError(f"mean={mean}, std={std}: expected three numbers each, R, G, B in 0..255, and std > 0.")
         if channel_order not in ("rgb", "bgr"):
             raise InputError(f'channel_order={channel_order!r}: expected "rgb" or "bgr".')

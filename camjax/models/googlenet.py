@@ -14,7 +14,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, lrn, max_pool
 from camjax.models.head import Pool, PooledHead
-from camjax.models.spec import ModelSpec, WeightsSource
+from camjax.models.spec import ModelSpec, WeightsSource, cam_release
 
 # Szegedy et al. 2015, table 1: K_out of 1x1, of 3x3 reduce and 3x3, of 5x5 reduce and 5x5, of the pool's projection.
 WIDTHS = {
@@ -112,14 +112,24 @@ class GoogLeNetGap(_Trunk):
 
 _CAFFE = WeightsSource("Caffe", "bvlc_googlenet", "caffemodel")
 _BACKBONE = dataclasses.replace(_CAFFE, backbone_only=True)
-_CAM = WeightsSource("Zhou et al.", "GoogLeNet-CAM", "caffemodel", data="ImageNet, Places205")
+# The release's list spelled "googlelet" in 2016.
+_CAM = (
+    cam_release("GoogLeNet-CAM", "imagenet_googlenetCAM_train_iter_120000", "imagenet_googleletCAM_train_iter_120000"),
+    cam_release(
+        "GoogLeNet-CAM",
+        "places_googlenetCAM_train_iter_120000",
+        "places_googleletCAM_train_iter_120000",
+        data="Places205",
+        num_classes=205,
+    ),
+)
 
 SPECS = (
     ModelSpec("googlenet", GoogLeNet, weights=(_CAFFE,), tensor_names=CAFFE_NAMES),
     ModelSpec(
         "googlenet_gap",
         GoogLeNetGap,
-        weights=(_CAM, _BACKBONE),
+        weights=(*_CAM, _BACKBONE),
         tensor_names=CAFFE_NAMES,
         new_layers=("cam_conv", "head"),
     ),

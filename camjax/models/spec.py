@@ -20,7 +20,10 @@ class WeightsSource:
       name: the publisher's name of the network, or of its file without suffix.
       format: "pytorch" for tensors with PyTorch's names, in a file of any kind that has names; or "caffemodel".
       data: the data set that they were trained on.
-      address: of a file of them, `https://...` or `hf://...`, if one is known.
+      address: of a file of them, `https://...`, `http://...` or `hf://...`, if one is known.
+      other_address: of the same file, for when the first one is gone.
+      short_name: for `load_model(..., weights=SHORT_NAME)` and `--weights`, of a file with an address.
+      num_classes: C of the file; None for the network's default.
       packaged: gives the path of the file if a pip package that camjax depends on has it.
       backbone_only: whether they are those of the network that this one was made from. `load_model` takes their
         backbone with `backbone_only=True`.
@@ -31,19 +34,48 @@ class WeightsSource:
     format: FileFormat = "pytorch"
     data: str = "ImageNet"
     address: str | None = None
+    other_address: str | None = None
+    short_name: str | None = None
+    num_classes: int | None = None
     packaged: Callable[[], Path] | None = None
     backbone_only: bool = False
 
     @property
     def title(self) -> str:
-        """The name, with the suffix that tells the format, and the data set if it is another than ImageNet."""
-        suffix = ".caffemodel" if self.format == "caffemodel" else ""
+        """The name, with a file's suffix if it has no address, and the data set if it is another than ImageNet."""
+        suffix = ".caffemodel" if self.format == "caffemodel" and self.address is None else ""
         return f"{self.name}{suffix}" + ("" if self.data == "ImageNet" else f" ({self.data})")
 
 
 def torchvision(name: str, file: str) -> WeightsSource:
     """Weights by torchvision, in one of the files that it publishes."""
-    return WeightsSource("torchvision", name, address=f"https://download.pytorch.org/models/{file}")
+    address = f"https://download.pytorch.org/models/{file}"
+    return WeightsSource("torchvision", name, address=address, short_name="torchvision")
+
+
+def cam_release(
+    name: str, file: str, other_file: str | None = None, *, data: str = "ImageNet", num_classes: int | None = None
+) -> WeightsSource:
+    """Weights by Zhou et al. (2016), in one of the files that github.com/zhoubolei/CAM lists.
+
+    Args:
+      name: of the network there.
+      file: by the present list, without its suffix.
+      other_file: its name in an earlier list.
+      data: the data set that they were trained on.
+      num_classes: as in `WeightsSource`.
+    """
+    folder = "http://cnnlocalization.csail.mit.edu/demoCAM/models"
+    return WeightsSource(
+        "Zhou et al.",
+        name,
+        "caffemodel",
+        data,
+        address=f"{folder}/{file}.caffemodel",
+        other_address=other_file and f"{folder}/{other_file}.caffemodel",
+        short_name="cam-release" if data == "ImageNet" else f"cam-release-{data.lower()}",
+        num_classes=num_classes,
+    )
 
 
 @dataclass(frozen=True)
@@ -80,6 +112,11 @@ class ModelSpec:
     def full_name(self) -> str:
         """The name that finds it in any process: `MODULE:NAME` if a module that can be imported registers it."""
         return self.name if self.module in (None, "__main__", "__mp_main__") else f"{self.module}:{self.name}"
+
+    @property
+    def short_names(self) -> dict[str, WeightsSource]:
+        """The published files that have a short name, by that name."""
+        return {source.short_name: source for source in self.weights if source.short_name}
 
     @property
     def packaged(self) -> WeightsSource | None:

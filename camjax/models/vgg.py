@@ -20,7 +20,7 @@ from flax import nnx
 from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, max_pool
 from camjax.models.head import FullyConnectedHead, Pool, PooledHead
-from camjax.models.spec import ModelSpec, WeightsSource, torchvision
+from camjax.models.spec import ModelSpec, WeightsSource, cam_release, torchvision
 from camjax.models.tensor_names import CONV, DENSE, layer
 
 # K_out and number of the 3x3 convolutions of each stage: Simonyan and Zisserman 2015, table 1, column D.
@@ -142,7 +142,7 @@ _ILSVRC_INPUT: InputRule = {"mean": (123.68, 116.779, 103.939), "std": (1.0, 1.0
 _TORCHVISION = torchvision("vgg16", "vgg16-397923af.pth")
 _BACKBONE = dataclasses.replace(_TORCHVISION, backbone_only=True)
 _CAFFE = WeightsSource("Caffe", "VGG_ILSVRC_16_layers", "caffemodel")
-_CAM = WeightsSource("Zhou et al.", "VGG16-CAM", "caffemodel")
+_CAM = cam_release("VGG16-CAM", "vgg16CAM_train_iter_90000")
 _WSOL = WeightsSource("wsolevaluation", "VggCam")
 
 SPECS = (

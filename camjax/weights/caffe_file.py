@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from camjax.errors import reading
 from camjax.weights.errors import WeightsError, check_weights_file, describe_start
 
 # message -> (field, number, how it is repeated, its type or message).
@@ -55,8 +56,9 @@ _CONVOLUTIONS = (b"Convolution", b"Deconvolution", 4, 39)
 # Protobuf's own limit for a message.
 _MAX_BYTES = 2**31 - 1
 
-# The deepest networks have about 2,000 layers. It bounds the time that a file of empty messages can take.
-_MAX_LAYERS = 10_000
+# Of layers, blobs, pieces of data and lengths of axes. The deepest networks have about 2,000 layers with 20 each. In
+# memory, a field takes up to 60 times its bytes in the file.
+_MAX_FIELDS = 200_000
 
 _MAX_RANK = 32
 
@@ -82,9 +84,6 @@ def read_caffemodel(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         blobs have the same name, or no layer has a blob.
     """
     path, net, start = _parse(path, "NetParameter")
-    count = len(net.layers) + len(net.layer)
-    if count > _MAX_LAYERS:
-        raise WeightsError(f"{path}: {count:,} layers, where at most {_MAX_LAYERS:,} are read. Is the file damaged?")
     arrays: dict[str, np.ndarray] = {}
     for layer in (*net.layers, *net.layer):
         for i, blob in enumerate(layer.blobs):
@@ -121,6 +120,8 @@ def read_mean_binaryproto(path: str | PathLike[str]) -> np.ndarray:
     mean = _array(path, "the mean image", blob, filters=False)
     if mean.shape[:-2] not in ((3,), (1, 3)):
         raise WeightsError(f"{path}: a blob of shape {mean.shape}, where a mean image has (1, 3, H, W).")
+    if not np.isfinite(mean).all():
+        raise WeightsError(f"{path}: the mean image has values that are NaN or infinite. Download or copy it again.")
     blue_green_red = mean.reshape(mean.shape[-3:])
     return np.ascontiguousarray(blue_green_red[::-1].transpose(1, 2, 0), dtype=np.float32)
 
@@ -133,13 +134,51 @@ def _parse(path: str | PathLike[str], kind: str) -> tuple[Path, Any, bytes]:
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise WeightsError(f"{path}: {size:,} bytes, where a protobuf message has at most {_MAX_BYTES:,}.")
-    try:
-        return path, _message_classes()[kind].FromString(path.read_bytes()), start
-    except Exception as error:
-        raise WeightsError(
-            f"{path}: not a readable message of Caffe ({error}); it {describe_start(start)}. "
-            "If it should be one, download or copy it again."
-        ) from error
+    advice = f"It {describe_start(start)}. If it should be one, download or copy it again."
+    with reading(path, "a whole message of Caffe", advice, error=WeightsError):
+        data = path.read_bytes()
+        if _count_fields(data, kind, 0, len(data)) > _MAX_FIELDS:
+            raise WeightsError(f"{path}: more than {_MAX_FIELDS:,} fields. Is the file damaged?")
+        return path, _message_classes()[kind].FromString(data), start
+
+
+def _count_fields(data: bytes, kind: str, position: int, end: int, count: int = 0) -> int:
+    """Adds the number of fields of a message, and of those in it, to a count, without building them.
+
+    It stops after `_MAX_FIELDS`, and behind bytes that are no message, about which the parser will speak. Each number
+    of a packed field counts, and so do the two ends of a group.
+    """
+    inner = {number: of for _, number, _, of in _MESSAGES[kind]}
+    while position < end and count <= _MAX_FIELDS:
+        count += 1
+        tag, position = _varint(data, position, end)
+        match tag & 7:
+            case 0:
+                _, position = _varint(data, position, end)
+            case 1:
+                position += 8
+            case 5:
+                position += 4
+            case 2:
+                length, position = _varint(data, position, end)
+                of = inner.get(tag >> 3)
+                if of in _MESSAGES:
+                    count = _count_fields(data, of, position, min(position + length, end), count)
+                elif of == "int64":
+                    count += length
+                position += length
+    return count
+
+
+def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """The number of variable length at a position, and the position after it."""
+    value = shift = 0
+    while position < end:
+        byte = data[position]
+        value, shift, position = value | (byte & 127) << shift, shift + 7, position + 1
+        if byte < 128 or shift > 63:
+            break
+    return value, position
 
 
 def _array(path: Path, name: str, blob, *, filters: bool) -> np.ndarray:

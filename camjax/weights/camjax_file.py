@@ -9,26 +9,33 @@ safetensors keeps as text by name, are
 - `input_rule`: the arguments of `CamModel.set_input_rule` as JSON, without the mean image, which is a tensor.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flax import nnx
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable, reading
 from camjax.files import whole_file
+from camjax.json_files import parse_json
 from camjax.models import CamModel
+from camjax.models.base import ChannelOrder
 from camjax.models.head import Pool
 from camjax.models.tensor_names import Rule
 from camjax.weights.errors import WeightsError
 
+T = TypeVar("T")
+
 FORMAT = "camjax"
+
+_ADVICE = "Download or convert the file again."
 
 # The names in the file are the places in the model.
 TABLE = (Rule(r"(?s)(.*)", r"\1"),)
@@ -54,6 +61,15 @@ class Description:
     pool: Pool | None = None
     class_names: tuple[str, ...] | None = None
     input_rule: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _InputRule:
+    """`camjax.models.base.InputRule`, as a form that JSON is checked against."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channel_order: ChannelOrder
 
 
 def describe(model: CamModel) -> Description:
@@ -100,7 +116,10 @@ def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: st
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors_of(model).items()}
     with whole_file(path) as draft:
-        save_file(tensors, draft, {key: value for key, value in metadata.items() if value is not None})
+        try:
+            save_file(tensors, draft, {key: value for key, value in metadata.items() if value is not None})
+        except SafetensorError as error:  # the library's own, of the operating system's
+            raise OSError(f"{path} cannot be written ({printable(error)}). Make room, or give another place.") from None
 
 
 def read_description(path: str | PathLike[str]) -> Description | None:
@@ -114,25 +133,23 @@ def read_description(path: str | PathLike[str]) -> Description | None:
     """
     if Path(path).suffix.lower() != ".safetensors":
         return None
-    with safe_open(path, framework="numpy") as file:
+    with (
+        reading(path, "a whole safetensors file", _ADVICE, error=WeightsError),
+        safe_open(path, framework="numpy", backend="pread") as file,
+    ):
         metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         return None
+
+    def field(key: str, form: type[T]) -> T:
+        return parse_json(metadata.get(key, "null"), form, name=f"{path}: the file's {key}", advice=_ADVICE)
+
     try:
-        names, rule = (json.loads(metadata.get(key, "null")) for key in ("class_names", "input_rule"))
-        classes = int(metadata["num_classes"])
-        if not 1 <= classes < 1 << 31:
-            raise InputError(f"num_classes is {classes}")
-        if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
-            raise InputError("class_names is not a list of names")
-        if not (isinstance(rule, dict) and rule.keys() <= {"mean", "std", "channel_order"}):
-            raise InputError("input_rule is not what set_input_rule takes")
-        pool = metadata.get("pool")
-        if pool not in ("gap", "gmp", None):
-            raise InputError(f"pool is {pool!r}")
-    except (ValueError, KeyError, RecursionError) as error:
-        raise WeightsError(
-            f"{path}: the metadata are damaged ({error!r}). Download or convert the file again."
-        ) from None
-    names = None if names is None else tuple(names)
+        classes, pool = field("num_classes", int), metadata.get("pool")
+        if not 1 <= classes < 1 << 31 or pool not in ("gap", "gmp", None):
+            raise InputError(f"{path}: the file's num_classes, {classes}, or pool, {pool!r}, is damaged. {_ADVICE}")
+        names = field("class_names", tuple[str, ...]) if "class_names" in metadata else None
+        rule = dataclasses.asdict(field("input_rule", _InputRule))
+    except InputError as error:
+        raise WeightsError(str(error)) from None
     return Description(metadata.get("model"), classes, pool, names, rule)

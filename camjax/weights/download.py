@@ -1,9 +1,11 @@
 """A download by HTTP that resumes where it broke off."""
 
 import contextlib
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,8 +13,24 @@ import requests
 import rich.progress
 from rich.console import Console
 
+from camjax.errors import InputError, printable
+from camjax.json_files import read_json
+
 _TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of data
 _CHUNK = 1 << 16  # what a break may cost, at most
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What identifies a version of a file.
+
+    Attributes:
+      validator: the server's ETag or Last-Modified; "" if it sends neither.
+      length: of the whole file in bytes; None if the server does not say.
+    """
+
+    validator: str
+    length: int | None
 
 
 class FetchError(OSError):
@@ -48,7 +66,7 @@ def download(url: str, part: Path) -> None:
             except requests.ConnectionError as error:
                 why = f"cannot be reached; is there a network? ({_reason(error)})"
             except requests.RequestException as error:
-                why = f"the transfer failed ({error})"
+                why = f"the transfer failed ({printable(error)})"
             file.flush()
             if file.tell() <= before or not transfer.record.exists():
                 kept = f" {file.tell()} bytes of it are here, and the next call resumes there." if before else ""
@@ -70,29 +88,28 @@ class _Transfer:
         # Lengths and ranges of a compressed transfer would not be those of the file.
         headers = {"Accept-Encoding": "identity"}
         if known:
-            headers |= {"Range": f"bytes={file.tell()}-", "If-Range": known["validator"]}
+            headers |= {"Range": f"bytes={file.tell()}-", "If-Range": known.validator}
         with session.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             status, version = response.status_code, _version(response)
             # 416: the part is at least as long as the file, so the file has changed.
             if status not in (200, 206, 416) or (status != 200 and not known):
-                raise FetchError(f"{self.url}: the server answers {status} {response.reason or ''}".rstrip() + ".")
+                answer = f"{status} {printable(response.reason or '')}".strip()
+                raise FetchError(f"{self.url}: the server answers {answer}.")
             if known and not (status == 206 and version == known and _first_byte(response) == file.tell()):
                 self._start_over(file)
                 if status != 200:
                     return self.run(session, file)
-            if version["validator"]:
-                self.record.write_text(json.dumps(version))
-            for chunk in self._with_progress(response, file.tell(), version["length"]):
+            if version.validator:
+                self.record.write_text(json.dumps(dataclasses.asdict(version)))
+            for chunk in self._with_progress(response, file.tell(), version.length):
                 file.write(chunk)
-        return version["length"] in (None, file.tell())
+        return version.length in (None, file.tell())
 
-    def _known(self, file: BinaryIO) -> dict | None:
+    def _known(self, file: BinaryIO) -> _Version | None:
         """The version of the part; if that is not known, empties the part and returns None."""
         if file.tell():
-            with contextlib.suppress(OSError, ValueError):
-                known = json.loads(self.record.read_text())
-                if isinstance(known, dict) and known.keys() == {"validator", "length"}:
-                    return known
+            with contextlib.suppress(OSError, InputError):
+                return read_json(self.record, _Version, advice="It is fetched again.")
         self._start_over(file)
         return None
 
@@ -118,20 +135,17 @@ class _Transfer:
                 progress.advance(task, len(chunk))
 
 
-def _version(response: requests.Response) -> dict:
-    """What identifies this version of the file, {"validator", "length"}: "" and None if the server does not say."""
+def _version(response: requests.Response) -> _Version:
     headers = response.headers
     if headers.get("Content-Encoding", "identity") != "identity":
-        return {"validator": "", "length": None}
+        return _Version("", None)
     etag = headers.get("ETag", "W/")
     length = headers.get("Content-Length", "")
     if response.status_code == 206:
         length = headers.get("Content-Range", "").rpartition("/")[2]
-    return {
-        # Weak ETags say that two versions mean the same, not that their bytes are equal.
-        "validator": headers.get("Last-Modified", "") if etag.startswith("W/") else etag,
-        "length": int(length) if length.isdecimal() else None,
-    }
+    # Weak ETags say that two versions mean the same, not that their bytes are equal.
+    validator = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+    return _Version(validator, int(length) if length.isdecimal() else None)
 
 
 def _first_byte(response: requests.Response) -> int | None:
@@ -143,4 +157,4 @@ def _reason(error: requests.ConnectionError) -> str:
     """The innermost reason of a connection error."""
     cause = error.args[0] if error.args else error
     text = str(getattr(cause, "reason", cause)).splitlines()[0]
-    return text.partition("): ")[2] or text
+    return printable(text.partition("): ")[2] or text)

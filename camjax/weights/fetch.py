@@ -13,9 +13,10 @@ import huggingface_hub as hub
 from filelock import FileLock
 from huggingface_hub import errors as hub_errors
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable
 from camjax.weights.download import FetchError, download
 from camjax.weights.errors import WeightsError
+from camjax.weights.readers import read_tensors
 
 # The usual names of a model's weights in repositories on the Hugging Face Hub, in order of preference.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -36,6 +37,9 @@ def fetch(address: str) -> Path:
         - `https://HOST/.../FILE[#sha256=DIGITS]`, kept below `cache_directory()`. The SHA-256 is checked if it is
           known: from the 64 digits after `#sha256=`, or from a name that ends in at least 8 digits of it, as
           torchvision's do. A download that breaks off resumes where it stopped, at once or at the next call.
+          `http://` is read too. Anyone on the way can change such a file, so give its SHA-256 if it is known.
+
+        Where no SHA-256 is known, a file is kept only if it reads as weights of its format.
 
     Returns:
       The path of the file in the cache; do not change the file.
@@ -43,7 +47,7 @@ def fetch(address: str) -> Path:
     Raises:
       ValueError: another scheme, or an address that is not of these forms.
       FetchError: it cannot be fetched; the message says why.
-      WeightsError: the downloaded file has another SHA-256. It is not kept.
+      WeightsError: the downloaded file has another SHA-256, or is no whole file of weights. It is not kept.
     """
     match urlsplit(address).scheme.lower():
         case "hf":
@@ -98,14 +102,9 @@ def _download_from_hub(address: str, repository: str, name: str, revision: str |
     except Exception as error:
         why = f"the Hugging Face Hub cannot be reached, and the file is not in the cache ({_first_line(error)})"
     else:
-        # The Hub's ETag of a large file is its SHA-256; of small files, which are never weights, Git's SHA-1.
-        expected = known.etag or ""
-        if re.fullmatch("[0-9a-f]{64}", expected):
-            found = _sha256(path)
-            if found != expected:
-                path.resolve().unlink()
-                path.unlink(missing_ok=True)
-                raise WeightsError(_wrong_digest(address, found, expected))
+        # The Hub's ETag of a large file is its SHA-256; of small files, Git's SHA-1.
+        is_digest = re.fullmatch("[0-9a-f]{64}", known.etag or "")
+        _check(address, path, name, is_digest[0] if is_digest else "")
         return path
     raise FetchError(f"{address}: {why}.")
 
@@ -125,10 +124,7 @@ def _fetch_from_web(address: str) -> Path:
         if not _is_complete(path, expected):  # another process may have fetched it meanwhile
             part = path.with_name(f"{name}.part")
             download(url, part)
-            found = _sha256(part) if expected else ""
-            if not found.startswith(expected):
-                part.unlink()
-                raise WeightsError(_wrong_digest(address, found, expected))
+            _check(address, part, name, expected)
             part.replace(path)
     return path
 
@@ -149,6 +145,26 @@ def _is_complete(path: Path, expected: str) -> bool:
     return path.is_file() and (not expected or _sha256(path).startswith(expected))
 
 
+def _check(address: str, path: Path, name: str, expected: str) -> None:
+    """Deletes a downloaded file that is not what it should be, and raises WeightsError.
+
+    Without a SHA-256 (`expected` is ""), the file has to read as weights: what came may have been cut short, or a page
+    that says why it did not come.
+    """
+    try:
+        if not expected:
+            read_tensors(path, name)
+        elif not (found := _sha256(path)).startswith(expected):
+            raise WeightsError(_wrong_digest(address, found, expected))
+    except WeightsError as error:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        if expected:
+            raise
+        why = str(error).removeprefix(f"{path}: ")
+        raise WeightsError(f"{address}: what came is no whole file of weights, and was not kept: {why}") from None
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -163,4 +179,4 @@ def _wrong_digest(address: str, found: str, expected: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))

@@ -1,5 +1,6 @@
 """Reads weights from `.npz` files by `numpy.load`, after checking how much memory the file would take."""
 
+import io
 import math
 import zipfile
 from os import PathLike
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from camjax.errors import reading
 from camjax.weights.errors import WeightsError, check_weights_file, describe_start
 
 # Trained weights compress to about nine tenths, and to a tenth if most were pruned to zero. Deflate can compress to a
@@ -36,28 +38,25 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
         loaded); or its arrays are far larger than the file, as in a zip bomb.
     """
     path = check_weights_file(path)
-    with path.open("rb") as file:
-        start = file.read(32)
-    if not start.startswith(b"PK\x03\x04"):
+    data = path.read_bytes()
+    if not data.startswith(b"PK\x03\x04"):
         raise WeightsError(
-            f"{path}: not an .npz file; it {describe_start(start)}. numpy.savez(path, **arrays) writes one."
+            f"{path}: not an .npz file; it {describe_start(data[:32])}. numpy.savez(path, **arrays) writes one."
         )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _checked_members(path, archive)
-        with np.load(path, allow_pickle=False) as arrays:
+    with reading(path, "a whole .npz file", "Download or copy it again.", error=WeightsError):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = _checked_members(path, archive, len(data))
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name.removesuffix(".npy"): arrays[name] for name in members}
-    except WeightsError:
-        raise
-    # Any other error of the libraries comes from a damaged archive.
-    except Exception as error:
-        raise WeightsError(f"{path}: the file is damaged or cut short ({error}). Download or copy it again.") from error
 
 
-def _checked_members(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    """Returns the names of the members, after checking that each is an array of numbers and none is too large."""
+def _checked_members(path: Path, archive: zipfile.ZipFile, size: int) -> list[str]:
+    """Returns the names of the members, after checking that each is an array of numbers and none is too large.
+
+    `size` is that of the file in bytes.
+    """
     members = archive.infolist()
-    declared, size = sum(member.file_size for member in members), path.stat().st_size
+    declared = sum(member.file_size for member in members)
     if declared > _MAX_RATIO * size + _SMALL:
         raise WeightsError(
             f"{path}: {declared:,} bytes of arrays are declared in a file of {size:,}. Weights do not compress that "

@@ -10,12 +10,14 @@ from camjax.weights.safetensors_file import read_safetensors
 from camjax.weights.torch_file import read_torch_file
 
 
-def read_tensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
+def read_tensors(path: str | PathLike[str], name: str | None = None) -> dict[str, np.ndarray]:
     """Reads the tensors of a file of weights.
 
     Args:
-      path: its suffix, in upper or lower case, tells the format: `.safetensors`, `.npz` (NumPy) or `.caffemodel`. Any
-        other file is read as one by `torch.save`: `.pth` and `.pt`, but also `.pth.tar`, `.bin` and `.ckpt`.
+      path: of the file.
+      name: its suffix, in upper or lower case, tells the format: `.safetensors`, `.npz` (NumPy) or `.caffemodel`. Any
+        other file is read as one by `torch.save`: `.pth` and `.pt`, but also `.pth.tar`, `.bin` and `.ckpt`. None for
+        the path's own name.
 
     Returns:
       The arrays by their names in the file.
@@ -24,8 +26,7 @@ def read_tensors(path: str | PathLike[str]) -> dict[str, np.ndarray]:
       FileNotFoundError: the file does not exist.
       WeightsError: the file is damaged, or of another kind than its suffix says.
     """
-    path = Path(path)
-    match path.suffix.lower():
+    match Path(path if name is None else name).suffix.lower():
         case ".safetensors":
             return read_safetensors(path)
         case ".npz":

@@ -4,7 +4,6 @@ A pickle is a program. Here its names resolve to inert values, functions of this
 tensors, and anything else that it asks for is an error before anything is run.
 """
 
-import mmap
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,13 +72,13 @@ class ByteReader:
     """Reads the bytes from `position` to `end`, never more, and counts the reads.
 
     Args:
-      mapped: the file.
+      data: the file.
       position: of the first byte.
       end: position after the last byte.
     """
 
-    def __init__(self, mapped: mmap.mmap, position: int, end: int):
-        self._mapped = mapped
+    def __init__(self, data: bytes, position: int, end: int):
+        self._data = data
         self.position = position
         self._end = end
         self._reads = 0
@@ -97,11 +96,11 @@ class ByteReader:
             raise EOFError(f"{count} bytes wanted at byte {self.position}, where {self._end - self.position} are left")
         start = self.position
         self.position += count
-        return self._mapped[start : self.position]
+        return self._data[start : self.position]
 
     def readline(self) -> bytes:
         """Returns the bytes up to and including the next newline; raises EOFError if none follows."""
-        newline = self._mapped.find(b"\n", self.position, self._end)
+        newline = self._data.find(b"\n", self.position, self._end)
         if newline < 0:
             raise EOFError(f"a line that begins at byte {self.position} does not end")
         return self.read(newline + 1 - self.position)

@@ -16,11 +16,11 @@ CAT = Path(skimage.data_dir, "chelsea.png")
 
 @pytest.fixture
 def network(tmp_path, monkeypatch):
-    """Arguments for a network that compiles soon, with random weights."""
+    """Arguments for a network that compiles soon, with random weights; the file says what it is of."""
     monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
     path = tmp_path / "net.safetensors"
-    write_camjax_file(camjax.create_model("small_gap"), path, version=camjax.__version__)
-    return ["--model", "small_gap", "--weights", str(path)]
+    write_camjax_file(camjax.create_model("small_gap", 9), path, version=camjax.__version__)
+    return ["--weights", str(path)]
 
 
 def test_a_grid_of_methods_by_classes(network, tmp_path, capsys):

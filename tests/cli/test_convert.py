@@ -1,6 +1,7 @@
 """Files of camjax's own: whole, bit by bit, and known by what they say of themselves."""
 
 import json
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -104,14 +105,42 @@ def test_another_number_of_classes(tmp_path, capsys):
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     write_camjax_file(camjax.create_model("small_gap", 3), source, version="0")
     command = ["convert", str(source), str(target), "--model", "small_gap"]
-    assert main(command) == 1
-    assert "The file has 3 classes and the model 10" in capsys.readouterr().err
     assert main([*command, "--num-classes", "4"]) == 1
     assert "--num-classes 4" in capsys.readouterr().err
     assert not target.exists()
-    assert main([*command, "--num-classes", "3"]) == 0
-    assert capsys.readouterr().out.startswith(f"Saved {target}: small_gap, 3 classes, 0.6 MB")
-    assert metadata(target)["num_classes"] == "3"
+    for options in ([], ["--num-classes", "3"]):  # the file says how many it has
+        assert main([*command, *options]) == 0
+        assert capsys.readouterr().out.startswith(f"Saved {target}: small_gap, 3 classes, 0.6 MB")
+        assert metadata(target)["num_classes"] == "3"
+
+
+def test_a_file_of_another_head_and_the_command_that_the_error_gives(tmp_path, capsys):
+    tensors = dict(read_torch_file(packaged_file(0)))
+    tensors |= {"_fc.weight": tensors["_fc.weight"][:6], "_fc.bias": tensors["_fc.bias"][:6]}
+    source, target = tmp_path / "six.safetensors", tmp_path / "out.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, source)
+    command = ["convert", str(source), str(target), "--model", "efficientnet_lite0"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "`camjax convert FILE OUT.safetensors --model NAME --num-classes 6` writes a file that every" in error
+    assert main([*command, "--num-classes", "6"]) == 0
+    np.testing.assert_array_equal(
+        camjax.load_model("efficientnet_lite0", target).head.kernel[...], tensors["_fc.weight"].T
+    )
+
+
+def test_a_disk_that_is_full(tmp_path, capsys):
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    write_camjax_file(camjax.create_model("small_gap", 3), source, version="0")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
+    try:
+        code = main(["convert", str(source), str(target), "--model", "small_gap"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capsys.readouterr().err
+    assert code == 1 and error.startswith(f"camjax: {target} cannot be written (") and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
 def test_all_that_does_not_fit_is_reported(tmp_path, capsys):
@@ -160,7 +189,7 @@ def test_damaged_metadata(change, tmp_path):
     path = tmp_path / "net.safetensors"
     write_camjax_file(camjax.create_model("small_gap"), path, version="0")
     save_file(load_file(path), path, metadata(path) | change)
-    with pytest.raises(WeightsError, match=r"metadata are damaged|does not fit"):
+    with pytest.raises(WeightsError, match=r"(num_classes|class_names|input_rule|pool).* is damaged|does not fit"):
         camjax.load_model("small_gap", path)
 
 

@@ -112,8 +112,13 @@ def test_faithfulness_beside_localization(folder, run, tmp_path, capsys):
 
 def test_an_evaluation_is_not_overwritten_and_can_be_resumed(folder, run, tmp_path, capsys):
     words = arguments(folder, run, tmp_path / "e", "--limit", "4", "--metrics", "ilsvrc")
+    exported, of_model = str(tmp_path / "two.safetensors"), words.index("--model")
+    assert main(["convert", str(run), exported, "--model", "small_gap"]) == 0
+    words[of_model : of_model + 2] = ["--weights", exported]  # which says what it is of
     assert main(words) == 0
-    first = json.loads((tmp_path / "e" / "results.json").read_text())["results"]
+    results = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert (results["model"], results["weights"]) == ("small_gap", exported)
+    first = results["results"]
     assert main(words) == 1
     assert "--resume" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0

@@ -15,8 +15,10 @@ from camjax.cli import compilation_cache
 from camjax.cli.class_choice import class_ids
 from camjax.cli.figure_file import figure_path
 from camjax.cli.main import main
+from camjax.cli.network_choice import network_choice
 from camjax.cli.photographs import explain_photos
 from camjax.data.images import load_image, resize_image
+from camjax.weights.camjax_file import write_camjax_file
 
 CAT, COFFEE = (Path(skimage.data_dir, name) for name in ("chelsea.png", "coffee.png"))
 NAMES = ["tench, Tinca tinca", "crane", "tabby, tabby cat", "tiger cat", "Egyptian cat", "crane", "maillot, tank suit"]
@@ -216,6 +218,39 @@ def test_bad_input_in_a_process_of_its_own(tmp_path):
     assert process.returncode == 1 and process.stdout == ""
     assert process.stderr.startswith(f"camjax: {broken}: ") and process.stderr.count("\n") == 1
     assert "Traceback" not in process.stderr
+
+
+def test_a_file_by_convert_says_what_it_is_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
+    model = camjax.create_model("small_gap", 3, pool="gmp")
+    model.class_names = ("Katze", "cup", "gato")
+    exported, out = tmp_path / "three.safetensors", tmp_path / "cat.png"
+    write_camjax_file(model, exported, version="0")
+    for more in ([], ["--model", "small_gap"]):
+        assert main(["explain", str(CAT), "--weights", str(exported), "--out", str(out), *more]) == 0
+        printed = capsys.readouterr().out
+        assert all(name in printed for name in model.class_names)
+    assert main(["explain", str(CAT), "--weights", str(exported), "--out", str(out), "--model", "resnet18"]) == 1
+    error = capsys.readouterr().err
+    assert "(camjax's small_gap) does not fit the model" in error and error.count("\n") < 30
+
+
+def test_what_model_and_weights_ask_for_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = camjax.create_model("small_gap")
+    for name in ("small_gap", "nowhere:my_net"):
+        own.created_as = {**own.created_as, "name": name}
+        write_camjax_file(own, f"{name[0]}.safetensors", version="0")
+    Path("run").mkdir()
+    Path("other.pth").touch()
+    assert network_choice(None, None) == ("efficientnet_lite0", None)
+    assert network_choice("resnet18", "s.safetensors") == ("resnet18", "s.safetensors")
+    assert network_choice(None, "s.safetensors") == ("small_gap", "s.safetensors")
+    assert network_choice(None, "other.pth") == ("efficientnet_lite0", "other.pth")
+    assert network_choice(None, "run") == ("run/", None)
+    # A file does not decide which code runs.
+    with pytest.raises(ValueError, match=r"n\.safetensors is of nowhere:my_net, a network of your own: give --model"):
+        network_choice(None, "n.safetensors")
 
 
 def test_words_that_do_not_parse_exit_with_2(capsys):

@@ -1,9 +1,12 @@
+import gzip
 import io
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from camjax.data import tar_files
 from camjax.data.annotations._blacklist import read_blacklist
 from camjax.data.annotations.ilsvrc_xml import read_box_files
 
@@ -85,7 +88,7 @@ def test_a_damaged_archive(archive):
     other_check_sum = whole[:-8] + bytes(4) + whole[-4:]
     for part in (whole[:-20], whole[: len(whole) // 2], other_check_sum, b"<html>not found</html>", b""):
         archive.write_bytes(part)
-        with pytest.raises(ValueError, match=r"bbox_val_v3\.tgz cannot be read as an archive"):
+        with pytest.raises(ValueError, match=r"bbox_val_v3\.tgz is not an archive, or damaged"):
             read_box_files(archive)
 
 
@@ -122,3 +125,39 @@ def test_a_number_listed_twice(tmp_path):
     (tmp_path / "list.txt").write_text("36\n50\n36\n")
     with pytest.raises(ValueError, match=r"list\.txt, line 3: 36 is listed already, in .*line 1"):
         read_blacklist(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("kind", ["GNUTYPE_LONGNAME", "GNUTYPE_LONGLINK", "XHDTYPE", "XGLTYPE", "SOLARIS_XHDTYPE"])
+@pytest.mark.parametrize(("size", "count"), [(20_000_000, 1), (50_000, 21)])
+def test_headers_that_claim_memory(tmp_path, monkeypatch, kind, size, count):
+    """Python's reader would keep all that they say in memory, of a file of a few kilobytes."""
+    monkeypatch.setattr(tar_files, "_MAX_HEADERS", 1_000_000)
+    header = tarfile.TarInfo("header")
+    header.type, header.size = getattr(tarfile, kind), size
+    record = f"{size} comment=".encode()
+    content = record + b"a" * (size - len(record) - 1) + b"\n" + bytes(-size % 512)
+    path = tmp_path / "boxes.tgz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(count):
+            file.write(header.tobuf(tarfile.USTAR_FORMAT) + content)
+            if count > 1:
+                file.write(tarfile.TarInfo("a").tobuf())
+        file.write(bytes(1024))
+    del content
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"boxes\.tgz is not an archive.*a header of .* bytes"):
+            read_box_files(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_chain_of_headers_is_no_archive(tmp_path):
+    """Python's reader calls itself for each of them."""
+    header = tarfile.TarInfo("header")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
+    path = tmp_path / "boxes.tar"
+    path.write_bytes((header.tobuf(tarfile.USTAR_FORMAT) + b"a\0" + bytes(510)) * 2_000)
+    with pytest.raises(ValueError, match=r"boxes\.tar is not an archive, or damaged \(RecursionError"):
+        read_box_files(path)

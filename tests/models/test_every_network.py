@@ -201,7 +201,7 @@ def test_where_weights_come_from(name):
     words, own = spec.weights_in_words(), [source for source in spec.weights if not source.backbone_only]
     for source in spec.weights:
         assert (source.title in words) is not source.backbone_only
-        assert source.address is None or source.address.startswith(("https://", "hf://"))
+        assert source.address is None or source.address.startswith(("https://", "http://", "hf://"))
     if spec.packaged:
         assert spec.packaged.packaged().is_file()
         assert spec.packaged.packaged().name.split("-")[1] == name.removeprefix("efficientnet_")

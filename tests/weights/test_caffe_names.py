@@ -40,12 +40,16 @@ def test_auxiliary_classifiers_are_left_out(name):
     assert placed(f"{name}.0") == placed(f"{name}.1") == (None, None)
 
 
-def test_a_caffemodel_becomes_a_model(tmp_path):
+def test_a_caffemodel_becomes_a_model(tmp_path, monkeypatch):
     net = caffe_nets.alexnet_star_gap((227, 227), 205)
     arrays = caffe_nets.random_weights(net, 0)
     path = tmp_path / "alexnetplusCAM_places205.caffemodel"
     path.write_bytes(caffe_nets.caffemodel(net, arrays, v1=True))
     model = camjax.load_model("alexnet_star_gap", weights=path, num_classes=205)
+    monkeypatch.setattr("camjax.weights.fetch.fetch", lambda address: path)
+    by_name = camjax.load_model("alexnet_star_gap", weights="cam-release-places205")
+    assert by_name.head.num_classes == 205 and by_name.class_names is None
+    np.testing.assert_array_equal(by_name.head.kernel[...], model.head.kernel[...])
     np.testing.assert_array_equal(model.conv4.kernel[...], arrays["conv4.0"].transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(model.conv4.bias[...], arrays["conv4.1"])
     np.testing.assert_array_equal(model.head.kernel[...], arrays["fc9.0"].T)

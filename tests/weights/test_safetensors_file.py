@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 import time
 import tracemalloc
@@ -8,8 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from mutations import SOON, fuzz
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from camjax.weights import safetensors_file
 from camjax.weights.errors import WeightsError
 from camjax.weights.safetensors_file import read_safetensors
 
@@ -76,6 +79,21 @@ def test_arrays_outlive_the_file(tmp_path):
     np.testing.assert_array_equal(found["a"], ARRAYS["float32"])
 
 
+def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
+    """Reading a mapped file beyond its new end would end the whole process (SIGBUS)."""
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": np.zeros(1_000_000, np.float32)}, path)
+
+    def open_and_cut(*arguments, **options):
+        file = safe_open(*arguments, **options)
+        os.truncate(path, 1_000)
+        return file
+
+    monkeypatch.setattr(safetensors_file, "safe_open", open_and_cut)
+    with pytest.raises(WeightsError, match=r"weights\.safetensors is not a whole safetensors file"):
+        read_safetensors(path)
+
+
 def test_hand_made_file(tmp_path):
     # By the format's description: eight bytes of length, a JSON header, then the data; little-endian, row by row.
     path = tmp_path / "weights.safetensors"
@@ -133,7 +151,7 @@ def test_dtype_without_a_numpy_name_is_an_error(refused, dtype):
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch.save"),
         (b"hello", "looks like text"),
         (b"", "empty"),
-        (bytes(8), "not a readable safetensors file"),
+        (bytes(8), "not a whole safetensors file"),
     ],
 )
 def test_other_files(refused, data, words):

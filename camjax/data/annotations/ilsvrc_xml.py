@@ -1,8 +1,6 @@
 """ILSVRC's validation boxes, which tensorflow-datasets' imagenet2012 lacks: an archive or a folder of XML files."""
 
 import os
-import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,8 @@ from camjax.data.annotations._format import Format
 from camjax.data.annotations.tfds_boxes import open_tfds
 from camjax.data.annotations.voc_xml import MAX_BYTES, find_xml, parse_voc_xml, read_voc_xml
 from camjax.data.pixel_boxes import ListedImage
-from camjax.errors import InputError
+from camjax.data.tar_files import open_tar
+from camjax.errors import InputError, reading
 
 
 def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
@@ -46,20 +45,16 @@ def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
 
 
 def _in_archive(path: Path) -> Iterator[ListedImage]:
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                last = member.name.rpartition("/")[2]
-                if last.lower().endswith(".xml") and not last.startswith(".") and member.isfile():
-                    content = archive.extractfile(member)
-                    assert content is not None, "a file's content, for a member that is a file"
-                    yield parse_voc_xml(content.read(MAX_BYTES + 1), f"{path}: {member.name}")
-            while archive.fileobj.read(MAX_BYTES):
-                pass  # gzip's check sum, the only sign of a damaged digit, is at the very end
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read as an archive: {error}. Get a complete copy of ILSVRC2012_bbox_val_v3.tgz."
-        ) from error
+    advice = "Get a complete copy of ILSVRC2012_bbox_val_v3.tgz."
+    with reading(path, "an archive", advice), open_tar(path, "r:*") as archive:
+        for member in archive:
+            last = member.name.rpartition("/")[2]
+            if last.lower().endswith(".xml") and not last.startswith(".") and member.isfile():
+                content = archive.extractfile(member)
+                assert content is not None, "a file's content, for a member that is a file"
+                yield parse_voc_xml(content.read(MAX_BYTES + 1), f"{path}: {member.name}")
+        while archive.fileobj.read(MAX_BYTES):
+            pass  # gzip's check sum, the only sign of a damaged digit, is at the very end
 
 
 FORMAT = Format(

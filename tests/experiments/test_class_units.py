@@ -142,7 +142,7 @@ def test_what_is_outside_of_a_region_is_dark():
 def test_networks_without_a_kernel_have_nothing_to_rank(tmp_path, monkeypatch):
     model = Identity()
     model.head = MapHead(3)
-    monkeypatch.setattr(camjax, "load_model", lambda *_: model)
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: model)
     options = experiment.Options(sample=True, model="nin", out=tmp_path, classes=("0",))
     with pytest.raises(ValueError, match=r"nin has no dense layer .* nothing to rank"):
         experiment.run(options, colors([painted()]), QUIET)
@@ -150,7 +150,7 @@ def test_networks_without_a_kernel_have_nothing_to_rank(tmp_path, monkeypatch):
 
 def test_the_experiment(tiny, tmp_path, monkeypatch):
     tiny.class_names = "red, crimson", "green", "blue"
-    monkeypatch.setattr(camjax, "load_model", lambda *_: tiny)
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: tiny)
     rng = np.random.default_rng(3)
     source = damaged([rng.integers(0, 256, (30, 40, 3), dtype=np.uint8) for _ in range(6)])
     options = experiment.Options(

@@ -275,7 +275,7 @@ def experiment(tmp_path_factory):
     )
     console = Console(file=io.StringIO(), width=120)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(camjax, "load_model", lambda name, weights: Identity())
+        patch.setattr(camjax, "load_model", lambda *_, **__: Identity())
         results = concepts.run(options, colored_images(), console)
     return options, results, console.file.getvalue()
 
@@ -323,7 +323,7 @@ def test_what_it_prints_and_leaves(experiment):
 
 def test_the_same_command_trains_nothing_again(experiment, monkeypatch):
     options, results, _ = experiment
-    monkeypatch.setattr(camjax, "load_model", lambda name, weights: Identity())
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: Identity())
 
     def fail(*_, **__):
         raise AssertionError("computed again")

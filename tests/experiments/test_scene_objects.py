@@ -366,7 +366,7 @@ def rooms(folder):
 
 def test_the_experiment(tmp_path, monkeypatch):
     rooms(tmp_path / "data")
-    monkeypatch.setattr(camjax, "load_model", lambda *_: Identity())
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: Identity())
     options = Options(folder=tmp_path / "data", out=tmp_path / "run", batch_size=4)
     console = Console(file=io.StringIO(), width=200)
     data = scene_objects.open_data(options)
@@ -403,7 +403,7 @@ def test_too_few_images_that_can_be_read(tmp_path, monkeypatch):
     rooms(tmp_path / "data")
     for number in (0, 1):
         (tmp_path / f"data/images/red_room/{number}.jpg").write_bytes(b"")
-    monkeypatch.setattr(camjax, "load_model", lambda *_: Identity())
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: Identity())
     options = Options(folder=tmp_path / "data", out=tmp_path / "run")
     with pytest.raises(ValueError, match=r"too few images that can be read of red_room \(2\)"):
         scene_objects.run(options, scene_objects.open_data(options), Console(file=io.StringIO()))

@@ -202,7 +202,7 @@ def test_what_is_not_laid_out_so(data, spoil, error, message):
 
 
 def test_the_experiment(data, monkeypatch):
-    monkeypatch.setattr(camjax, "load_model", lambda *_: Identity())
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: Identity())
     (data / "svt1/img/06_00.jpg").write_bytes(b"no image")
     options = Options(
         svt=data / "svt1",

@@ -405,7 +405,7 @@ def test_the_mean_of_a_map_is_the_part_of_the_image(tiny, tmp_path):
 
 
 def test_the_experiment(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(camjax, "load_model", lambda *_: tiny)
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: tiny)
     write_vqa(tmp_path / "vqa", {"train2014": range(1, 13), "val2014": range(21, 27)})
     (tmp_path / "vqa" / "val2014" / "COCO_val2014_000000000025.jpg").write_bytes(b"no image")
     options = vqa.Options(
@@ -446,7 +446,7 @@ def test_the_experiment(tiny, tmp_path, monkeypatch):
 
 
 def test_answers_to_secret_questions_are_for_the_evaluation_server(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(camjax, "load_model", lambda *_: tiny)
+    monkeypatch.setattr(camjax, "load_model", lambda *_, **__: tiny)
     write_vqa(tmp_path / "vqa", {"train2014": [1, 2], "val2014": [3], "test2015": [5, 6]})
     options = vqa.Options(
         vqa=tmp_path / "vqa",

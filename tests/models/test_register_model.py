@@ -183,7 +183,7 @@ def test_train_explain_evaluate_by_a_run_and_by_weights(module, monkeypatch, cap
         return capsys.readouterr().out
 
     photo = f"{skimage.data_dir}/chelsea.png"
-    by_run = in_a_new_process("explain", photo, "--model", "run/", "--out", "a.png")
+    by_run = in_a_new_process("explain", photo, "--model", "run/", "--trust", "--out", "a.png")
     assert "cat" in by_run and (module / "a.png").is_file()
     in_a_new_process("convert", "run", "tiny.safetensors", "--model", "my_nets:tiny", "--num-classes", 2)
     folder = module / "photos" / "val" / "cat"
@@ -191,7 +191,7 @@ def test_train_explain_evaluate_by_a_run_and_by_weights(module, monkeypatch, cap
     shutil.copy(photo, folder / "0.png")
     (module / "boxes.csv").write_text("filename,xmin,ymin,xmax,ymax\ncat/0.png,60,30,440,280\n")
     data = ("--dataset", "./photos", "--split", "val", "--boxes", "boxes.csv")
-    assert "1 images: 1 scored" in in_a_new_process("evaluate", *data, "--model", "run/")
+    assert "1 images: 1 scored" in in_a_new_process("evaluate", *data, "--model", "run/", "--trust")
     loaded = camjax.load_model("./run")
     np.testing.assert_array_equal(loaded.head.kernel[...], model.head.kernel[...])
     loaded = camjax.load_model("my_nets:tiny", weights="tiny.safetensors", num_classes=2)

@@ -48,7 +48,8 @@ from benchmarks.peers import missing
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.attribution import explain_nnx
 from camjax.attribution.methods import METHODS, Needs
-from camjax.models.layers import fold_batchnorm, inference_view
+from camjax.models.inference_mode import inference_view
+from camjax.models.layers import fold_batchnorm
 
 BATCH, FIVE, CHUNK = 8, 5, 32
 BY_GRADIENTS = [name for name in CLASSES if METHODS[name].needs is Needs.GRADIENTS]

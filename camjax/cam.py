@@ -1,7 +1,7 @@
 """Class activation maps on arrays, and resizing and scaling maps for display."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from jax.typing import ArrayLike
 
 from camjax.checks import check_no_label_vectors
 from camjax.errors import InputError
+
+_Array = TypeVar("_Array", jax.Array, np.ndarray)
 
 
 def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: ArrayLike | None = None) -> jax.Array:
@@ -20,8 +22,9 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
     Args:
       features: (..., h, w, K) last feature map, of any float dtype.
       kernel: (K, C) weights of the dense layer that follows the pooling.
-      class_ids: (..., N) integers in 0..C-1, whose leading dimensions broadcast with those of `features`; or
-        None for all C classes in order. An id out of range gives a map of NaN.
+      class_ids: (..., N) integers in 0..C-1, whose leading dimensions broadcast with those of `features`; for features
+        (B, h, w, K) also (B,), one class an image, as in `camjax.cam_fn`; None for all C classes in order. An id out of
+        range gives a map of NaN.
 
     Returns:
       (..., N, h, w) or (..., C, h, w) float32: raw maps, signed, neither clipped nor normalized.
@@ -48,7 +51,20 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
             "(..., N); for one class write [c]."
         )
     check_no_label_vectors(class_ids, num_classes)
-    jnp.broadcast_shapes(class_ids.shape[:-1], features.shape[:-3])
+    leading = features.shape[:-3]
+    if class_ids.ndim == 1 and len(leading) == 1 and class_ids.shape[0] in (1, *leading):
+        class_ids = class_ids[:, None]
+    try:
+        if class_ids.ndim == 1 and leading:
+            raise ValueError
+        batch = jnp.broadcast_shapes(class_ids.shape[:-1], leading)
+    except ValueError:
+        raise InputError(
+            f"class_ids of shape {class_ids.shape} for features of shape {features.shape}: expected {(*leading, 'N')}, "
+            f"N classes an image{f', or {leading}, one' if len(leading) == 1 else ''}; for the same classes of all "
+            "images write class_ids[None]."
+        ) from None
+    class_ids = jnp.broadcast_to(class_ids, (*batch, class_ids.shape[-1]))
     known = (class_ids >= 0) & (class_ids < num_classes)
     ids = jnp.where(known, class_ids, 0)
     if class_ids.shape[-1] * 4 > num_classes:
@@ -59,6 +75,24 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
         columns = jnp.take(kernel.T, ids, axis=0)
         maps = jnp.einsum("...hwk,...nk->...nhw", features, columns, **exact)
     return jnp.where(known[..., None, None], maps, jnp.nan)
+
+
+def class_probabilities(logits: _Array) -> _Array:
+    """The probabilities of classes: a softmax, or a sigmoid where there is one logit, as binary classifiers have.
+
+    Args:
+      logits: (..., C). For a NumPy array the result is one too, and nothing is compiled.
+
+    Returns:
+      (..., C) float32 in 0..1.
+    """
+    numpy: Any = np if isinstance(logits, np.ndarray) else jnp
+    values = logits.astype(np.float32)
+    classes = values.shape[-1]
+    if classes == 1:  # against a logit of zero
+        values = numpy.concatenate([values, numpy.zeros_like(values)], -1)
+    exponentials = numpy.exp(values - values.max(-1, keepdims=True))
+    return (exponentials / exponentials.sum(-1, keepdims=True))[..., :classes]
 
 
 def class_maps(features: jax.Array, kernel: jax.Array | None, class_ids: ArrayLike | None = None) -> jax.Array:

@@ -22,7 +22,8 @@ from camjax.checks import (
     num_classes,
     warn_if_unit_range,
 )
-from camjax.models.layers import fold_batchnorm, inference_view
+from camjax.models.inference_mode import inference_view
+from camjax.models.layers import fold_batchnorm
 
 
 class CamOutput(NamedTuple):

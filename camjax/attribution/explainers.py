@@ -14,7 +14,7 @@ from camjax.attribution.network import CutNetwork, as_pytree, cut_network, is_mo
 from camjax.attribution.targets import as_target
 from camjax.checks import check_class_ids
 from camjax.errors import InputError
-from camjax.models.layers import inference_view
+from camjax.models.inference_mode import inference_view
 
 
 class Explanation(NamedTuple):

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any, NamedTuple, TypeGuard
 
@@ -10,6 +11,7 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from camjax.models.head import MapHead, PooledHead
+from camjax.models.inference_mode import run_for_inference
 
 Features = Any
 """(B, h, w, K), or a tuple of such arrays, one for each of several layers."""
@@ -99,14 +101,27 @@ def cut_model(model: Any) -> CutNetwork:
 def as_pytree(function: Callable) -> Callable:
     """The function as a pytree, with its weights as leaves where they can be found.
 
-    Modules of NNX and `jax.tree_util.Partial` are pytrees; a module's method, as `model.features`, becomes one with the
-    module in it; other functions become a node without leaves.
+    `jax.tree_util.Partial` is a pytree; a module of NNX, or a method of one, as `model.features`, becomes one with the
+    module in it, and is run by `run_for_inference`; other functions become a node without leaves.
     """
-    if isinstance(function, Partial | nnx.Module):
+    if isinstance(function, Partial):
         return function
+    if isinstance(function, nnx.Module):
+        return Partial(run_for_inference, function)
     if is_module_method(function):
-        return Partial(function.__func__, function.__self__)
+        return Partial(_RunMethod(function.__func__), function.__self__)
     return Partial(function)
+
+
+@dataclass(frozen=True)
+class _RunMethod:
+    """A method without its module, which runs for inference; equal if the method is, or programs would compile anew."""
+
+    method: Callable
+
+    def __call__(self, module: nnx.Module, *args: Any) -> Any:
+        """The method's result."""
+        return run_for_inference(MethodType(self.method, module), *args)
 
 
 def is_module_method(function: Callable) -> TypeGuard[MethodType]:

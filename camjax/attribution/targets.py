@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from camjax.attribution.network import as_pytree
+from camjax.cam import class_probabilities
 from camjax.checks import check_class_ids
 from camjax.errors import InputError
 
@@ -34,7 +35,7 @@ def classes(class_ids) -> Target:
 
 
 def probabilities(class_ids) -> Target:
-    """The softmax of outputs (B, C) at classes; see `classes`."""
+    """The probabilities of classes, a softmax of outputs (B, C), or a sigmoid where C is 1; see `classes`."""
     return Partial(_probabilities, _as_array(class_ids))
 
 
@@ -186,7 +187,7 @@ def _classes(class_ids, outputs):
 
 
 def _probabilities(class_ids, outputs):
-    return _classes(class_ids, jax.nn.softmax(outputs))
+    return _classes(class_ids, class_probabilities(outputs))
 
 
 def _class_sets(members, outputs):

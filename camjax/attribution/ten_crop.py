@@ -96,8 +96,10 @@ def merge_ten_crops(maps: jax.Array, crop_size: tuple[int, int], size: tuple[int
 def mean_score_logits(logits: jax.Array) -> jax.Array:
     """(B, 10, C) logits of the crops -> (B, C) float32: the logarithm of the mean of their softmax.
 
-    They serve as the logits of the image: their softmax is that mean.
+    They serve as the logits of the image: their softmax is that mean. The same of a single logit and its sigmoid.
     """
+    if logits.shape[-1] == 1:
+        return jax.scipy.special.logit(jax.nn.sigmoid(logits.astype(jnp.float32)).mean(1))
     scores = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     return jax.nn.logsumexp(scores, axis=1) - math.log(logits.shape[1])
 

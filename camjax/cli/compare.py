@@ -64,10 +64,11 @@ def compare(
     from rich.text import Text
 
     from camjax.attribution.methods import METHODS, common_image_size
+    from camjax.cam import class_probabilities
     from camjax.cli.class_choice import class_ids, class_name
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
-    from camjax.cli.photographs import for_display, softmax
+    from camjax.cli.photographs import for_display
     from camjax.data.images import load_image, resize_image
     from camjax.inference import make_localize_fns
     from camjax.loading import load_model
@@ -107,7 +108,7 @@ def compare(
     height, width = photo.shape[:2]
     console.print(Text(f"{image} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
     console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")
-    figure = comparison_figure(for_display(photo), maps, boxes, methods, names, softmax(logits)[ids])
+    figure = comparison_figure(for_display(photo), maps, boxes, methods, names, class_probabilities(logits)[ids])
     save_figure(figure, out)
     console.print(Text(f"Saved {out}"), soft_wrap=True)
 

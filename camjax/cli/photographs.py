@@ -20,7 +20,7 @@ class ClassMaps(NamedTuple):
     Attributes:
       class_ids: (N,).
       ranks: (N,) place of each class by falling probability, from 1.
-      probabilities: (N,) softmax of the logits.
+      probabilities: (N,) of the classes, see `camjax.cam.class_probabilities`.
       maps: (N, h, w) raw maps.
       boxes: (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
       valid: (N,) whether there is a box.
@@ -99,12 +99,6 @@ def explain_photos(
     ]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """(C,) logits -> (C,) probabilities; in NumPy, so that nothing is compiled."""
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
-
-
 def for_display(photo: np.ndarray) -> np.ndarray:
     """A photograph (H, W, 3) at its own aspect ratio, at most `DISPLAY_SIDE` high and wide."""
     from camjax.data.images import resize_image
@@ -173,5 +167,7 @@ def _from_maps_of_these_classes(
 
 
 def _class_maps(logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
+    from camjax.cam import class_probabilities
+
     ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1
-    return ClassMaps(ids, ranks[ids], softmax(logits)[ids], *maps_and_boxes)
+    return ClassMaps(ids, ranks[ids], class_probabilities(logits)[ids], *maps_and_boxes)

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
+from camjax.cam import class_probabilities
 from camjax.data.annotation import OTHER_SIZE, Annotation
 from camjax.evaluation.batches import Computed
 from camjax.evaluation.cases import Case, Cases
@@ -23,7 +23,8 @@ from camjax.metrics import METRICS, Sample, StreamingMetric, merge_across_proces
 from camjax.metrics.localization.box_overlap import iou_matrix
 from camjax.metrics.streaming import gather
 from camjax.models import CamModel
-from camjax.models.layers import fold_batchnorm, inference_view
+from camjax.models.inference_mode import inference_view, run_for_inference
+from camjax.models.layers import fold_batchnorm
 
 
 class Tally:
@@ -160,4 +161,4 @@ def _iou(asked: Localization, i: int, boxes: np.ndarray) -> float:
 
 
 def _probabilities(model: nnx.Module, images: jax.Array) -> jax.Array:
-    return jax.nn.softmax(model(images).astype(jnp.float32))
+    return class_probabilities(run_for_inference(model, images))

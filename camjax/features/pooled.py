@@ -18,7 +18,7 @@ from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
-from camjax.models.layers import inference_view
+from camjax.models.inference_mode import inference_view, run_for_inference
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images done, and the number of all."""
@@ -214,7 +214,7 @@ def pooled_fn(model: CamModel) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
 @jax.jit
 def _pooled(model: CamModel, images: jax.Array) -> jax.Array:
     """(B, H, W, 3) images -> (B, K) float32; snapshots of a network share one compiled program."""
-    return global_pool(inference_view(model).features(images), "gap")
+    return global_pool(run_for_inference(inference_view(model).features, images), "gap")
 
 
 def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray) -> CamModel:
@@ -232,7 +232,9 @@ def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray
       ValueError: the shapes do not match.
     """
     images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
-    channels = jax.eval_shape(lambda model, images: inference_view(model).features(images), model, images).shape[-1]
+    channels = jax.eval_shape(
+        lambda model, images: run_for_inference(inference_view(model).features, images), model, images
+    ).shape[-1]
     if np.ndim(kernel) != 2 or np.shape(kernel)[0] != channels or np.shape(bias) != np.shape(kernel)[1:]:
         raise InputError(
             f"kernel of shape {np.shape(kernel)} and bias of shape {np.shape(bias)}: expected ({channels}, C) and "

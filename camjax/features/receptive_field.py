@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 from camjax.checks import check_images, num_classes
 from camjax.errors import InputError
 from camjax.models import CamModel
-from camjax.models.layers import inference_view
+from camjax.models.inference_mode import inference_view
 
 
 class ReceptiveFields(NamedTuple):

@@ -137,11 +137,6 @@ class ConvBN(nnx.Module):
         return x.astype(self.dtype)
 
 
-def inference_view(model: Module) -> Module:
-    """A view of the model in inference mode: no dropout, BatchNorm at its running statistics."""
-    return nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
-
-
 def fold_batchnorm(model: Module) -> Module:
     """A copy of `model` for inference, with each `ConvBN`'s BatchNorm multiplied into its convolution.
 

@@ -11,6 +11,7 @@ from flax import nnx
 
 from camjax.errors import InputError
 from camjax.models import CamModel
+from camjax.models.inference_mode import inference_view, run_for_inference
 from camjax.training.averages import update_average
 from camjax.training.groups import is_frozen, trained_or_frozen
 from camjax.training.recipes import Recipe
@@ -178,8 +179,8 @@ def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> 
     Returns:
       {"loss", "correct", "count"}: () float32 sums of cross-entropy, correct top-1 answers and examples.
     """
-    model = nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
-    logits, mask = model(batch["image"]), batch["mask"].astype(jnp.float32)
+    logits = run_for_inference(inference_view(model), batch["image"])
+    mask = batch["mask"].astype(jnp.float32)
     sums = {
         "loss": jnp.where(batch["mask"], cross_entropy(logits, batch["label"]), 0).sum(),
         "correct": ((logits.argmax(-1) == batch["label"]) * mask).sum(),

@@ -12,9 +12,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from camjax.cam import resize_map
 from camjax.data.rows import RandomAccessSource
 from camjax.features import Progress, ReceptiveFields, batch_results, unreadable_because
-from camjax.inference import inference_view
 from camjax.models import CamModel, fold_batchnorm
 from camjax.models.head import global_pool
+from camjax.models.inference_mode import inference_view, run_for_inference
 from experiments.common.map_figure import squashed
 
 DARK = 0.3
@@ -178,10 +178,10 @@ def units_figure(rows: Sequence[tuple[str, Sequence[np.ndarray]]], heading: str)
 @jax.jit
 def _responses(model: CamModel, images: jax.Array) -> jax.Array:
     """(B, H, W, 3) images -> (B, K) float32."""
-    return global_pool(inference_view(model).features(images), "gmp")
+    return global_pool(run_for_inference(inference_view(model).features, images), "gmp")
 
 
 @jax.jit
 def _unit_maps(model: CamModel, images: jax.Array, unit: int) -> jax.Array:
     """(B, H, W, 3) images -> (B, h, w) float32."""
-    return inference_view(model).features(images)[..., unit].astype("float32")
+    return run_for_inference(inference_view(model).features, images)[..., unit].astype("float32")

@@ -9,7 +9,7 @@ from jax.tree_util import Partial
 
 import camjax
 from camjax.attribution import combine_layers, explainer, targets
-from camjax.models.layers import inference_view
+from camjax.models.inference_mode import inference_view
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
-from camjax.models.layers import inference_view
+from camjax.models.inference_mode import inference_view
 
 
 def explain_nnx(

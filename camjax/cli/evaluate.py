@@ -57,7 +57,8 @@ def evaluate(
       limit: Evaluate the first N images only.
       out: Where everything is written.
       resume: Continue an interrupted evaluation in --out; the results match an uninterrupted run.
-      save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, 224 x 224 in 0..1.
+      save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, of several methods
+        scoremaps/METHOD/NAME.npy, 224 x 224 in 0..1.
       workers: Processes that read images; 0 reads in threads.
     """
     # Imported here, because other commands do not need them.
@@ -150,5 +151,5 @@ def evaluate(
                 "cases": cases_figure(source, evaluation.cases),
             },
         )
-    for path in (*paths, out / "images.csv"):
+    for path in (*paths, out / "images.csv", *[out / "scoremaps"] * save_maps):
         console.print(f"Saved {path}", soft_wrap=True)

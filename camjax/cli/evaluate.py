@@ -89,8 +89,11 @@ def evaluate(
     with Console(stderr=True).status(f"loading {model}"):
         network = load_model(model, weights)
     source = with_classes_of(source, network.class_names, network.head.num_classes)
-    if not network.class_names and not all(name.isdecimal() for name in source.info.class_names):
-        console.print("The names of the network's classes are not known: its classes are taken in the data's order.")
+    names = source.info.class_names
+    if not network.class_names and not all(name.isdecimal() for name in names):
+        pairs = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3])) + ", ..." * (len(names) > 3)
+        sentence = f"The names of the network's classes are not known; they are taken in the data's order: {pairs}."
+        console.print(sentence, soft_wrap=True, markup=False)
     sha256 = weights_sha256(network)
     columns = (
         TextColumn("{task.description}"),

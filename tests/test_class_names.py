@@ -24,6 +24,11 @@ def match(of_data, of_model, num_classes=None):
         (["tabby_cat"], IMAGENET, [281]),
         (["n02123045", "n01440764"], IMAGENET, [281, 0]),
         (["n02123045-tabby", "n01440764_tench"], IMAGENET, [281, 0]),
+        (["n02123045", "n01440764"], IMAGENET[:1] + IMAGENET[281:282], [1, 0]),  # a model of some of these classes
+        (["n02123045-tabby"], ["tench", "tabby"], [1]),
+        (["tabby cat", "tench"], ["n01440764", "n02123045"], [1, 0]),
+        (["n09999999-x"], ["n09999999"], [0]),  # of WordNet, not of these classes
+        (["tench, Tinca tinca"], ["goldfish", "tench"], [1]),
         (["134", "517"], IMAGENET, [134, 517]),
         (["n02012849", "n03126707"], IMAGENET, [134, 517]),
         (IMAGENET, IMAGENET, list(range(1000))),
@@ -52,6 +57,8 @@ def test_without_names_of_the_model_classes_are_paired_in_order():
         (["tabbi"], IMAGENET, ["'tabbi'", "Did you mean 'tabby'"]),
         (["n00000001"], IMAGENET, ["n00000001"]),
         (["n02123045"], ["dog", "cat"], ["n02123045"]),
+        (["n02012849"], ["crane", "cat"], ["n02012849"]),  # the bird, and who knows which the model means
+        (["cat, dog"], ["dog", "cat"], ["0 is 'dog'", "1 is 'cat'"]),
         (["1000"], IMAGENET, ["'1000'"]),
         (["Cat", "cat"], ["dog", "cat"], ["'Cat', 'cat'", "1 is 'cat'"]),
         ([f"no {i}" for i in range(9)], ["dog", "cat"], ["'no 4' and 4 more"]),

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.ndimage
 from flax import nnx
 from PIL import Image
 from skimage import data
@@ -68,6 +69,11 @@ def test_two_functions(beginning):
     (first, second), names = blocks("Two functions"), dict(beginning)
     shapes = next(line for line in first.splitlines() if line.startswith("found.outputs")).split("#")[1]
     assert shapes.strip() == ", ".join(str(array.shape) for array in names["found"])
+    assert names["valid"].all()
+    for map, box in zip(camjax.resize_map(names["found"].maps, 64)[0], names["boxes"][0], strict=True):
+        regions, count = scipy.ndimage.label(np.asarray(map > 0.2 * map.max()), np.ones((3, 3)))
+        largest = np.argwhere(regions == 1 + np.argmax(np.bincount(regions.ravel(), minlength=count + 1)[1:]))
+        np.testing.assert_allclose(box, np.concatenate([largest.min(0), largest.max(0) + 1]) / 64, atol=1e-6)
     exec(second, names)
     # Behind global average pooling the map of a difference is the difference of two class activation maps.
     features = names["features_fn"](names["weights"], names["images"])

@@ -60,7 +60,8 @@ def evaluate(
       limit: Evaluate the first N images only.
       out: Where everything is written.
       resume: Continue an interrupted evaluation in --out; the results match an uninterrupted run.
-      save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, 224 x 224 in 0..1.
+      save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, of several methods
+        scoremaps/METHOD/NAME.npy, 224 x 224 in 0..1.
       workers: Processes that read images; 0 reads in threads.
     """
     # Imported here, because other commands do not need them.
@@ -92,8 +93,11 @@ def evaluate(
     with Console(stderr=True).status(f"loading {model}"):
         network = load_model(model, weights, trust=trust)
     source = with_classes_of(source, network.class_names, network.head.num_classes)
-    if not network.class_names and not all(name.isdecimal() for name in source.info.class_names):
-        console.print("The names of the network's classes are not known: its classes are taken in the data's order.")
+    names = source.info.class_names
+    if not network.class_names and not all(name.isdecimal() for name in names):
+        pairs = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3])) + ", ..." * (len(names) > 3)
+        sentence = f"The names of the network's classes are not known; they are taken in the data's order: {pairs}."
+        console.print(sentence, soft_wrap=True, markup=False)
     sha256 = weights_sha256(network)
     columns = (
         TextColumn("{task.description}"),
@@ -154,5 +158,5 @@ def evaluate(
                 "cases": cases_figure(source, evaluation.cases),
             },
         )
-    for path in (*paths, out / "images.csv"):
+    for path in (*paths, out / "images.csv", *[out / "scoremaps"] * save_maps):
         console.print(f"Saved {path}", soft_wrap=True)

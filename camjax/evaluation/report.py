@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from camjax.evaluation.runner import Evaluation
 from camjax.metrics import METRICS
@@ -71,7 +72,7 @@ def results_table(results: Mapping) -> Table:
     for metric, numbers in first.items():
         table.add_section()
         steps = f", threshold in steps of {results['threshold_step']:g}" if METRICS[metric].stepped else ""
-        table.add_row(f"[bold]{METRICS[metric].title}[/]{steps}")
+        table.add_row(Text.assemble((METRICS[metric].title, "bold"), steps))
         for name in numbers:
             digits = 2 if METRICS[metric].unit_of(name) == "percent" else 3
             values = [results["results"][method][metric][name] for method in methods]

@@ -1,22 +1,49 @@
 """What an evaluation keeps on disk while it runs, so that it can go on where it was interrupted."""
 
 import csv
+import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from pydantic import NonNegativeFloat, NonNegativeInt
+from typing_extensions import TypedDict
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable, reading
 from camjax.files import whole_file, write_whole
+from camjax.json_files import read_json
 from camjax.metrics import Truth, score_map
 
 FORMAT = 3
 """Of the state: another number is the state of another version of camjax. Version 1 had no number."""
+
+
+class _MetricState(TypedDict):
+    metric: str
+    options: dict[str, Any]
+    sums: dict[str, Any]
+
+
+class _State(TypedDict):
+    """Of `state.json`."""
+
+    format: int
+    options: dict[str, Any]
+    batches: NonNegativeInt
+    seconds: NonNegativeFloat
+    counts: dict[str, NonNegativeInt]
+    metrics: dict[str, dict[str, _MetricState]]
+    images_bytes: NonNegativeInt
+    sha256: str
+
+
+def _sha256(state: Mapping[str, Any]) -> str:
+    """Of a state, without its own field of that name."""
+    return hashlib.sha256(json.dumps({**state, "sha256": ""}).encode()).hexdigest()
 
 
 class RunFiles:
@@ -72,8 +99,8 @@ class RunFiles:
         """Adds rows to `images.csv`; they count once `save` was called."""
         self._rows.writerows(rows)
 
-    def write_maps(self, truth: Truth, maps: jax.Array | np.ndarray) -> None:
-        """Writes `scoremaps/<file name>.npy` for each image that counts, of its raw map in maps (B, h, w).
+    def write_maps(self, truth: Truth, maps: jax.Array | np.ndarray, folder: str = ".") -> None:
+        """Writes `scoremaps/<folder>/<file name>.npy` for each image that counts, of its raw map in maps (B, h, w).
 
         A file holds (224, 224) float64 in 0..1, as wsolevaluation prepares maps: rounded to float32, a pixel can fall
         to another of the 256 levels of its boxes.
@@ -81,7 +108,7 @@ class RunFiles:
         Raises:
           ValueError: a file name that leads out of the folder.
         """
-        root = (self.directory / "scoremaps").resolve()
+        root = (self.directory / "scoremaps" / folder).resolve()
         for i in np.flatnonzero(truth.counted).tolist():
             path = (root / f"{truth.filenames[i]}.npy").resolve()
             if not path.is_relative_to(root):
@@ -100,35 +127,40 @@ class RunFiles:
         self.arrays = dict(arrays)
         with whole_file(self._arrays_file) as draft, draft.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # for NumPy, any may be `allow_pickle`
-        write_whole(self._state_file, json.dumps(self.state))
+        write_whole(self._state_file, json.dumps({**self.state, "sha256": _sha256(self.state)}))
 
     def close(self) -> None:
         """Closes the files."""
         self._images.close()
 
     def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        try:
-            state = json.loads(self._state_file.read_text())
-            version, options = state.get("format", 1), state["options"]
-            if version == FORMAT:
-                size = self._images_file.stat().st_size
-                with np.load(self._arrays_file) as file:
-                    arrays = dict(file)
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise InputError(
-                f"the evaluation in {self.directory} is damaged ({error}): delete it and start again."
-            ) from error
+        advice = f"Delete {self.directory}, and start again."
+        whole = read_json(self._state_file, dict[str, Any], advice=advice)
+        version = whole.get("format", 1)
         if version != FORMAT:
             raise InputError(
                 f"{self._state_file} has the format {version}, of another version of camjax; this one reads format "
                 f"{FORMAT}. Finish the evaluation with that version, or delete {self.directory} and start again."
             )
-        if size < state["images_bytes"]:
+        state: dict[str, Any] = {**read_json(self._state_file, _State, advice=advice)}
+        if state["sha256"] != _sha256(whole):
+            raise InputError(f"{self._state_file} is damaged: it is not what was written. {advice}")
+        for path in (self._arrays_file, self._images_file):
+            if not path.is_file():
+                raise InputError(f"{path} is missing. {advice}")
+        what = "the best and worst cases of an evaluation"
+        with reading(self._arrays_file, what, advice), np.load(self._arrays_file) as file:
+            arrays = dict(file)
+        if self._images_file.stat().st_size < state["images_bytes"]:
             raise InputError(f"{self._images_file} is shorter than it was: delete {self.directory} and start again.")
+        options = state["options"]
         keys = sorted(options.keys() | self._options.keys())
         different = [key for key in keys if options.get(key) != self._options.get(key)]
         if different:
-            listed = "; ".join(f"{key} was {options.get(key)!r}, is {self._options.get(key)!r}" for key in different)
+            listed = "; ".join(
+                f"{printable(key)} was {printable(repr(options.get(key)))}, is {self._options.get(key)!r}"
+                for key in different
+            )
             raise InputError(
                 f"{self.directory} holds an evaluation with other options: {listed}. Give these, or another --out."
             )

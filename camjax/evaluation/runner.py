@@ -13,7 +13,7 @@ import jax
 from camjax.attribution.methods import common_image_size
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.relabeled import with_classes_of
-from camjax.errors import InputError
+from camjax.errors import InputError, reading
 from camjax.evaluation.batches import computed_batches
 from camjax.evaluation.cases import Cases
 from camjax.evaluation.run_files import RunFiles
@@ -88,7 +88,8 @@ def evaluate_localization(
       limit: evaluate the first `limit` images only.
       run_dir: where to keep the state, a table of images, and maps; None keeps nothing.
       resume: continue the evaluation in `run_dir`, if it has one.
-      save_maps: write the first method's map of each image's true class, in wsolevaluation's layout.
+      save_maps: write the map of each image's true class, in wsolevaluation's layout; of several methods, each has a
+        folder of its own in it.
       options: further things that the results depend on, in JSON's types, such as the weights' hash. A run can be
         resumed only with the same ones.
       num_workers: as in `camjax.data.loader.eval_batches`.
@@ -135,7 +136,8 @@ def evaluate_localization(
             files = stack.enter_context(contextlib.closing(RunFiles(run_dir, results_depend_on, tally.columns, resume)))
             if files.state:
                 start, seconds = files.state["batches"], files.state["seconds"]
-                tally.restore(files.state, files.arrays)
+                with reading(run_dir, "an evaluation of camjax", f"Delete {run_dir}, and start again."):
+                    tally.restore(files.state, files.arrays)
         batches = computed_batches(
             source,
             localize,
@@ -153,7 +155,9 @@ def evaluate_localization(
             finished = min(done * batch_size, len(source))
             if files:
                 if save_maps:
-                    files.write_maps(computed.known.truth, computed.samples[methods[0]].asked.maps[:, 0])
+                    for method, sample in computed.samples.items():
+                        folder = method if len(methods) > 1 else "."
+                        files.write_maps(computed.known.truth, sample.asked.maps[:, 0], folder)
                 files.write_images(rows)
                 if time.monotonic() - saved > SAVE_SECONDS or finished == len(source):
                     saved = time.monotonic()

@@ -125,6 +125,7 @@ def main(options: Options) -> None:
         accuracy = json.loads((out / "run_card.json").read_text())["results"]["eval/accuracy"]
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]
         words += ["--data-dir", str(options.data_dir)] if options.data_dir else []
+        words += ["--threshold-step", "0.001"] if options.recipe == "wsol" else []  # as published
         console.print(
             f"Top-1 error on {options.eval_split}, {len(validation):,} images: {1 - accuracy:.1%}. "
             f"Curves and settings: {out / 'run_card.md'}\n"

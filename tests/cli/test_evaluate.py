@@ -93,7 +93,9 @@ def test_table_and_files(folder, run, tmp_path, capsys):
     for name in ("thresholds.png", "cases.png"):
         with Image.open(out / name) as figure:
             assert min(figure.size) > 300
-    assert np.load(out / "scoremaps" / "cup" / "0.png.npy").shape == (224, 224)
+    for method in ("cam", "backprop"):
+        assert np.load(out / "scoremaps" / method / "cup" / "0.png.npy").shape == (224, 224)
+    assert "scoremaps" in printed
 
 
 def test_faithfulness_beside_localization(folder, run, tmp_path, capsys):

@@ -186,7 +186,7 @@ def test_byte_order_marks_and_line_ends_make_no_difference(make, start, end):
 def test_a_box_that_cannot_be_names_the_file(make, box):
     case = make(box=box)
     with pytest.raises(ValueError) as error:
-        case.annotation()
+        case.open()
     assert any(str(file) in str(error.value) for file in case.files)
     if "nan" not in box:
         assert f"xmin={box[0]}, ymin={box[1]}, xmax={box[2]}, ymax={box[3]}" in str(error.value)

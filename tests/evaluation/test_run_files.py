@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from camjax.errors import InputError
 from camjax.evaluation.run_files import FORMAT, RunFiles
 from camjax.metrics import Truth, score_map
 
@@ -14,7 +15,7 @@ OPTIONS = {"threshold": 0.2, "methods": ["cam"]}
 def saved(directory):
     files = RunFiles(directory, OPTIONS, ["index", "iou"], resume=False)
     files.write_images([[0, 0.5], [1, 0.25]])
-    files.save({"batches": 1}, {"maps": np.arange(6.0).reshape(2, 3)})
+    files.save({"batches": 1, "seconds": 2.5, "counts": {}, "metrics": {}}, {"maps": np.arange(6.0).reshape(2, 3)})
     files.write_images([[2, 0.75]])  # after the last save: gone once the run is resumed
     files.close()
 
@@ -67,6 +68,28 @@ def test_what_is_missing_is_refused(tmp_path, name):
     saved(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(ValueError, match="start again"):
+        resumed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "expected|should be"),
+        ("[" * 100_000, "state.json is damaged"),
+        ("{", "state.json is damaged"),
+        ({"batches": -1}, "batches is -1"),
+        ({"batches": "1"}, "batches is '1'"),
+        ({"images_bytes": 1.5}, "images_bytes is 1.5"),
+        ({"metrics": {"cam": {"ilsvrc": {"metric": "X", "options": {}}}}}, r"metrics\.cam\.ilsvrc\.sums is missing"),
+        ({"options": None}, "options is None"),
+        ({"batches": 2}, "is damaged: it is not what was written"),
+    ],
+)
+def test_a_state_of_another_form_is_an_error_that_names_the_field(tmp_path, content, message):
+    saved(tmp_path)
+    path = tmp_path / "state.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(json.loads(path.read_text()) | content))
+    with pytest.raises(InputError, match=f"(?s){message}.*start again"):
         resumed(tmp_path)
 
 

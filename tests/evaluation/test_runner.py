@@ -320,6 +320,12 @@ def test_maps_are_saved_as_wsolevaluation_names_them(model, tmp_path):
     assert len(files) == 20 and {"1.png.npy", "22.png.npy"} <= {file.name for file in files}
     map = np.load(files[0])
     assert map.shape == (224, 224) and map.min() == 0 and map.max() == 1
+    methods, both = ("backprop", "cam"), tmp_path / "both"
+    evaluate_localization(model, Images(), methods=methods, batch_size=8, run_dir=both, save_maps=True)
+    assert sorted(folder.name for folder in (both / "scoremaps").iterdir()) == [*methods]
+    for file in files:
+        np.testing.assert_allclose(np.load(both / "scoremaps" / "cam" / file.name), np.load(file), atol=1e-6)
+    assert len([*(both / "scoremaps" / "backprop").iterdir()]) == len(files)
 
 
 @pytest.mark.parametrize(

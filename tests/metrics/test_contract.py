@@ -1,5 +1,6 @@
 """What every metric of the registry promises, whatever it measures."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -168,6 +169,29 @@ def test_other_images_and_weights_give_other_numbers_and_compile_nothing(name, f
     compiled = _filled._cache_size(), _boxes_at_thresholds._cache_size()
     assert make(name, sample(seed=1)).compute() != filled[name].compute()
     assert (_filled._cache_size(), _boxes_at_thresholds._cache_size()) == compiled
+
+
+STRICT = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_debug_nans": True,
+}
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param(STRICT, id="strict"), pytest.param({"jax_disable_jit": True}, marks=pytest.mark.long)]
+)
+@every_metric
+def test_the_same_numbers_whatever_jax_is_set_to(name, options, filled):
+    expected = make(name, rows(sample(), 0, 3)) if "jax_disable_jit" in options else filled[name]
+    whole = rows(sample(), 0, 3) if "jax_disable_jit" in options else sample()
+    with contextlib.ExitStack() as stack:
+        for option, value in options.items():
+            stack.callback(jax.config.update, option, getattr(jax.config, option))
+            jax.config.update(option, value)
+        metric = make(name, whole)
+    assert metric.compute() == pytest.approx(expected.compute(), rel=1e-4, abs=1e-5)
 
 
 @every_metric

@@ -311,6 +311,7 @@ def changed(array, place, value):
     [
         ({"labels": [0, -1, 0]}, r"labels of row 1: \[-1\], expected classes from 0 on"),
         ({"labels": [0.0, 1.0, 0.0]}, "labels of shape .* and dtype float64: expected integers"),
+        ({"labels": np.eye(3, dtype=int)}, r"labels of shape \(3, 3\): expected \(3,\), the id of one class an image"),
         ({"labels": [0, 1]}, "expected integers, 2 or more for each of 2 images"),
         ({"class_ids": [[0, 1], [1, 0], [2, -3]]}, r"class_ids of row 2: \[2, -3\]"),
         ({"class_ids": [[0], [1], [2]]}, "2 or more for each of 3 images"),

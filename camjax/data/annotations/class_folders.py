@@ -1,6 +1,7 @@
 """A folder of images, with a sub-folder for each class; formats with boxes for such a folder build on it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from camjax.class_names import match_class_names
@@ -31,6 +32,7 @@ class ImageFolder(AnnotatedSource):
         has_boxes: bool,
     ):
         self._folder, self._labels, self._listed, self.info, self.has_boxes = folder, labels, listed, info, has_boxes
+        self._sizes = _checked_sizes(folder, listed)
         self._names = tuple(labels)
 
     def __getitem__(self, index: int) -> dict:
@@ -42,14 +44,12 @@ class ImageFolder(AnnotatedSource):
         """See `AnnotatedSource.annotation`."""
         self._check_index(index)
         name = self._names[index]
-        path, label, listed = self._folder / name, self._labels[name], self._listed.get(name)
+        label, listed = self._labels[name], self._listed.get(name)
         if listed is None or not listed.corners:
             return Annotation(name, label, no_boxes())
-        try:
-            size = read_stored_size(path)
-        except ImageError:
+        size = self._sizes[name]
+        if size is None:
             return Annotation(name, label, no_boxes(), UNREADABLE)
-        listed.check(size, path)
         return Annotation(name, label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
 
 
@@ -73,6 +73,24 @@ def open_folder(
     info = SourceInfo(str(request.folder), request.split, class_names, len(names), ("image", "label", "filename"))
     labels = {name: ids[classes[name]] for name in names}
     return ImageFolder(root, labels, listed, info, has_boxes=read is not None)
+
+
+def _checked_sizes(folder: Path, listed: Mapping[str, ListedImage]) -> dict[str, tuple[int, int] | None]:
+    """The sizes of the images that have boxes, None where an image can't be read; raises ValueError for a bad box."""
+
+    def size(name: str) -> tuple[int, int] | None:
+        try:
+            return read_stored_size(folder / name)
+        except ImageError:
+            return None
+
+    names = [name for name, image in listed.items() if image.corners]
+    with ThreadPoolExecutor(8) as pool:
+        sizes = dict(zip(names, pool.map(size, names), strict=True))
+    for name, found in sizes.items():
+        if found:
+            listed[name].check(found, folder / name)
+    return sizes
 
 
 def _split_folder(folder: Path, split: str) -> Path:

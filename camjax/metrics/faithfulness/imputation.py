@@ -52,12 +52,13 @@ def _fill(image: jax.Array, missing: jax.Array) -> jax.Array:
     """(C, H, W) image, (H, W) missing -> (C, H, W): the solution where missing, else 0."""
     levels = int(np.log2(max(missing.shape)))
     size = missing.shape
+    missing = missing[None]
     hole = _padded(missing.astype(jnp.float32), levels)
     # Relative to the mean of the known pixels: rounding errors grow with the size of the values.
     known = 1 - missing.astype(jnp.float32)
     mean = (image * known).sum((1, 2), keepdims=True) / jnp.maximum(known.sum(), 1)
     right = _padded(_neighbors((image - mean) * known), levels) * hole
-    degree = _padded(_neighbors(jnp.ones(size)), levels)
+    degree = _padded(_neighbors(jnp.ones((1, *size), jnp.float32)), levels)
 
     def apply(x):
         return hole * (degree * x - _neighbors(x * hole))
@@ -69,7 +70,7 @@ def _fill(image: jax.Array, missing: jax.Array) -> jax.Array:
         maxiter=_MAX_ITERATIONS,
         M=functools.partial(_precondition, hole, _inverse_energies(hole, degree, levels)),
     )
-    return (solution[:, : size[0], : size[1]] + mean) * missing
+    return jnp.where(missing, solution[:, : size[0], : size[1]] + mean, 0)
 
 
 def _neighbors(x: jax.Array) -> jax.Array:
@@ -91,15 +92,15 @@ def _padded(x: jax.Array, levels: int) -> jax.Array:
 
 
 def _inverse_energies(hole: jax.Array, degree: jax.Array, levels: int) -> list[jax.Array]:
-    """For blocks of 1, 2, 4, ... pixels a side, 1 / (e A e) with e the missing pixels of a block; 0 where none are."""
+    """For blocks of 1, 2, 4, ... pixels a side, (1, h, w) of 1 / (e A e), e the missing pixels; 0 where none are."""
     inverses = []
     for level in range(levels + 1):
         side = 2**level
-        blocks = hole.reshape(hole.shape[0] // side, side, hole.shape[1] // side, side).swapaxes(1, 2)
+        blocks = hole.reshape(hole.shape[1] // side, side, hole.shape[2] // side, side).swapaxes(1, 2)
         degrees = degree.reshape(blocks.shape[0], side, blocks.shape[1], side).swapaxes(1, 2)
         energy = (blocks * (degrees - _neighbors(blocks))).sum((2, 3))
         # 0, up to rounding errors, of a block without missing pixels or without neighbors outside: it is left out.
-        inverses.append(jnp.where(energy > 1e-3, 1 / jnp.maximum(energy, 1e-3), 0))
+        inverses.append(jnp.where(energy > 1e-3, 1 / jnp.maximum(energy, 1e-3), 0)[None])
     return inverses
 
 

@@ -126,10 +126,11 @@ def _curve(scores_fn, start, end, maps, ids, step, chunk_size) -> ScoreCurve:
     if not 1 <= step <= pixels:
         raise InputError(f"step={step}: expected pixels at a time, 1..{pixels} for images of {maps.shape[1:]}.")
     levels = np.minimum(np.arange(-(-pixels // step) + 1) * step, pixels)
-    of_rows = Partial(_score_on_the_way, scores_fn, start, end, pixel_ranks(maps), jnp.asarray(levels), ids)
+    of_rows = Partial(_score_on_the_way, scores_fn, start, end, pixel_ranks(maps), jnp.asarray(levels, jnp.int32), ids)
     scores = map_copies(of_rows, len(maps), len(levels), chunk_size)
     fractions = levels / pixels
-    return ScoreCurve(fractions, scores, jnp.trapezoid(scores, jnp.asarray(fractions, jnp.float32), axis=1))
+    of_each = jnp.broadcast_to(jnp.asarray(fractions, jnp.float32), scores.shape)
+    return ScoreCurve(fractions, scores, jnp.trapezoid(scores, of_each, axis=1))
 
 
 def _score_on_the_way(scores_fn, start, end, ranks, levels, class_ids, rows):

@@ -74,7 +74,7 @@ def road(
         remove all pixels or none, or noise below 0.
     """
     scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
-    counts = jnp.asarray(_counts(fractions, maps[0].size))
+    counts = jnp.asarray(_counts(fractions, maps[0].size), jnp.int32)
     if not 0 <= noise < math.inf:
         raise InputError(f"noise={noise}: expected a standard deviation in 0..255, 0 for none.")
     ranks = jnp.stack([pixel_ranks(maps), pixel_ranks(-maps)], axis=1)
@@ -102,7 +102,7 @@ def _imputed_score(scores_fn, images, ranks, counts, class_ids, noise, key, rows
     order, level = jnp.divmod(copy, len(counts))
     missing = ranks[image, order] < counts[level][:, None, None]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, copy)
-    drawn = noise * jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+    drawn = noise * jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))(keys)
     imputed = linear_imputation(images[image], missing) + jnp.where(missing[..., None], drawn, 0)
     return scores_of_classes(scores_fn, imputed, class_ids[image])
 

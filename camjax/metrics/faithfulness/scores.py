@@ -103,7 +103,7 @@ def map_copies(function: Callable[[jax.Array], jax.Array], batch: int, copies: i
     chunk_size = min(chunk_size, len(rows))
     rows = np.pad(rows, ((0, -len(rows) % chunk_size), (0, 0)))
     shape = jax.eval_shape(function, rows[:chunk_size]).shape[1:]
-    numbers = jnp.zeros((len(rows), *shape))
+    numbers = jnp.zeros((len(rows), *shape), jnp.float32)
     for start in range(0, len(rows), chunk_size):
         # One chunk waits for the one before it, whose array it fills: asynchronous dispatch starts no two of them.
         numbers = _filled(numbers, function, rows[start : start + chunk_size], start)

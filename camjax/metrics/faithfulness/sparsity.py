@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
 from camjax.metrics.faithfulness.scores import check_arguments
@@ -27,7 +28,8 @@ def gini_index(maps: jax.Array) -> jax.Array:
     values = values / jnp.where(values[..., -1:] > 0, values[..., -1:], 1)
     total = values.sum(-1)
     # sum_k v_k (2k - N - 1) / (N |v|_1): the same, without the difference of two large numbers.
-    weights = (2 * jnp.arange(1, count + 1) - count - 1) / count
+    weights = jnp.asarray((2 * np.arange(1, count + 1) - count - 1) / count, jnp.float32)
+    weights = jnp.broadcast_to(weights, values.shape)
     return ((values * weights).sum(-1) / jnp.where(total > 0, total, 1)).clip(0, 1)
 
 

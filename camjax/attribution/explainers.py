@@ -76,6 +76,11 @@ class Explainer:
         """
         chosen = method_named(method, options)
         self._check(chosen, targets)
+        if not hasattr(images, "shape") or not hasattr(images, "dtype"):
+            raise InputError(
+                f"images of type {type(images).__name__}: expected one array (B, ...). Other inputs of the network are "
+                "part of the functions that it is given by, such as forward=lambda model, images: model(images, mask)."
+            )
         shape = self._shapes(tuple(images.shape), jnp.result_type(images))
         targets = self._targets(targets, shape, top_k)
         if chosen.needs is not Needs.CHANGED_IMAGES:
@@ -118,7 +123,16 @@ class Explainer:
         return targets
 
     def _output_shape(self, shape, dtype):
-        return jax.eval_shape(lambda images: self.network(images), jax.ShapeDtypeStruct(shape, dtype))
+        outputs = jax.eval_shape(lambda images: self.network(images), jax.ShapeDtypeStruct(shape, dtype))
+        if isinstance(outputs, jax.ShapeDtypeStruct) and outputs.ndim:
+            return outputs
+        fields = getattr(outputs, "_fields", None) or (outputs if isinstance(outputs, dict) else ())
+        raise InputError(
+            f"the network returns {type(outputs).__name__}"
+            + (f" with {', '.join(map(repr, fields))}" if fields else "")
+            + ": expected one array (B, ...), such as logits (B, C). Choose it in the function that runs the network, "
+            'as forward=lambda model, images: model(images)["logits"].'
+        )
 
     def _features_and_outputs(self, leaves, images):
         network = jax.tree.unflatten(self._structure, leaves)

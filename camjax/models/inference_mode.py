@@ -1,13 +1,14 @@
 """Running a network for inference: no dropout, BatchNorm at its running statistics, whichever way it is told."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MethodType
 from typing import Any, TypeVar
 
-from flax import nnx
+from flax import errors, nnx
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -44,17 +45,30 @@ def run_for_inference(function: Callable, *args: Any) -> Any:
     Raises:
       ValueError: the call changed the module's statistics or drew random numbers, as a network in training does.
     """
-    module: Any = function.__self__ if isinstance(function, MethodType) else function
-    before = _state(module)
-    result = function(*args, **mode_arguments(function))
-    if changed := [path for path, value in _state(module).items() if path in before and before[path] is not value]:
+    with keeps_its_state(function.__self__ if isinstance(function, MethodType) else function):
+        return function(*args, **mode_arguments(function))
+
+
+@contextlib.contextmanager
+def keeps_its_state(module: Any) -> Iterator[None]:
+    """Raises ValueError if a module's statistics or random generators change in the block: it runs for training.
+
+    Args:
+      module: of NNX; of Linen, which then raises errors of its own.
+    """
+    before = _state(module) if isinstance(module, nnx.Module) else {}
+    try:
+        yield
+        changed = [path for path, value in _state(module).items() if before.get(path) is not value] if before else []
+    except (errors.TraceContextError, errors.ModifyScopeVariableError, errors.InvalidRngError) as error:
+        changed = [printable(error).partition(" (http")[0]]
+    if changed:
         raise InputError(
             f"{type(module).__name__} does not run in inference mode: it changes {', '.join(changed[:3])}"
             f"{', ...' if len(changed) > 3 else ''}. If one of its methods takes the mode as an argument with a "
             "default of training, let BatchNorm and Dropout take it from model.train() and model.eval(), or, for an "
             "explainer, pass it on: forward=lambda model, images: model(images, train=False)."
-        )
-    return result
+        ) from None
 
 
 def mode_arguments(function: Callable) -> dict[str, bool]:

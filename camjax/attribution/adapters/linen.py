@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
+from camjax.models.inference_mode import keeps_its_state
 
 
 def explain_linen(
@@ -27,9 +28,9 @@ def explain_linen(
       variables: of the network, {"params": ..., "batch_stats": ...}, as from `module.init`.
       layers: the path of a submodule, as "Block_3" or "encoder.Conv_0", whose output is (B, h, w, K); or several paths.
         A submodule is called once, by `__call__`, when the network runs.
-      forward: (module, images) -> outputs (B, ...), each image's from that image alone; `module(images)` by default.
-        Pass the module's argument for inference mode here, if it has one:
-        `lambda module, images: module(images, train=False)`.
+      forward: (module, images) -> outputs (B, ...), each image's from that image alone; `module(images)` by default,
+        with the argument for inference mode (`train`, `training`, `deterministic`, ...), if there is one. Another is
+        given here: `lambda module, images: module(images, mode="test")`.
       reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
@@ -56,7 +57,8 @@ def explain_linen(
 
     def run(variables, images, kept):
         """Path of each layer -> its outputs, one for each call."""
-        _, state = nn.apply(forward, module, capture_intermediates=kept)(variables, images)
+        with keeps_its_state(module):
+            _, state = nn.apply(forward, module, capture_intermediates=kept)(variables, images)
         outputs = flatten_dict(state.get("intermediates", {}))
         return {".".join(path[:-1]): found for path, found in outputs.items() if path[-1] == "__call__"}
 
@@ -70,7 +72,7 @@ def explain_linen(
                 return output
             return in_place_of(output, by_name[name], len(names))
 
-        with nn.intercept_methods(intercept):
+        with keeps_its_state(module), nn.intercept_methods(intercept):
             return nn.apply(forward, module)(variables, images)
 
     return Explainer(cut_at(names, variables, capture, exchange, reshape), combine)

@@ -9,7 +9,7 @@ from flax import nnx
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
-from camjax.models.inference_mode import inference_view
+from camjax.models.inference_mode import inference_view, keeps_its_state
 
 
 def explain_nnx(
@@ -24,10 +24,12 @@ def explain_nnx(
 
     Args:
       model: any module. It runs in inference mode (no dropout, BatchNorm at its running statistics), and is not
-        changed. The explainer has its weights as they are now.
+        changed. The explainer has its weights as they are now. An argument of its `__call__` that tells the mode
+        (`train`, `training`, `is_training`, `deterministic`, `use_running_average`) is given, too.
       layers: the path of a submodule, as "layer4.1" or "blocks.3.mlp", whose output is (B, h, w, K); or several paths.
         A submodule is called once, by `__call__`, when the network runs.
       forward: (model, images) -> outputs (B, ...), each image's from that image alone; `model(images)` by default.
+        Choose the output to explain here, if there are several: `lambda model, images: model(images)["logits"]`.
       reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
@@ -36,7 +38,7 @@ def explain_nnx(
 
     Raises:
       ValueError: a layer that the model does not have; at a call, one that is not called, is called more than once, or
-        does not return a map.
+        does not return a map, or a network that runs for training.
     """
     names, known = layer_names(layers), _layers(model)
     for name in names:
@@ -58,13 +60,17 @@ def explain_nnx(
         return model
 
     def capture(weights, images):
-        _, captured = nnx.capture(forward, _Output)(tapped(weights, [None] * len(names)), images)
+        model = tapped(weights, [None] * len(names))
+        with keeps_its_state(model):
+            _, captured = nnx.capture(forward, _Output)(model, images)
         found = {".".join(map(str, path[:-1])): outputs for path, outputs in nnx.to_flat_state(captured)}
         return [found[name].get_value() if name in found else () for name in names]
 
     def exchange(weights, images, features):
         exchanges = [functools.partial(in_place_of, features=array, layers=len(names)) for array in features]
-        return forward(tapped(weights, exchanges), images)
+        model = tapped(weights, exchanges)
+        with keeps_its_state(model):
+            return forward(model, images)
 
     return Explainer(cut_at(names, weights, capture, exchange, reshape), combine)
 

@@ -1,5 +1,6 @@
 """Loads trained models: a network of the registry with weights from somewhere, or a run of camjax's own training."""
 
+import contextlib
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
@@ -44,7 +45,8 @@ def load_model(
 
     Args:
       name: one of `camjax.list_models()`, or `MODULE:NAME`, see `camjax.register_model`; or the directory of a run of
-        camjax's own training, written as a path: with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`.
+        camjax's own training, written as a path: with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`; or the path
+        of a file that `camjax convert` wrote, which says what network it is of.
       weights: None for the weights that are installed with camjax (EfficientNet-Lite0 to 2: ImageNet) or for a run,
         which has its own. Otherwise
 
@@ -82,11 +84,14 @@ def load_model(
         that are NaN or infinite.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
-    if isinstance(name, os.PathLike) or _is_path(name):
+    is_path = isinstance(name, os.PathLike) or _is_path(name)
+    if is_path and weights is None and os.path.isfile(name) and (own := model_of(name)) is not None:
+        name, weights, is_path = own, name, False
+    if is_path:
         model = _run_model(name, weights, pool, dtype, backbone_only)
     else:
         model = model_with_weights(
-            name,
+            str(name),
             weights,
             num_classes=num_classes,
             backbone_only=backbone_only,
@@ -258,7 +263,7 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike, backbone_only: b
         )
     tensors = read_tensors(path)
     if (description := camjax_file.read_description(path)) is not None:
-        return _camjax_weights(spec, tensors, f"{source} (camjax's {description.model})", description)
+        return _camjax_weights(spec, tensors, f"{source} (camjax's {printable(description.model)})", description)
     is_caffe = path.suffix.lower() == ".caffemodel"
     if not is_caffe and not spec.tensor_names:
         raise InputError(
@@ -283,8 +288,10 @@ def _path_of(weights: str | os.PathLike | WeightsSource) -> Path:
             return _path_of(weights.address)
         try:
             return _path_of(weights.address)
-        except OSError:
-            return _path_of(weights.other_address)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                return _path_of(weights.other_address)
+            raise error
     if _is_address(weights):
         # Imported here, since it brings huggingface_hub and requests along.
         from camjax.weights.fetch import fetch
@@ -295,7 +302,7 @@ def _path_of(weights: str | os.PathLike | WeightsSource) -> Path:
     return Path(weights)
 
 
-def model_of(weights: str) -> str | None:
+def model_of(weights: str | os.PathLike) -> str | None:
     """The name of the network that a file by `camjax convert` is of; None for any other weights.
 
     Args:
@@ -309,7 +316,10 @@ def model_of(weights: str) -> str | None:
     description = camjax_file.read_description(path) if path.is_file() else None
     name = None if description is None else description.model
     if name is not None and is_qualified(name) and name.split(":")[0] not in sys.modules:
-        raise InputError(f"{weights} is of {name}, a network of your own: give --model {name}.")
+        raise InputError(
+            f"{weights} is of {printable(name)}, a network of your own. Name it: load_model({printable(name)!r}, "
+            f"weights=...), or --model {printable(name)}."
+        )
     return name
 
 
@@ -344,13 +354,12 @@ def _needs_weights(spec: ModelSpec) -> str:
         f"load_model({spec.name!r}) needs trained weights, and none for this model are installed with camjax. Give",
         "  weights=FILE, a path or an address (hf://... or https://...):",
         f"    {spec.weights_in_words()}; or",
-        *(
-            f"  weights={name!r}: {source.title} from {source.address}; or"
-            for name, source in spec.short_names.items()
-            if not source.backbone_only
-        ),
         *([f"    {backbone}, with backbone_only=True, to train a new head; or"] if backbone else []),
         "    a file by `camjax convert`; or",
+        *(
+            f"  weights={name!r}{', backbone_only=True' * source.backbone_only}: {source.title}, {source.address}; or"
+            for name, source in spec.short_names.items()
+        ),
         "  a run of your own training: load_model('path/to/run').",
         f"Installed are the weights of {', '.join(installed)} only.",
         f"For random weights write create_model({spec.name!r}).",

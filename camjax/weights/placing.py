@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from camjax.errors import printable
 from camjax.models import CamModel
 from camjax.models.tensor_names import DENSE, Rule
 from camjax.weights.errors import WeightsError
@@ -162,7 +163,7 @@ class NameTable:
             ):
                 if entries:
                     lines.append(f"{title} ({len(entries)}):")
-                    lines += [f"  {entry}" for entry in entries[:_SHOWN]]
+                    lines += [f"  {printable(entry)}" for entry in entries[:_SHOWN]]
                     lines += [f"  and {len(entries) - _SHOWN} more"] if len(entries) > _SHOWN else []
             in_file, in_model = self.count_classes(tensors), model.head.num_classes
             if in_file not in (None, in_model):
@@ -222,7 +223,7 @@ def not_finite(array: np.ndarray, given: np.ndarray | None = None) -> str | None
 def few(entries: Collection[str]) -> str:
     """The first few of many names, and how many more there are."""
     entries = list(entries)
-    shown = ", ".join(entry[:80] for entry in entries[:_SHOWN])
+    shown = ", ".join(printable(entry, 80) for entry in entries[:_SHOWN])
     return f"{shown} and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else shown
 
 

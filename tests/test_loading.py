@@ -251,6 +251,12 @@ def test_numbers_that_are_not_finite_are_an_error(tensors, tmp_path, value, dtyp
             camjax.load_model("efficientnet_lite0", path)
 
 
+def test_a_variance_below_zero_is_an_error(tensors, tmp_path):
+    path = save(tmp_path / "spoiled.safetensors", {**tensors, "_bn1.running_var": -tensors["_bn1.running_var"]})
+    with pytest.raises(WeightsError, match=r"_bn1\.running_var: variances below 0"):
+        camjax.load_model("efficientnet_lite0", path)
+
+
 def test_nan_in_a_checkpoint_of_a_run_or_in_its_mean_image(run, tmp_path, monkeypatch):
     directory, trained = run
     spoiled = nnx.clone(trained)

@@ -150,6 +150,8 @@ class NameTable:
                 filled[place] = np.array(value, dtype=np.float32)
             if (why := not_finite(filled[place], value)) is not None:
                 spoiled.append(f"{name}: {why}")
+            elif place.endswith(".var") and isinstance(places[place], nnx.BatchStat) and (filled[place] < 0).any():
+                spoiled.append(f"{name}: variances below 0, whose roots are NaN")
         missing = [place for place in places if place not in filled and place not in kept]
         left_out, unexpected = (unexpected, []) if new_layers else ([], unexpected)
         if missing or unexpected or wrong or twice or spoiled:

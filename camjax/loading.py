@@ -128,8 +128,8 @@ def model_with_weights(
 ) -> CamModel:
     """A model of the registry with the weights of a source, in training mode; arguments and errors as in `load_model`.
 
-    With backbone_only, num_classes is that of the new head. Otherwise None requires the number of classes that the
-    weights say they have, or else the network's default, and any number accepts the number that the weights have.
+    With backbone_only, num_classes is that of the new head. Otherwise any number accepts as many classes as the weights
+    have, and None as many as they say they have, or else the network's default.
     """
     spec = _spec(name)
     rngs = nnx.Rngs(0) if rngs is None else rngs

@@ -84,14 +84,14 @@ def load_model(
         that are NaN or infinite.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
-    is_path = isinstance(name, os.PathLike) or _is_path(name)
-    if is_path and weights is None and os.path.isfile(name) and (own := model_of(name)) is not None:
-        name, weights, is_path = own, name, False
-    if is_path:
+    if weights is None and _is_file(name) and (own := model_of(name)) is not None:
+        name, weights = own, name
+
+    if isinstance(name, os.PathLike) or _is_path(name):
         model = _run_model(name, weights, pool, dtype, backbone_only)
     else:
         model = model_with_weights(
-            str(name),
+            name,
             weights,
             num_classes=num_classes,
             backbone_only=backbone_only,
@@ -179,6 +179,10 @@ def imagenet_class_names() -> tuple[str, ...]:
 def _is_path(name: str) -> bool:
     """Whether a name is a path: a word without separator and suffix, and MODULE:NAME, are names of the registry."""
     return not is_qualified(name) and any(mark in str(name) for mark in ("/", os.sep, "."))
+
+
+def _is_file(name: str | os.PathLike) -> bool:
+    return os.path.isfile(name) and (isinstance(name, os.PathLike) or _is_path(name))
 
 
 def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:

@@ -34,7 +34,7 @@ class NetworkOptions:
 
     Attributes:
       model: A network of `camjax models`, or the directory of a training run.
-      weights: A file, an address (hf://, https://) or a short name in `camjax models`. EfficientNet-Lite needs none.
+      weights: A file of its weights, or an address (hf://, https://). EfficientNet-Lite needs none.
       out: Where all results go. The same command continues where it stopped.
     """
 

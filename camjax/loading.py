@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from camjax.errors import InputError, printable
+from camjax.errors import InputError
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
@@ -267,7 +267,7 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike, backbone_only: b
         )
     tensors = read_tensors(path)
     if (description := camjax_file.read_description(path)) is not None:
-        return _camjax_weights(spec, tensors, f"{source} (camjax's {printable(description.model)})", description)
+        return _camjax_weights(spec, tensors, f"{source} (camjax's {description.model})", description)
     is_caffe = path.suffix.lower() == ".caffemodel"
     if not is_caffe and not spec.tensor_names:
         raise InputError(
@@ -321,8 +321,8 @@ def model_of(weights: str | os.PathLike) -> str | None:
     name = None if description is None else description.model
     if name is not None and is_qualified(name) and name.split(":")[0] not in sys.modules:
         raise InputError(
-            f"{weights} is of {printable(name)}, a network of your own. Name it: load_model({printable(name)!r}, "
-            f"weights=...), or --model {printable(name)}."
+            f"{weights} is of {name}, a network of your own. Name it: load_model({name!r}, "
+            f"weights=...), or --model {name}."
         )
     return name
 

@@ -1,5 +1,6 @@
 """Loads trained models: a network of the registry with weights from somewhere, or a run of camjax's own training."""
 
+import contextlib
 import os
 import re
 import sys
@@ -46,7 +47,8 @@ def load_model(
 
     Args:
       name: one of `camjax.list_models()`, or `MODULE:NAME`, see `camjax.register_model`; or the directory of a run of
-        camjax's own training, written as a path: with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`.
+        camjax's own training, written as a path: with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`; or the path
+        of a file that `camjax convert` wrote, which says what network it is of.
       weights: None for the weights that are installed with camjax (EfficientNet-Lite0 to 2: ImageNet) or for a run,
         which has its own. Otherwise
 
@@ -86,6 +88,9 @@ def load_model(
         that are NaN or infinite.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
+    if weights is None and _is_file(name) and (own := model_of(name)) is not None:
+        name, weights = own, name
+
     if isinstance(name, os.PathLike) or _is_path(name):
         model = _run_model(name, weights, pool, dtype, backbone_only, trust)
     else:
@@ -127,8 +132,8 @@ def model_with_weights(
 ) -> CamModel:
     """A model of the registry with the weights of a source, in training mode; arguments and errors as in `load_model`.
 
-    With backbone_only, num_classes is that of the new head. Otherwise None requires the number of classes that the
-    weights say they have, or else the network's default, and any number accepts the number that the weights have.
+    With backbone_only, num_classes is that of the new head. Otherwise any number accepts as many classes as the weights
+    have, and None as many as they say they have, or else the network's default.
     """
     spec = _spec(name)
     rngs = nnx.Rngs(0) if rngs is None else rngs
@@ -171,6 +176,10 @@ def model_with_weights(
 def _is_path(name: str) -> bool:
     """Whether a name is a path: a word without separator and suffix, and MODULE:NAME, are names of the registry."""
     return not is_qualified(name) and any(mark in str(name) for mark in ("/", os.sep, "."))
+
+
+def _is_file(name: str | os.PathLike) -> bool:
+    return os.path.isfile(name) and (isinstance(name, os.PathLike) or _is_path(name))
 
 
 def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:
@@ -280,8 +289,10 @@ def _path_of(weights: str | os.PathLike | WeightsSource) -> Path:
             return _path_of(weights.address)
         try:
             return _path_of(weights.address)
-        except OSError:
-            return _path_of(weights.other_address)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                return _path_of(weights.other_address)
+            raise error
     if _is_address(weights):
         # Imported here, since it brings huggingface_hub and requests along.
         from camjax.weights.fetch import fetch
@@ -292,7 +303,7 @@ def _path_of(weights: str | os.PathLike | WeightsSource) -> Path:
     return Path(weights)
 
 
-def model_of(weights: str) -> str | None:
+def model_of(weights: str | os.PathLike) -> str | None:
     """The name of the network that a file by `camjax convert` is of; None for any other weights.
 
     Args:
@@ -306,7 +317,10 @@ def model_of(weights: str) -> str | None:
     description = camjax_file.read_description(path) if path.is_file() else None
     name = None if description is None else description.model
     if name is not None and is_qualified(name) and name.split(":")[0] not in sys.modules:
-        raise InputError(f"{weights} is of {name}, a network of your own: give --model {name}.")
+        raise InputError(
+            f"{weights} is of {name}, a network of your own. Name it: load_model({name!r}, "
+            f"weights=...), or --model {name}."
+        )
     return name
 
 
@@ -341,13 +355,12 @@ def _needs_weights(spec: ModelSpec) -> str:
         f"load_model({spec.name!r}) needs trained weights, and none for this model are installed with camjax. Give",
         "  weights=FILE, a path or an address (hf://... or https://...):",
         f"    {spec.weights_in_words()}; or",
-        *(
-            f"  weights={name!r}: {source.title} from {source.address}; or"
-            for name, source in spec.short_names.items()
-            if not source.backbone_only
-        ),
         *([f"    {backbone}, with backbone_only=True, to train a new head; or"] if backbone else []),
         "    a file by `camjax convert`; or",
+        *(
+            f"  weights={name!r}{', backbone_only=True' * source.backbone_only}: {source.title}, {source.address}; or"
+            for name, source in spec.short_names.items()
+        ),
         "  a run of your own training: load_model('path/to/run').",
         f"Installed are the weights of {', '.join(installed)} only.",
         f"For random weights write create_model({spec.name!r}).",

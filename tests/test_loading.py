@@ -11,6 +11,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import camjax
+from benchmarks.peers import import_torchvision
 from camjax.models import CamModel, ConvBN, registry, vgg
 from camjax.models.efficientnet_lite import packaged_file
 from camjax.models.head import MapHead
@@ -215,6 +216,12 @@ def test_all_that_does_not_fit_is_in_one_error(tensors, tmp_path):
     ]
 
 
+def test_names_in_a_file_reach_the_terminal_without_control_codes(tensors, tmp_path):
+    path = save(tmp_path / "wrong.safetensors", {**tensors, "a\x1b]0;owned\x07": np.zeros(1)})
+    with pytest.raises(WeightsError, match=r"\n  a ]0;owned \n"):
+        camjax.load_model("efficientnet_lite0", path)
+
+
 def test_an_error_shows_the_first_few_of_many_names(tensors, tmp_path):
     path = save(tmp_path / "wrong.safetensors", {f"x{name}": tensor for name, tensor in tensors.items()})
     with pytest.raises(WeightsError) as caught:
@@ -224,24 +231,32 @@ def test_an_error_shows_the_first_few_of_many_names(tensors, tmp_path):
     assert lines[7] == "  and 242 more" and lines[8] == "Entries that the model has no place for (296):"
 
 
-@pytest.mark.parametrize(
-    ("value", "dtype", "words"),
-    [
-        (np.nan, np.float32, "1 of 1,280 numbers are NaN or infinite"),
-        (-np.inf, np.float16, "1 of 1,280 numbers are NaN or infinite"),
-        (np.nan, ml_dtypes.bfloat16, "1 of 1,280 numbers are NaN or infinite"),
-        (1e39, np.float64, "1 of 1,280 numbers are too large for float32"),
-    ],
-)
-def test_numbers_that_are_not_finite_are_an_error(tensors, tmp_path, value, dtype, words):
-    scale = tensors["_bn1.weight"].astype(dtype)
-    scale[7] = value
-    for suffix, write in ((".safetensors", save), (".npz", lambda path, tensors: np.savez(path, **tensors))):
-        if suffix == ".npz" and dtype == ml_dtypes.bfloat16:
-            continue  # which NumPy does not save
-        write(path := tmp_path / f"spoiled{suffix}", {**tensors, "_bn1.weight": scale})
-        with pytest.raises(WeightsError, match=rf"(?s)are no weights: training diverged.*\n  _bn1\.weight: {words}$"):
-            camjax.load_model("efficientnet_lite0", path)
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_numbers_that_are_not_finite_are_an_error(tensors, tmp_path, suffix):
+    spoiled = {
+        "_bn1.weight": (np.nan, np.float32, "1 of 1,280 numbers are NaN or infinite"),
+        "_bn1.bias": (-np.inf, np.float16, "1 of 1,280 numbers are NaN or infinite"),
+        "_fc.bias": (1e39, np.float64, "1 of 1,000 numbers are too large for float32"),
+    }
+    if suffix == ".safetensors":  # NumPy does not save it
+        spoiled["_bn0.bias"] = (np.nan, ml_dtypes.bfloat16, "1 of 32 numbers are NaN or infinite")
+    changed = dict(tensors)
+    for name, (value, dtype, _) in spoiled.items():
+        changed[name] = tensors[name].astype(dtype)
+        changed[name][7] = value
+    path = tmp_path / f"spoiled{suffix}"
+    save(path, changed) if suffix == ".safetensors" else np.savez(path, **changed)
+    with pytest.raises(WeightsError) as caught:
+        camjax.load_model("efficientnet_lite0", path)
+    lines = str(caught.value).split("\n")
+    assert lines[1].startswith("Entries that are no weights: training diverged, or the file is damaged (")
+    assert sorted(lines[2:]) == sorted(f"  {name}: {words}" for name, (_, _, words) in spoiled.items())
+
+
+def test_a_variance_below_zero_is_an_error(tensors, tmp_path):
+    path = save(tmp_path / "spoiled.safetensors", {**tensors, "_bn1.running_var": -tensors["_bn1.running_var"]})
+    with pytest.raises(WeightsError, match=r"_bn1\.running_var: variances below 0"):
+        camjax.load_model("efficientnet_lite0", path)
 
 
 def test_nan_in_a_checkpoint_of_a_run_or_in_its_mean_image(run, tmp_path, monkeypatch):
@@ -339,6 +354,41 @@ def test_a_wrapped_file_is_loaded_and_says_so(tensors, lite0, tmp_path):
     path = save(tmp_path / "six.safetensors", wrapped | {f"module._orig_mod.{name}": six[name] for name in six})
     with pytest.warns(UserWarning, match="read without"):
         assert camjax.load_model("efficientnet_lite0", path, num_classes=6).head.num_classes == 6
+
+
+@pytest.mark.parity
+def test_what_torch_and_training_scripts_save(tmp_path):
+    torch = pytest.importorskip("torch")
+    network = import_torchvision().models.resnet18(num_classes=6)
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    averaged.update_parameters(network)
+    states = {
+        "plain": network.state_dict(),
+        "compiled": torch.compile(network).state_dict(),
+        "parallel and compiled": torch.nn.DataParallel(torch.compile(network)).state_dict(),
+        "averaged": averaged.state_dict(),
+        "checkpoint": {
+            "epoch": 3,
+            "state_dict": network.state_dict(),
+            "state_dict_ema": {name: value + 1 for name, value in network.state_dict().items()},
+            "optimizer": torch.optim.SGD(network.parameters(), 0.1, momentum=0.9).state_dict(),
+        },
+        "lightning": {
+            "state_dict": {f"model.{name}": value for name, value in network.state_dict().items()},
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "hyper_parameters": {"lr": 0.1},
+            "optimizer_states": [{"state": {0: {"momentum_buffer": torch.ones(3)}}}],
+        },
+    }
+    found = {}
+    for name, state in states.items():
+        torch.save(state, tmp_path / f"{name}.pth")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found[name] = arrays(camjax.load_model("resnet18", tmp_path / f"{name}.pth", num_classes=6))
+        assert len(said) == (name != "plain")
+        assert_same(found[name], found["plain"])
+    np.testing.assert_array_equal(found["plain"]["head.bias"], network.fc.bias.detach().numpy())
 
 
 def test_two_entries_for_one_place_are_an_error():

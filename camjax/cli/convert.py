@@ -20,7 +20,7 @@ def convert(
     """Convert weights of another framework to camjax's safetensors format.
 
     Every entry is placed in the network first, and all mismatches are reported. The file says which
-    network it is for, and load_model(NAME, weights=OUT.safetensors) reads it.
+    network it is for, and load_model(OUT.safetensors) reads it.
 
     Args:
       source: A file (.pth, .pt, .bin, .safetensors, .npz, .caffemodel), hf://OWNER/NAME, https://..., or a run.

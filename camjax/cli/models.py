@@ -40,7 +40,7 @@ def models() -> None:
         )
     console = Console(highlight=False)
     console.print(table, "")
-    console.print(LEGEND, "")
+    console.print(f"{LEGEND}\n")
     for name in names:
         for short_name, source in model_spec(name).short_names.items():
             if not source.backbone_only:

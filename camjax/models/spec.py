@@ -22,7 +22,8 @@ class WeightsSource:
       data: the data set that they were trained on.
       address: of a file of them, `https://...`, `http://...` or `hf://...`, if one is known.
       other_address: of the same file, for when the first one is gone.
-      short_name: for `load_model(..., weights=SHORT_NAME)` and `--weights`, of a file with an address.
+      short_name: for `load_model(..., weights=SHORT_NAME)` and `--weights`, of a file with an address; None for the
+        publisher's.
       num_classes: C of the file; None for the network's default.
       packaged: gives the path of the file if a pip package that camjax depends on has it.
       backbone_only: whether they are those of the network that this one was made from. `load_model` takes their
@@ -50,7 +51,7 @@ class WeightsSource:
 def torchvision(name: str, file: str) -> WeightsSource:
     """Weights by torchvision, in one of the files that it publishes."""
     address = f"https://download.pytorch.org/models/{file}"
-    return WeightsSource("torchvision", name, address=address, short_name="torchvision")
+    return WeightsSource("torchvision", name, address=address)
 
 
 def cam_release(
@@ -115,8 +116,9 @@ class ModelSpec:
 
     @property
     def short_names(self) -> dict[str, WeightsSource]:
-        """The published files that have a short name, by that name."""
-        return {source.short_name: source for source in self.weights if source.short_name}
+        """The published files that have an address, by their short names."""
+        published = [source for source in self.weights if source.address]
+        return {source.short_name or source.publisher or source.name: source for source in published}
 
     @property
     def packaged(self) -> WeightsSource | None:

@@ -152,4 +152,5 @@ def read_description(path: str | PathLike[str]) -> Description | None:
         rule = dataclasses.asdict(field("input_rule", _InputRule))
     except InputError as error:
         raise WeightsError(str(error)) from None
-    return Description(metadata.get("model"), classes, pool, names, rule)
+    model = printable(metadata["model"]) if "model" in metadata else None
+    return Description(model, classes, pool, names, rule)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from camjax.errors import printable
 from camjax.models import CamModel
 from camjax.models.tensor_names import DENSE, Rule
 from camjax.weights.errors import WeightsError
@@ -140,15 +141,16 @@ class NameTable:
                 wrong.append(f"{name}: {value.shape} in the file, {shape} in the model at {place}")
             if place in filled:
                 twice.append(f"{name}: for {place}")
+            filled[place] = value
             if not jnp.issubdtype(value.dtype, jnp.floating):
                 wrong.append(f"{name}: {value.dtype} in the file, floating-point numbers in the model at {place}")
-                filled[place] = np.zeros(0)
                 continue
-            # A copy: the array may be a view of the file's bytes.
             with np.errstate(over="ignore"):
-                filled[place] = np.array(value, dtype=np.float32)
-            if (why := not_finite(filled[place], value)) is not None:
+                why = not_finite(np.asarray(value, dtype=np.float32), value)
+            if why is not None:
                 spoiled.append(f"{name}: {why}")
+            elif place.endswith(".var") and isinstance(places[place], nnx.BatchStat) and (value < 0).any():
+                spoiled.append(f"{name}: variances below 0, whose roots are NaN")
         missing = [place for place in places if place not in filled and place not in kept]
         left_out, unexpected = (unexpected, []) if new_layers else ([], unexpected)
         if missing or unexpected or wrong or twice or spoiled:
@@ -162,7 +164,7 @@ class NameTable:
             ):
                 if entries:
                     lines.append(f"{title} ({len(entries)}):")
-                    lines += [f"  {entry}" for entry in entries[:_SHOWN]]
+                    lines += [f"  {printable(entry)}" for entry in entries[:_SHOWN]]
                     lines += [f"  and {len(entries) - _SHOWN} more"] if len(entries) > _SHOWN else []
             in_file, in_model = self.count_classes(tensors), model.head.num_classes
             if in_file not in (None, in_model):
@@ -175,9 +177,9 @@ class NameTable:
             if missing or unexpected or twice:
                 lines.append("Is the file for another model or variant?")
             raise WeightsError("\n".join(lines))
-        for place in [*filled]:
-            # jnp.array would compile a program for each shape. Popped, so that no array is in memory twice for long.
-            places[place].set_value(jax.device_put(filled.pop(place)))
+        for place, value in filled.items():
+            # A copy: the arrays may be views of the file's bytes. jnp.array would compile a program for each shape.
+            places[place].set_value(jax.device_put(np.array(value, dtype=np.float32)))
         return left_out
 
     @staticmethod
@@ -222,7 +224,7 @@ def not_finite(array: np.ndarray, given: np.ndarray | None = None) -> str | None
 def few(entries: Collection[str]) -> str:
     """The first few of many names, and how many more there are."""
     entries = list(entries)
-    shown = ", ".join(entry[:80] for entry in entries[:_SHOWN])
+    shown = ", ".join(printable(entry, 80) for entry in entries[:_SHOWN])
     return f"{shown} and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else shown
 
 

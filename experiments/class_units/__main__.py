@@ -3,7 +3,7 @@ r"""Class-specific units (Zhou et al. 2016, section 5): the parts that a network
     python -m experiments.class_units --sample                                  # a trial without a data set
     python -m experiments.class_units --dataset imagenet2012 --classes 281 espresso
     python -m experiments.class_units --dataset imagenet2012 --classes 151 --model alexnet_star_gap \
-        --weights FILE.caffemodel --out runs/class_units_alexnet                # the paper's network, as released
+        --weights cam-release --out runs/class_units_alexnet                    # the paper's network, as released
 
 The units k of the last convolution are ranked by their weight w_k^c for a class c. For each of the first three, the
 experiment finds the images of a data set to which it responds most, by the maximum of its map over space, and segments

@@ -3,7 +3,7 @@ r"""Concept localization in weakly labeled images (Zhou et al. 2016, section 4):
     python -m experiments.concepts --sample                                   # a trial without a data set
     camjax prepare coco_captions --data-dir DATA                              # once; 38 GB to download, 19 GB prepared
     python -m experiments.concepts --data-dir DATA                            # EfficientNet-Lite0, works offline
-    python -m experiments.concepts --data-dir DATA --model googlenet_gap --weights imagenet_googlenetCAM.caffemodel \
+    python -m experiments.concepts --data-dir DATA --model googlenet_gap --weights cam-release \
         --phrases "mirror in lake" "view out of window"                       # the paper's network and its phrases
     python -m experiments.concepts --captions captions.csv --folder DIR       # any images with captions
 

@@ -3,7 +3,7 @@ r"""Table 4 of Zhou et al. 2016: which bird it is, from the whole image and from
     camjax prepare caltech_birds2011 --data-dir DATA                       # once; 1.1 GB to download
     python -m experiments.cub --data-dir DATA                              # EfficientNet-Lite0, works offline
     python -m experiments.cub --data-dir DATA --model googlenet_gap \
-        --weights imagenet_googlenetCAM.caffemodel --out runs/cub_googlenet \
+        --weights cam-release --out runs/cub_googlenet \
         --finetune-model resnet50_wsol --finetune-weights resnet50.pth     # the networks of the paper and the benchmark
     python -m experiments.cub --dataset scenes --limit-train 300 --limit-test 150 --epochs 1   # a trial without CUB
 

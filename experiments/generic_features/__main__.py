@@ -6,7 +6,7 @@ r"""Table 5 of Zhou et al. 2016: pooled features serve data sets that the networ
     camjax prepare sun397/tfds --data-dir DATA                            # once; 39 GB to download
     python -m experiments.generic_features --data-dir DATA --caltech101 --sun397 DIR --indoor67 DIR --scene15 DIR \
         --sun-attribute DIR --caltech256 DIR --action40 DIR --event8 DIR \
-        --model googlenet_gap --weights imagenet_googlenetCAM.caffemodel  # the paper's network
+        --model googlenet_gap --weights cam-release  # the paper's network
 
 Features are the global average of the last feature map of a network that was trained on ImageNet alone (section 4), of
 the image squashed to the network's input. One-vs-all linear support vector machines are trained on them; their weights

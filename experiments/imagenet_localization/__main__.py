@@ -5,10 +5,10 @@ r"""Tables 1 to 3 of Zhou et al. 2016: classification and localization on ILSVRC
     python -m experiments.imagenet_localization --data-dir DATA --weights-dir WEIGHTS \\
         --boxes ILSVRC2012_bbox_val_v3.tgz --blacklist ILSVRC2014_clsloc_validation_blacklist.txt
 
-WEIGHTS has a file for each network to run, named as the network: `googlenet_gap.caffemodel` (the
-release's imagenet_googlenetCAM), `vgg16_gap.caffemodel` (vgg16CAM), `alexnet_star_gap.caffemodel` (alexnetplusCAM),
-`alexnet.caffemodel`, `googlenet.caffemodel`, `vgg16.caffemodel` (BVLC's and Oxford's), or what camjax trained
-(`experiments.imagenet`), as directories of runs. Networks whose file is missing are left out, and the output says so.
+WEIGHTS has a file for each network to run, named as the network: `googlenet_gap.caffemodel`, `vgg16_gap.caffemodel`,
+`alexnet_star_gap.caffemodel` (the paper's own, whose addresses are in docs/models.md), `alexnet.caffemodel`,
+`googlenet.caffemodel`, `vgg16.caffemodel` (BVLC's and Oxford's), or what camjax trained (`experiments.imagenet`), as
+directories of runs. Networks whose file is missing are left out, and the output says so.
 Each network runs once over the 50,000 images of the validation split. The same command continues an interrupted run.
 
 Cost: a forward pass for each image and network, a backward pass for backprop, and a graph cut for each of six boxes

@@ -3,7 +3,7 @@ r"""Informative objects in scenes (Zhou et al. 2016, section 4): the objects tha
     python -m experiments.scene_objects --sample                            # a trial without a data set
     python -m experiments.scene_objects --ade ADEChallengeData2016 --scenes bathroom bedroom building_facade \
         dining_room highway kitchen living_room mountain_snowy skyscraper street \
-        --model googlenet_gap --weights imagenet_googlenetCAM.caffemodel    # the paper's network and scenes
+        --model googlenet_gap --weights cam-release    # the paper's network and scenes
     python -m experiments.scene_objects --folder DIR                        # your own images with label maps
     camjax prepare scene_parse150 --data-dir DATA                           # once; 1.0 GB to download
     python -m experiments.scene_objects --scene-list sceneCategories.txt --object-names instanceInfo100_train.txt \

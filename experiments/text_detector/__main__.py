@@ -3,7 +3,7 @@ r"""A text detector that was never shown where text is (Zhou et al. 2016, sectio
     python -m experiments.text_detector --sample                            # a trial without a data set
     python -m experiments.text_detector --svt svt1 --outdoor SUN397 --categories outdoor.txt   # EfficientNet-Lite0
     python -m experiments.text_detector --svt svt1 --outdoor SUN397 --categories outdoor.txt \
-        --model googlenet_gap --weights imagenet_googlenetCAM.caffemodel    # the paper's network
+        --model googlenet_gap --weights cam-release    # the paper's network
 
 **The paper** trains a linear classifier on GAP features of 350 Google Street View images with text, from SVT, against
 random images of outdoor scenes from SUN; the classifier's map marks the text. It shows pictures (figure 11), and has no

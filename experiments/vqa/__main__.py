@@ -3,7 +3,7 @@ r"""Visual question answering, and the region that an answer rests on (Zhou et a
     python -m experiments.vqa --sample                                  # a trial without the data set
     python -m experiments.vqa --vqa DIR                                 # EfficientNet-Lite0, works offline
     python -m experiments.vqa --vqa DIR --train train2014 val2014 --test test2015 \
-        --model googlenet_gap --weights imagenet_googlenetCAM.caffemodel --out runs/vqa_googlenet   # the paper's
+        --model googlenet_gap --weights cam-release --out runs/vqa_googlenet   # the paper's
 
 The baseline of Zhou et al. 2015 (arXiv:1512.02167): the pooled feature of the image and a bag of the question's words,
 side by side, and a softmax over the frequent answers. The logit of an answer is exactly what the words add to it plus

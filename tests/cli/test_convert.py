@@ -97,6 +97,9 @@ def test_names_pool_and_input_rule_travel_along(tmp_path):
     model.eval()
     np.testing.assert_array_equal(loaded(photos((64, 64))), model(photos((64, 64))))
     assert camjax.load_model("small_gap", path, num_classes=3, pool="gap").head.pool == "gap"
+    for alone in (camjax.load_model(path), camjax.load_model(str(path)), camjax.load_model("small_gap", path)):
+        assert_same(weights(alone), weights(model))
+        assert (alone.class_names, alone.head.pool) == (model.class_names, "gmp")
     with pytest.warns(UserWarning, match="for 3 classes"):
         assert camjax.load_model("small_gap", path, num_classes=5).class_names is None
 

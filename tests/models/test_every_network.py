@@ -199,6 +199,7 @@ def test_where_weights_come_from(name):
         assert any(f"{place}.".startswith(f"{layer}.") for place in places(abstract(name))) or layer == "head"
     assert bool(spec.weights) == bool(spec.tensor_names) == (name != "small_gap")
     words, own = spec.weights_in_words(), [source for source in spec.weights if not source.backbone_only]
+    assert len(spec.short_names) == sum(source.address is not None for source in spec.weights)
     for source in spec.weights:
         assert (source.title in words) is not source.backbone_only
         assert source.address is None or source.address.startswith(("https://", "http://", "hf://"))

@@ -213,6 +213,7 @@ def test_mean_image_by_hand(path, kind, legacy):
         (blob(SIX), "a blob of shape (6,)"),
         (blob(np.zeros((1, 3, 2, 3), np.float32), legacy=True)[:-4], "not a whole message of Caffe"),
         (integer(1, 1) + integer(2, 3) + integer(3, 2**30) + integer(4, 2**30) + message(5, bytes(12)), "12 bytes"),
+        (blob(np.full((1, 3, 2, 3), np.nan, np.float32)), "values that are NaN or infinite"),
         (GOOD, "not a mean image"),
         (b"hello", "text"),
         (b"", "empty"),

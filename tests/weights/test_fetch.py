@@ -456,12 +456,18 @@ def test_the_hub_out_of_reach(hub, tmp_path):
 
 def test_a_file_of_the_hub_is_checked(hub, tmp_path, monkeypatch):
     real = Handler.send_header
+    page = "/timm/old/resolve/main/page.safetensors"
+    hub.files[page] = b"<!DOCTYPE html>"
 
     def another_etag(handler, name, value):
-        real(handler, name, f'"{digest(OTHER)}"' if name == "ETag" else value)
+        tag = "1" if handler.path == page else digest(OTHER)
+        real(handler, name, f'"{tag}"' if name == "ETag" else value)
 
     with monkeypatch.context() as patch:
         patch.setattr(Handler, "send_header", another_etag)
-        (wrong,) = from_hub(hub, tmp_path / "hub", "hf://timm/new")
+        wrong, no_weights = from_hub(hub, tmp_path / "hub", "hf://timm/new", "hf://timm/old/page.safetensors")
+    # Without a SHA-256 from the Hub.
+    assert no_weights.startswith("WeightsError: hf://timm/old/page.safetensors: what came is no whole file of weights")
+    assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and b"<!DOC" in path.read_bytes()]
     assert wrong.startswith(f"WeightsError: hf://timm/new: the downloaded file has SHA-256 {digest(CONTENT)}, expected")
     assert from_hub(hub, tmp_path / "hub", "hf://timm/new") == [start(CONTENT)]

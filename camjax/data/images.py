@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from camjax.data.decoding import ImageError, decode_image
+from camjax.data.regular_files import read_regular
 from camjax.errors import InputError
 
 Size = int | tuple[int, int]
@@ -114,7 +115,7 @@ def load_image(path: StrPath) -> np.ndarray:
     if path.is_dir():
         raise ImageError(f"{path} is a directory; give the image files in it")
     try:
-        data = path.read_bytes()
+        data = read_regular(path, error=ImageError)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist (looked from {Path.cwd()}); check the name") from error
     try:

@@ -189,6 +189,22 @@ def test_boxes_outside_of_their_image_name_the_line(photos, tmp_path):
         source.annotation(0)
 
 
+@pytest.mark.parametrize("box", ["0.25,0.1,0.5,1", "0,0,1,1", "0.0,0.0,1.0,0.99"])
+def test_boxes_in_shares_of_the_image_are_told(photos, tmp_path, box):
+    boxes = write_csv(tmp_path / "boxes.csv", f"cat/chelsea.png,{box}", "cup/coffee.jpg,,,,")
+    with pytest.raises(ValueError, match=r"boxes\.csv: all boxes lie in 0\.\.1, as shares .* expected pixels"):
+        open_image_folder(photos, "val", boxes=boxes)
+    write_csv(boxes, f"cat/chelsea.png,{box}", "cup/coffee.jpg,1,2,300,200")
+    if box != "0,0,1,1":  # four pixels, perhaps
+        with pytest.raises(ValueError, match=r"boxes\.csv, line 2: .*looks like shares .*width, 451, .*height, 300"):
+            for index in range(3):
+                open_image_folder(photos, "val", boxes=boxes).annotation(index)
+    write_xml(tmp_path / "xml" / "chelsea.xml", "chelsea.png", (451, 300), box.split(","))
+    if box != "0,0,1,1":
+        with pytest.raises(ValueError, match=r"chelsea\.xml: object 1: .*looks like shares"):
+            open_image_folder(photos, "val", boxes=tmp_path / "xml")
+
+
 def test_boxes_of_images_that_are_not_there(photos, tmp_path):
     boxes = write_csv(tmp_path / "boxes.csv", "cat/chelsea.png,0,0,5,5", "cat/chelsea.jpg,0,0,5,5")
     with pytest.raises(FileNotFoundError, match=r"boxes\.csv, line 3: image .*val/cat/chelsea\.jpg not found"):

@@ -30,8 +30,8 @@ def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: a missing column, a line of another length, an invalid number, two labels for one image; the message
-        names file and line.
+      ValueError: a missing column, a line of another length, an invalid number, two labels for one image, or no box
+        that leaves 0..1, as shares of the image; the message names the file, and the line where there is one.
     """
     lines = read_lines(path)
     rows = csv.reader(f"{text}\n" for _, text in lines)
@@ -54,6 +54,12 @@ def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
         raise InputError(f"{path}, near line {rows.line_num + 1}, is not CSV: {error}.") from error
     if not images:
         raise InputError(f"{path} lists no images: expected a line for each box below the names of the columns.")
+    corners = [value for image in images.values() for box in image.corners for value in box]
+    if corners and min(corners) >= 0 and max(corners) <= 1:
+        raise InputError(
+            f"{path}: all boxes lie in 0..1, as shares of the image do: expected pixels. Multiply xmin and xmax by the "
+            "image's width, ymin and ymax by its height."
+        )
     return images
 
 

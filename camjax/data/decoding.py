@@ -1,6 +1,7 @@
 """Image files to uint8 RGB pixels: which decoder, what is refused, and turning by the EXIF tag."""
 
 import io
+import warnings
 
 import cv2
 import numpy as np
@@ -43,8 +44,7 @@ def decode_image(data: bytes, *, apply_exif: bool) -> np.ndarray:
             return _turn(_over_white(image.read()), image.orientation)
         pixels = _decode(image, data)
         # After decoding: a PNG may keep its tag after the pixels. TIFF is turned by its decoders.
-        turn = apply_exif and image.format != "TIFF"
-        return _turn(pixels, image.getexif().get(ExifTags.Base.Orientation, 1)) if turn else pixels
+        return _turn(pixels, _orientation(image)) if apply_exif and image.format != "TIFF" else pixels
     except (InputError, MemoryError) as error:
         raise error if isinstance(error, ImageError | MemoryError) else ImageError(str(error)) from error
     except Exception as error:  # Pillow's plugins raise exceptions of many types
@@ -116,7 +116,7 @@ def _tiff_of_our_own(data: bytes) -> TiffImage | None:
         try:
             Image.open(io.BytesIO(data)).close()
         except UnidentifiedImageError:
-            return image if image.width and image.height else None
+            return image
     except InputError as error:
         raise ImageError(str(error)) from error
     except Exception:  # Pillow says what is wrong with the tags
@@ -177,6 +177,14 @@ def _over_white(image: Image.Image) -> np.ndarray:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # as in decode_image
+        warnings.warn(f"EXIF tags that cannot be read ({printable(error)}): the image is not turned.", stacklevel=2)
+        return 1
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Literal, overload
 import numpy as np
 from PIL import Image
 
+from camjax.checks import as_array
 from camjax.data.decoding import ImageError, decode_image
 from camjax.data.regular_files import read_regular
 from camjax.errors import InputError
@@ -155,6 +156,7 @@ def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, floa
     Raises:
       ValueError: an image of another shape or type, a size below 1 or a box outside of the image.
     """
+    image = as_array(image, "image")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
     height, width = height_and_width(size)

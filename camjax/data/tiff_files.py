@@ -54,7 +54,10 @@ class TiffImage:
         # The rule by which Pillow reads the twins of 8 bits.
         if tags.get(284) == 2 and extra and max(extra) == 0:
             bits, extra = bits[: -len(extra)], ()
-        return cls(data, tags, directory.prefix, bits, extra)
+        image = cls(data, tags, directory.prefix, bits, extra)
+        if min(image.size) < 1:
+            raise InputError(f"a TIFF image of {image.width} x {image.height} pixels; get a complete copy of the file")
+        return image
 
     @property
     def width(self) -> int:

@@ -123,8 +123,9 @@ def test_damaged_lists_and_annotations(tmp_path, kind, count):
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", ["image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt"])
 def test_damaged_lists_of_wsolevaluation(tmp_path, name, count):
-    texts = {"image_ids": "a.jpg\n", "class_labels": "a.jpg,1\n", "image_sizes": "a.jpg,9,8\n"}
-    for list_name, text in (texts | {"localization": "a.jpg,1,2,3,4\n"}).items():
+    texts = {"image_ids": "a.jpg\nb.jpg\nc.jpg\n", "class_labels": "a.jpg,1\nb.jpg,0\nc.jpg,7\n"}
+    texts |= {"image_sizes": "a.jpg,9,8\nb.jpg,90,80\n"}
+    for list_name, text in (texts | {"localization": "a.jpg,1,2,3,4\nb.jpg,5,6,70,80\n"}).items():
         (tmp_path / f"{list_name}.txt").write_text(text)
     path = tmp_path / name
     assert read_all(lambda _: read_lists(tmp_path), path, path.read_bytes(), range(count))

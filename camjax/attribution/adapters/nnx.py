@@ -9,6 +9,7 @@ from flax import nnx
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
+from camjax.models.base import CamModel
 from camjax.models.layers import inference_view
 
 
@@ -66,7 +67,8 @@ def explain_nnx(
         exchanges = [functools.partial(in_place_of, features=array, layers=len(names)) for array in features]
         return forward(tapped(weights, exchanges), images)
 
-    return Explainer(cut_at(names, weights, capture, exchange, reshape), combine)
+    ours = model if isinstance(model, CamModel) and forward is call else None
+    return Explainer(cut_at(names, weights, capture, exchange, reshape), combine, ours)
 
 
 class _Output(nnx.Variable):

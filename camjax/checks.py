@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable
 
 
 def num_classes(model: Any) -> int:
@@ -28,8 +28,32 @@ def num_classes(model: Any) -> int:
     return head.num_classes if head.kernel is None else head.kernel.shape[1]
 
 
-def check_images(model: Any, images: Any) -> None:
-    """Raises ValueError unless images are (B, H, W, 3), uint8 or float, and at least one cell of the map in size."""
+def as_array(value: Any, name: str) -> Any:
+    """Tensors of PyTorch, TensorFlow and other libraries as NumPy arrays; NumPy's, JAX's, and all else as they are.
+
+    Raises:
+      ValueError: a tensor on a device or of a type that NumPy does not read, or one that requires gradients.
+    """
+    ours = isinstance(value, np.ndarray | np.generic | jax.Array | jax.ShapeDtypeStruct)
+    if ours or not (hasattr(value, "dtype") and hasattr(value, "shape")):
+        return value
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+        raise InputError(
+            f"{name}: a {kind} of {value.dtype} cannot be read as an array ({printable(error)}). Pass a NumPy array: "
+            "tensor.detach().cpu().numpy() of PyTorch, after .float() for bfloat16."
+        ) from error
+
+
+def check_images(model: Any, images: Any) -> Any:
+    """The images, those of other libraries as NumPy arrays.
+
+    Raises:
+      ValueError: not (B, H, W, 3), neither uint8 nor float, or smaller than one cell of the map.
+    """
+    images = as_array(images, "images")
     shape = getattr(images, "shape", None)
     if shape is None:
         raise InputError(f"images of type {type(images).__name__}: expected an array (B, H, W, 3); see load_images.")
@@ -49,34 +73,48 @@ def check_images(model: Any, images: Any) -> None:
             "(one cell of the feature map)"
             + (f"; the network was made for {model.input_size}." if hasattr(model, "input_size") else ".")
         )
+    return images
 
 
-def warn_if_unit_range(images: Any) -> None:
-    """Warns where concrete float images never exceed 1: they were probably scaled to 0..1, and 0..255 is meant."""
+def warn_if_scaled(images: Any, stacklevel: int = 3) -> None:
+    """Warns where concrete float images are probably scaled or normalized, and 0..255 is meant.
+
+    Those are images that never exceed 4, as after dividing by 255 or by a standard deviation, or that go below 0, as
+    after subtracting a mean.
+    """
     if isinstance(images, jax.core.Tracer) or not jnp.issubdtype(images.dtype, jnp.floating):
         return
-    if images.max() <= 1:
-        warnings.warn(
-            "float images that never exceed 1: expected RGB in 0..255. Multiply by 255, or pass uint8.", stacklevel=3
+    low, high = float(images.min()), float(images.max())
+    if low >= 0 and high <= 1:
+        found = "float images that never exceed 1: expected RGB in 0..255. Multiply by 255, or pass uint8."
+    elif low < 0 or high <= 4:
+        found = (
+            f"float images with values in {low:.3g}..{high:.3g}, as normalized ones have: expected RGB in 0..255, "
+            "which the model normalizes itself. Pass them as they were before, or clip what resizing put out of range."
         )
+    else:
+        return
+    warnings.warn(found, stacklevel=stacklevel)
 
 
 class ImageCheck:
-    """`check_images`, with a look at the values of float images at the first call of each shape only.
+    """`check_images`, with a look at the values of float images at the first call of each shape and type only.
 
     The look waits for the device; a loop over float batches would lose its asynchronous dispatch to it.
     """
 
     def __init__(self, model: Any):
         self.model = model
-        self.seen: set[tuple[int, ...]] = set()
+        self.seen: set[tuple] = set()
 
-    def __call__(self, images: Any) -> None:
-        """Raises ValueError, or warns, if the images are not what the model takes."""
-        check_images(self.model, images)
-        if images.shape not in self.seen and not isinstance(images, jax.core.Tracer):
-            self.seen.add(images.shape)
-            warn_if_unit_range(images)
+    def __call__(self, images: Any) -> Any:
+        """The images of `check_images`; raises ValueError, or warns, if they are not what the model takes."""
+        images = check_images(self.model, images)
+        kind = images.shape, images.dtype
+        if kind not in self.seen and not isinstance(images, jax.core.Tracer):
+            self.seen.add(kind)
+            warn_if_scaled(images, stacklevel=4)
+        return images
 
 
 def check_class_ids(class_ids: Any, batch: int, classes: int) -> Any:
@@ -89,7 +127,7 @@ def check_class_ids(class_ids: Any, batch: int, classes: int) -> Any:
     if class_ids is None:
         return None
     traced = isinstance(class_ids, jax.core.Tracer)
-    ids = class_ids if traced else np.asarray(class_ids)
+    ids = class_ids if traced else np.asarray(as_array(class_ids, "class_ids"))
     if ids.ndim not in (1, 2) or ids.shape[0] != batch or 0 in ids.shape or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise InputError(
             f"class_ids of shape {ids.shape} and dtype {ids.dtype} for {batch} images: expected integers of shape "

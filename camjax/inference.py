@@ -15,12 +15,13 @@ from camjax.attribution.targets import as_target
 from camjax.boxes import boxes_from_maps
 from camjax.checks import (
     ImageCheck,
+    as_array,
     check_class_ids,
     check_images,
     check_threshold,
     check_top_k,
     num_classes,
-    warn_if_unit_range,
+    warn_if_scaled,
 )
 from camjax.models.inference_mode import inference_view
 from camjax.models.layers import fold_batchnorm
@@ -80,7 +81,8 @@ def cam_fn(model: nnx.Module, images: Any, class_ids: Any = None) -> CamOutput:
     Args:
       model: has `features(images) -> (B, h, w, K)` and `head` with `kernel` (K, C), or None where the features are
         the class maps already, as every camjax model with class activation maps.
-      images: (B, H, W, 3) RGB in 0..255, uint8 or float.
+      images: (B, H, W, 3) RGB in 0..255, uint8 or float: an array of JAX or NumPy, or a tensor of another library on
+        the CPU.
       class_ids: (B,) or (B, N) integers in 0..C-1; None for the class of the largest logit.
 
     Returns:
@@ -91,8 +93,8 @@ def cam_fn(model: nnx.Module, images: Any, class_ids: Any = None) -> CamOutput:
         traced (inside a `jit` of your own) cannot raise: one out of range gives a map of NaN.
     """
     classes = num_classes(model)
-    check_images(model, images)
-    warn_if_unit_range(images)
+    images = check_images(model, images)
+    warn_if_scaled(images)
     class_ids = check_class_ids(class_ids, len(images), classes)
     return _cam_jit(model, images, class_ids)
 
@@ -229,7 +231,7 @@ class BoundFunction:
 
     def __call__(self, images: Any, class_ids: Any = None) -> Any:
         """The function's result."""
-        self._check(images)
+        images = self._check(images)
         class_ids = check_class_ids(class_ids, len(images), self._classes)
         return self._compiled(self._leaves(images), images, class_ids)
 
@@ -302,6 +304,7 @@ def _bind_methods(
     split_fn = jax.jit(functools.partial(_split, count=split))
 
     def run(images, class_ids=None):
+        images = as_array(images, "images")
         found, forward = bound(images, class_ids)
         for name, host_boxes in on_host.items():
             out = found[name]

@@ -1,4 +1,5 @@
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,12 @@ from conftest import photos
 from flax import nnx
 
 import camjax
+from camjax.attribution import targets
 from camjax.boxes import boxes_from_maps
+from camjax.data.images import resize_image
+from camjax.errors import InputError
 from camjax.inference import _cam_jit
+from camjax.models.inference_mode import inference_view
 
 SMALL, OBLONG, ODD = (224, 224), (256, 192), (97, 130)
 
@@ -137,9 +142,81 @@ def test_bad_class_ids(small, ids):
             call(photos((64, 64)), ids)
 
 
-def test_float_images_in_unit_range_warn(small):
-    with pytest.warns(UserWarning, match=r"0\.\.255"):
-        camjax.cam_fn(small, np.ones((1, 64, 64, 3), np.float32))
+SCALED = [
+    (0, 1, "never exceed 1: expected RGB in 0..255. Multiply"),
+    (-2.1, 2.6, "-2.1..2.6, as normalized ones have"),
+    (0, 4, "0..4, as normalized"),
+    (-120, 130, "-120..130, as normalized"),
+    (0, 4.5, ""),
+    (0, 255, ""),
+]
+
+
+def test_float_images_that_are_scaled_or_normalized_warn(small, recwarn):
+    warnings.simplefilter("always")
+    view = inference_view(small)
+    own = camjax.explainer(lambda images: view.features(images), view.head)  # may take normalized images
+    makers = [lambda: functools.partial(camjax.cam_fn, small), lambda: own]
+    makers += [lambda: camjax.make_cam_fn(small), lambda: camjax.explainer(small.features, small.head)]
+    for make in makers:
+        for low, high, message in SCALED if make is makers[0] else SCALED[1:2]:
+            images = np.full((1, 64, 64, 3), low, np.float32)
+            images[0, 0, 0] = high
+            call = make()
+            call(np.uint8(images))
+            recwarn.clear()
+            call(images)
+            texts = [str(warning.message) for warning in recwarn]
+            assert len(texts) == bool(message and call is not own) and all(message in text for text in texts)
+            recwarn.clear()
+            jax.eval_shape(make(), images)  # traced values are unknown
+            assert not recwarn
+
+
+class Tensor:
+    """As tensors of other libraries are: with a type of their own, and readable by NumPy unless they say why not."""
+
+    def __init__(self, array, error=None):
+        self.array, self.error, self.shape, self.dtype = array, error, array.shape, f"torch.{array.dtype}"
+
+    def __array__(self, dtype=None, copy=None):
+        if self.error:
+            raise self.error
+        return self.array
+
+    def __len__(self):
+        return len(self.array)
+
+
+def check_tensors(small, tensor):
+    """Images and class ids as tensors give what arrays give, in all that takes images."""
+    images, ids = photos((64, 64)), np.array([3, 5])
+    explain = camjax.explainer(small.features, small.head)
+    calls = [functools.partial(camjax.cam_fn, small), camjax.make_localize_fn(small, "backprop")]
+    calls += [explain, lambda images, ids: explain(images, targets.classes(ids))]
+    for call in calls:
+        expected, found = call(images, ids), call(tensor(images), tensor(ids))
+        assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), expected, found))
+    np.testing.assert_array_equal(resize_image(tensor(images[0]), 8), resize_image(images[0], 8))
+
+
+def test_tensors_of_other_libraries_are_read(small):
+    check_tensors(small, Tensor)
+    wrong = Tensor(photos((64, 64)), RuntimeError("Can't call numpy() on Tensor that requires grad."))
+    for call in (functools.partial(camjax.cam_fn, small), camjax.explainer(small.features, small.head)):
+        with pytest.raises(InputError, match=r"images: a .*Tensor of torch\.uint8 .*requires grad.*detach\(\)"):
+            call(wrong)
+        with pytest.raises(InputError, match=r"class_ids: a .*Tensor of torch\.uint8 cannot be read"):
+            call(photos((64, 64)), wrong)
+
+
+@pytest.mark.parity
+def test_tensors_of_torch_are_read(small):
+    torch = pytest.importorskip("torch")
+    check_tensors(small, lambda array: torch.from_numpy(array.copy()))
+    for wrong in (torch.ones(1, 64, 64, 3, requires_grad=True), torch.ones(1, 64, 64, 3, device="meta")):
+        with pytest.raises(InputError, match=r"images: a torch\.Tensor of torch\.float32 cannot be read .*detach\(\)"):
+            camjax.cam_fn(small, wrong)
 
 
 def test_bad_options(small):

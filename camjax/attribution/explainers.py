@@ -12,8 +12,9 @@ from camjax.attribution.engine import attribute
 from camjax.attribution.methods import Method, Needs, method_named
 from camjax.attribution.network import CutNetwork, as_pytree, cut_network, is_module_method
 from camjax.attribution.targets import as_target
-from camjax.checks import check_class_ids
+from camjax.checks import ImageCheck, as_array, check_class_ids
 from camjax.errors import InputError
+from camjax.models.base import CamModel
 from camjax.models.inference_mode import inference_view
 
 
@@ -37,13 +38,15 @@ class Explainer:
     Args:
       network: cut at the layer, or layers, to explain.
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
+      model: the model of camjax that the network is, which normalizes its images itself; None for any other.
 
     Attributes:
       network: as given, with the weights of the time when the explainer was made.
     """
 
-    def __init__(self, network: CutNetwork, combine: Literal["mean", "max"] = "mean"):
+    def __init__(self, network: CutNetwork, combine: Literal["mean", "max"] = "mean", model: CamModel | None = None):
         self._combine = combine
+        self._images = functools.partial(as_array, name="images") if model is None else ImageCheck(model)
         # Flattened once: a network of many layers takes longer to flatten than its program to start.
         self._leaves, self._structure = jax.tree.flatten(network)
         # With modules of its own: those of the network that was given may change.
@@ -58,7 +61,7 @@ class Explainer:
         """Explains a batch of images.
 
         Args:
-          images: (B, ...) as the network takes them.
+          images: (B, ...) as the network takes them; those of a model of camjax as `camjax.cam_fn` takes them.
           targets: class ids (B,) or (B, N); a function of the outputs, see `camjax.attribution.targets`; or None for
             the `top_k` classes of the largest outputs (B, C).
           method: of `camjax.attribution.METHODS`. "cam" takes class ids, and a network whose head is known to be a
@@ -75,6 +78,7 @@ class Explainer:
             range), or a network that does not have what the method needs.
         """
         chosen = method_named(method, options)
+        images = self._images(images)
         self._check(chosen, targets)
         if not hasattr(images, "shape") or not hasattr(images, "dtype"):
             raise InputError(
@@ -188,7 +192,9 @@ def explainer(features_fn: Callable, head_fn: Callable, *, combine: Literal["mea
     Returns:
       `explain(images, targets=None, method="gradcam") -> Explanation`; see `Explainer`.
     """
-    return Explainer(cut_network(_in_inference_mode(features_fn), _in_inference_mode(head_fn)), combine)
+    network = cut_network(_in_inference_mode(features_fn), _in_inference_mode(head_fn))
+    model = getattr(features_fn, "__self__", None)
+    return Explainer(network, combine, model if isinstance(model, CamModel) else None)
 
 
 def _in_inference_mode(function: Callable) -> Callable:

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from camjax.attribution.network import as_pytree
 from camjax.cam import class_probabilities
-from camjax.checks import check_class_ids
+from camjax.checks import as_array, check_class_ids
 from camjax.errors import InputError
 
 Target = Callable[[jax.Array], jax.Array]
@@ -169,7 +169,7 @@ def as_target(targets: Any, outputs: jax.Array | jax.ShapeDtypeStruct) -> Target
 
 def _as_array(class_ids):
     """Lists as arrays: in a pytree each number of a list would be an argument of its own."""
-    return class_ids if hasattr(class_ids, "dtype") else np.asarray(class_ids)
+    return as_array(class_ids, "class_ids") if hasattr(class_ids, "dtype") else np.asarray(class_ids)
 
 
 def _float32(target: Target, outputs: jax.Array) -> jax.Array:

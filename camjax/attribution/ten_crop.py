@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.cam import resize_map
+from camjax.checks import as_array
 from camjax.errors import InputError
 
 
@@ -60,6 +61,7 @@ def ten_crops(images: jax.Array, crop_size: tuple[int, int]) -> jax.Array:
     Raises:
       ValueError: the images are smaller than a crop.
     """
+    images = as_array(images, "images")
     size = images.shape[1], images.shape[2]
     height, width = crop_size
     if size[0] < height or size[1] < width:

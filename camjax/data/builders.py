@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from camjax.data.archives import base_name
 from camjax.data.scenes import Scenes
-from camjax.errors import InputError
+from camjax.errors import InputError, reading
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 
@@ -26,17 +26,11 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
     Arguments and errors are those of `camjax.data.sources.open_source`; "scenes" prepares itself.
     """
     directory = None if data_dir is None else Path(data_dir).expanduser()
-    if name == "scenes":
-        builder = _scenes_builder(directory)
-    else:
-        try:
-            # From the prepared data set's own files: the builder that made them may need TensorFlow.
-            builder = tfds.core.read_only_builder.builder_from_files(
-                name, **({} if directory is None else {"data_dir": directory})
-            )
-        except tfds.core.DatasetNotFoundError as error:
-            raise _not_found(name, directory) from error
-    if ARRAY_RECORD not in builder.info.available_file_formats():
+    check_data_dir(directory)
+    builder = _scenes_builder(directory) if name == "scenes" else _prepared(name, directory)
+    with reading_prepared(name, directory):
+        formats = builder.info.available_file_formats()
+    if ARRAY_RECORD not in formats:
         raise InputError(
             f"data set {name!r} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which has no "
             "random access; expected array_record. Convert it with tfds' own tool, in an environment of its own:\n"
@@ -47,6 +41,37 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
         )
     builder.info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
+
+
+def check_data_dir(directory: Path | None) -> None:
+    """Raises ValueError for tfds' folder if its name has characters that tfds would take for a pattern of names."""
+    path = str(directory or tfds.core.constants.DATA_DIR)
+    if found := sorted(set(path) & set("*?[")):
+        raise InputError(
+            f"data_dir is {path!r}, and tensorflow-datasets takes {' and '.join(found)} in it for a pattern of file "
+            "names: expected a folder without these characters. Rename it, or give another one."
+        )
+
+
+def reading_prepared(name: str, directory: Path | None) -> contextlib.AbstractContextManager[None]:
+    """Turns what tfds and protobuf raise about damaged files of a prepared data set into a ValueError."""
+    return reading(
+        f"data set {name!r} in {directory or tfds.core.constants.DATA_DIR}",
+        "as tensorflow-datasets prepared it",
+        "Delete its folder, and prepare it again.",
+    )
+
+
+def _prepared(name: str, directory: Path | None) -> tfds.core.DatasetBuilder:
+    with reading_prepared(name, directory):
+        try:
+            # From the prepared data set's own files: the builder that made them may need TensorFlow.
+            return tfds.core.read_only_builder.builder_from_files(
+                name, **({} if directory is None else {"data_dir": directory})
+            )
+        except tfds.core.DatasetNotFoundError as error:
+            not_found = error
+    raise _not_found(name, directory) from not_found
 
 
 def _not_found(name: str, data_dir: Path | None) -> Exception:
@@ -66,7 +91,8 @@ def _not_found(name: str, data_dir: Path | None) -> Exception:
 
 def _scenes_builder(data_dir: Path | None) -> Scenes:
     """The builder of scenes, which prepares its data if they are missing."""
-    builder = Scenes(data_dir=data_dir)
+    with reading_prepared("scenes", data_dir):
+        builder = Scenes(data_dir=data_dir)
     directory = Path(builder.data_dir)
     if not directory.exists():
         print(f"Preparing the data set 'scenes' in {directory} (once, about 10 seconds).", flush=True)

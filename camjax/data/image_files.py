@@ -1,32 +1,96 @@
 """Finding and reading the image files of a data set in folders."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+import posixpath
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from camjax.data.decoding import ImageError, decode_image
-from camjax.errors import InputError
+from camjax.data.decoding import ImageError, decode_image, open_image
+from camjax.data.regular_files import check_regular, read_regular
+from camjax.errors import InputError, reading
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""The suffixes of image files, in upper or lower case; other files of a folder are ignored."""
+IMAGE_SUFFIXES = (
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".mpo"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp"),
+)
+"""The suffixes of image files, in upper or lower case."""
+
+_NOTES = (".csv", ".db", ".html", ".ini", ".json", ".mat", ".md", ".txt", ".xml", ".yaml", ".yml")
 
 
 def find_images(folder: Path) -> list[str]:
     """Finds the image files of a folder and all below it, except names that begin with a dot.
 
+    Files of other suffixes than `IMAGE_SUFFIXES` are left out; a warning counts those that are no notes or lists.
+
+    Returns:
+      Names relative to the folder, with forward slashes, sorted.
+    """
+    names = find_files(folder)
+    found = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    others = Counter(os.path.splitext(name)[1].lower() for name in names) if len(found) < len(names) else Counter()
+    others = Counter({suffix: n for suffix, n in others.items() if suffix not in (*IMAGE_SUFFIXES, *_NOTES)})
+    if others:
+        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common(5))
+        warnings.warn(
+            f"{folder}: {others.total()} files are left out, since their names do not end as those of images do "
+            f"({kinds}). Convert them, or rename them if they are images.",
+            stacklevel=2,
+        )
+    return found
+
+
+def find_files(folder: Path) -> list[str]:
+    """Finds the files of a folder and all below it, except names that begin with a dot.
+
+    Links to folders are followed, but for those to a folder that they lie in: all that is there is found already.
+
     Returns:
       Names relative to the folder, with forward slashes, sorted.
     """
     found = []
-    for directory, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        place = Path(directory).relative_to(folder)
-        images = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
-        found += [(place / name).as_posix() for name in images]
+    pending = [("", frozenset[tuple[int, int]]())]
+    while pending:
+        place, above = pending.pop()
+        status = os.stat(folder / place)
+        if (here := (status.st_dev, status.st_ino)) in above:
+            continue
+        with os.scandir(folder / place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    pending.append((f"{place}{entry.name}/", above | {here}))
+                else:
+                    found.append(f"{place}{entry.name}")
     return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say: reading it as a file says so
+        return False
+
+
+def spelling(name: str, folder: Path | None = None) -> str:
+    r"""One form of a relative file name that may be written in several ways.
+
+    "./bird/a.jpg", "bird//a.jpg" and "bird\a.jpg" become "bird/a.jpg"; an accent is one character with its letter,
+    where macOS writes two. With `folder`, an absolute name becomes relative to it, if it lies there.
+    """
+    name = posixpath.normpath(name.replace("\\", "/"))
+    if folder is not None and posixpath.isabs(name):
+        relative = os.path.relpath(name, folder.absolute())
+        name = name if relative.startswith("..") else relative
+    return unicodedata.normalize("NFC", name)
 
 
 def check_files(folder: Path, names: Iterable[tuple[str, str]]) -> None:
@@ -66,10 +130,9 @@ def read_stored_image(path: Path) -> np.ndarray:
       OSError: the file cannot be read.
       ImageError: it is not an image, or is damaged; the message names it.
     """
-    try:
-        return decode_image(path.read_bytes(), apply_exif=False)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+    data = read_regular(path, error=ImageError)
+    with _naming(path):
+        return decode_image(data, apply_exif=False)
 
 
 def read_stored_size(path: Path) -> tuple[int, int]:
@@ -79,9 +142,21 @@ def read_stored_size(path: Path) -> tuple[int, int]:
       OSError: the file cannot be read.
       ImageError: the file is not an image; the message names it.
     """
+    check_regular(path, error=ImageError)
     with path.open("rb") as file:
-        try:
-            with Image.open(file) as image:
-                return image.height, image.width
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{path} is not an image, or is damaged: {error}") from error
+        if file.read(4) in TiffImagePlugin.PREFIXES:
+            with _naming(path):
+                width, height = open_image(path.read_bytes()).size
+        else:
+            file.seek(0)
+            with reading(path, "an image", "Get a complete copy of it.", error=ImageError), Image.open(file) as image:
+                width, height = image.size
+    return height, width
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error

@@ -10,7 +10,9 @@ from typing import Literal, overload
 import numpy as np
 from PIL import Image
 
+from camjax.checks import as_array
 from camjax.data.decoding import ImageError, decode_image
+from camjax.data.regular_files import read_regular
 from camjax.errors import InputError
 
 Size = int | tuple[int, int]
@@ -114,7 +116,7 @@ def load_image(path: StrPath) -> np.ndarray:
     if path.is_dir():
         raise ImageError(f"{path} is a directory; give the image files in it")
     try:
-        data = path.read_bytes()
+        data = read_regular(path, error=ImageError)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist (looked from {Path.cwd()}); check the name") from error
     try:
@@ -154,6 +156,7 @@ def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, floa
     Raises:
       ValueError: an image of another shape or type, a size below 1 or a box outside of the image.
     """
+    image = as_array(image, "image")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(f"image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
     height, width = height_and_width(size)

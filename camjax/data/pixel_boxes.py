@@ -77,14 +77,19 @@ def check_corners(corners: Corners, size: tuple[int, int], where: str) -> None:
       where: the file, and the line or object in it, for the message.
 
     Raises:
-      ValueError: a number that is not finite, a minimum above its maximum, or a box that leaves the image by more than
-        a pixel.
+      ValueError: a number that is not finite, a minimum above its maximum, a box in shares of the image, or one that
+        leaves the image by more than a pixel.
     """
     xmin, ymin, xmax, ymax = corners
     height, width = size
     box = f"the box xmin={xmin:g}, ymin={ymin:g}, xmax={xmax:g}, ymax={ymax:g}"
     if not all(map(math.isfinite, corners)) or xmin > xmax or ymin > ymax:
         raise InputError(f"{where}: {box} is invalid: expected xmin <= xmax and ymin <= ymax. Correct the file.")
+    if min(corners) >= 0 and max(corners) <= 1 and any(value % 1 for value in corners):
+        raise InputError(
+            f"{where}: {box} looks like shares of the image, in 0..1: expected pixels. Multiply x by its width, "
+            f"{width}, and y by its height, {height}."
+        )
     # The last pixel is width - 1: in a file that counts from 1 a box ends at width, a pixel outside.
     if not (-1 <= xmin < width and 0 <= xmax <= width and -1 <= ymin < height and 0 <= ymax <= height):
         raise InputError(

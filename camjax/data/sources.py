@@ -5,14 +5,14 @@ import operator
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from camjax.data.builders import ARRAY_RECORD, prepared_builder
-from camjax.data.decoding import decode_image
+from camjax.data.builders import ARRAY_RECORD, prepared_builder, reading_prepared
+from camjax.data.decoding import decode_gray, decode_image
 from camjax.errors import InputError
 
 _Parsed = TypeVar("_Parsed")
@@ -144,10 +144,7 @@ class Source:
 
     def _stored_mask(self, record: bytes) -> np.ndarray:
         stored = self._masks.deserialize_example_np(record, decoders={_MASK_FEATURE: tfds.decode.SkipDecoding()})
-        mask = cv2.imdecode(np.frombuffer(stored[_MASK_FEATURE], np.uint8), cv2.IMREAD_GRAYSCALE)
-        if mask is None:
-            raise InputError("its segmentation mask is damaged")
-        return mask
+        return decode_gray(stored[_MASK_FEATURE])
 
     def _annotation(self, stored: Mapping) -> dict:
         annotation: dict[str, Any] = {"label": int(stored["label"])}
@@ -192,4 +189,5 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
             f"data set {builder.info.name!r} is incomplete: {len(missing)} of {len(instructions)} files are missing, "
             f"such as {missing[0]}. Delete {builder.data_dir} and prepare it again"
         )
-    return Source(builder, split)
+    with reading_prepared(name, Path(builder.data_dir)):
+        return Source(builder, split)

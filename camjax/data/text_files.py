@@ -1,11 +1,13 @@
 """Reading the text files that people and other programs write: lists, tables, notes."""
 
+import codecs
 import io
 import os
 import re
 from pathlib import Path
 from typing import Literal
 
+from camjax.data.regular_files import read_regular
 from camjax.errors import InputError
 
 
@@ -23,10 +25,13 @@ def read_lines(
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is not UTF-8; the message names file and line.
+      ValueError: the file is not UTF-8 (the message names file and line), or no file but a named pipe, say.
     """
+    data = read_regular(Path(path).expanduser())
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{path} is UTF-16, as its first two bytes say. Save the file as UTF-8.")
     try:
-        text = Path(path).expanduser().read_bytes().decode("utf-8-sig", errors)
+        text = data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         number = len(re.split(rb"\r\n|\r|\n", error.object[: error.start]))
         raise InputError(f"{path}, line {number}, is not UTF-8 ({error.reason}). Save the file as UTF-8.") from error

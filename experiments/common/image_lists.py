@@ -9,6 +9,7 @@ import numpy as np
 from camjax.data.image_files import read_stored_image
 from camjax.data.rows import RandomAccessSource
 from camjax.data.sources import SourceInfo
+from camjax.data.text_files import read_lines
 
 
 class ImageSource(RandomAccessSource, Protocol):
@@ -63,4 +64,4 @@ class ListedImages:
 
 def list_lines(path: Path) -> list[str]:
     """The lines of a text file that are not blank, stripped."""
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    return [line.strip() for _, line in read_lines(path) if line.strip()]

@@ -11,8 +11,9 @@ from tensorflow_datasets.core.hashing import Hasher
 from camjax.data.builders import prepared_builder
 from camjax.data.decoding import ImageError, decode_image
 from camjax.data.image_files import check_files, find_images, read_stored_size
+from camjax.data.regular_files import check_regular
 from camjax.data.sources import SourceInfo
-from camjax.errors import InputError
+from camjax.errors import InputError, reading
 from experiments.common.image_lists import ListedImages
 from experiments.common.layouts import check_layout
 from experiments.scene_objects.places import LabeledPlaces, choose_places, read_object_names, read_place_list
@@ -141,7 +142,7 @@ def _from_files(
 
     def label_map(index: int) -> np.ndarray:
         path = folder / label_files[index]
-        found = _read_ids(path)
+        found = read_label_map(path)
         if found.shape != (size := read_stored_size(folder / images[index])):
             raise InputError(f"{path} is of shape {found.shape}, and its image {size}: expected the same.")
         return found
@@ -149,13 +150,16 @@ def _from_files(
     return LabeledPlaces(ListedImages(folder, images, labels, info), labels, places, object_names, label_map)
 
 
-def _read_ids(path: Path) -> np.ndarray:
-    """The stored values of an image with one channel, (H, W) integers."""
-    try:
-        with Image.open(path) as image:
-            ids = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} is no label map, or damaged: {error}") from error
+def read_label_map(path: Path) -> np.ndarray:
+    """The stored values of an image with one channel, (H, W) integers.
+
+    Raises:
+      OSError: the file cannot be read.
+      ImageError: it is not an image, is damaged, or has several channels or other numbers; the message names it.
+    """
+    check_regular(path, error=ImageError)
+    with reading(path, "a label map", "Get a complete copy of it.", error=ImageError), Image.open(path) as image:
+        ids = np.asarray(image)
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise ImageError(f"{path} has shape {ids.shape} and values {ids.dtype}: expected one channel, of integers.")
     return ids

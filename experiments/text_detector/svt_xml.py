@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from camjax.data.pixel_boxes import shares
+from camjax.data.regular_files import check_regular
 from camjax.data.xml_files import parse_xml, pixels
 from camjax.errors import InputError
 
@@ -40,6 +41,7 @@ def read_svt_xml(path: str | os.PathLike) -> list[SvtImage]:
       OSError: the file can't be read.
       ValueError: as `parse_svt_xml`; the message names the file.
     """
+    check_regular(path)
     with open(path, "rb") as file:
         data = file.read(MAX_BYTES + 1)
     return parse_svt_xml(data, str(Path(path)))

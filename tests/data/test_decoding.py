@@ -4,8 +4,10 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from photographs import BLACK, BLUE, GREEN, PHOTOS, RED, WHITE, encode, photo, with_orientation
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
@@ -198,6 +200,149 @@ def test_animated_gif_gives_its_first_frame():
 def test_values_of_unknown_range_are_refused(dtype):
     with pytest.raises(ImageError, match=r"32-bit .* scale it to 8 or 16 bits"):
         decode(encode(np.ones((2, 2), dtype), "TIFF"))
+
+
+# Twins: one image in 8 bits and in 16
+
+
+def tiff(samples, photometric, extra=(), order="<", **options):
+    """A TIFF of (H, W) or (H, W, bands) values as stored."""
+    file = io.BytesIO()
+    options |= {"extrasamples": list(extra)} if extra else {}
+    bands = "contig" if samples.ndim == 3 else None
+    tifffile.imwrite(
+        file, samples, byteorder=order, photometric=photometric, **{"planarconfig": bands, "metadata": None, **options}
+    )
+    return file.getvalue()
+
+
+def color_key(*key):
+    data = struct.pack(f">{len(key)}H", *key)
+    return struct.pack(">I", len(data)) + b"tRNS" + data + struct.pack(">I", zlib.crc32(b"tRNS" + data))
+
+
+KINDS = [  # photometric interpretation, bands, what the further bands are, and the color as it is seen
+    ("minisblack", [40], (), 40),
+    ("miniswhite", [40], (), 215),
+    ("minisblack", [40, 0], (0,), 40),  # an unspecified band hides nothing
+    ("miniswhite", [40, 0], (0,), 215),
+    ("minisblack", [40, 102], (2,), 40 * 0.4 + 255 * 0.6),
+    ("minisblack", [40, 102], (1,), 40 + 255 * 0.6),  # premultiplied
+    ("miniswhite", [40, 102], (2,), 215 * 0.4 + 255 * 0.6),
+    ("rgb", [200, 0, 50], (), (200, 0, 50)),
+    ("rgb", [200, 0, 50, 0], (0,), (200, 0, 50)),
+    ("rgb", [200, 0, 50, 102], (2,), (200 * 0.4 + 153, 153, 50 * 0.4 + 153)),
+    ("rgb", [80, 0, 20, 102], (1,), (80 + 153, 153, 20 + 153)),
+    ("rgb", [200, 0, 50, 7, 9], (0, 0), (200, 0, 50)),
+    ("rgb", [80, 0, 20, 102, 9], (1, 0), (80 + 153, 153, 20 + 153)),
+    ("separated", [0, 255, 255, 0], (), (255, 0, 0)),
+    ("separated", [0, 255, 255, 0, 9], (0,), (255, 0, 0)),
+]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("photometric", "bands", "extra", "seen"), KINDS)
+def test_a_tiff_of_16_bits_gives_what_its_twin_of_8_bits_gives(order, photometric, bands, extra, seen):
+    eight = np.tile(np.uint8(bands), (2, 3, 1)).squeeze(2) if len(bands) == 1 else np.tile(np.uint8(bands), (2, 3, 1))
+    for samples in (eight, eight * np.uint16(257)):
+        pixels = decode(tiff(samples, photometric, extra, order))
+        assert pixels.shape == (2, 3, 3)
+        np.testing.assert_allclose(pixels, np.broadcast_to(seen, pixels.shape), atol=2)
+    np.testing.assert_array_equal(pixels, decode(tiff(eight, photometric, extra, order)))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rowsperstrip": 5},
+        {"tile": (16, 32)},
+        {"planarconfig": "separate"},
+        {"planarconfig": "separate", "rowsperstrip": 5},
+        {"planarconfig": "separate", "tile": (16, 16)},
+        {"compression": "zlib"},
+        {"compression": "zlib", "predictor": 2},
+        {"compression": "zlib", "predictor": 2, "tile": (16, 32)},
+        {"bigtiff": True},
+    ],
+    ids=str,
+)
+def test_layouts_of_16_bit_tiff(order, options):
+    image = np.asarray(photo(70, 43))
+    deep = image * np.uint16(257) + np.random.default_rng(0).integers(-100, 100, image.shape).astype(np.uint16)
+    deep = np.where(image % 255 == 0, image * np.uint16(257), deep)
+    stored = np.moveaxis(deep, -1, 0) if "planarconfig" in options else deep
+    np.testing.assert_array_equal(decode(tiff(stored, "rgb", (), order, **options)), image)
+
+
+@pytest.mark.parametrize("kind", [".tiff", ".png"])
+def test_16_bit_files_that_opencv_writes(kind):
+    image = np.asarray(photo())
+    data = cv2.imencode(kind, image[..., ::-1] * np.uint16(257))[1].tobytes()  # TIFF: LZW with differences
+    np.testing.assert_array_equal(decode(data), image)
+
+
+@pytest.mark.parametrize(
+    ("color_type", "depth", "values", "key"),
+    [(0, 8, [40, 200], 1), (0, 16, [40, 200], 1), (2, 8, [9, 8, 7, 200, 0, 50], 3), (2, 16, [9, 8, 7, 200, 0, 50], 3)],
+)
+def test_a_color_key_in_8_and_16_bits(color_type, depth, values, key):
+    scale = 257 if depth == 16 else 1
+    row = (np.array(values) * scale).astype(">u2" if depth == 16 else "u1").tobytes()
+    data = png(2, 1, depth, color_type, b"\0" + row, color_key(*(value * scale for value in values[:key])))
+    np.testing.assert_array_equal(decode(data), [[WHITE, np.broadcast_to(values[key:], 3)]])
+
+
+def test_a_color_key_below_8_bits_and_one_that_differs_in_the_low_byte():
+    two = png(4, 1, 2, 0, b"\0" + bytes([0b00011011]), color_key(1))
+    np.testing.assert_array_equal(decode(two)[0, :, 0], [0, 255, 170, 255])
+    four = png(2, 1, 4, 0, b"\0" + bytes([0x2D]), color_key(2))
+    np.testing.assert_array_equal(decode(four)[0, :, 0], [255, 13 * 17])
+    near = png(2, 1, 16, 0, b"\0" + struct.pack(">2H", 40 * 257, 40 * 257 + 1), color_key(40 * 257))
+    np.testing.assert_array_equal(decode(near)[0, :, 0], [255, 40])
+
+
+def test_bmp_of_16_bits_a_pixel():
+    row = struct.pack("<2H", 0b11111_000000_00000, 0b00000_111111_00000)
+    header = struct.pack("<IiiHHIIiiII3I", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0, 0xF800, 0x07E0, 0x001F)
+    data = struct.pack("<2sIHHI", b"BM", 70, 0, 0, 66) + header + row
+    np.testing.assert_array_equal(decode(data), [[RED, GREEN]])
+
+
+def test_tiff_of_12_bits():
+    values = np.array([[0, 1000, 2048, 4095]])
+    tags = [(256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 6)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data = struct.pack("<2sHI", b"II", 42, 14) + bytes.fromhex("0003e8800fff")
+    data += struct.pack("<H", len(tags)) + entries + bytes(4)
+    np.testing.assert_array_equal(decode(data)[..., 0], np.rint(values * 255 / 4095))
+
+
+@pytest.mark.parametrize(
+    ("samples", "photometric", "extra", "message"),
+    [
+        (np.int8([[-100]]), "minisblack", (), "8-bit signed integer values"),
+        (np.int16([[-1000]]), "minisblack", (), "16-bit signed integer values"),
+        (np.float16([[0.5]]), "minisblack", (), "16-bit floating-point values"),
+        (np.float32([[0.5]]), "minisblack", (), "32-bit floating-point values"),
+        (np.uint32([[5]]), "minisblack", (), "32-bit unsigned integer values"),
+        (np.float32([[[0.5] * 3]]), "rgb", (), "32-bit floating-point values"),
+        (np.uint16([[[5] * 4]]), "minisblack", (0, 0, 0), r"4 bands of 16 bits \(gray, of them 3 beyond the color"),
+        (np.uint8([[[5] * 4]]), "minisblack", (0, 0, 0), r"4 bands of 8 bits \(gray, of them 3 beyond the color"),
+        (np.uint16([[5]]), "cfa", (), r"1 bands of 16 bits \(photometric interpretation 32803\)"),
+        (np.uint16([[[5] * 5]]), "separated", (2,), r"5 bands of 16 bits \(CMYK, of them 1 beyond"),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_what_is_not_read_is_named(order, samples, photometric, extra, message):
+    with pytest.raises(ImageError, match=f"a TIFF image (with|of) {message}"):
+        decode(tiff(samples, photometric, extra, order))
+
+
+def test_a_16_bit_tiff_that_is_cut_off():
+    data = tiff(np.asarray(photo(40, 30)) * np.uint16(257), "rgb", compression="zlib", rowsperstrip=5)
+    with pytest.raises(ImageError, match=r"40 x 30 pixels.*cut off or damaged"):
+        decode(data[: len(data) // 2])
 
 
 # Turning

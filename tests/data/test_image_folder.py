@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +8,9 @@ from skimage import data
 from camjax.data.annotated import open_image_folder
 from camjax.data.annotation import UNREADABLE
 from camjax.data.annotations.box_csv import read_box_csv
+from camjax.data.annotations.voc_xml import find_xml, read_voc_xml
+from camjax.data.image_files import find_images
+from camjax.data.images import load_image
 
 XML = """<annotation><filename>{name}</filename><size><width>{width}</width><height>{height}</height></size>{objects}
 </annotation>"""
@@ -187,6 +192,22 @@ def test_boxes_outside_of_their_image_name_the_line(photos, tmp_path):
         open_image_folder(photos, "val", boxes=boxes)
 
 
+@pytest.mark.parametrize("box", ["0.25,0.1,0.5,1", "0,0,1,1", "0.0,0.0,1.0,0.99"])
+def test_boxes_in_shares_of_the_image_are_told(photos, tmp_path, box):
+    boxes = write_csv(tmp_path / "boxes.csv", f"cat/chelsea.png,{box}", "cup/coffee.jpg,,,,")
+    with pytest.raises(ValueError, match=r"boxes\.csv: all boxes lie in 0\.\.1, as shares .* expected pixels"):
+        open_image_folder(photos, "val", boxes=boxes)
+    write_csv(boxes, f"cat/chelsea.png,{box}", "cup/coffee.jpg,1,2,300,200")
+    if box != "0,0,1,1":  # four pixels, perhaps
+        with pytest.raises(ValueError, match=r"boxes\.csv, line 2: .*looks like shares .*width, 451, .*height, 300"):
+            for index in range(3):
+                open_image_folder(photos, "val", boxes=boxes).annotation(index)
+    write_xml(tmp_path / "xml" / "chelsea.xml", "chelsea.png", (451, 300), box.split(","))
+    if box != "0,0,1,1":
+        with pytest.raises(ValueError, match=r"chelsea\.xml: object 1: .*looks like shares"):
+            open_image_folder(photos, "val", boxes=tmp_path / "xml")
+
+
 def test_boxes_of_images_that_are_not_there(photos, tmp_path):
     boxes = write_csv(tmp_path / "boxes.csv", "cat/chelsea.png,0,0,5,5", "cat/chelsea.jpg,0,0,5,5")
     with pytest.raises(FileNotFoundError, match=r"boxes\.csv, line 3: image .*val/cat/chelsea\.jpg not found"):
@@ -280,3 +301,70 @@ def test_xml_files_that_do_not_fit_the_images(photos, tmp_path):
     save(photos / "val" / "cat" / "coffee.png", data.coffee())
     with pytest.raises(ValueError, match=r"coffee\.xml may be about cat/coffee\.png or cup/coffee\.jpg"):
         open_image_folder(photos, "val", boxes=xml)
+
+
+@pytest.mark.parametrize(
+    "written", ["./cat/chelsea.png", "cat//chelsea.png", "cat\\chelsea.png", "cup/../cat/chelsea.png"]
+)
+def test_spellings_of_a_name_in_a_csv_file(photos, tmp_path, written):
+    boxes = write_csv(tmp_path / "boxes.csv", f"{written},0,0,450,299", "cat/chelsea.png,0,0,9,9")
+    source = open_image_folder(photos, "val", boxes=boxes)
+    assert [len(source.annotation(i).boxes) for i in range(3)] == [2, 0, 0]
+
+
+def test_absolute_names_and_accents_in_one_and_two_characters(tmp_path):
+    one, two = "caf\u00e9.png", "cafe\u0301.png"
+    for stored, written in ((one, two), (two, one)):
+        root = tmp_path / f"stored as {len(stored)}"
+        save(root / "cup" / stored, data.chelsea())
+        boxes = write_csv(tmp_path / "boxes.csv", f"cup/{written},0,0,9,9", f"{root / 'cup' / stored},0,0,9,9")
+        with pytest.raises(ValueError, match=r"line 3 and .*line 2 write 'cup/cafe?.*' in two ways"):
+            open_image_folder(root, "all", boxes=boxes)
+        for name in (f"cup/{written}", root / "cup" / stored):
+            write_csv(boxes, f"{name},0,0,9,9")
+            assert len(open_image_folder(root, "all", boxes=boxes).annotation(0).boxes) == 1
+        write_xml(root / "xml" / f"{written}.xml".replace(".png", ""), written, (451, 300), (0, 0, 9, 9), label="cup")
+        assert len(open_image_folder(root, "all", boxes=root / "xml").annotation(0).boxes) == 1
+
+
+def test_images_of_all_suffixes_are_found_and_other_files_counted(tmp_path):
+    for name, kind in {
+        "a.jfif": "JPEG",
+        "b.JPE": "JPEG",
+        "c.avif": "AVIF",
+        "d.jp2": "JPEG2000",
+        "e.Tga": "TGA",
+    }.items():
+        save(tmp_path / "cat" / name, data.chelsea()[:32, :32], format=kind)
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    source = open_image_folder(tmp_path, "all")
+    assert [source[i]["filename"][4:] for i in range(5)] == ["a.jfif", "b.JPE", "c.avif", "d.jp2", "e.Tga"]
+    assert all(np.abs(source[i]["image"] - data.chelsea()[:32, :32].astype(int)).mean() < 8 for i in range(5))
+    for name in ("f.heic", "g.HEIC", "h.jpg.1", ".DS_Store"):
+        (tmp_path / "cat" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 files are left out.*\(2 \.heic, 1 \.1\)"):
+        assert len(open_image_folder(tmp_path, "all")) == 5
+
+
+def test_links_in_circles_end(tmp_path):
+    for here in "ab":
+        save(tmp_path / here / "image.png", data.chelsea()[:5, :5])
+    for here, there in ("ab", "ba", "aa", "bb"):
+        (tmp_path / here / f"to {there}").symlink_to(tmp_path / there, target_is_directory=True)
+        (tmp_path / here / f"up {there}").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b" / "itself.txt").symlink_to("itself.txt")
+    assert find_images(tmp_path) == ["a/image.png", "a/to b/image.png", "b/image.png", "b/to a/image.png"]
+    write_xml(tmp_path / "xml" / "far" / "image.xml", "image.png", (5, 5), (0, 0, 1, 1))
+    (tmp_path / "xml" / "far" / "up").symlink_to(tmp_path / "xml", target_is_directory=True)
+    assert len(find_xml(tmp_path / "xml")) == 1
+
+
+def test_a_named_pipe_is_refused_and_not_read(photos, tmp_path):
+    os.mkfifo(photos / "val" / "cat" / "pipe.png")
+    pipe = photos / "val" / "cat" / "pipe.png"
+    source = open_image_folder(photos, "val", boxes=write_csv(tmp_path / "boxes.csv", "cat/pipe.png,0,0,5,5"))
+    assert source.annotation(2).excluded == UNREADABLE
+    os.mkfifo(tmp_path / "pipe.xml")
+    for read in (lambda: source[2], lambda: load_image(pipe), lambda: read_box_csv(pipe), lambda: read_voc_xml(pipe)):
+        with pytest.raises(ValueError, match=r"pipe\.png is a named pipe: expected a file"):
+            read()

@@ -1,3 +1,4 @@
+import functools
 import io
 import pickle
 import re
@@ -13,7 +14,9 @@ from PIL import Image
 from tiny_tfds import prepare_tfds
 
 from camjax.data import scenes
+from camjax.data.preparing import prepare
 from camjax.data.sources import open_source
+from camjax.errors import InputError
 
 FEW = {"train": 60, "validation": 30, "test": 30}  # as `scenes_dir` has
 
@@ -151,6 +154,21 @@ def test_a_half_prepared_directory_is_not_taken_for_whole(own_data_dir):
     (own_data_dir / "scenes" / "1.0.0" / "dataset_info.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no complete copy.*Delete"):
         open_source("scenes", "train", data_dir=own_data_dir)
+
+
+@pytest.mark.parametrize("name", ["a [x]", "a*b", "what?"])
+def test_a_folder_that_tfds_would_take_for_a_pattern_is_refused_before_anything_is_prepared(tmp_path, name):
+    for open_there in (open_source, functools.partial(prepare, verify=False)):
+        with pytest.raises(InputError, match=r"takes .* in it for a pattern of file names.*Rename it"):
+            open_there("scenes", *["test"] * (open_there is open_source), data_dir=tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a]b", "{a,b}", "~a@2 $HOME %d"])
+def test_folders_of_any_other_name(data_dir, tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "tiny_photos").symlink_to(data_dir / "tiny_photos")
+    assert len(open_source("tiny_photos", "train", data_dir=tmp_path / name)) == 4
 
 
 def test_missing_files_are_named(own_data_dir):

@@ -9,6 +9,7 @@ from flax import nnx
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
+from camjax.models.base import CamModel
 from camjax.models.inference_mode import inference_view, keeps_its_state
 
 
@@ -72,7 +73,8 @@ def explain_nnx(
         with keeps_its_state(model):
             return forward(model, images)
 
-    return Explainer(cut_at(names, weights, capture, exchange, reshape), combine)
+    ours = model if isinstance(model, CamModel) and forward is call else None
+    return Explainer(cut_at(names, weights, capture, exchange, reshape), combine, ours)
 
 
 class _Output(nnx.Variable):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
+from camjax.data.image_files import spelling
 from camjax.data.pixel_boxes import ListedImage
 from camjax.data.text_files import read_lines
 from camjax.errors import InputError
@@ -24,12 +25,13 @@ def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
     four numbers are empty is an image without boxes.
 
     Returns:
-      filename -> what is known about it, in the file's order; `ListedImage.check` checks its boxes against the image.
+      filename (see `camjax.data.image_files.spelling`) -> what is known about it, in the file's order;
+      `ListedImage.check` checks its boxes against the image.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: a missing column, a line of another length, an invalid number, two labels for one image; the message
-        names file and line.
+      ValueError: a missing column, a line of another length, an invalid number, two labels for one image, or no box
+        that leaves 0..1, as shares of the image; the message names the file, and the line where there is one.
     """
     lines = read_lines(path)
     rows = csv.reader(f"{text}\n" for _, text in lines)
@@ -52,14 +54,20 @@ def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
         raise InputError(f"{path}, near line {rows.line_num + 1}, is not CSV: {error}.") from error
     if not images:
         raise InputError(f"{path} lists no images: expected a line for each box below the names of the columns.")
+    corners = [value for image in images.values() for box in image.corners for value in box]
+    if corners and min(corners) >= 0 and max(corners) <= 1:
+        raise InputError(
+            f"{path}: all boxes lie in 0..1, as shares of the image do: expected pixels. Multiply xmin and xmax by the "
+            "image's width, ymin and ymax by its height."
+        )
     return images
 
 
 def _add(images: dict[str, ListedImage], row: dict[str, str], where: str) -> None:
-    filename = row["filename"].strip().replace("\\", "/")
     label = row.get("label", "").strip()
-    if not filename:
+    if not row["filename"].strip():
         raise InputError(f"{where} has no filename.")
+    filename = spelling(row["filename"].strip())
     classes = (label,) if label else ()
     first = filename not in images
     image = images.setdefault(filename, ListedImage(where, classes))
@@ -86,10 +94,15 @@ def _add(images: dict[str, ListedImage], row: dict[str, str], where: str) -> Non
 def _read(path: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected a CSV file or a folder of XML files with boxes.")
-    found, present = read_box_csv(path), set(names)
-    for name, image in found.items():
-        if name not in present:
-            raise FileNotFoundError(f"{image.where}: image {root / name} not found. Correct one of the names.")
+    present = {spelling(name): name for name in names}
+    found: dict[str, ListedImage] = {}
+    for written, image in read_box_csv(path).items():
+        name = present.get(spelling(written, root))
+        if name is None:
+            raise FileNotFoundError(f"{image.where}: image {root / written} not found. Correct one of the names.")
+        if name in found:
+            raise InputError(f"{image.where} and {found[name].where} write {name!r} in two ways: expected one.")
+        found[name] = image
     return found
 
 

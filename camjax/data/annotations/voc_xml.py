@@ -8,7 +8,9 @@ from pathlib import Path
 from camjax.data.annotation import stem_of
 from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
+from camjax.data.image_files import find_files, spelling
 from camjax.data.pixel_boxes import Corners, ListedImage, check_corners
+from camjax.data.regular_files import check_regular
 from camjax.data.xml_files import parse_xml, pixels
 from camjax.errors import InputError
 
@@ -20,6 +22,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 def read_voc_xml(path: str | os.PathLike[str]) -> ListedImage:
     """Reads one XML file; see `parse_voc_xml`. Raises OSError if the file cannot be read."""
+    check_regular(path)
     with open(path, "rb") as file:
         return parse_voc_xml(file.read(MAX_BYTES + 1), str(path))
 
@@ -44,8 +47,8 @@ def parse_voc_xml(data: bytes, name: str) -> ListedImage:
     if root.tag != "annotation":
         raise InputError(f"{name} holds <{root.tag}>: expected <annotation>, as PASCAL VOC writes it.")
 
-    stem = stem_of(name)
-    filename = (root.findtext("filename") or "").strip().replace("\\", "/")
+    stem = spelling(stem_of(name))
+    filename = spelling((root.findtext("filename") or "").strip() or name)
     # ILSVRC leaves the suffix out.
     if filename and stem not in (filename, stem_of(filename)):
         raise InputError(f"{name} has the <filename> {filename!r}: expected {stem!r}. Correct it, or rename the file.")
@@ -74,7 +77,7 @@ def _numbers(parent: ET.Element | None, tags: Sequence[str], where: str) -> list
 
 def find_xml(folder: Path) -> list[Path]:
     """The XML files of a folder and all below it, sorted; without those that begin with a dot, as macOS adds."""
-    return [path for path in sorted(folder.rglob("[!.]*")) if path.suffix.lower() == ".xml"]
+    return [folder / name for name in find_files(folder) if name.lower().endswith(".xml")]
 
 
 def _read(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
@@ -82,12 +85,12 @@ def _read(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, Listed
     by_path: dict[str, list[str]] = {}
     by_stem: dict[str, list[str]] = {}
     for name in names:
-        by_path.setdefault(name.rpartition(".")[0], []).append(name)
-        by_stem.setdefault(stem_of(name), []).append(name)
+        by_path.setdefault(spelling(name.rpartition(".")[0]), []).append(name)
+        by_stem.setdefault(spelling(stem_of(name)), []).append(name)
     found: dict[str, ListedImage] = {}
     for path in find_xml(folder):
         place = path.relative_to(folder).with_suffix("").as_posix()
-        matches = by_path.get(place) or by_stem.get(path.stem, [])
+        matches = by_path.get(spelling(place)) or by_stem.get(spelling(path.stem), [])
         if not matches:
             raise FileNotFoundError(f"{path}: image {place!r} not found in {root}. Rename one of them.")
         if len(matches) > 1:

@@ -19,14 +19,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_boxes, resize_mask, stem_of
 from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
 from camjax.data.annotations._format import Format, Request
+from camjax.data.decoding import ImageError, decode_gray
 from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.pixel_boxes import Corners, check_corners, shares
+from camjax.data.regular_files import read_regular
 from camjax.data.sources import SourceInfo
 from camjax.data.text_files import read_lines
 from camjax.errors import InputError
@@ -238,10 +239,10 @@ def _once(entries: dict, name: str, value: object, where: str) -> None:
 
 def _region(path: Path) -> np.ndarray:
     """(H, W) uint8: above 0 where a mask file marks pixels."""
-    gray = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
-    if gray is None:
-        raise InputError(f"{path} is not an image, or is damaged: expected a mask. Get a complete copy of it.")
-    return gray
+    try:
+        return decode_gray(read_regular(path, error=ImageError))
+    except ImageError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 FORMAT = Format(

@@ -9,7 +9,7 @@ import numpy as np
 
 from camjax.attribution.network import as_pytree
 from camjax.cam import resize_map
-from camjax.checks import check_class_ids, check_images
+from camjax.checks import as_array, check_class_ids, check_images
 from camjax.errors import InputError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -27,7 +27,8 @@ def check_arguments(scores_fn: Callable, images, maps, class_ids) -> tuple[Calla
       ValueError: another shape or type, maps that hold NaN or infinity, class ids out of range, or scores that are not
         (B, C).
     """
-    check_images(None, images)
+    images, maps = check_images(None, images), as_array(maps, "maps")
+    class_ids = as_array(class_ids, "class_ids")
     shape, dtype, batch = np.shape(maps), jnp.result_type(maps), len(images)
     if len(shape) != 3 or shape[0] != batch or 0 in shape or not jnp.issubdtype(dtype, jnp.floating):
         raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
+from camjax.data.regular_files import open_tar
 from camjax.errors import InputError
 
 
@@ -142,7 +143,7 @@ class Archives:
         if base_name(self.dataset) != "imagenet2012" or not path.is_file():
             return
         try:
-            with tarfile.open(path, "r:") as tar:
+            with open_tar(path, "r:") as tar:
                 names = sorted(tar.getnames())
         except tarfile.TarError as error:
             raise InputError(f"{path} cannot be read as a tar archive: {error}") from error

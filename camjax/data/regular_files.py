@@ -3,7 +3,9 @@
 import contextlib
 import os
 import stat
+import tarfile
 from pathlib import Path
+from typing import Literal
 
 from camjax.errors import InputError
 
@@ -26,3 +28,22 @@ def read_regular(path: str | os.PathLike[str], *, error: type[InputError] = Inpu
     """Reads a file that a user names, see `check_regular`. Raises OSError if it cannot be read."""
     check_regular(path, error=error)
     return Path(path).read_bytes()
+
+
+_LONG_HEADERS = (*tarfile.GNU_TYPES, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_MOST_IN_A_HEADER = 2**20
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A member whose long name or attributes are refused where they are absurdly long: tarfile reads them at once."""
+
+    def _proc_member(self, archive):
+        if self.type in _LONG_HEADERS and self.type != tarfile.GNUTYPE_SPARSE and self.size > _MOST_IN_A_HEADER:
+            raise tarfile.ReadError(f"the header of a member takes {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]  # Python's stubs leave it out
+
+
+def open_tar(path: str | os.PathLike[str], mode: Literal["r:*", "r:"] = "r:*") -> tarfile.TarFile:
+    """Opens a tar archive that strangers may have written; raises as `tarfile.open` and `check_regular` do."""
+    check_regular(path)
+    return tarfile.open(path, mode, tarinfo=_TarInfo)

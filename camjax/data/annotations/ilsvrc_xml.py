@@ -11,6 +11,7 @@ from camjax.data.annotations._format import Format
 from camjax.data.annotations.tfds_boxes import open_tfds
 from camjax.data.annotations.voc_xml import MAX_BYTES, find_xml, parse_voc_xml, read_voc_xml
 from camjax.data.pixel_boxes import ListedImage
+from camjax.data.regular_files import open_tar
 from camjax.errors import InputError
 
 
@@ -47,7 +48,7 @@ def read_box_files(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
 
 def _in_archive(path: Path) -> Iterator[ListedImage]:
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with open_tar(path) as archive:
             for member in archive:
                 last = member.name.rpartition("/")[2]
                 if last.lower().endswith(".xml") and not last.startswith(".") and member.isfile():

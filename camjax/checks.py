@@ -38,7 +38,7 @@ def as_array(value: Any, name: str) -> Any:
     if ours or not (hasattr(value, "dtype") and hasattr(value, "shape")):
         return value
     try:
-        return np.asarray(value)
+        return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
     except Exception as error:
         kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
         raise InputError(

@@ -188,6 +188,14 @@ class Tensor:
         return len(self.array)
 
 
+class DlpackTensor:
+    """A tensor that only the DLPack protocol reads."""
+
+    def __init__(self, array):
+        self.shape, self.dtype = array.shape, "other"
+        self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+
 def check_tensors(small, tensor):
     """Images and class ids as tensors give what arrays give, in all that takes images."""
     images, ids = photos((64, 64)), np.array([3, 5])
@@ -202,6 +210,9 @@ def check_tensors(small, tensor):
 
 def test_tensors_of_other_libraries_are_read(small):
     check_tensors(small, Tensor)
+    images = photos((64, 64))
+    found, expected = camjax.cam_fn(small, DlpackTensor(images.copy())), camjax.cam_fn(small, images)
+    np.testing.assert_array_equal(found.maps, expected.maps)
     wrong = Tensor(photos((64, 64)), RuntimeError("Can't call numpy() on Tensor that requires grad."))
     for call in (functools.partial(camjax.cam_fn, small), camjax.explainer(small.features, small.head)):
         with pytest.raises(InputError, match=r"images: a .*Tensor of torch\.uint8 .*requires grad.*detach\(\)"):

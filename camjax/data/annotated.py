@@ -68,7 +68,8 @@ def open_image_folder(
     is the sub-folder that they lie in (deeper folders do not matter), or the label that the file of boxes gives.
 
     Args:
-      folder: of images, see `camjax.data.image_files.IMAGE_SUFFIXES`; other files are ignored.
+      folder: of images, see `camjax.data.image_files.IMAGE_SUFFIXES`; a warning counts other files that are no notes or
+        lists.
       split: a sub-folder such as "val", or "all".
       boxes: a CSV file whose names are relative to the images' folder (see `camjax.data.annotations.box_csv`), or a
         folder of VOC-style XML files, named as their images (see `camjax.data.annotations.voc_xml`); None for labels

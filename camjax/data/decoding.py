@@ -13,6 +13,8 @@ from camjax.errors import InputError, printable, reading
 MAX_PIXELS = 178_956_970
 """The most pixels (H * W) that an image's header may announce: half a gigabyte as uint8 RGB, and Pillow's own limit."""
 
+AnyImage = ImageFile.ImageFile | TiffImage
+
 
 class ImageError(InputError):
     """A file or bytes cannot be read as an image; the message says what was found and what to do."""
@@ -64,7 +66,7 @@ def decode_gray(data: bytes) -> np.ndarray:
         return gray
 
 
-def open_image(data: bytes) -> ImageFile.ImageFile | TiffImage:
+def open_image(data: bytes) -> AnyImage:
     """Reads an image's header and refuses what should not be decoded.
 
     Returns:
@@ -75,14 +77,18 @@ def open_image(data: bytes) -> ImageFile.ImageFile | TiffImage:
     """
     if not data:
         raise ImageError("the file is empty (0 bytes); get a complete copy of it")
-    tiff = _tiff_of_our_own(data)
+    tiff = _read_tiff_tags(data)
+    image: AnyImage
     try:
-        image = tiff or Image.open(io.BytesIO(data))
+        # Of 16 bits, Pillow drops the lower ones.
+        image = tiff if tiff is not None and 16 in tiff.bits else Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"not an image in a known format, or cut off within its header ({len(data)} bytes, beginning with "
-            f"{bytes(data[:12])!r}); give a complete JPEG, PNG, GIF, WebP, BMP or TIFF file"
-        ) from error
+        if tiff is None:
+            raise ImageError(
+                f"not an image in a known format, or cut off within its header ({len(data)} bytes, beginning with "
+                f"{bytes(data[:12])!r}); give a complete JPEG, PNG, GIF, WebP, BMP or TIFF file"
+            ) from error
+        image = tiff
     except Image.DecompressionBombError as error:
         raise ImageError(f"{error} Make a smaller copy of the image") from error
     except Exception as error:  # as in decode_image
@@ -100,8 +106,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile | TiffImage:
     return image
 
 
-def _tiff_of_our_own(data: bytes) -> TiffImage | None:
-    """A TIFF image of 16 bits, or of a kind that Pillow does not open; None for all that Pillow reads.
+def _read_tiff_tags(data: bytes) -> TiffImage | None:
+    """A TIFF image; None for other formats, and for tags that cannot be read.
 
     Raises:
       ImageError: values whose range is unknown.
@@ -111,17 +117,11 @@ def _tiff_of_our_own(data: bytes) -> TiffImage | None:
     try:
         image = TiffImage.open(data)
         image.check_numbers()
-        if 16 in image.bits:
-            return image
-        try:
-            Image.open(io.BytesIO(data)).close()
-        except UnidentifiedImageError:
-            return image
+        return image
     except InputError as error:
         raise ImageError(str(error)) from error
     except Exception:  # Pillow says what is wrong with the tags
         return None
-    return None
 
 
 def _decode(image: ImageFile.ImageFile, data: bytes) -> np.ndarray:

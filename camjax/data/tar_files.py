@@ -8,6 +8,8 @@ import os
 import tarfile
 from typing import Literal, NoReturn
 
+from camjax.data.regular_files import check_regular
+
 # In bytes: of one header, and of all headers of an archive. Paths have at most 4,096.
 _MAX_HEADER = 1 << 16
 _MAX_HEADERS = 100_000_000
@@ -39,4 +41,5 @@ class _Archive(tarfile.TarFile):
 
 def open_tar(path: str | os.PathLike[str], mode: Literal["r:", "r:*"]) -> tarfile.TarFile:
     """`tarfile.open`, with a `tarfile.ReadError` for headers of more than 64 KiB, or 100 MB all together."""
+    check_regular(path)
     return _Archive.open(path, mode)

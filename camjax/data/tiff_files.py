@@ -15,6 +15,7 @@ _COLORS = {0: "gray from white to black", 1: "gray", 2: "RGB", 3: "palette", 5: 
 _NUMBERS = {1: "unsigned integer", 2: "signed integer", 3: "floating-point"}
 # None, LZW, two numbers for Deflate, PackBits, LZMA, Zstandard. The others compress images, not bytes.
 _COMPRESS_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}
+_WITH_DIFFERENCES = {5, 8, 32946, 34925, 50000}  # of these; for the others the tag means nothing
 _OFFSETS = {273, 279, 324, 325}  # of strips and their lengths, of tiles and their lengths
 
 
@@ -95,7 +96,7 @@ class TiffImage:
         """Raises ValueError for values without a standard range: signed, floating-point, or of 32 and more bits."""
         formats = tuple(self.tags.get(339, (1,)))
         if set(formats) != {1} or max(self.bits, default=1) > 16:
-            kind = _NUMBERS.get(formats[0], f"(sample format {formats[0]})")
+            kind = next((_NUMBERS.get(number, "unknown") for number in formats if number != 1), _NUMBERS[1])
             raise InputError(
                 f"a TIFF image with {max(self.bits, default=1)}-bit {kind} values, whose range from black to white is "
                 "unknown; scale it to 8 or 16 bits, from 0 for black to 255 or 65535 for white"
@@ -127,16 +128,16 @@ class TiffImage:
         Pillow reads the bands of a row side by side as one gray image, as wide as all of them: its decoders unpack
         strips and tiles of any compression of bytes.
         """
-        bands, planar = len(self.bits), self.tags.get(284, 1) == 2
-        step = 1 if planar else bands
-        parts = [self._gray(bits, step, plane) for plane in range(bands if planar else 1)]
-        parts = [part.reshape(self.height, self.width, step) for part in parts]
-        samples = np.concatenate(parts, -1).astype(np.uint16 if bits == 16 else np.uint8)
-        if self.tags.get(317, 1) == 2:  # differences to the pixel on the left, in each tile
+        planar = self.tags.get(284, 1) == 2
+        planes, step = (len(self.bits), 1) if planar else (1, len(self.bits))
+        parts = [self._gray(bits, step, plane).reshape(self.height, self.width, step) for plane in range(planes)]
+        native = np.dtype(np.uint16 if bits == 16 else np.uint8)
+        samples = (np.concatenate(parts, -1) if planar else parts[0]).astype(native, copy=False)
+        if self.tags.get(317, 1) == 2 and self.tags.get(259, 1) in _WITH_DIFFERENCES:  # to the left, in each tile
             tile = self.tags.get(322, self.width)
             for left in range(0, self.width, tile):
                 part = samples[:, left : left + tile]
-                np.cumsum(part, axis=1, dtype=samples.dtype, out=part)
+                np.cumsum(part, axis=1, dtype=native, out=part)
         return samples
 
     def _gray(self, bits: int, step: int, plane: int) -> np.ndarray:
@@ -148,8 +149,9 @@ class TiffImage:
         for key in _OFFSETS & self.tags.keys():
             count = len(self.tags[key]) // planes
             tags[key] = self.tags[key][plane * count : (plane + 1) * count]
-        # The class, not Image.open: its limit on pixels would count each band.
         with TiffImagePlugin.TiffImageFile(io.BytesIO(self._with_tags(tags))) as image:
+            # Pillow's limit would count each band as pixels, and comes with memory that is not there yet.
+            image.im = Image.core.new(image.mode, image.size)
             return np.array(image)
 
     def _with_tags(self, tags: dict[int, Any]) -> bytes:
@@ -172,4 +174,8 @@ def to_8_bits(values: np.ndarray, most: int = 65535) -> np.ndarray:
     """Values in 0..`most`, in any integer type, to the nearest in 0..255."""
     if most == 255:
         return values.astype(np.uint8)
-    return ((values.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), 256):  # some rows at a time: 32 bits of all would take gigabytes
+        rows = slice(start, start + 256)
+        scaled[rows] = (values[rows].astype(np.uint32) * 255 + most // 2) // most
+    return scaled

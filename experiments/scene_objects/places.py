@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable, reading
 from experiments.common.image_lists import ImageSource, list_lines
 
 LEAST_IMAGES = 3
@@ -110,7 +110,8 @@ def read_object_names(path: Path) -> dict[int, str]:
       ValueError: other columns; an id is not a number, or comes twice.
     """
     lines = list_lines(path)
-    rows = list(csv.reader(lines)) if path.suffix == ".csv" else [filter(None, line.split("\t")) for line in lines]
+    with reading(path, "a list of objects", "Get a complete copy of it."):
+        rows = list(csv.reader(lines)) if path.suffix == ".csv" else [filter(None, line.split("\t")) for line in lines]
     rows = [[cell.strip() for cell in row] for row in rows]
     header = [cell.lower() for cell in rows[0]] if rows else []
     id_column, name_column = (
@@ -121,7 +122,11 @@ def read_object_names(path: Path) -> dict[int, str]:
         raise InputError(f"{path} begins with {header}: expected columns id and name, or Idx and Name.")
     found = {}
     for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header) or not row[id_column].isdecimal() or int(row[id_column]) in found:
-            raise InputError(f"{path}, line {number}: {row}; expected {header}, with an id that comes once.")
+        if len(row) != len(header) or not _is_id(row[id_column]) or int(row[id_column]) in found:
+            raise InputError(f"{path}, line {number}: {printable(row)}; expected {header}, with an id that comes once.")
         found[int(row[id_column])] = row[name_column].partition(",")[0].strip()
     return found
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10

@@ -1,6 +1,10 @@
 """Files of people that are damaged: each is read, or refused with an error of camjax that names the file."""
 
+import contextlib
 import io
+import re
+import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from tiny_tfds import prepare_tfds
 from camjax.data import decoding
 from camjax.data.annotations._blacklist import read_blacklist
 from camjax.data.annotations.box_csv import read_box_csv
+from camjax.data.annotations.ilsvrc_xml import read_box_files
 from camjax.data.annotations.voc_xml import read_voc_xml
 from camjax.data.annotations.wsol_lists import read_lists
 from camjax.data.decoding import ImageError
@@ -120,6 +125,20 @@ def test_damaged_lists_and_annotations(tmp_path, kind, count):
     assert read_all(read, path, data, range(count)) or kind == "list"
 
 
+TOKENS = [b"9" * 5000, b"-1", b"1e999", b"nan", b"\0", b"\xff", "\u00b2".encode(), b'"', b"x" * 200_000, b"", b"1_0"]
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_numbers_that_are_none(tmp_path, kind):
+    data, read = TEXTS[kind]
+    path = tmp_path / ("a.xml" if kind == "XML" else kind)
+    for number in re.finditer(rb"\d+", data):
+        for token in TOKENS:
+            path.write_bytes(data[: number.start()] + token + data[number.end() :])
+            with contextlib.suppress(InputError):
+                read(path)
+
+
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", ["image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt"])
 def test_damaged_lists_of_wsolevaluation(tmp_path, name, count):
@@ -128,6 +147,12 @@ def test_damaged_lists_of_wsolevaluation(tmp_path, name, count):
     for list_name, text in (texts | {"localization": "a.jpg,1,2,3,4\nb.jpg,5,6,70,80\n"}).items():
         (tmp_path / f"{list_name}.txt").write_text(text)
     path = tmp_path / name
+    whole = path.read_bytes()
+    for token in TOKENS:
+        path.write_bytes(whole.replace(b"1", token))
+        with contextlib.suppress(InputError):
+            read_lists(tmp_path)
+    path.write_bytes(whole)
     assert read_all(lambda _: read_lists(tmp_path), path, path.read_bytes(), range(count))
 
 
@@ -154,3 +179,20 @@ def test_utf_16_is_named(tmp_path):
     for read in (read_box_csv, list_lines, read_blacklist):
         with pytest.raises(InputError, match=r"boxes\.csv is UTF-16.*Save the file as UTF-8"):
             read(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_tar_archive_with_a_huge_header_is_refused_unread(tmp_path, kind):
+    header = tarfile.TarInfo("long")
+    header.type, header.size = kind, 3 * 2**30
+    path = tmp_path / "boxes.tar"
+    with path.open("wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(header.size + 2048)  # takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"(?s)boxes\.tar cannot be read as an archive: .*3221225472 bytes"):
+            read_box_files(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

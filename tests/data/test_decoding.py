@@ -339,6 +339,20 @@ def test_what_is_not_read_is_named(order, samples, photometric, extra, message):
         decode(tiff(samples, photometric, extra, order))
 
 
+def test_pillows_limit_counts_pixels_and_not_bands(monkeypatch, recwarn):
+    data = tiff(np.asarray(photo(40, 30)) * np.uint16(257), "rgb")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30)
+    assert decode(data).shape == (30, 40, 3) and not recwarn
+
+
+def test_the_tag_of_differences_means_nothing_without_compression():
+    data = tiff(np.asarray(photo(40, 30)) * np.uint16(257), "rgb")
+    unit, differences = struct.pack("<HHIH", 296, 3, 1, 1), struct.pack("<HHIH", 317, 3, 1, 2)
+    assert data.count(unit) == 1
+    data = data.replace(unit, differences)
+    np.testing.assert_array_equal(decode(data), photo(40, 30))
+
+
 def test_a_16_bit_tiff_that_is_cut_off():
     data = tiff(np.asarray(photo(40, 30)) * np.uint16(257), "rgb", compression="zlib", rowsperstrip=5)
     with pytest.raises(ImageError, match=r"40 x 30 pixels.*cut off or damaged"):

@@ -212,6 +212,11 @@ def test_boxes_of_images_that_are_not_there(photos, tmp_path):
     boxes = write_csv(tmp_path / "boxes.csv", "cat/chelsea.png,0,0,5,5", "cat/chelsea.jpg,0,0,5,5")
     with pytest.raises(FileNotFoundError, match=r"boxes\.csv, line 3: image .*val/cat/chelsea\.jpg not found"):
         open_image_folder(photos, "val", boxes=boxes)
+    for name in (photos / "train" / "cat" / "other.png", "notes.txt", "cat/.hidden.png"):
+        (photos / "val" / "cat" / ".hidden.png").touch()
+        write_csv(boxes, f"{name},0,0,5,5")
+        with pytest.raises(ValueError, match=rf"{name} is there, but not one of the images of .*val"):
+            open_image_folder(photos, "val", boxes=boxes)
     with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist"):
         open_image_folder(photos, "val", boxes=tmp_path / "none.csv")
 
@@ -368,3 +373,5 @@ def test_a_named_pipe_is_refused_and_not_read(photos, tmp_path):
     for read in (lambda: source[2], lambda: load_image(pipe), lambda: read_box_csv(pipe), lambda: read_voc_xml(pipe)):
         with pytest.raises(ValueError, match=r"pipe\.png is a named pipe: expected a file"):
             read()
+    with pytest.raises(ValueError, match="/dev/zero is a device"):
+        load_image("/dev/zero")

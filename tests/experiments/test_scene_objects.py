@@ -201,7 +201,7 @@ def test_label_maps_that_are_none(folder):
         data.label_map(0)
     with pytest.raises(ValueError, match=r"2\.png has shape \(6, 8, 3\).*expected one channel"):
         data.label_map(1)
-    with pytest.raises(ValueError, match=r"3\.png is no label map, or damaged"):
+    with pytest.raises(ValueError, match=r"3\.png is not a label map, or damaged"):
         data.label_map(2)
 
 

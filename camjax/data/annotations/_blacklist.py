@@ -27,7 +27,7 @@ def read_blacklist(path: Path | None) -> frozenset[str]:
     for where, line in [] if path is None else read_lines(path):
         if not (text := line.strip()):
             continue
-        number = int(text) if text.isascii() and text.isdecimal() else 0
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
         if not 1 <= number <= NUM_VALIDATION_IMAGES:
             raise InputError(
                 f"{where}: {text[:40]!r}: expected the number of a validation image, 1..{NUM_VALIDATION_IMAGES}."

@@ -99,7 +99,13 @@ def _read(path: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedIm
     for written, image in read_box_csv(path).items():
         name = present.get(spelling(written, root))
         if name is None:
-            raise FileNotFoundError(f"{image.where}: image {root / written} not found. Correct one of the names.")
+            path = root / written
+            if path.exists():
+                raise InputError(
+                    f"{image.where}: {path} is there, but not one of the images of {root}: expected a name within it, "
+                    "with the suffix of an image. Move or convert the file."
+                )
+            raise FileNotFoundError(f"{image.where}: image {path} not found. Correct one of the names.")
         if name in found:
             raise InputError(f"{image.where} and {found[name].where} write {name!r} in two ways: expected one.")
         found[name] = image

@@ -32,6 +32,9 @@ from camjax.data.sources import SourceInfo
 from camjax.data.text_files import read_lines
 from camjax.errors import InputError
 
+MOST_CLASSES = 100_000
+"""Labels are below it where the number of classes is not given: each class takes memory."""
+
 _LOCALIZATION = {5: "path,x0,y0,x1,y1", 3: "path,mask,ignore"}
 
 
@@ -142,7 +145,7 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
 
     Args:
       folder: has image_ids.txt, class_labels.txt and, for boxes, localization.txt and image_sizes.txt.
-      num_classes: labels have to be below it; None allows any.
+      num_classes: labels have to be below it; None for `MOST_CLASSES`.
 
     Raises:
       FileNotFoundError: a list is missing.
@@ -153,11 +156,11 @@ def read_lists(folder: Path, num_classes: int | None = None) -> Lists:
     for where, (name,) in _rows(folder / "image_ids.txt", "path"):
         _once(ids, name, where, where)
     labels: dict[str, int] = {}
+    most = MOST_CLASSES if num_classes is None else num_classes
     for where, (name, text) in _rows(folder / "class_labels.txt", "path,label"):
         (label,) = _integers([text], where, "path,label")
-        if label < 0 or (num_classes is not None and label >= num_classes):
-            most = "" if num_classes is None else f"..{num_classes - 1}"
-            raise InputError(f"{where}: {name} has the label {label}: expected 0{most}.")
+        if not 0 <= label < most:
+            raise InputError(f"{where}: {name} has the label {label}: expected 0..{most - 1}.")
         _once(labels, name, label, where)
     for name, where in ids.items():
         if name not in labels:

@@ -57,7 +57,6 @@ def compare(
 
     # Imported here: `camjax --help` and other commands do not need them.
     import jax
-    from rich.console import Console
     from rich.text import Text
 
     from camjax.attribution.methods import METHODS, common_image_size
@@ -68,6 +67,7 @@ def compare(
     from camjax.data.images import load_image, resize_image
     from camjax.inference import make_localize_fns
     from camjax.loading import load_model
+    from camjax.terminal import Console
     from camjax.viz import comparison_figure
 
     out = figure_path([image], out, "methods")
@@ -99,7 +99,7 @@ def compare(
     logits, ids = drawn[0].logits[0], drawn[0].class_ids[0]
     names = [class_name(i, network.class_names) for i in ids]
 
-    console = Console(highlight=False)
+    console = Console()
     height, width = photo.shape[:2]
     console.print(Text(f"{image} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
     console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")

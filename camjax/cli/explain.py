@@ -57,7 +57,6 @@ def explain(
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
 
     # Imported here: `camjax --help` and other commands do not need them.
-    from rich.console import Console
     from rich.text import Text
 
     from camjax.attribution.methods import method_named
@@ -67,6 +66,7 @@ def explain(
     from camjax.cli.photographs import explain_photos
     from camjax.data.images import load_image
     from camjax.loading import load_model
+    from camjax.terminal import Console
     from camjax.viz import explanation_figure
 
     out = figure_path(images, out, method)
@@ -81,7 +81,7 @@ def explain(
         asked = class_ids(classes, network.class_names, method_named(method).num_classes(network))
         explained = explain_photos(network, photos, asked, method, top_k=top_k, threshold=threshold, progress=progress)
 
-    console = Console(highlight=False)
+    console = Console()
     for path, photo in zip(images, explained, strict=True):
         height, width = photo.size
         console.print(Text(f"{path} ({width} x {height} pixels)", style="bold"), soft_wrap=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from camjax.evaluation.runner import Evaluation
 from camjax.metrics import METRICS
@@ -69,7 +70,7 @@ def results_table(results: Mapping) -> Table:
     first = results["results"][methods[0]]
     for metric, numbers in first.items():
         table.add_section()
-        table.add_row(f"[bold]{METRICS[metric].title}")
+        table.add_row(Text(METRICS[metric].title, style="bold"))
         for name in numbers:
             digits = 2 if METRICS[metric].unit_of(name) == "percent" else 3
             values = [results["results"][method][metric][name] for method in methods]

@@ -39,13 +39,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import average_precision_score
 
 from camjax.errors import InputError
 from camjax.features import FeatureStore
 from camjax.features.svm import fit_linear_svm
+from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
 from experiments.common.options import Count, Folder, OptionalFolder, OptionalPath, at_least_one
@@ -151,7 +151,7 @@ def results_table(results: dict[str, float], network: str, dataset: str) -> Tabl
 
 def main(options: Options) -> None:
     """Opens the images, and runs."""
-    console = Console(highlight=False)
+    console = Console()
     if options.svt and options.outdoor:
         train, test = open_text_images(options.svt, options.outdoor, options.categories, options.num_negatives)
     else:

@@ -54,12 +54,13 @@ def arguments(folder, run, out, *more):
 
 
 def test_table_and_files(folder, run, tmp_path, capsys):
-    out = tmp_path / "evaluation"
+    out = tmp_path / "ev [run] [/x] :cat:"  # a name that rich would change
     methods = ["--methods", "cam", "backprop"]
     metrics = ["--metrics", "ilsvrc", "maxboxacc", "maxboxaccv2", "pointing", "thresholds"]
     assert main(arguments(folder, run, out, *methods, *metrics, "--save-maps")) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "8 images: 6 scored, 1 without boxes, 1 unreadable." in printed
+    assert f"Saved {out / 'results.json'}\n" in printed and "[bold]" not in printed.replace(str(out), "")
     assert "MaxBoxAccV2" in printed and "gt known localization" in printed
 
     results = json.loads((out / "results.json").read_text())

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from camjax.errors import InputError
 from camjax.features.svm import LinearSVM
+from camjax.terminal import Console
 from experiments.common.features import report_unreadable
 from experiments.common.layouts import check_layout, missing_layout
 from experiments.common.sample import Views, part_of_image, photograph

@@ -10,7 +10,6 @@ import pytest
 import tensorflow_datasets as tfds
 from flax import nnx
 from PIL import Image
-from rich.console import Console
 from scipy.io import savemat
 from sklearn.metrics import average_precision_score
 from tiny_tfds import prepare_tfds
@@ -19,6 +18,7 @@ import camjax
 from camjax.data.sources import SourceInfo
 from camjax.errors import InputError
 from camjax.features import FeatureStore, extract_features
+from camjax.terminal import Console
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.generic_features import __main__ as generic_features
 from experiments.generic_features import classifiers as generic_classifiers

@@ -21,7 +21,7 @@ LEVELS = (
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},
-    {"loading", "metrics", "data", "viz", "training"},
+    {"figure_text", "loading", "metrics", "data", "viz", "training"},
     {"evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"cli"},

@@ -60,7 +60,7 @@ def compare(
     from rich.text import Text
 
     from camjax.attribution.methods import METHODS, common_image_size
-    from camjax.cli.class_choice import class_ids, class_name
+    from camjax.cli.class_choice import class_ids, class_name, figure_names
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
     from camjax.cli.photographs import for_display, softmax
@@ -103,7 +103,8 @@ def compare(
     height, width = photo.shape[:2]
     console.print(Text(f"{image} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
     console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")
-    figure = comparison_figure(for_display(photo), maps, boxes, methods, names, softmax(logits)[ids])
+    labels = list(figure_names(ids, network.class_names).values())
+    figure = comparison_figure(for_display(photo), maps, boxes, methods, labels, softmax(logits)[ids])
     save_figure(figure, out)
     console.print(Text(f"Saved {out}"), soft_wrap=True)
 
@@ -133,7 +134,7 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("Class", overflow="fold", vertical="bottom")
     table.add_column("Method", vertical="bottom")
-    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True)
+    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True, vertical="bottom")
     for of_class, name in enumerate(names):
         for of_method, method in enumerate(methods):
             edges = edges_in_pixels(boxes[of_method][of_class], size)

@@ -60,7 +60,7 @@ def explain(
     from rich.text import Text
 
     from camjax.attribution.methods import method_named
-    from camjax.cli.class_choice import class_ids, class_name
+    from camjax.cli.class_choice import class_ids, figure_names
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
     from camjax.cli.photographs import explain_photos
@@ -87,11 +87,12 @@ def explain(
         console.print(Text(f"{path} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
         console.print(_table(photo, network.class_names), "")
     drawn = [photo.asked or photo.top.first(top_k) for photo in explained]
+    names = figure_names((i for of_photo in drawn for i in of_photo.class_ids), network.class_names)
     figure = explanation_figure(
         [photo.display for photo in explained],
         [of_photo.maps for of_photo in drawn],
         [of_photo.boxes for of_photo in drawn],
-        [[class_name(i, network.class_names) for i in of_photo.class_ids] for of_photo in drawn],
+        [[names[int(i)] for i in of_photo.class_ids] for of_photo in drawn],
         [of_photo.probabilities for of_photo in drawn],
         titles=[path.name if method == DEFAULT_METHOD else f"{path.name}, {method}" for path in images],
     )
@@ -113,7 +114,7 @@ def _table(photo: ExplainedPhoto, names: Sequence[str] | None) -> "Table":
     table.add_column("Class", overflow="fold", vertical="bottom")
     table.add_column("Id", justify="right", vertical="bottom")
     table.add_column("Probability", justify="right", vertical="bottom")
-    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True)
+    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True, vertical="bottom")
     for part in (photo.top, photo.asked):
         if part is None:
             continue

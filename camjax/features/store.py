@@ -201,9 +201,11 @@ def extract_features(
 
     Raises:
       ValueError: the directory has features of other images or of another network, or in batches or shards of another
-        size; the message names the differences. Or no image can be read.
+        size; the message names the differences. Or no image can be read, or a size is below 1.
       OSError: the directory is not writable.
     """
+    if batch_size < 1 or shard_size < 1:
+        raise InputError(f"batch_size={batch_size}, shard_size={shard_size}: expected at least 1 each.")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     shard_size = -(-shard_size // batch_size) * batch_size

@@ -111,7 +111,7 @@ def test_damaged_mat_files_are_refused(tmp_path):
     savemat(path, {"names": cells(["a", "bc"]), "votes": np.eye(3)})
     assert mat_files.read_mat(path, "names").tolist() == ["a", "bc"]
     np.testing.assert_array_equal(mat_files.read_mat(path, "votes"), np.eye(3))
-    for damage in (path.read_bytes()[:200], b"", b"\x80" * 500):
+    for damage in (path.read_bytes()[:200], b""):
         path.write_bytes(damage)
         with pytest.raises(InputError, match=r"a\.mat is not a \.mat file with 'votes', or damaged \(.*Fetch it again"):
             mat_files.read_mat(path, "votes")

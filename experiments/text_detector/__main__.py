@@ -114,7 +114,9 @@ def run(options: Options, train: TextImages, test: TextImages, console: Console)
         labels = train.labels[stores[0].readable]
         svm = fit_linear_svm(stores[0][stores[0].readable], labels, 2, penalties=options.penalties)
         save_svm(svm_file, svm)
-        return {"penalty": svm.penalty, **rank(svm.decision_values(stores[1][:])[:, WITH_TEXT], test, stores[1])}
+        readable, decisions = stores[1].readable, np.full(len(test.labels), np.nan, np.float32)
+        decisions[readable] = svm.decision_values(stores[1][readable])[:, WITH_TEXT]
+        return {"penalty": svm.penalty, **rank(decisions, test, stores[1])}
 
     ranked = stages.run("detector", subject, fit, files=[svm_file])
     detector = load_localizer(model, svm_file)

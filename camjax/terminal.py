@@ -1,7 +1,8 @@
 """What commands print on the terminal: text as it is.
 
-Rich takes square brackets in a text for its markup, and `:cat:` for an emoji. Names of files and classes have both.
-These are rich's classes without either; a style of ours is a `rich.text.Text`.
+Rich takes square brackets in a text for its markup, and `:cat:` for an emoji; names of files and classes have both. A
+terminal obeys escape codes, which a name in a downloaded file may have. These are rich's classes without all three; a
+style of ours is a `rich.text.Text`.
 """
 
 from typing import Any
@@ -21,6 +22,10 @@ class Console(rich.console.Console):
 
     def __init__(self, **settings: Any):
         super().__init__(**{"highlight": False, **settings, "markup": False, "emoji": False})
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """The text of what is printed, and of a table's cells."""
+        return super().render_str(_harmless(text), **settings)
 
     def status(self, status: rich.console.RenderableType, **settings: Any) -> "Status":
         """A line with a spinner, while a block runs; its `update` changes the line."""
@@ -44,6 +49,14 @@ class TextColumn(rich.progress.TextColumn):
     def __init__(self, text: str):
         super().__init__(text, markup=False)
 
+    def render(self, task: rich.progress.Task) -> Text:
+        """The text for a task."""
+        return Text(_harmless(super().render(task).plain))
+
 
 def _plain(text: rich.console.RenderableType) -> rich.console.RenderableType:
-    return Text(text) if isinstance(text, str) else text
+    return Text(_harmless(text)) if isinstance(text, str) else text
+
+
+def _harmless(text: str) -> str:
+    return "".join(char if char.isprintable() or char in "\n\t" else " " for char in text)

@@ -15,42 +15,43 @@ from experiments.common.progress import progress
 from experiments.common.table import result_table
 
 NAME = r"a [bold] [/x] \[b] :cat: b 12"
+HOSTILE = NAME.replace(" b", "\x1b[31m b")
 
 
 def print_table(console):
-    table = Table("", NAME, title=NAME, caption=NAME)
-    table.add_row(NAME, NAME)
+    table = Table("", HOSTILE, title=HOSTILE, caption=HOSTILE)
+    table.add_row(HOSTILE, HOSTILE)
     console.print(table)
 
 
 def print_result_table(console):
-    table = result_table(NAME, NAME, caption=NAME)
-    table.add_row(NAME, NAME)
+    table = result_table(HOSTILE, HOSTILE, caption=HOSTILE)
+    table.add_row(HOSTILE, HOSTILE)
     console.print(table)
 
 
 def show_status(console):
     with console.status("before") as status:
-        status.update(NAME)
+        status.update(HOSTILE)
         status.update(spinner="line")
-    with console.status(NAME):
+    with console.status(HOSTILE):
         pass
 
 
 def show_progress(console):
     with Progress(TextColumn("{task.description}"), TextColumn("{task.fields[more]}"), console=console) as bar:
-        bar.add_task(NAME, more=NAME)
+        bar.add_task(HOSTILE, more=HOSTILE)
 
 
 def show_progress_of_experiments(console):
-    with progress(NAME, console) as update:
+    with progress(HOSTILE, console) as update:
         update(1, 2)
 
 
 @pytest.mark.parametrize(
     "show, times",
     [
-        (lambda console: console.print(NAME), 1),
+        (lambda console: console.print(HOSTILE), 1),
         (print_table, 5),
         (print_result_table, 5),
         (show_status, 1),
@@ -61,8 +62,9 @@ def show_progress_of_experiments(console):
 def test_a_name_is_printed_as_it_is(show, times):
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
     show(console)
+    assert "\x1b[31m" not in console.file.getvalue()
     printed = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", console.file.getvalue())
-    assert printed.count(NAME) >= times, printed
+    assert printed.count(NAME.replace(" b", " [31m b")) >= times, printed
 
 
 def test_consoles_come_from_one_place():

@@ -57,7 +57,6 @@ def compare(
 
     # Imported here: `camjax --help` and other commands do not need them.
     import jax
-    from rich.text import Text
 
     from camjax.attribution.methods import METHODS, common_image_size
     from camjax.cli.class_choice import class_ids, class_name, figure_names
@@ -101,12 +100,12 @@ def compare(
 
     console = Console()
     height, width = photo.shape[:2]
-    console.print(Text(f"{image} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
+    console.print(f"{image} ({width} x {height} pixels)", style="bold", soft_wrap=True)
     console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")
     labels = list(figure_names(ids, network.class_names).values())
     figure = comparison_figure(for_display(photo), maps, boxes, methods, labels, softmax(logits)[ids])
     save_figure(figure, out)
-    console.print(Text(f"Saved {out}"), soft_wrap=True)
+    console.print(f"Saved {out}", soft_wrap=True)
 
 
 def _methods_of_one_pass(network: "CamModel") -> tuple[str, ...]:
@@ -127,7 +126,6 @@ def _table(
     """For each class the box of each method."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from camjax.cli.photographs import edges_in_pixels
 
@@ -139,7 +137,7 @@ def _table(
         for of_method, method in enumerate(methods):
             edges = edges_in_pixels(boxes[of_method][of_class], size)
             table.add_row(
-                Text("" if of_method else name),
+                "" if of_method else name,
                 method,
                 edges if valid[of_method][of_class] else "none",
                 end_section=of_method == len(methods) - 1,

@@ -57,7 +57,6 @@ def explain(
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
 
     # Imported here: `camjax --help` and other commands do not need them.
-    from rich.text import Text
 
     from camjax.attribution.methods import method_named
     from camjax.cli.class_choice import class_ids, figure_names
@@ -84,7 +83,7 @@ def explain(
     console = Console()
     for path, photo in zip(images, explained, strict=True):
         height, width = photo.size
-        console.print(Text(f"{path} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
+        console.print(f"{path} ({width} x {height} pixels)", style="bold", soft_wrap=True)
         console.print(_table(photo, network.class_names), "")
     drawn = [photo.asked or photo.top.first(top_k) for photo in explained]
     names = figure_names((i for of_photo in drawn for i in of_photo.class_ids), network.class_names)
@@ -97,14 +96,13 @@ def explain(
         titles=[path.name if method == DEFAULT_METHOD else f"{path.name}, {method}" for path in images],
     )
     save_figure(figure, out)
-    console.print(Text(f"Saved {out}"), soft_wrap=True)
+    console.print(f"Saved {out}", soft_wrap=True)
 
 
 def _table(photo: ExplainedPhoto, names: Sequence[str] | None) -> "Table":
     """A table of a photograph's classes: the most probable ones, then those asked for that are not among them."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from camjax.cli.class_choice import class_name
     from camjax.cli.photographs import edges_in_pixels
@@ -123,7 +121,7 @@ def _table(photo: ExplainedPhoto, names: Sequence[str] | None) -> "Table":
                 continue
             table.add_row(
                 str(rank),
-                Text(class_name(class_id, names)),
+                class_name(class_id, names),
                 str(class_id),
                 f"{probability:.1%}",
                 edges_in_pixels(edges, photo.size) if valid else "none",

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import textwrap
+import unicodedata
 from collections.abc import Sequence, Sized
 
 import jax
@@ -328,4 +329,7 @@ def _rectangles(corner: tuple[float, float], width: float, height: float, style:
 
 def _wrap(text: str, characters: int) -> str:
     """`text` in at most two lines of `characters` each, with an ellipsis for what is left out."""
+    # Characters of Chinese, Japanese and Korean are twice as wide.
+    if any(unicodedata.east_asian_width(char) in "WF" for char in text):
+        characters //= 2
     return textwrap.fill(text, characters, max_lines=2, placeholder=" …")

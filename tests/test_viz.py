@@ -183,12 +183,10 @@ def test_figures_refuse_numbers_that_differ():
         localization_figure([image], map, box, box, columns=0)
 
 
-def picture_of(name: str):
-    """A figure whose one class has this name, as pixels; and its title."""
-    figure = explanation_figure(
-        [np.zeros((8, 8, 3), np.uint8)], [np.zeros((1, 2, 2))], [np.zeros((1, 4))], [[name]], [[1]]
-    )
-    return pixels(figure), figure.axes[1].get_title()
+def figure_of(name: str):
+    """A figure whose one class has this name."""
+    image, map, box = np.zeros((8, 8, 3), np.uint8), np.zeros((1, 2, 2)), np.zeros((1, 4))
+    return explanation_figure([image], [map], [box], [[name]], [[1]])
 
 
 @pytest.fixture
@@ -206,8 +204,8 @@ def test_characters_that_no_font_has_are_said_and_shown_as_codes(fonts):
     figure_text._families.cache_clear()
     assert figure_text.undrawable("Möwe, 狗 dog 狗 猫") == ["狗", "猫"]
     with pytest.warns(UserWarning, match="no installed font has the characters 狗 猫: the figure shows their codes"):
-        _, title = picture_of("狗 dog 猫")
-    assert title == r"\u72d7 dog \u732b" + "\n100.0%"
+        figure = figure_of("狗 dog 猫")
+    assert figure.axes[1].get_title() == r"\u72d7 dog \u732b" + "\n100.0%"
 
 
 def test_names_are_drawn_in_a_font_that_has_their_characters(fonts, tmp_path, recwarn):
@@ -229,10 +227,16 @@ def test_names_are_drawn_in_a_font_that_has_their_characters(fonts, tmp_path, re
     fonts.addfont(tmp_path / "squares.ttf")
     figure_text._families.cache_clear()
     assert figure_text.undrawable("狗 dog") == []
-    picture, title = picture_of("狗")
-    assert title == "狗\n100.0%" and not recwarn.list
+    figure = figure_of("狗")
+    picture = pixels(figure)
+    assert figure.axes[1].get_title() == "狗\n100.0%" and not recwarn.list
     # 10 points at 150 dpi are 21 pixels; the rest of the title is not solid.
     side = 20
     black = (picture[:60].sum(-1) < 60).astype(int)
     solid = np.lib.stride_tricks.sliding_window_view(black, (side, side)).all((-1, -2))
     assert solid.any()
+    # A long name stays within its column.
+    figure = figure_of("狗" * 50)
+    pixels(figure)
+    bounds = figure.axes[1].title.get_window_extent()
+    assert figure.axes[1].get_window_extent().x0 - 12 <= bounds.x0 and bounds.x1 <= figure.bbox.x1

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import textwrap
+import unicodedata
 from collections.abc import Sequence, Sized
 
 import jax
@@ -16,6 +17,7 @@ from matplotlib.patches import Rectangle
 
 from camjax.cam import normalize_map, resize_map
 from camjax.errors import InputError
+from camjax.figure_text import with_names
 
 PREDICTED = {"edgecolor": "white", "linestyle": (0, (4, 2))}
 """Predicted boxes: white, dashed."""
@@ -133,7 +135,7 @@ def explanation_figure(
         for axis, map, box, label in zip(axes[row][1:], maps[row], boxes[row], labels[row][1:], strict=True):
             _show(axis, overlay(image, map, alpha=alpha, colormap=colormap), label)
             _draw_box(axis, box, image.shape, PREDICTED)
-    return figure
+    return with_names(figure)
 
 
 def comparison_figure(
@@ -184,7 +186,7 @@ def comparison_figure(
         for axis, method_maps, method_boxes, label in zip(of_row[1:], maps, boxes, labels[row][1:], strict=True):
             _show(axis, overlay(image, method_maps[row], alpha=alpha, colormap=colormap), label)
             _draw_box(axis, method_boxes[row], image.shape, PREDICTED)
-    return figure
+    return with_names(figure)
 
 
 def localization_figure(
@@ -245,7 +247,7 @@ def localization_figure(
         ncols=min(columns, 2),
         frameon=False,
     )
-    return figure
+    return with_names(figure)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -305,7 +307,7 @@ def _show(axis: Axes, image: np.ndarray, title: str) -> None:
     height, width = image.shape[:2]
     axis.imshow(image, extent=(0, width, height, 0))
     axis.set_axis_off()
-    axis.set_title(title, fontsize=10, pad=4, parse_math=False)
+    axis.set_title(title, fontsize=10, pad=4)
 
 
 def _draw_box(axis: Axes, box, image_shape: tuple[int, ...], style: dict) -> None:
@@ -327,4 +329,7 @@ def _rectangles(corner: tuple[float, float], width: float, height: float, style:
 
 def _wrap(text: str, characters: int) -> str:
     """`text` in at most two lines of `characters` each, with an ellipsis for what is left out."""
+    # Characters of Chinese, Japanese and Korean are twice as wide.
+    if any(unicodedata.east_asian_width(char) in "WF" for char in text):
+        characters //= 2
     return textwrap.fill(text, characters, max_lines=2, placeholder=" …")

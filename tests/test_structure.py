@@ -17,11 +17,11 @@ PACKAGE = Path(camjax.__file__).parent
 
 # From the ground up: a part imports from its own level and those below. A new part gets its place here.
 LEVELS = (
-    {"cam", "checks", "class_names", "components", "errors", "files", "json_files", "models", "weights"},
+    {"cam", "checks", "class_names", "components", "errors", "files", "json_files", "models", "terminal", "weights"},
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},
-    {"loading", "metrics", "data", "viz", "training"},
+    {"figure_text", "loading", "metrics", "data", "viz", "training"},
     {"evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"cli"},

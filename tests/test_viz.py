@@ -1,10 +1,14 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.font_manager import fontManager
 from skimage import data
 
+from camjax import figure_text
 from camjax.viz import PREDICTED, TRUE, comparison_figure, explanation_figure, localization_figure, overlay
 
 BLACK_TO_RED = ListedColormap([[0, 0, 0], [1, 0, 0]])  # black below one half, red from there on
@@ -177,3 +181,62 @@ def test_figures_refuse_numbers_that_differ():
         localization_figure([], [], [], [])
     with pytest.raises(ValueError, match="columns=0"):
         localization_figure([image], map, box, box, columns=0)
+
+
+def figure_of(name: str):
+    """A figure whose one class has this name."""
+    image, map, box = np.zeros((8, 8, 3), np.uint8), np.zeros((1, 2, 2)), np.zeros((1, 4))
+    return explanation_figure([image], [map], [box], [[name]], [[1]])
+
+
+@pytest.fixture
+def fonts():
+    """Matplotlib's fonts, which a test may add to."""
+    before = list(fontManager.ttflist)
+    yield fontManager
+    fontManager.ttflist[:] = before
+    for function in (figure_text._families, figure_text._font):
+        function.cache_clear()
+
+
+def test_characters_that_no_font_has_are_said_and_shown_as_codes(fonts):
+    fonts.ttflist[:] = [entry for entry in fonts.ttflist if entry.name == "DejaVu Sans"]
+    figure_text._families.cache_clear()
+    assert figure_text.undrawable("Möwe, 狗 dog 狗 猫") == ["狗", "猫"]
+    with pytest.warns(UserWarning, match="no installed font has the characters 狗 猫: the figure shows their codes"):
+        figure = figure_of("狗 dog 猫")
+    assert figure.axes[1].get_title() == r"\u72d7 dog \u732b" + "\n100.0%"
+
+
+def test_names_are_drawn_in_a_font_that_has_their_characters(fonts, tmp_path, recwarn):
+    # A font with one character: a black square.
+    builder, pen = FontBuilder(1000), TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 1000), (1000, 1000), (1000, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({ord("狗"): "square"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=1000, descent=0)
+    builder.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "squares.ttf")
+    fonts.addfont(tmp_path / "squares.ttf")
+    figure_text._families.cache_clear()
+    assert figure_text.undrawable("狗 dog") == []
+    figure = figure_of("狗")
+    picture = pixels(figure)
+    assert figure.axes[1].get_title() == "狗\n100.0%" and not recwarn.list
+    # 10 points at 150 dpi are 21 pixels; the rest of the title is not solid.
+    side = 20
+    black = (picture[:60].sum(-1) < 60).astype(int)
+    solid = np.lib.stride_tricks.sliding_window_view(black, (side, side)).all((-1, -2))
+    assert solid.any()
+    # A long name stays within its column.
+    figure = figure_of("狗" * 50)
+    pixels(figure)
+    bounds = figure.axes[1].title.get_window_extent()
+    assert figure.axes[1].get_window_extent().x0 - 12 <= bounds.x0 and bounds.x1 <= figure.bbox.x1

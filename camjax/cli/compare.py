@@ -60,18 +60,17 @@ def compare(
 
     # Imported here: `camjax --help` and other commands do not need them.
     import jax
-    from rich.console import Console
-    from rich.text import Text
 
     from camjax.attribution.methods import METHODS, common_image_size
     from camjax.cam import class_probabilities
-    from camjax.cli.class_choice import class_ids, class_name
+    from camjax.cli.class_choice import class_ids, class_name, figure_names
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
     from camjax.cli.photographs import for_display
     from camjax.data.images import load_image, resize_image
     from camjax.inference import make_localize_fns
     from camjax.loading import load_model
+    from camjax.terminal import Console
     from camjax.viz import comparison_figure
 
     out = figure_path([image], out, "methods")
@@ -104,13 +103,14 @@ def compare(
     logits, ids = drawn[0].logits[0], drawn[0].class_ids[0]
     names = [class_name(i, network.class_names) for i in ids]
 
-    console = Console(highlight=False)
+    console = Console()
     height, width = photo.shape[:2]
-    console.print(Text(f"{image} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
+    console.print(f"{image} ({width} x {height} pixels)", style="bold", soft_wrap=True)
     console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")
-    figure = comparison_figure(for_display(photo), maps, boxes, methods, names, class_probabilities(logits)[ids])
+    labels = list(figure_names(ids, network.class_names).values())
+    figure = comparison_figure(for_display(photo), maps, boxes, methods, labels, class_probabilities(logits)[ids])
     save_figure(figure, out)
-    console.print(Text(f"Saved {out}"), soft_wrap=True)
+    console.print(f"Saved {out}", soft_wrap=True)
 
 
 def _methods_of_one_pass(network: "CamModel") -> tuple[str, ...]:
@@ -131,19 +131,18 @@ def _table(
     """For each class the box of each method."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from camjax.cli.photographs import edges_in_pixels
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("Class", overflow="fold", vertical="bottom")
     table.add_column("Method", vertical="bottom")
-    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True)
+    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True, vertical="bottom")
     for of_class, name in enumerate(names):
         for of_method, method in enumerate(methods):
             edges = edges_in_pixels(boxes[of_method][of_class], size)
             table.add_row(
-                Text("" if of_method else name),
+                "" if of_method else name,
                 method,
                 edges if valid[of_method][of_class] else "none",
                 end_section=of_method == len(methods) - 1,

@@ -65,8 +65,7 @@ def evaluate(
       workers: Processes that read images; 0 reads in threads.
     """
     # Imported here, because other commands do not need them.
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.data.annotated import open_annotated
@@ -75,11 +74,12 @@ def evaluate(
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
     from camjax.evaluation.runner import evaluate_localization
     from camjax.loading import load_model
+    from camjax.terminal import Console, TextColumn
     from camjax.weights.fingerprint import weights_sha256
 
     if not 0 <= threshold < 1:
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
-    console = Console(highlight=False)
+    console = Console()
     files: dict[str, Any] = {
         "data_dir": data_dir,
         "boxes": boxes,

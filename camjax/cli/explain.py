@@ -60,16 +60,15 @@ def explain(
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
 
     # Imported here: `camjax --help` and other commands do not need them.
-    from rich.console import Console
-    from rich.text import Text
 
     from camjax.attribution.methods import method_named
-    from camjax.cli.class_choice import class_ids, class_name
+    from camjax.cli.class_choice import class_ids, figure_names
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.figure_file import figure_path, save_figure
     from camjax.cli.photographs import explain_photos
     from camjax.data.images import load_image
     from camjax.loading import load_model
+    from camjax.terminal import Console
     from camjax.viz import explanation_figure
 
     out = figure_path(images, out, method)
@@ -85,29 +84,29 @@ def explain(
         asked = class_ids(classes, network.class_names, method_named(method).num_classes(network))
         explained = explain_photos(network, photos, asked, method, top_k=top_k, threshold=threshold, progress=progress)
 
-    console = Console(highlight=False)
+    console = Console()
     for path, photo in zip(images, explained, strict=True):
         height, width = photo.size
-        console.print(Text(f"{path} ({width} x {height} pixels)", style="bold"), soft_wrap=True)
+        console.print(f"{path} ({width} x {height} pixels)", style="bold", soft_wrap=True)
         console.print(_table(photo, network.class_names), "")
     drawn = [photo.asked or photo.top.first(top_k) for photo in explained]
+    names = figure_names((i for of_photo in drawn for i in of_photo.class_ids), network.class_names)
     figure = explanation_figure(
         [photo.display for photo in explained],
         [of_photo.maps for of_photo in drawn],
         [of_photo.boxes for of_photo in drawn],
-        [[class_name(i, network.class_names) for i in of_photo.class_ids] for of_photo in drawn],
+        [[names[int(i)] for i in of_photo.class_ids] for of_photo in drawn],
         [of_photo.probabilities for of_photo in drawn],
         titles=[path.name if method == DEFAULT_METHOD else f"{path.name}, {method}" for path in images],
     )
     save_figure(figure, out)
-    console.print(Text(f"Saved {out}"), soft_wrap=True)
+    console.print(f"Saved {out}", soft_wrap=True)
 
 
 def _table(photo: ExplainedPhoto, names: Sequence[str] | None) -> "Table":
     """A table of a photograph's classes: the most probable ones, then those asked for that are not among them."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from camjax.cli.class_choice import class_name
     from camjax.cli.photographs import edges_in_pixels
@@ -117,7 +116,7 @@ def _table(photo: ExplainedPhoto, names: Sequence[str] | None) -> "Table":
     table.add_column("Class", overflow="fold", vertical="bottom")
     table.add_column("Id", justify="right", vertical="bottom")
     table.add_column("Probability", justify="right", vertical="bottom")
-    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True)
+    table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True, vertical="bottom")
     for part in (photo.top, photo.asked):
         if part is None:
             continue
@@ -126,7 +125,7 @@ def _table(photo: ExplainedPhoto, names: Sequence[str] | None) -> "Table":
                 continue
             table.add_row(
                 str(rank),
-                Text(class_name(class_id, names)),
+                class_name(class_id, names),
                 str(class_id),
                 f"{probability:.1%}",
                 edges_in_pixels(edges, photo.size) if valid else "none",

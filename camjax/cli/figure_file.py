@@ -1,10 +1,11 @@
 """The file of a command's figure: its path, and writing it."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable
 
 
 def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
@@ -16,7 +17,8 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
       what: what the figure shows, for that name.
 
     Raises:
-      ValueError: `out` is one of the images, a directory, or has a suffix of a format that matplotlib cannot write.
+      ValueError: `out` is one of the images, a directory, or has a suffix of a format that matplotlib cannot write
+        here: some need another program or library.
       OSError: its directory does not exist, or it cannot be written.
     """
     from matplotlib.backend_bases import FigureCanvasBase
@@ -36,7 +38,26 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
         raise FileNotFoundError(f"--out {out}: the directory {out.parent} does not exist; create it first.")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
         raise PermissionError(f"--out {out}: no permission to write there; give another --out FILE.")
+    if out.suffix.lower() != ".png":
+        _try_format(out)
     return out
+
+
+def _try_format(out: Path) -> None:
+    """Writes a small figure in the same format."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1, 1))
+    figure.text(0, 0, "a")
+    figure.figimage([[0.0, 1.0]])
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            save_figure(figure, Path(directory, "figure" + out.suffix))
+        except Exception as error:
+            raise InputError(
+                f"--out {out}: {out.suffix} cannot be written here ({printable(error)}). Give another format, such as "
+                ".png or .pdf."
+            ) from error
 
 
 def save_figure(figure, path: Path) -> None:
@@ -44,4 +65,5 @@ def save_figure(figure, path: Path) -> None:
 
     PNG's default compression takes longer than drawing the figure, and makes the file only a tenth smaller.
     """
-    figure.savefig(path, pil_kwargs={"compress_level": 1} if path.suffix.lower() == ".png" else None)
+    options = {"pil_kwargs": {"compress_level": 1}} if path.suffix.lower() == ".png" else {}
+    figure.savefig(path, **options)

@@ -1,11 +1,11 @@
 """`camjax models`: a table of the registered networks."""
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from camjax.cli.model_sizes import model_sizes
 from camjax.models import list_models, model_spec
+from camjax.terminal import Console
 
 LEGEND = (
     "Params: parameters, in millions. Input and Map: height x width, in pixels and cells. CAM: exact, where the mean "
@@ -38,7 +38,7 @@ def models() -> None:
             size.cam,
             _weights(name),
         )
-    console = Console(highlight=False)
+    console = Console()
     console.print(table, "")
     console.print(f"{LEGEND}\n")
     for name in names:

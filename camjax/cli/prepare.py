@@ -32,11 +32,11 @@ def prepare(
     # The command line's help keeps line breaks of the text above: hence one line for each argument.
     # Imported here: other commands do not need them.
     from absl import logging
-    from rich.console import Console
 
     from camjax.cli.prepare_progress import prepare_progress
     from camjax.data.archives import published
     from camjax.data.preparing import prepare as prepare_dataset
+    from camjax.terminal import Console
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow describes the CPU and a missing GPU
     logging.set_verbosity(logging.ERROR)  # and tfds the splits that ImageNet is prepared without
@@ -44,14 +44,14 @@ def prepare(
     with prepare_progress(Console(stderr=True), known.counts if known else {}):
         prepared = prepare_dataset(dataset, data_dir=data_dir, archives=archives, verify=not unverified)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     said = "Prepared {} in {}" if prepared.made else "{} is prepared in {}"
-    console.print(said.format(dataset, prepared.directory), markup=False)
+    console.print(said.format(dataset, prepared.directory))
     for split, count in prepared.counts.items():
         expected = known.counts.get(split) if known else None
         note = "" if expected in (None, count) else f"  (published: {expected:,})"
-        console.print(f"  {split:12}{count:>11,} examples{note}", markup=False)
-    console.print("", f"Next:\n  {next_command(dataset, prepared.counts, data_dir)}", sep="\n", markup=False)
+        console.print(f"  {split:12}{count:>11,} examples{note}")
+    console.print("", f"Next:\n  {next_command(dataset, prepared.counts, data_dir)}", sep="\n")
 
 
 def next_command(dataset: str, counts: dict[str, int], data_dir: Path | None) -> str:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 from tensorflow_datasets.core.utils import tqdm_utils
+
+from camjax.terminal import Console, TextColumn
 
 _LINE_EVERY = 60  # seconds between two lines of a log
 _MIB_AT_ONCE = 16
@@ -24,7 +25,7 @@ def prepare_progress(console: Console, counts: Mapping[str, int]) -> Iterator[No
       console: where to show it.
       counts: the number of examples of each split, if known; tfds knows it only at the end.
     """
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Amount(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         before = tqdm_utils.tqdm_lib
         tqdm_utils.tqdm_lib = SimpleNamespace(tqdm=_Tqdm(progress, counts))
@@ -111,7 +112,7 @@ class _Bar:
         if self._shown and not console.is_terminal and now - self._owner.last_line >= _LINE_EVERY:
             self._owner.last_line = now
             task = next(task for task in self._progress.tasks if task.id == self._task)
-            console.print(f"{task.description} {_amount(task)}", markup=False, highlight=False)
+            console.print(f"{task.description} {_amount(task)}")
 
     def refresh(self) -> None:
         pass  # rich does this by itself

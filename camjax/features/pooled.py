@@ -229,7 +229,7 @@ def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray
       A new model in inference mode, without class names.
 
     Raises:
-      ValueError: the shapes do not match.
+      ValueError: the shapes do not match, or a number is not finite.
     """
     images = jax.ShapeDtypeStruct((1, *model.input_size, 3), jnp.uint8)
     channels = jax.eval_shape(
@@ -240,6 +240,9 @@ def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray
             f"kernel of shape {np.shape(kernel)} and bias of shape {np.shape(bias)}: expected ({channels}, C) and "
             f"(C,), because the features of {type(model).__name__} have {channels} channels."
         )
+    for name, numbers in (("kernel", kernel), ("bias", bias)):
+        if not np.isfinite(np.asarray(numbers, np.float32)).all():
+            raise InputError(f"{name} has numbers that are not finite: expected the weights of a trained classifier.")
     model = nnx.clone(model, arrays=True)
     model.head = PooledHead(*np.shape(kernel), pool="gap", rngs=nnx.Rngs(0))
     model.head.kernel[...] = jnp.asarray(kernel, jnp.float32)

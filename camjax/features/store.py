@@ -8,12 +8,13 @@ read. Shards that were written without one are read unchecked.
 """
 
 import io
+import itertools
 import json
 import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
@@ -146,19 +147,23 @@ class FeatureStore:
         path = _shard_path(self.directory, number)
         places, order = np.unique(places, return_inverse=True)
         rows = np.empty((len(places), self.shape[1]), np.float32)
-        with path.open("rb") as file:
+        width, target = rows.strides[0], rows.data.cast("B")
+        with path.open("rb", buffering=0) as file:
             if number in self._unchecked:
                 self._verify(path, file)
                 self._unchecked.discard(number)
             # One read for each run of neighbors.
-            for run in np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1):
-                part = rows[run[0] : run[-1] + 1]
-                file.seek(self._starts[number] + int(places[run[0]]) * rows.strides[0])
-                if file.readinto(part.data.cast("B")) != part.nbytes:
-                    raise InputError(f"{path} was cut after it was opened. {_SHARD_ADVICE}")
+            ends = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
+            for first, end in itertools.pairwise(ends):
+                file.seek(self._starts[number] + int(places[first]) * width)
+                part = target[first * width : end * width]
+                while part:
+                    if not (count := file.readinto(part)):
+                        raise InputError(f"{path} was cut after it was opened. {_SHARD_ADVICE}")
+                    part = part[count:]
         return rows[order]
 
-    def _verify(self, path: Path, file: BinaryIO) -> None:
+    def _verify(self, path: Path, file: io.FileIO) -> None:
         """Compares a shard with its checksum; ValueError if they differ."""
         left, found = os.fstat(file.fileno()).st_size - _CRC_BYTES, 0
         while left > 0 and (block := file.read(min(left, 1 << 20))):
@@ -201,9 +206,11 @@ def extract_features(
 
     Raises:
       ValueError: the directory has features of other images or of another network, or in batches or shards of another
-        size; the message names the differences. Or no image can be read.
+        size; the message names the differences. Or no image can be read, or a size is below 1.
       OSError: the directory is not writable.
     """
+    if batch_size < 1 or shard_size < 1:
+        raise InputError(f"batch_size={batch_size}, shard_size={shard_size}: expected at least 1 each.")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     shard_size = -(-shard_size // batch_size) * batch_size

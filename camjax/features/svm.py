@@ -54,8 +54,20 @@ class LinearSVM(NamedTuple):
     cross_validation: dict[float, float]
 
     def decision_values(self, features: np.ndarray) -> np.ndarray:
-        """(n, K) features -> (n, C) float32; the largest value gives the predicted class."""
-        return np.asarray(features, np.float32) @ self.kernel + self.bias
+        """(n, K) features -> (n, C) float32; the largest value gives the predicted class.
+
+        Raises:
+          ValueError: another K, or numbers that are not finite, as the features of images that could not be read.
+        """
+        features = np.asarray(features, np.float32)
+        if features.ndim < 1 or features.shape[-1] != len(self.kernel):
+            raise InputError(f"features of shape {features.shape}: expected (n, {len(self.kernel)}).")
+        if not np.isfinite(features).all():
+            raise InputError(
+                "features have numbers that are not finite, which have no class. Leave out those of images that could "
+                "not be read."
+            )
+        return features @ self.kernel + self.bias
 
 
 def fit_linear_svm(
@@ -187,10 +199,14 @@ def _check(features, labels: np.ndarray, num_classes: int, penalties: Sequence[f
     """Raises ValueError for invalid arguments of `fit_linear_svm`."""
     shape = tuple(features.shape)
     if len(shape) != 2 or not shape[1] or labels.shape != shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        vectors = labels.ndim == 2 and labels.shape[:1] == shape[:1]
+        hint = " Of vectors of zeros and ones with a single one, labels.argmax(1) are the integers." if vectors else ""
         raise InputError(
             f"features of shape {shape} and labels of shape {labels.shape} and dtype {labels.dtype}: expected (n, K) "
-            "and n integers."
+            f"and n integers.{hint}"
         )
+    if isinstance(features, np.ndarray) and features.dtype.kind not in "fiub" and features.dtype.name != "bfloat16":
+        raise InputError(f"features of dtype {features.dtype}: expected real numbers.")
     finite = [np.isfinite(chunk).all(1) for _, chunk in _chunks(features, np.arange(len(labels)))]
     wrong = np.flatnonzero(~np.concatenate([*finite, np.ones(0, bool)]))
     if len(wrong):

@@ -3,8 +3,9 @@
 import contextlib
 import sys
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from camjax.terminal import Console, TextColumn
 
 
 class Bar(contextlib.AbstractContextManager["Bar"]):

@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import requests
 import rich.progress
-from rich.console import Console
 
 from camjax.errors import InputError, printable
 from camjax.json_files import read_json
+from camjax.terminal import Console, TextColumn
 
 _TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of data
 _CHUNK = 1 << 16  # what a break may cost, at most
@@ -122,7 +122,7 @@ class _Transfer:
         """The pieces of the response, shown in a progress bar."""
         console = Console(stderr=True)
         columns = (
-            rich.progress.TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             rich.progress.DownloadColumn(),
             rich.progress.TransferSpeedColumn(),

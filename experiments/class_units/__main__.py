@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from rich.console import Console
 
 from camjax.cli.class_choice import class_ids
 from camjax.data.annotated import open_annotated
@@ -40,6 +39,7 @@ from camjax.errors import InputError
 from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import check_threshold, num_classes
 from camjax.models import CamModel
+from camjax.terminal import Console
 from experiments.class_units.unit_images import (
     TopImages,
     class_units,
@@ -195,7 +195,7 @@ def _units(
 
 def main(options: Options) -> None:
     """Opens the images, and runs."""
-    console = Console(highlight=False)
+    console = Console()
     source: ImageSource
     if options.dataset is None:
         announce(console, "views of a few photographs")

@@ -12,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from camjax.cam import resize_map
 from camjax.data.rows import RandomAccessSource
 from camjax.features import Progress, ReceptiveFields, batch_results, unreadable_because
+from camjax.figure_text import with_names
 from camjax.models import CamModel, fold_batchnorm
 from camjax.models.head import global_pool
 from camjax.models.inference_mode import inference_view, run_for_inference
@@ -172,7 +173,7 @@ def units_figure(rows: Sequence[tuple[str, Sequence[np.ndarray]]], heading: str)
         for axis, image in zip(axes, images, strict=False):
             axis.imshow(image)
         axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    return figure
+    return with_names(figure)
 
 
 @jax.jit

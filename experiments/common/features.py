@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-
 from camjax.data.rows import RandomAccessSource
 from camjax.features import FeatureStore, extract_features
 from camjax.models import CamModel
+from camjax.terminal import Console
 from experiments.common.progress import progress
 
 

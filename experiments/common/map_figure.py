@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from camjax.data.images import resize_image
+from camjax.figure_text import with_names
 from camjax.viz import overlay
 
 _SIDE = 256
@@ -48,5 +49,5 @@ def map_figure(
         image = resize_image(image, (_SIDE, max(1, round(_SIDE * width / height))))
         between = np.full((_SIDE, 6, 3), 255, np.uint8)
         axis.imshow(np.concatenate([image, between, overlay(image, map)], axis=1))
-        axis.set_title(title, fontsize=10, parse_math=False)
-    return figure
+        axis.set_title(title, fontsize=10)
+    return with_names(figure)

@@ -7,12 +7,12 @@ the same few photographs.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from rich.console import Console
 from skimage import data, io
 from sklearn.datasets import load_sample_image
 
 from camjax.data.images import resize_image
 from camjax.data.sources import SourceInfo
+from camjax.terminal import Console
 
 NAME = "sample"
 """What tables and figures call the data set."""

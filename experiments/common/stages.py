@@ -2,9 +2,10 @@
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -18,6 +19,7 @@ class _Stage(TypedDict):
     options: dict[str, Any]
     seconds: float
     results: dict[str, Any]
+    crc32: NotRequired[int]  # of the results; files without it are read unchecked
 
 
 class Stages:
@@ -50,7 +52,7 @@ class Stages:
           files: that the stage also writes, for other stages; if one is missing, the stage is computed again.
 
         Raises:
-          ValueError: the kept results were computed with other options; the message says which.
+          ValueError: the kept results were computed with other options; the message says which. Or they have changed.
         """
         wanted = json.loads(json.dumps(dict(options)))
         if name in self._stages:
@@ -63,13 +65,23 @@ class Stages:
                     "that file."
                 )
             if all(file.exists() for file in files):
-                return self._stages[name]["results"]
+                results = self._stages[name]["results"]
+                if self._stages[name].get("crc32", _crc32(results)) != _crc32(results):
+                    raise InputError(
+                        f"{self.path}: the results of {name!r} have changed since they were written. Delete that "
+                        "entry, or the file, to compute them again."
+                    )
+                return results
         clock = time.monotonic()
         results = json.loads(json.dumps(compute()))
         seconds = round(time.monotonic() - clock, 1)
-        self._stages[name] = {"options": wanted, "seconds": seconds, "results": results}
+        self._stages[name] = {"options": wanted, "seconds": seconds, "results": results, "crc32": _crc32(results)}
         write_whole(self.path, json.dumps(self._stages, indent=2) + "\n")
         return results
+
+
+def _crc32(results: dict) -> int:
+    return zlib.crc32(json.dumps(results, sort_keys=True).encode())
 
 
 def load_arrays(path: Path, *names: str) -> tuple[np.ndarray, ...]:

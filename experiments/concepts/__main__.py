@@ -36,8 +36,8 @@ The same command continues where it stopped: features are kept in shards, and ea
 import hashlib
 
 import numpy as np
-from rich.console import Console
 
+from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
 from experiments.common.progress import progress
@@ -105,7 +105,7 @@ def run(options: Options, images: CaptionedImages, console: Console) -> list[dic
 
 def main(options: Options) -> None:
     """Opens the data set, and runs."""
-    console = Console(highlight=False)
+    console = Console()
     run(options, open_images(options, console), console)
 
 

@@ -47,14 +47,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
-
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
 from camjax.evaluation.truth import First
 from camjax.inference import check_threshold
 from camjax.models import CamModel
+from camjax.terminal import Console
 from camjax.training import Recipe
 from experiments.common.command import start
 from experiments.common.options import (
@@ -185,7 +184,7 @@ def main(options: Options) -> None:
         return source if limit is None or limit >= len(source) else First(source, limit)
 
     train, test = opened("train", options.limit_train), opened("test", options.limit_test)
-    run(options, train, test, Console(highlight=False))
+    run(options, train, test, Console())
 
 
 if __name__ == "__main__":

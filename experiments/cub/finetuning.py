@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import camjax
@@ -18,6 +17,7 @@ from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
 from camjax.evaluation.report import summary, write_results
 from camjax.evaluation.runner import evaluate_localization
 from camjax.models import CamModel
+from camjax.terminal import Console
 from camjax.training import Recipe, fit
 from camjax.training.published import wsol
 from camjax.weights.fingerprint import weights_sha256

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from camjax.data.annotation import AnnotatedSource
@@ -20,6 +19,7 @@ from camjax.features.svm import LinearSVM, fit_linear_svm
 from camjax.inference import make_localize_fn, make_localize_fns
 from camjax.metrics.localization.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
+from camjax.terminal import Console
 from camjax.viz import localization_figure
 from experiments.common.map_figure import squashed
 from experiments.common.progress import progress

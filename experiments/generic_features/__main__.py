@@ -54,10 +54,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from camjax.errors import InputError
 from camjax.models import CamModel
+from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
 from experiments.common.options import Folder, OptionalCount, OptionalFolder, at_least_one
@@ -184,7 +184,7 @@ def _run_dataset(
 
 def main(options: Options) -> None:
     """Opens the data sets, and runs."""
-    console = Console(highlight=False)
+    console = Console()
     if options.sample:
         announce(console, "views of the same few photographs")
         opened = [(SAMPLE, SAMPLE.open())]

@@ -45,13 +45,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from rich.console import Console
 
 import camjax
 from camjax.class_names import imagenet_class_names
 from camjax.data.sources import SourceInfo
 from camjax.models import CamModel, model_spec
 from camjax.models.shapes import model_shapes
+from camjax.terminal import Console
 from camjax.training import describe_plan, fit, initialize
 from experiments.common.command import start
 from experiments.imagenet.data import open_data, training_view
@@ -92,7 +92,7 @@ def main(options: Options) -> None:
     """Trains, or describes the run without training."""
     if not options.dry_run:  # which needs no other process
         initialize(options.coordinator, options.num_processes, options.process_id)
-    console = Console(highlight=False, markup=False, soft_wrap=True, quiet=jax.process_index() > 0)
+    console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
     size = model_shapes(options.network).input_size
     train, validation = open_data(options, size)
     model = starting_model(options, train.info)

@@ -28,14 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
-
 import camjax
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
 from camjax.evaluation.report import counts_sentence, summary, write_results
 from camjax.evaluation.runner import evaluate_localization
+from camjax.terminal import Console
 from camjax.weights.fingerprint import weights_sha256
 from experiments.common.command import start
 from experiments.common.options import Count, Folder, OptionalCount, OptionalFolder, OptionalPath, arg, at_least_one
@@ -133,7 +132,7 @@ def run(options: Options, name: str, weights: Path, source: AnnotatedSource, con
 
 def main(options: Options) -> None:
     """Runs the networks, and prints the tables."""
-    console = Console(highlight=False)
+    console = Console()
     weights = weights_of(options.weights_dir)
     results = {}
     if weights:

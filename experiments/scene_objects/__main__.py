@@ -52,7 +52,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from rich.console import Console
 
 import camjax
 from camjax.errors import InputError
@@ -60,6 +59,7 @@ from camjax.features import batch_results
 from camjax.features.svm import fit_linear_svm
 from camjax.inference import check_threshold
 from camjax.models import CamModel
+from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
 from experiments.common.options import Folder, OptionalFolder, OptionalPath, Share, arg, at_least_one
@@ -206,7 +206,7 @@ def count_objects(localizer: CamModel, data: LabeledPlaces, options: Options, co
 
 def main(options: Options) -> None:
     """Opens the data, and runs."""
-    console = Console(highlight=False)
+    console = Console()
     if options.sample:
         announce(console, "views of the same few photographs")
     run(options, open_data(options), console)

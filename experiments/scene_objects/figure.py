@@ -14,6 +14,7 @@ from rich.table import Table
 import camjax
 from camjax.data.images import resize_image
 from camjax.features import FeatureStore
+from camjax.figure_text import with_names
 from camjax.models import CamModel
 from camjax.viz import overlay
 from experiments.common.map_figure import squashed
@@ -104,7 +105,7 @@ def places_figure(shown: Mapping[str, Sequence[Shown]], found: Mapping[str, Mapp
         _write(row[0], place, found[place]["frequent"], informative)
         for axis, one in zip(row[1:], images, strict=False):
             _draw(axis, one, informative)
-    return figure
+    return with_names(figure)
 
 
 def _write(axis, place: str, frequent: Sequence[Mapping], informative: Sequence[Mapping]) -> None:

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flax import nnx
-from rich.console import Console
 
 import camjax
 from camjax.data.scenes import SIDE
 from camjax.data.sources import open_source
 from camjax.data.transforms import random_translation
 from camjax.models.head import Pool
+from camjax.terminal import Console
 from camjax.training import Recipe, fit
 from experiments.common.command import start
 from experiments.common.options import Count, Folder, OptionalFolder, at_least_one
@@ -60,7 +60,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Trains, measures and draws."""
-    console = Console(highlight=False)
+    console = Console()
     console.print(
         "Scenes are composites made by camjax: real handwritten digits (scikit-learn) in random size and place on real "
         "photographs of brick, grass and gravel (scikit-image). Their boxes follow from placement, and training does "

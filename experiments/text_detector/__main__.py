@@ -39,13 +39,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import average_precision_score
 
 from camjax.errors import InputError
 from camjax.features import FeatureStore
 from camjax.features.svm import fit_linear_svm
+from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
 from experiments.common.options import Count, Folder, OptionalFolder, OptionalPath, at_least_one
@@ -114,7 +114,9 @@ def run(options: Options, train: TextImages, test: TextImages, console: Console)
         labels = train.labels[stores[0].readable]
         svm = fit_linear_svm(stores[0][stores[0].readable], labels, 2, penalties=options.penalties)
         save_svm(svm_file, svm)
-        return {"penalty": svm.penalty, **rank(svm.decision_values(stores[1][:])[:, WITH_TEXT], test, stores[1])}
+        readable, decisions = stores[1].readable, np.full(len(test.labels), np.nan, np.float32)
+        decisions[readable] = svm.decision_values(stores[1][readable])[:, WITH_TEXT]
+        return {"penalty": svm.penalty, **rank(decisions, test, stores[1])}
 
     ranked = stages.run("detector", subject, fit, files=[svm_file])
     detector = load_localizer(model, svm_file)
@@ -151,7 +153,7 @@ def results_table(results: dict[str, float], network: str, dataset: str) -> Tabl
 
 def main(options: Options) -> None:
     """Opens the images, and runs."""
-    console = Console(highlight=False)
+    console = Console()
     if options.svt and options.outdoor:
         train, test = open_text_images(options.svt, options.outdoor, options.categories, options.num_negatives)
     else:

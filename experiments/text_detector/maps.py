@@ -2,13 +2,13 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 
 import camjax
 from camjax.features import batch_results
 from camjax.metrics import PointingGame, PxAP
 from camjax.metrics.localization.score_maps import SIZE
 from camjax.models import CamModel
+from camjax.terminal import Console
 from camjax.viz import localization_figure
 from experiments.common.image_lists import Chosen
 from experiments.common.map_figure import squashed

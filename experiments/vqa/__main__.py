@@ -46,9 +46,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from rich.console import Console
 
 from camjax.errors import InputError
+from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.options import Count, Folder, NetworkOptions, OptionalFolder, arg, at_least_one
 from experiments.common.progress import progress
@@ -184,7 +184,7 @@ def run(options: Options, splits: Splits, console: Console) -> dict:
 
 def main(options: Options) -> None:
     """Opens the data set, or writes the sample, and runs."""
-    console, folder = Console(highlight=False), options.vqa
+    console, folder = Console(), options.vqa
     if folder is None:
         announce(console, "a few photographs, and our own questions")
         folder = options.out / "sample"

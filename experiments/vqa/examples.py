@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from camjax.models import CamModel
+from camjax.terminal import Console
 from experiments.common.features import stored_features
 from experiments.vqa.baseline import Examples
 from experiments.vqa.data import CocoImages, Question, bags_of_words

@@ -18,21 +18,25 @@ CAT = Path(skimage.data_dir, "chelsea.png")
 def network(tmp_path, monkeypatch):
     """Arguments for a network that compiles soon, with random weights; the file says what it is of."""
     monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
-    path = tmp_path / "net.safetensors"
-    write_camjax_file(camjax.create_model("small_gap", 9), path, version=camjax.__version__)
+    path = tmp_path / "a [" / "x] :cat:.safetensors"  # as markup, a closing tag
+    path.parent.mkdir()
+    model = camjax.create_model("small_gap", 9)
+    model.class_names = tuple(f"[/x] :cat: {i}" for i in range(9))
+    write_camjax_file(model, path, version=camjax.__version__)
     return ["--weights", str(path)]
 
 
 def test_a_grid_of_methods_by_classes(network, tmp_path, capsys):
-    out = tmp_path / "grid.png"
+    out = tmp_path / "a [" / "x] [bold] :cat:.png"
     methods = ["hirescam", "cam", "ablationcam"]  # in no alphabetical order
     assert main(["compare", str(CAT), *network, "--method", *methods, "--classes", "3", "8", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if any(method in line.split() for method in methods)]
     assert [[word for word in row if word in methods] for row in rows] == [[method] for method in methods] * 2
-    assert [rows[0][:2], rows[3][:2]] == [["class", "3"], ["class", "8"]] and lines[-1] == f"Saved {out}"
+    assert [rows[0][:3], rows[3][:3]] == [["[/x]", ":cat:", "3"], ["[/x]", ":cat:", "8"]]
+    assert lines[-1] == f"Saved {out}"
     # Behind average pooling HiResCAM is CAM over the number of cells: their boxes are the same.
-    assert rows[0][3:] == rows[1][1:] and rows[3][3:] == rows[4][1:]
+    assert rows[0][4:] == rows[1][1:] and rows[3][4:] == rows[4][1:]
     with Image.open(out) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     # Four columns of 2.1 inches at 150 dpi, two rows of a photograph of 451 x 300.

@@ -54,7 +54,7 @@ def arguments(folder, run, out, *more):
 
 
 def test_table_and_files(folder, run, tmp_path, capsys):
-    out = tmp_path / "evaluation"
+    out = tmp_path / "ev [run] [/x] :cat:"  # a name that rich would change
     methods = ["--methods", "cam", "backprop"]
     metrics = ["--metrics", "ilsvrc", "maxboxacc", "maxboxaccv2", "pointing", "thresholds"]
     more = ["--threshold-step", "0.001", "--save-maps"]
@@ -62,6 +62,7 @@ def test_table_and_files(folder, run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "MaxBoxAcc, threshold in steps of 0.001" in printed
     assert "8 images: 6 scored, 1 without boxes, 1 unreadable." in printed
+    assert f"Saved {out / 'results.json'}\n" in printed and "[bold]" not in printed.replace(str(out), "")
     assert "MaxBoxAccV2" in printed and "gt known localization" in printed
 
     results = json.loads((out / "results.json").read_text())

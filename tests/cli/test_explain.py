@@ -1,6 +1,8 @@
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,16 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
+from matplotlib.backend_bases import FigureCanvasBase
 from PIL import Image
 
 import camjax
 from camjax.cli import compilation_cache
-from camjax.cli.class_choice import class_ids
-from camjax.cli.figure_file import figure_path
+from camjax.cli.class_choice import class_ids, figure_names
+from camjax.cli.explain import _table
+from camjax.cli.figure_file import figure_path, save_figure
 from camjax.cli.main import main
 from camjax.cli.network_choice import network_choice
 from camjax.cli.photographs import explain_photos
 from camjax.data.images import load_image, resize_image
+from camjax.errors import InputError
+from camjax.terminal import Console
+from camjax.viz import explanation_figure
 from camjax.weights.camjax_file import write_camjax_file
 
 CAT, COFFEE = (Path(skimage.data_dir, name) for name in ("chelsea.png", "coffee.png"))
@@ -150,7 +157,7 @@ def test_a_large_photograph_is_shown_small_at_its_own_aspect_ratio(network):
         (["TABBY"], [2]),
         (["Tinca tinca", "tiger cat", "0"], [0, 3]),
         (["Maillot, Tank Suit"], [6]),
-        (["1", "5"], [1, 5]),
+        (["1", "5", "005", "0" * 5000], [1, 5, 0]),
         ([], []),
     ],
 )
@@ -163,6 +170,11 @@ def test_class_ids(asked, expected):
     [
         ("7", NAMES, "classes 0..6"),
         ("-1", NAMES, "classes 0..6"),
+        ("9" * 5000, NAMES, "classes 0..6"),
+        ("--5", NAMES, "'--5': no class of this network has that name"),
+        ("--5", None, "give ids in 0..6"),
+        ("-", NAMES, "no class of this network has that name"),
+        ("٣", NAMES, "no class of this network has that name"),
         ("crane", NAMES, "names 2 classes: 1 is 'crane'; 5 is 'crane'. Give the id"),
         ("cat", NAMES, "Did you mean 'tabby cat', 'tiger cat', 'Egyptian cat'?"),
         ("tinch", NAMES, "Did you mean 'tench'"),
@@ -173,6 +185,44 @@ def test_class_ids(asked, expected):
 def test_class_ids_that_are_not_clear(asked, names, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         class_ids([asked], names, 7)
+
+
+def test_every_format_that_is_accepted_is_written(tmp_path):
+    figure = explanation_figure(
+        [load_image(CAT)[::4, ::4]], [np.eye(7)[None]], [np.array([[0, 0, 0.5, 0.5]])], [["cat"]], [[0.5]]
+    )
+    refused = []
+    for suffix in FigureCanvasBase.get_supported_filetypes():
+        path = tmp_path / f"g.{suffix}"
+        try:
+            figure_path([CAT], path, "cam")
+        except InputError as error:
+            assert f"--out {path}: .{suffix} cannot be written here (" in str(error) and not path.exists()
+            refused.append(suffix)
+        else:
+            save_figure(figure, path)
+            assert path.stat().st_size > 1000
+    assert set(refused) <= {"pgf", "webp", "avif"}  # they need LaTeX, or libraries that Pillow may lack
+    assert ("pgf" in refused) == (shutil.which("xelatex") is None)
+
+
+def test_a_row_of_the_table_stands_on_one_line(network):
+    (photo,) = explain_photos(network, [load_image(CAT)], [], top_k=1, threshold=0.2)
+    console = Console(file=io.StringIO(), width=70)
+    console.print(_table(photo, [f"a class whose long name takes several lines of the table {i}" for i in range(10)]))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    ends = [words for words in lines if any("%" in word for word in words)]
+    assert len(ends) == 5 and len(lines) > 10
+    for rank, words in enumerate(ends, start=1):
+        box = words[words.index(next(word for word in words if "%" in word)) + 1 :]
+        assert words[0] == str(rank) and (len(box) == 4 or box == ["none"])
+
+
+def test_names_that_cannot_be_drawn_become_ids_in_the_figure():
+    private = "\ue777\U000f1234"  # no font has characters of private use at these places
+    with pytest.warns(UserWarning, match="the characters \ue777 \U000f1234: the figure has the ids of these classes"):
+        assert figure_names([4, 3, 4], ["", "", "", private, "Möwe"]) == {4: "Möwe", 3: "class 3"}
+    assert figure_names([3], None) == {3: "class 3"}
 
 
 def test_where_the_figure_goes(tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
-from rich.console import Console
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.utils import tqdm_utils
 
@@ -23,6 +22,7 @@ from camjax.cli.prepare import next_command
 from camjax.data import archives as known_archives
 from camjax.data.preparing import prepare
 from camjax.data.sources import open_source
+from camjax.terminal import Console
 
 INSTALL = 'pip install "camjax[prepare]"'
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from rich.console import Console
 
 import camjax
 from camjax.data.images import resize_image
 from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import inference_view
 from camjax.models.head import MapHead
+from camjax.terminal import Console
 from experiments.class_units import __main__ as experiment
 from experiments.class_units.unit_images import class_units, darkened, top_images, unit_maps_fn, unit_region
 from tests.experiments.colors import SIDE, TINY, Colors, Identity, painted

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from camjax.errors import InputError
 from camjax.features.svm import LinearSVM
+from camjax.terminal import Console
 from experiments.common.features import report_unreadable
 from experiments.common.layouts import check_layout, missing_layout
 from experiments.common.sample import Views, part_of_image, photograph
@@ -100,6 +100,27 @@ def test_stages_of_another_form_are_named(tmp_path, content, message):
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=rf"results\.json is damaged.*{message}.*Delete it to compute all stages"):
         Stages(tmp_path)
+
+
+def test_changed_results_are_not_taken_for_those_of_the_stage(tmp_path):
+    rng = np.random.default_rng(0)
+    values = [*rng.normal(size=200).tolist(), *(10 ** rng.uniform(-300, 300, 200)).tolist(), 1.0, 3, 10**20]
+    results = {"accuracy": 63.25, "curve": values, "nan": float("nan"), "class": "Möwe \x1b", "none": None}
+    path = tmp_path / "results.json"
+
+    def run():
+        return Stages(tmp_path).run("crop", {"threshold": 0.2}, lambda: results)
+
+    run()
+    np.testing.assert_equal(run(), results)
+    whole = path.read_text()
+    path.write_text(whole.replace("63.25", "83.25"))
+    with pytest.raises(InputError, match=r"results of 'crop' have changed since they were written"):
+        run()
+    kept = json.loads(whole)
+    del kept["crop"]["crc32"]  # as it was written before
+    path.write_text(json.dumps(kept))
+    np.testing.assert_equal(run(), results)
 
 
 def test_what_a_stage_wrote_is_read_or_refused(tmp_path):

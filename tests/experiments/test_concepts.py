@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from rich.console import Console
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import average_precision_score
 
 import camjax
 from camjax.features import FeatureStore, with_linear_classifier
+from camjax.terminal import Console
 from experiments.concepts import __main__ as concepts
 from experiments.concepts import detectors as concept_detectors
 from experiments.concepts.captions import gathered, open_coco, open_csv

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import scipy.integrate
 from flax import nnx
-from rich.console import Console
 
 import camjax
 import camjax.features
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.features.svm import PENALTIES
+from camjax.terminal import Console
 from camjax.training.published import wsol
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.cub import __main__ as cub

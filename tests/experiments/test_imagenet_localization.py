@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from flax import nnx
-from rich.console import Console
 
 import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
+from camjax.terminal import Console
 from camjax.training import Recipe, fit
 from experiments.imagenet_localization import __main__ as imagenet_localization
 from experiments.imagenet_localization import tables as tables_module

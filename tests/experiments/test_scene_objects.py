@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from rich.console import Console
 
 import camjax
 from camjax.data.builders import prepared_builder
+from camjax.terminal import Console
 from experiments.scene_objects import __main__ as scene_objects
 from experiments.scene_objects import sample as sample_labels
 from experiments.scene_objects.__main__ import Options

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 import camjax
 from camjax.data.annotation import no_boxes
 from camjax.data.sources import SourceInfo
 from camjax.features import with_linear_classifier
+from camjax.terminal import Console
 from experiments.text_detector import __main__ as text_detector
 from experiments.text_detector import sample as sample_text
 from experiments.text_detector.__main__ import Options, rank

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from rich.console import Console
 
 import camjax
 from camjax.errors import InputError
 from camjax.features import gap_features
+from camjax.terminal import Console
 from experiments.vqa import __main__ as vqa
 from experiments.vqa.accuracy import mean_accuracies, normalize_answer, official_accuracy, simple_accuracy
 from experiments.vqa.baseline import (

@@ -1,5 +1,7 @@
 """Pooled features, of whole images and of crops, and networks with a linear classifier for a head."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from flax import nnx
 
 import camjax
 from camjax.data.images import resize_image
-from camjax.features import Crops, gap_features, map_images, with_linear_classifier
+from camjax.features import Crops, extract_features, gap_features, map_images, receptive_fields, with_linear_classifier
+from camjax.viz import overlay
 from tests.experiments.colors import SIDE, Colors, Identity, painted
 
 
@@ -108,3 +111,43 @@ def test_a_classifier_of_other_features_is_an_error():
         with_linear_classifier(Identity(), np.zeros((4, 7)), np.zeros(7))
     with pytest.raises(ValueError, match=r"bias of shape \(6,\)"):
         with_linear_classifier(Identity(), np.zeros((3, 7)), np.zeros(6))
+    with pytest.raises(ValueError, match="bias has numbers that are not finite"):
+        with_linear_classifier(Identity(), np.zeros((3, 2)), np.array([0, np.nan]))
+
+
+STRICT = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_debug_nans": True,
+}
+
+
+@pytest.mark.parametrize("options", [STRICT, {"jax_disable_jit": True}], ids=["strict", "without jit"])
+def test_the_same_numbers_whatever_jax_is_set_to(options, tmp_path):
+    model, source = random_network("small_gap", 3), noise(3)
+    kernel, bias = np.random.default_rng(0).normal(size=(128, 2)), np.array([0.5, -1])
+    images = np.stack([resize_image(image, model.input_size) for image in source.images])
+
+    def found(directory):
+        store = extract_features(model, source, directory, batch_size=2)
+        classifier = with_linear_classifier(model, kernel, bias)
+        return {
+            "features": gap_features(model, source, batch_size=2),
+            "of boxes": gap_features(model, source, boxes=np.tile([0, 0, 0.5, 0.5], (3, 1)), batch_size=2),
+            "stored": store[:],
+            "logits": np.asarray(classifier(images[:1])),
+            "receptive fields": receptive_fields(model, (16, 12)).boxes(),
+            "overlay": overlay(images, np.random.default_rng(1).random((3, 7, 7))),
+            "overlay of NaN": overlay(images[0], np.full((7, 7), np.nan)),
+        }
+
+    expected = found(tmp_path / "expected")
+    with contextlib.ExitStack() as stack:
+        for option, value in options.items():
+            stack.callback(jax.config.update, option, getattr(jax.config, option))
+            jax.config.update(option, value)
+        got = found(tmp_path / "got")
+    for name, numbers in expected.items():
+        assert got[name].dtype == numbers.dtype, name
+        np.testing.assert_allclose(got[name], numbers, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -168,6 +168,10 @@ def test_peak_memory_does_not_grow_with_the_cores():
         ({"features": np.zeros((4, 0))}, r"\(n, K\)"),
         ({"labels": np.array([0, 1, 2])}, r"labels of shape \(3,\)"),
         ({"labels": np.array([0.0, 1, 0, 1])}, "float64"),
+        ({"labels": np.array([True, False, True, False])}, "dtype bool"),
+        ({"labels": np.eye(3, dtype=int)[[0, 1, 2, 0]]}, r"labels of shape \(4, 3\).*labels\.argmax\(1\)"),
+        ({"features": np.eye(4)[:, :2] * 1j}, "dtype complex128: expected real numbers"),
+        ({"features": np.eye(4)[:, :2].astype(str)}, "expected real numbers"),
         ({"labels": np.array([1, 1, 1, 1])}, "two classes"),
         ({"labels": np.array([0, 1, 2, -1])}, r"0\.\.2"),
         ({"labels": np.array([0, 1, 2, 3])}, r"0\.\.2"),
@@ -181,3 +185,11 @@ def test_what_does_not_fit_together_is_said(changes, message):
     arguments = {"features": np.eye(4)[:, :2], "labels": np.array([0, 1, 0, 1]), "num_classes": 3, "penalties": (1.0,)}
     with pytest.raises(ValueError, match=message):
         fit_linear_svm(**(arguments | changes))
+
+
+def test_what_has_no_decision_value_is_said():
+    svm = fit_linear_svm(np.eye(4)[:, :2], np.array([0, 1, 0, 1]), 2, penalties=(1.0,))
+    with pytest.raises(ValueError, match=r"features of shape \(4, 4\): expected \(n, 2\)"):
+        svm.decision_values(np.eye(4))
+    with pytest.raises(ValueError, match="could not be read"):
+        svm.decision_values(np.array([[0, np.nan]]))

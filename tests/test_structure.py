@@ -16,7 +16,7 @@ PACKAGE = Path(camjax.__file__).parent
 
 # From the ground up: a part imports from its own level and those below. A new part gets its place here.
 LEVELS = (
-    {"cam", "checks", "class_names", "components", "errors", "files", "json_files", "models", "weights"},
+    {"cam", "checks", "class_names", "components", "errors", "files", "interrupts", "json_files", "models", "weights"},
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},

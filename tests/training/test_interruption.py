@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 from tiny_run import Colors, Net, tiny_recipe
@@ -32,6 +34,22 @@ def test_the_second_interrupt_is_at_once():
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             interruption.leave("saved.")
+
+
+def test_what_a_long_step_and_a_script_show(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(error))
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        assert capsys.readouterr().err.startswith("SIGINT: the run stops after the current step")
+        with pytest.raises(KeyboardInterrupt) as left:
+            interruption.leave("saved.")
+    assert capsys.readouterr().err == "SIGINT: saved.\n"
+    other = KeyboardInterrupt()
+    for error in (left.value, other):
+        sys.excepthook(KeyboardInterrupt, error, None)
+    assert shown == [other]
 
 
 def test_another_thread_catches_nothing():

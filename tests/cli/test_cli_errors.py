@@ -84,7 +84,7 @@ import jax, jax.numpy as jnp
 from camjax.cli.errors import run_command
 
 def loop(x):
-    return jax.lax.while_loop(lambda x: x < 2, lambda x: x * 1.0, x)  # without end
+    return jax.lax.fori_loop(0, 2**31 - 1, lambda i, x: x * 1.0000001 + 1e-9, x)  # about ten seconds
 
 def compile(x):
     for _ in range(150):

@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -26,6 +27,13 @@ _ANNOUNCEMENT = (
 )
 
 
+_T = TypeVar("_T")
+
+
+class _Requested(BaseException):
+    """Ends a wait."""
+
+
 class Interruption(contextlib.AbstractContextManager["Interruption"]):
     """Remembers signals, so that a loop can ask after each step whether to stop.
 
@@ -40,6 +48,7 @@ class Interruption(contextlib.AbstractContextManager["Interruption"]):
     def __init__(self):
         self._signal: signal.Signals | None = None
         self._stack = contextlib.ExitStack()
+        self._waiting = False
 
     def __enter__(self) -> "Interruption":
         # JAX's runtime has its own handler of SIGTERM where there are several processes.
@@ -59,6 +68,24 @@ class Interruption(contextlib.AbstractContextManager["Interruption"]):
         if multihost_utils.reached_preemption_sync_point(next(_COUNT)):
             self._signal = signal.SIGTERM
         return self._signal is not None
+
+    def unless_requested(self, wait: Callable[..., _T], *args) -> _T | None:
+        """Returns `wait(*args)`, or None as soon as a signal comes; one that came before counts.
+
+        A wait for data can last forever, and what is waited for is lost. With several processes it is waited for all
+        the same, because they take the same steps.
+        """
+        if jax.process_count() > 1:
+            return wait(*args)
+        try:
+            self._waiting = True
+            if self._signal is not None:
+                return None
+            return wait(*args)
+        except _Requested:
+            return None
+        finally:
+            self._waiting = False
 
     def leave(self, message: str) -> NoReturn:
         """Ends the run after it has been saved; only when `requested` has returned True.
@@ -83,6 +110,9 @@ class Interruption(contextlib.AbstractContextManager["Interruption"]):
         if number == signal.SIGINT and self._signal is not None:
             raise _without_traceback(KeyboardInterrupt())
         self._signal = signal.Signals(number)
+        if self._waiting:
+            self._waiting = False
+            raise _Requested
 
 
 def _without_traceback(interrupt: KeyboardInterrupt) -> KeyboardInterrupt:

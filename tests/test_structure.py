@@ -17,7 +17,10 @@ PACKAGE = Path(camjax.__file__).parent
 
 # From the ground up: a part imports from its own level and those below. A new part gets its place here.
 LEVELS = (
-    {"cam", "checks", "class_names", "components", "errors", "files", "json_files", "models", "terminal", "weights"},
+    {
+        *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "json_files", "models"),
+        *("terminal", "weights"),
+    },
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},

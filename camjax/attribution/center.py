@@ -18,5 +18,5 @@ def center_gaussian(size: tuple[int, int]) -> jax.Array:
     Returns:
       (H, W) float32.
     """
-    y, x = (((jnp.arange(side) + 0.5) / side - 0.5) / CENTER_SIGMA for side in size)
-    return jnp.exp(-(y[:, None] ** 2 + x**2) / 2)
+    y, x = (((jnp.arange(side, dtype=jnp.float32) + 0.5) / side - 0.5) / CENTER_SIGMA for side in size)
+    return jnp.exp(-(y[:, None] ** 2 + x[None] ** 2) / 2)

@@ -33,7 +33,7 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
         scores, to_outputs = jax.vjp(as_target(targets, outputs), outputs)
         batch, count = scores.shape
         # One direction for each target, the same for all images: no score depends on another image.
-        directions = jnp.broadcast_to(jnp.eye(count)[:, None], (count, batch, count))
+        directions = jnp.broadcast_to(jnp.eye(count, dtype=scores.dtype)[:, None], (count, batch, count))
         (cotangents,) = jax.vmap(to_outputs)(directions)
         try:
             (found,) = jax.vmap(pullback, out_axes=1)(cotangents)

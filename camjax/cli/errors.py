@@ -1,15 +1,12 @@
 """How a command ends: an error that the user can correct is one line, and a bug shows its traceback."""
 
-import signal
 import sys
 from collections.abc import Callable
 
 import jax
 
+from camjax import interrupts
 from camjax.errors import InputError
-
-INTERRUPTED = 128 + signal.SIGINT
-"""130: the exit code that a shell reports for a process that Ctrl-C ended."""
 
 
 def run_command(name: str, command: Callable[[], object]) -> int:
@@ -24,14 +21,15 @@ def run_command(name: str, command: Callable[[], object]) -> int:
       command: called without arguments; its result is ignored.
 
     Returns:
-      The exit code: 0, 1 for an error that was printed, or `INTERRUPTED` after Ctrl-C.
+      The exit code: 0, 1 for an error that was printed, or 130 after Ctrl-C.
 
     Raises:
       Exception: a bug. Where several processes train together, every exception is raised again, one that the user can
         correct without its traceback: `camjax.training.initialize` then ends the other processes too.
     """
     try:
-        command()
+        with interrupts.announced(f"{name} ends after the computation that runs. Ctrl-C again ends it at once."):
+            command()
     except Exception as error:
         if not isinstance(error, InputError | OSError | ImportError):
             raise
@@ -42,6 +40,7 @@ def run_command(name: str, command: Callable[[], object]) -> int:
     except KeyboardInterrupt as interrupt:
         if jax.distributed.is_initialized():
             raise interrupt.with_traceback(None) from None
+        interrupts.end_without_compilation(interrupt)
         print(f"{name}: interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return interrupts.EXIT_CODE
     return 0

@@ -1,96 +1,247 @@
-"""Reads batches in threads or Grain worker processes, and makes sure that these end."""
+"""Reads batches in threads or in worker processes, and makes sure that these end."""
 
-import atexit
 import contextlib
-import functools
+import mmap
 import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import threading
-import weakref
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import recv_handle, send_handle
+from multiprocessing.util import Finalize
+from typing import Protocol
 
+import cloudpickle
 import grain
 import numpy as np
-from absl import flags
-from grain.multiprocessing import SharedMemoryArray
 
 _Batch = dict[str, np.ndarray]
 
-_RUNNING: weakref.WeakSet = weakref.WeakSet()
+_READY = 2
+"""Number of finished batches that a worker holds besides those of its threads, each in memory that is used again."""
+
+_Layout = dict[str, tuple[int, tuple[int, ...], str]]
+"""Offset, shape and dtype of each array of a batch in memory."""
 
 
-def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> Generator[_Batch, None, None]:
-    """Iterates over batches that threads or worker processes compute ahead; its `close()` ends those."""
+class BatchIterator(Protocol):
+    """An iterator over batches."""
+
+    def __iter__(self) -> Iterator[_Batch]: ...
+
+    def __next__(self) -> _Batch: ...
+
+    def close(self) -> None:
+        """Ends threads and worker processes."""
+
+
+def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> BatchIterator:
+    """Iterates over batches that threads or worker processes compute ahead."""
     # Batched before to_iter_dataset: batching after it would deal examples instead of batches to the workers.
-    read_options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
-    dataset = batches.to_iter_dataset(read_options)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            # Grain's workers read their options from absl's flags, which only programs started by absl have parsed.
-            flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=num_workers)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=_end_with_parent)
-    generator = (_from_workers if num_workers else _from_threads)(iter(dataset))
-    _RUNNING.add(generator)
-    return generator
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
+    return _FromWorkers(batches, num_workers, options) if num_workers else _from_threads(batches, options)
 
 
-@atexit.register
-def _close_running() -> None:
-    """Closes what nobody closed: workers that end together with the interpreter leak their shared memory."""
-    for generator in list(_RUNNING):
-        with contextlib.suppress(ValueError):  # another thread is inside of it
-            generator.close()
-
-
-def _from_threads(iterator: grain.DatasetIterator) -> Generator[_Batch, None, None]:
-    with contextlib.closing(iterator):
+def _from_threads(batches: grain.MapDataset, options: grain.ReadOptions) -> Generator[_Batch, None, None]:
+    with contextlib.closing(iter(batches.to_iter_dataset(options))) as iterator:
         yield from iterator
 
 
-def _from_workers(iterator: grain.DatasetIterator) -> Generator[_Batch, None, None]:
-    with contextlib.ExitStack() as stack:
-        stack.callback(_wait_for_shared_memory)
-        stack.enter_context(contextlib.closing(iterator))
-        batch = _start(iterator)
-        while batch is not None:
-            # Shared memory lives as long as the array and leaks when a run is killed: return a copy, and keep no other.
-            batch = {key: np.array(value) for key, value in batch.items()}
-            yield batch
-            batch = next(iterator, None)
+class _FromWorkers(Iterator[_Batch]):
+    """Batches from worker processes in turn: worker i of n reads the batches i, i + n, ...
+
+    `close()` may come from any thread; one that waits for a batch gets StopIteration then.
+    """
+
+    closes_while_read = True
+
+    def __init__(self, batches: grain.MapDataset, num_workers: int, options: grain.ReadOptions):
+        # A process inherits the blocked signals of the thread that starts it. A worker that blocked them itself would
+        # do so after its imports. The tracker would unblock them if it started in between.
+        resource_tracker.ensure_running()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._workers = [_Worker() for _ in range(num_workers)]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        # Also when nothing refers to this any more, and at exit before multiprocessing waits for its processes.
+        self._end = Finalize(self, _kill, [[worker.process for worker in self._workers]], exitpriority=1)
+        self._jobs = [cloudpickle.dumps((batches[i::num_workers], options)) for i in range(num_workers)]
+        self._turn = 0
+
+    def __next__(self) -> _Batch:
+        try:
+            if self._jobs:  # here, because sending waits for the imports of a worker if the job is large
+                for worker, job in zip(self._workers, self._jobs, strict=True):
+                    worker.connection.send_bytes(job)
+                self._jobs = []
+            answer = self._workers[self._turn % len(self._workers)].next()
+        except (EOFError, ConnectionError):
+            answer = _death([worker.process for worker in self._workers]) if self._end.still_active() else None
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(answer, dict):
+            self._turn += 1
+            return answer
+        self.close()
+        raise StopIteration if answer is None else answer
+
+    def close(self) -> None:
+        self._end()
 
 
-def _start(iterator: grain.DatasetIterator) -> _Batch | None:
-    """Starts the workers, and returns the first batch, if there is one."""
-    # A process inherits the blocked signals of the thread that starts it. A worker that blocked them itself would do so
-    # after its imports, and one that dies in them can leave this process waiting forever. A thread of its own, because
-    # the first batch takes seconds, in which the caller should hear Ctrl-C.
-    block = functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    resource_tracker.ensure_running()  # started in that thread it would unblock them
-    with ThreadPoolExecutor(1, thread_name_prefix="start-workers", initializer=block) as starter:
-        return starter.submit(next, iterator, None).result()
+class _Worker:
+    """A worker process, seen from this one.
+
+    Batches come through memory that has no name: whoever is killed, the system frees it with its last process.
+    """
+
+    def __init__(self):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs,), daemon=True, name="input-worker")
+        self.process.start()
+        theirs.close()  # so that this end closes when the worker dies
+        self._memory: dict[int, mmap.mmap] = {}
+
+    def next(self) -> _Batch | Exception | None:
+        """The worker's next batch, its error, or None after its last batch.
+
+        Raises:
+          EOFError or ConnectionError: the worker has died.
+        """
+        answer = self.connection.recv()
+        if answer is None:
+            return None
+        if isinstance(answer, bytes):
+            return cloudpickle.loads(answer)
+        number, layout, new_size = answer
+        if new_size:
+            self._memory[number] = _mapped(recv_handle(self.connection), new_size)
+        batch = {name: array.copy() for name, array in _views(self._memory[number], layout).items()}
+        self.connection.send(None)  # its memory is free again
+        return batch
 
 
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Ends a worker with its parent: if that is killed, the worker would wait for it forever."""
+def _work(connection: Connection) -> None:
+    """Reads batches, in a worker process."""
+    _end_with_parent()
+    answer: bytes | None = None
+    memory: dict[int, mmap.mmap] = {}
+    try:
+        batches, options = cloudpickle.loads(connection.recv_bytes())
+        for count, batch in enumerate(batches.to_iter_dataset(options)):
+            number = count % _READY
+            if count >= _READY:
+                connection.recv()  # until this memory is free
+            layout, size = _layout(batch)
+            file = None
+            if number not in memory or len(memory[number]) < size:
+                file = _anonymous_file(size)
+                memory[number] = _mapped(os.dup(file), size)
+            for name, array in _views(memory[number], layout).items():
+                array[...] = batch[name]
+            sys.stdout.flush()  # this process ends by SIGKILL
+            connection.send((number, layout, size if file else None))
+            if file:
+                send_handle(connection, file, os.getppid())
+                os.close(file)
+    except Exception as error:
+        answer = _pickled(error)
+    sys.stdout.flush()
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        connection.send(answer)
+        while True:  # until the parent ends this process
+            connection.recv()
+
+
+def _layout(batch: _Batch) -> tuple[_Layout, int]:
+    """Where each array of a batch lies in memory, and the bytes that all take."""
+    layout, size = {}, 0
+    for name, array in batch.items():
+        layout[name] = (size, array.shape, array.dtype.str)
+        size += -(-array.nbytes // 64) * 64  # aligned for any type
+    return layout, size
+
+
+def _views(memory: mmap.mmap, layout: _Layout) -> _Batch:
+    return {name: np.ndarray(shape, kind, memory, offset) for name, (offset, shape, kind) in layout.items()}
+
+
+def _anonymous_file(size: int) -> int:
+    """A file without a name, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("camjax-batch")
+    else:
+        with tempfile.TemporaryFile() as temporary:
+            file = os.dup(temporary.fileno())
+    os.ftruncate(file, size)
+    return file
+
+
+def _mapped(file: int, size: int) -> mmap.mmap:
+    """The memory of an open file, which is closed."""
+    try:
+        return mmap.mmap(file, size)
+    finally:
+        os.close(file)
+
+
+def _pickled(error: Exception) -> bytes:
+    """The error for the parent, with its traceback as a note."""
+    note = "In an input worker:\n" + "".join(traceback.format_exception(error))
+    error.add_note(note)
+    try:
+        pickled = cloudpickle.dumps(error)
+        cloudpickle.loads(pickled)
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+        error.add_note(note)
+        pickled = cloudpickle.dumps(error)
+    return pickled
+
+
+def _death(workers: list[SpawnProcess]) -> ChildProcessError:
+    """The error that says which worker has died, and how."""
+    ended = wait([worker.sentinel for worker in workers], timeout=5)
+    dead = next((worker for worker in workers if worker.sentinel in ended), workers[0])
+    dead.join(timeout=5)
+    if dead.exitcode is None:
+        return ChildProcessError(f"An input worker (process {dead.pid}) has closed its connection.")
+    if dead.exitcode < 0:
+        return ChildProcessError(
+            f"An input worker (process {dead.pid}) was killed by {signal.Signals(-dead.exitcode).name}. The system "
+            "sends SIGKILL when memory runs out: then use fewer workers (num_workers), or smaller batches."
+        )
+    return ChildProcessError(
+        f"An input worker (process {dead.pid}) ended with exit code {dead.exitcode}; its output says why. A script "
+        'that asks for workers has to keep its own work under `if __name__ == "__main__":`.'
+    )
+
+
+def _end_with_parent() -> None:
+    """Ends this process with its parent: if that is killed, a read that hangs would keep it forever."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
-    def wait() -> None:
+    def wait_for_parent() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
-def _wait_for_shared_memory() -> None:
-    """Waits until the shared memory of all released batches is freed, which the interpreter's end cuts off."""
-    # Grain frees it in one thread, and has no public way to wait for that (google/grain#398): a task put in now comes
-    # after all others. It takes milliseconds. Remove this once Grain's `close()` waits.
-    thread = getattr(SharedMemoryArray, "_del_thread_pool", None)
-    if thread is not None:
-        thread.apply_async(int).wait(timeout=10)
+def _kill(processes: list[SpawnProcess]) -> None:
+    """Ends workers at once. They own nothing, and one that is stopped or hangs in a read ends in no other way."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(timeout=5)

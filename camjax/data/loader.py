@@ -11,14 +11,13 @@ this process, however it ends.
 
 import contextlib
 import functools
-from collections.abc import Generator, Iterator
 from typing import Literal
 
 import grain
 import jax
 import numpy as np
 
-from camjax.data._workers import iterate
+from camjax.data._workers import BatchIterator, iterate
 from camjax.data.images import Size, height_and_width
 from camjax.data.rows import RandomAccessSource, eval_row, train_row, with_position
 from camjax.data.transforms import Transform
@@ -40,7 +39,7 @@ def train_batches(
     num_threads: int = 4,
     shard_index: int | None = None,
     shard_count: int | None = None,
-) -> Iterator[Batch]:
+) -> BatchIterator:
     """Reads batches for training, without end: each epoch is a new shuffle, and batches run on across epochs.
 
     Batch k is the same for a run that starts at step k and for one that went through steps 0..k-1, with any number of
@@ -116,7 +115,7 @@ def eval_batches(
     num_threads: int = 4,
     shard_index: int | None = None,
     shard_count: int | None = None,
-) -> Generator[Batch, None, None]:
+) -> BatchIterator:
     """Reads batches for evaluation: over all processes, each example exactly once.
 
     Every process gets the same number of batches of the same shape, so that collectives meet; the last rows may be

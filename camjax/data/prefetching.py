@@ -39,9 +39,11 @@ class Prefetched(Iterator):
     def close(self) -> None:
         """Ends the thread after its current batch, and closes the batches; a second call does nothing."""
         self._ahead.clear()
+        close = getattr(self._batches, "close", lambda: None)
+        if getattr(self._batches, "closes_while_read", False):
+            close()  # first, because the thread may wait for a worker process that does not answer
         self._thread.shutdown(cancel_futures=True)
-        if hasattr(self._batches, "close"):
-            self._batches.close()
+        close()
 
     def _start_next(self) -> None:
         self._ahead.append(self._thread.submit(_next_put, self._batches, self._put))

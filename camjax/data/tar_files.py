@@ -14,6 +14,8 @@ from camjax.data.regular_files import check_regular
 _MAX_HEADER = 1 << 16
 _MAX_HEADERS = 100_000_000
 
+_COMPRESSED = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
+
 _LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _PAX_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
@@ -40,6 +42,17 @@ class _Archive(tarfile.TarFile):
 
 
 def open_tar(path: str | os.PathLike[str], mode: Literal["r:", "r:*"]) -> tarfile.TarFile:
-    """`tarfile.open`, with a `tarfile.ReadError` for headers of more than 64 KiB, or 100 MB all together."""
+    """`tarfile.open`, with a `tarfile.ReadError` for headers of more than 64 KiB, or 100 MB all together.
+
+    Args:
+      path: of the archive.
+      mode: "r:" for one that is not compressed, "r:*" for gzip, bzip2, xz or none.
+    """
     check_regular(path)
-    return _Archive.open(path, mode)
+    if mode == "r:":
+        return _Archive.open(path, mode)
+    with open(path, "rb") as file:
+        start = file.read(6)
+    # Not tarfile's own search, whose error is that of all formats but the right one.
+    kind = next((kind for mark, kind in _COMPRESSED.items() if start.startswith(mark)), "")
+    return _Archive.open(path, f"r:{kind}")  # type: ignore[call-overload]  # one of its modes

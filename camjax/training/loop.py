@@ -170,14 +170,18 @@ def fit(
         pending: list[dict] = []
         clock = time.perf_counter()
         for step in range(start + 1, recipe.steps + 1):
-            state, metrics = train_step(state, next(on_devices))
-            pending.append(metrics)
+            batch = interruption.unless_requested(next, on_devices)
+            if batch is None:
+                step -= 1
+            else:
+                state, metrics = train_step(state, batch)
+                pending.append(metrics)
             if len(pending) > _STEPS_AHEAD:
                 jax.block_until_ready(pending[-1 - _STEPS_AHEAD])
-            stopping = interruption.requested()
+            stopping = batch is None or interruption.requested()
             evaluating = eval_source is not None and _is_due(step, eval_every, recipe.steps)
             saving = run is not None and _is_due(step, checkpoint_every, recipe.steps)
-            if evaluating or saving or stopping or _is_due(step, log_every, recipe.steps):
+            if pending and (evaluating or saving or stopping or _is_due(step, log_every, recipe.steps)):
                 # Here the host waits for the devices. A state is saved only after its loss has been checked.
                 means = finite_means(pending, step - len(pending) + 1, source, recipe)
                 seconds, clock = time.perf_counter() - clock, time.perf_counter()

@@ -1,6 +1,9 @@
 """How commands and experiments end: one line for what the user can correct, a traceback for bugs."""
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -73,6 +76,57 @@ def test_ctrl_c_is_one_line_unless_other_processes_have_to_end(monkeypatch, caps
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     with pytest.raises(KeyboardInterrupt):
         run_command("camjax", interrupt)
+
+
+LONG = """
+import sys
+import jax, jax.numpy as jnp
+from camjax.cli.errors import run_command
+
+def loop(x):
+    return jax.lax.fori_loop(0, 2**31 - 1, lambda i, x: x * 1.0000001 + 1e-9, x)  # about ten seconds
+
+def compile(x):
+    for _ in range(150):
+        x = jnp.sin(x @ x) + jnp.sort(x)  # half a minute
+    return x
+
+def long():
+    lowered = jax.jit(globals()[sys.argv[1]]).lower(jnp.ones((9, 9) if sys.argv[1] == "compile" else ()))
+    compiled = lowered.compile() if sys.argv[1] == "loop" else None
+    print("begins", flush=True)
+    (compiled or lowered.compile())(jnp.ones(())).block_until_ready()
+
+sys.exit(run_command("program", long))
+"""
+
+
+@pytest.mark.parametrize(
+    "what, words",
+    [
+        ("compile", ["program: interrupted.\n"]),
+        (
+            "loop",
+            [
+                "SIGINT: program ends after the computation that runs. Ctrl-C again ends it at once.\n",
+                "SIGINT: ended at once.\n",
+            ],
+        ),
+    ],
+)
+def test_ctrl_c_in_a_long_computation(what, words):
+    command = [sys.executable, "-c", LONG, what]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "begins\n"
+            time.sleep(0.3)  # it says so just before
+            for line in words:
+                process.send_signal(signal.SIGINT)
+                assert process.stderr.readline() == line
+            assert process.wait(timeout=10) == 130
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
 
 
 def test_success_and_exits(capsys):

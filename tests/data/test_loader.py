@@ -359,8 +359,7 @@ def test_examples_and_a_damaged_record_of_tfds_through_the_loader(scenes_dir, tm
 
 
 WITH_WORKERS = """
-import itertools, os, signal, sys, threading, time
-from multiprocessing import shared_memory
+import itertools, multiprocessing, os, signal, sys, threading, time
 
 import numpy as np
 
@@ -396,19 +395,52 @@ if closed is not None:
     closed.close()
 running.set()
 assert set(caught) == {signal.SIGINT, signal.SIGTERM}
-
-unlink = shared_memory.SharedMemory.unlink
-
-
-def unlink_late(memory):
-    if threading.current_thread() is not threading.main_thread():
-        time.sleep(0.5)  # as on a busy machine: the end of the interpreter cuts off what is still to be freed
-    unlink(memory)
-
-
-shared_memory.SharedMemory.unlink = unlink_late
 print("done", flush=True)
 sys.exit(3)
+"""
+
+DIES = """
+class Fails:
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if multiprocessing.parent_process():
+            raise Unkind("no", "cable")
+        return {"image": np.zeros((8, 8, 3), np.uint8), "label": 0}
+
+
+class Unkind(ConnectionError):
+    def __init__(self, what, of):  # so that it cannot be unpickled
+        super().__init__(f"{what} {of}")
+
+
+shared = set(os.listdir("/dev/shm"))
+stopped = prefetch(batches(), lambda batch: batch)
+(hanging,) = multiprocessing.active_children()
+killed = batches()
+(victim,) = {*multiprocessing.active_children()} - {hanging}
+failing = train_batches(Fails(), batch_size=1, seed=0, num_workers=1)
+
+next(stopped)
+os.kill(hanging.pid, signal.SIGSTOP)
+began = time.monotonic()
+stopped.close()
+assert time.monotonic() - began < 5 and list(stopped) == []
+
+next(killed)
+os.kill(victim.pid, signal.SIGKILL)
+try:
+    list(killed)
+except ChildProcessError as error:
+    print(str(error).replace(str(victim.pid), "PID"))
+assert list(killed) == []
+
+try:
+    list(failing)
+except Exception as error:
+    print(type(error).__name__, error, "__getitem__" in error.__notes__[0])
+assert multiprocessing.active_children() == [] and set(os.listdir("/dev/shm")) == shared
 """
 
 KILLED = """
@@ -428,6 +460,20 @@ def test_a_run_with_workers_ends_without_a_word(also):
     finally:
         end_group(process)
     assert (process.returncode, out, err) == (3, "done\n", "")
+
+
+def test_a_worker_that_is_stopped_killed_or_fails():
+    process = started(WITH_WORKERS + DIES)
+    try:
+        out, err = process.communicate(timeout=SOON)
+    finally:
+        end_group(process)
+    assert (process.returncode, err) == (0, "")
+    assert out == (
+        "An input worker (process PID) was killed by SIGKILL. The system sends SIGKILL when memory runs out: then use "
+        "fewer workers (num_workers), or smaller batches.\n"
+        "RuntimeError Unkind: no cable True\n"
+    )
 
 
 @pytest.mark.long

@@ -179,7 +179,9 @@ def _is_path(name: str) -> bool:
 
 
 def _is_file(name: str | os.PathLike) -> bool:
-    return os.path.isfile(name) and (isinstance(name, os.PathLike) or _is_path(name))
+    return (
+        isinstance(name, str | os.PathLike) and os.path.isfile(name) and (not isinstance(name, str) or _is_path(name))
+    )
 
 
 def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:

@@ -252,8 +252,8 @@ def _is_not_zero(features):
 
 def _ablated_outputs(head, images, features, rows):
     image, channel, _ = rows.T
-    ablated = jnp.arange(features.shape[-1]) == channel[:, None]
-    copies = jnp.where(ablated[:, None, None], 0, features[image].astype(jnp.float32))
+    ablated = jnp.arange(features.shape[-1])[None] == channel[:, None]
+    copies = jnp.where(ablated[:, None, None], 0.0, features[image].astype(jnp.float32))
     return head(copies, jax.tree.map(lambda array: array[image], images))
 
 
@@ -274,7 +274,7 @@ def with_noise(key: jax.Array, std: float, masks: jax.Array, rows: jax.Array) ->
     def noise(row):
         image, channel, repeat = row
         own_key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, repeat), image), channel)
-        return jax.random.normal(own_key, masks.shape[1:])
+        return jax.random.normal(own_key, masks.shape[1:], masks.dtype)
 
     return masks + std * jax.vmap(noise)(rows)
 
@@ -285,7 +285,7 @@ def _noise(key: jax.Array | None, std: float) -> Partial:
 
 def in_steps(num_samples: int, masks: jax.Array, rows: jax.Array) -> jax.Array:
     """The masks times `sum_{j <= i} j / num_samples` for the repeats i = 1, 2, ...: IS-CAM's."""
-    step = rows[:, 2] + 1
+    step = (rows[:, 2] + 1).astype(masks.dtype)
     return masks * (step * (step + 1) / (2 * num_samples))[:, None, None]
 
 

@@ -59,7 +59,7 @@ def mean_scores(
     chunk_size = min(chunk_size, repeats * scored.size)
     rows = np.pad(rows, ((0, -total % chunk_size), (0, 0)), constant_values=batch)
     count = jax.eval_shape(_scores, outputs_of, target, rows[:chunk_size], batch).shape[1]
-    sums = jnp.zeros((batch, channels + 1, count))
+    sums = jnp.zeros((batch, channels + 1, count), jnp.float32)
     for start in range(0, total, chunk_size):
         # A chunk adds to the sums of the one before it and waits for them: no two chunks run at a time.
         sums = _add_scores(sums, outputs_of, target, rows[start : start + chunk_size])
@@ -92,7 +92,7 @@ def _scores(outputs_of, target, rows, batch):
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add_scores(sums, outputs_of, target, rows):
-    scores = _scores(outputs_of, target, rows, len(sums))
+    scores = _scores(outputs_of, target, rows, len(sums)).astype(sums.dtype)
     return sums.at[rows[:, 0], rows[:, 1]].add(scores, mode="drop")
 
 

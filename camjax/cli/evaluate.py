@@ -97,7 +97,7 @@ def evaluate(
     if not network.class_names and not all(name.isdecimal() for name in names):
         pairs = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3])) + ", ..." * (len(names) > 3)
         sentence = f"The names of the network's classes are not known; they are taken in the data's order: {pairs}."
-        console.print(sentence, soft_wrap=True, markup=False)
+        console.print(sentence, soft_wrap=True)
     sha256 = weights_sha256(network)
     columns = (
         TextColumn("{task.description}"),

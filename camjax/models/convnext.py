@@ -49,7 +49,7 @@ class Block(nnx.Module):
         """(B, H, W, K) -> (B, H, W, K)."""
         y = self.norm(self.conv(x)).astype(self.dtype)
         y = self.project(jax.nn.gelu(self.expand(y), approximate=False))
-        return x + y * self.scale[...].astype(self.dtype)
+        return x + y * self.scale[None, None, None].astype(self.dtype)
 
 
 class Downsample(nnx.Module):

@@ -10,7 +10,7 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN, conv2d
+from camjax.models.layers import ConvBN, avg_pool, conv2d
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, batchnorm, convbn, layer
 
@@ -58,7 +58,7 @@ class Transition(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K) -> (B, floor(H / 2), floor(W / 2), K / 2)."""
-        return nnx.avg_pool(self.conv(self.norm(x)), (2, 2), (2, 2))
+        return avg_pool(self.conv(self.norm(x)), 2, 2)
 
 
 class DenseNet121(CamModel):

@@ -19,7 +19,7 @@ from flax import nnx
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.caffe_layers import conv, max_pool
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN
+from camjax.models.layers import ConvBN, avg_pool
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, convbn, layer
 
@@ -227,7 +227,7 @@ class InceptionV3Wsol(_Trunk):
 
 def _average(x: jax.Array) -> jax.Array:
     """3x3 average pooling at stride 1; zeros around the image count."""
-    return nnx.avg_pool(x, (3, 3), (1, 1), padding="SAME")
+    return avg_pool(x, 3, 1, "SAME")
 
 
 def _inception_a(in_features: int, pool_features: int, **options) -> _Branches:

@@ -79,6 +79,14 @@ def conv2d(
     )
 
 
+def avg_pool(x: jax.Array, size: int, strides: int, padding: str = "VALID") -> jax.Array:
+    """The means over windows of size x size, with zeros outside of the image, as `nnx.avg_pool` counts them.
+
+    That one divides by an array of integers, which `jax_numpy_dtype_promotion="strict"` refuses.
+    """
+    return nnx.pool(x, 0.0, jax.lax.add, (size, size), (strides, strides), padding) / size**2
+
+
 class ConvBN(nnx.Module):
     """A convolution, BatchNorm and an activation.
 

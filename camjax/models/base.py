@@ -158,7 +158,12 @@ class CamModel(nnx.Module):
           (B, h, w, K) in the compute dtype.
         """
         _, height, width, _ = images.shape
-        x = (images.astype(jnp.float32) - self._mean_of(height, width)) / jnp.array(self.std)
+        # Whatever JAX is set to: float32, and arrays of one rank.
+        mean, std = (
+            jnp.broadcast_to(numbers, images.shape)
+            for numbers in (self._mean_of(height, width), jnp.array(self.std, jnp.float32))
+        )
+        x = (images.astype(jnp.float32) - mean) / std
         if self.channel_order == "bgr":
             x = x[..., ::-1]
         return self.backbone(x.astype(self.dtype))
@@ -166,7 +171,7 @@ class CamModel(nnx.Module):
     def _mean_of(self, height: int, width: int) -> jax.Array:
         """What is subtracted from images of (H, W) pixels: (3,), or (H, W, 3) of a mean image."""
         if self.mean_image is None:
-            return jnp.array(self.mean)
+            return jnp.array(self.mean, jnp.float32)
         image = self.mean_image[...]
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         if top >= 0 and left >= 0:

@@ -72,7 +72,8 @@ class PooledHead(nnx.Module):
             pooled = self.dropout(pooled)
         # Highest precision: accelerators otherwise round float32 products to fewer bits, and a map's mean would equal
         # the logit to three digits only.
-        return jnp.dot(pooled, self.kernel[...], precision=jax.lax.Precision.HIGHEST) + self.bias[...]
+        logits = jnp.dot(pooled, self.kernel[...], precision=jax.lax.Precision.HIGHEST)
+        return logits + jnp.broadcast_to(self.bias[...], logits.shape)
 
 
 class MapHead(nnx.Module):

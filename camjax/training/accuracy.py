@@ -49,7 +49,7 @@ def evaluate(
         source, batch_size=batch_size, size=model.input_size, num_workers=num_workers, num_threads=num_threads
     )
     with contextlib.closing(batches):
-        sums = {name: jnp.zeros(()) for name in ("loss", "correct", "count")}
+        sums = {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}
         for batch in batches:
             if stop is not None and stop():
                 return None

@@ -62,6 +62,8 @@ class _FromWorkers(Iterator[_Batch]):
     closes_while_read = True
 
     def __init__(self, batches: grain.MapDataset, num_workers: int, options: grain.ReadOptions):
+        self._jobs = [cloudpickle.dumps((batches[i::num_workers], options)) for i in range(num_workers)]
+        self._turn = 0
         # A process inherits the blocked signals of the thread that starts it. A worker that blocked them itself would
         # do so after its imports. The tracker would unblock them if it started in between.
         resource_tracker.ensure_running()
@@ -72,8 +74,6 @@ class _FromWorkers(Iterator[_Batch]):
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         # Also when nothing refers to this any more, and at exit before multiprocessing waits for its processes.
         self._end = Finalize(self, _kill, [[worker.process for worker in self._workers]], exitpriority=1)
-        self._jobs = [cloudpickle.dumps((batches[i::num_workers], options)) for i in range(num_workers)]
-        self._turn = 0
 
     def __next__(self) -> _Batch:
         try:
@@ -82,8 +82,8 @@ class _FromWorkers(Iterator[_Batch]):
                     worker.connection.send_bytes(job)
                 self._jobs = []
             answer = self._workers[self._turn % len(self._workers)].next()
-        except (EOFError, ConnectionError):
-            answer = _death([worker.process for worker in self._workers]) if self._end.still_active() else None
+        except (EOFError, OSError, RuntimeError) as error:  # half a message, among others
+            answer = _death([worker.process for worker in self._workers], error) if self._end.still_active() else None
         except BaseException:
             self.close()
             raise
@@ -115,7 +115,7 @@ class _Worker:
         """The worker's next batch, its error, or None after its last batch.
 
         Raises:
-          EOFError or ConnectionError: the worker has died.
+          EOFError, OSError or RuntimeError: the worker has died.
         """
         answer = self.connection.recv()
         if answer is None:
@@ -208,13 +208,13 @@ def _pickled(error: Exception) -> bytes:
     return pickled
 
 
-def _death(workers: list[SpawnProcess]) -> ChildProcessError:
-    """The error that says which worker has died, and how."""
+def _death(workers: list[SpawnProcess], error: Exception) -> Exception:
+    """The error that says which worker has died, and how; `error` itself if none has."""
     ended = wait([worker.sentinel for worker in workers], timeout=5)
     dead = next((worker for worker in workers if worker.sentinel in ended), workers[0])
     dead.join(timeout=5)
     if dead.exitcode is None:
-        return ChildProcessError(f"An input worker (process {dead.pid}) has closed its connection.")
+        return error
     if dead.exitcode < 0:
         return ChildProcessError(
             f"An input worker (process {dead.pid}) was killed by {signal.Signals(-dead.exitcode).name}. The system "

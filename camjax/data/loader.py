@@ -70,6 +70,7 @@ def train_batches(
         "skip" without `size`.
       ValueError: on iteration, an example that cannot be read (with "skip", 100 in a row), or images of different size
         without `size`.
+      ChildProcessError: on iteration, a worker process has died.
     """
     if unreadable not in ("raise", "skip"):
         raise InputError(f'unreadable is {unreadable!r}; expected "raise" or "skip"')
@@ -146,6 +147,7 @@ def eval_batches(
       ValueError: an empty source, a batch size that the processes cannot share, a shard out of range, or `crop` or
         "mark" without `size`.
       ValueError: on iteration, an example that cannot be read, or images of different size without `size`.
+      ChildProcessError: on iteration, a worker process has died.
     """
     shard, local_batch_size = _shard(batch_size, shard_index, shard_count)
     if unreadable not in ("raise", "mark"):

@@ -1,7 +1,9 @@
 """Classification accuracy of a model on a source, in parallel over all devices."""
 
 import contextlib
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ def evaluate(
     num_workers: int = 0,
     num_threads: int = 4,
     stop: Callable[[], bool] | None = None,
+    wait: Callable[..., Any] | None = None,
 ) -> dict[str, float] | None:
     """Measures the loss and the accuracy of a classifier on a source, each example exactly once.
 
@@ -32,7 +35,8 @@ def evaluate(
       step: from `parallel_eval_step`, to compile only once for several evaluations.
       num_workers: reading processes, as in `eval_batches`.
       num_threads: reading threads, as in `eval_batches`.
-      stop: called before each batch; True stops the evaluation.
+      stop: called before each batch and at the end; True stops the evaluation.
+      wait: called as `wait(next, batches, None)` for the next batch; None instead of one makes `stop` decide.
 
     Returns:
       {"loss": mean cross-entropy in nats, "accuracy": top-1, in 0..1}, or None if `stop` stopped it.
@@ -49,9 +53,11 @@ def evaluate(
         source, batch_size=batch_size, size=model.input_size, num_workers=num_workers, num_threads=num_threads
     )
     with contextlib.closing(batches):
-        sums = {name: jnp.zeros(()) for name in ("loss", "correct", "count")}
-        for batch in batches:
+        sums = {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}
+        for batch in batches if wait is None else iter(functools.partial(wait, next, batches, None), None):
             if stop is not None and stop():
                 return None
             sums = jax.tree.map(jnp.add, sums, step(model, batch))
+    if stop is not None and stop():
+        return None
     return {"loss": float(sums["loss"] / sums["count"]), "accuracy": float(sums["correct"] / sums["count"])}

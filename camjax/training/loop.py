@@ -135,6 +135,7 @@ def fit(
                 num_workers=num_workers,
                 num_threads=num_threads,
                 stop=interruption.requested,
+                wait=interruption.unless_requested,
             )
             if metrics is None:
                 save_and_leave(state, step)

@@ -124,10 +124,11 @@ class Recipe:
             "constant": lambda: optax.constant_schedule(self.learning_rate),
             "step": self._steps_down,
         }[self.decay]()
-        if not self.warmup_steps:
-            return after
-        rise = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
-        return optax.join_schedules([rise, after], [self.warmup_steps])
+        if self.warmup_steps:
+            rise = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+            after = optax.join_schedules([rise, after], [self.warmup_steps])
+        # As float32, because optax's schedules mix integers and floats, which a user of JAX can forbid.
+        return lambda count: jnp.asarray(after(jnp.asarray(count, jnp.float32)), jnp.float32)
 
     def optimizer(self) -> optax.GradientTransformation:
         """Returns the optimizer, with the weight decay before the momentum as in Caffe and PyTorch."""

@@ -130,7 +130,7 @@ def train_step(
         model = nnx.merge(network, parameters, statistics, keys, rest, copy=True)  # a copy that ends here
         logits = model(batch["image"])
         loss = cross_entropy(logits, batch["label"], label_smoothing).mean()
-        accuracy = (logits.argmax(-1) == batch["label"]).mean()
+        accuracy = _is_correct(logits, batch["label"]).mean()
         return loss, (accuracy, nnx.state(model, nnx.BatchStat))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
@@ -182,8 +182,8 @@ def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> 
     logits = run_for_inference(inference_view(model), batch["image"])
     mask = batch["mask"].astype(jnp.float32)
     sums = {
-        "loss": jnp.where(batch["mask"], cross_entropy(logits, batch["label"]), 0).sum(),
-        "correct": ((logits.argmax(-1) == batch["label"]) * mask).sum(),
+        "loss": jnp.where(batch["mask"], cross_entropy(logits, batch["label"]), 0.0).sum(),
+        "correct": (_is_correct(logits, batch["label"]) * mask).sum(),
         "count": mask.sum(),
     }
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
@@ -203,11 +203,16 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
             f"whole number in 0..{logits.shape[-1] - 1}."
         )
     if label_smoothing:
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
         losses = optax.softmax_cross_entropy(logits, targets)
     else:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.where((labels >= 0) & (labels < logits.shape[-1]), losses, jnp.nan)
+
+
+def _is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """(b, C) logits and (b,) labels -> (b,) float32, 1 where the highest logit is the label's."""
+    return (logits.argmax(-1).astype(jnp.int32) == labels.astype(jnp.int32)).astype(jnp.float32)
 
 
 def _prepare_batchnorm(
@@ -244,7 +249,7 @@ def _accumulated(gradient_of: Callable, parameters, statistics, keys, micro_batc
         sums = jax.tree.map(jnp.add, sums, (loss, accuracy, gradients))
         return (sums, statistics), None
 
-    zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+    zeros = (jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, parameters))
     (sums, statistics), _ = jax.lax.scan(micro_step, (zeros, statistics), (jnp.arange(k), micro_batches))
     loss, accuracy, gradients = jax.tree.map(lambda total: total / k, sums)
     return loss, accuracy, statistics, gradients

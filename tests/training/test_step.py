@@ -10,7 +10,7 @@ from flax import nnx
 from camjax.errors import InputError
 from camjax.models import CamModel, ConvBN, PooledHead
 from camjax.training import Recipe, TrainState, eval_step, train_step
-from camjax.training.step import cross_entropy
+from camjax.training.step import cross_entropy, recipe_step
 
 
 class Net(CamModel):
@@ -123,3 +123,51 @@ def test_eval_step_counts_what_is_not_padding():
     assert float(sums["count"]) == 4
     for a, b in zip(before, arrays(model), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+SETTINGS = [
+    {"jax_enable_x64": True},
+    {"jax_numpy_dtype_promotion": "strict"},
+    {"jax_numpy_rank_promotion": "raise"},
+    {"jax_debug_nans": True, "jax_debug_infs": True},
+    pytest.param({"jax_disable_jit": True}, marks=pytest.mark.long),
+]
+RECIPE = Recipe(
+    steps=9,
+    batch_size=6,
+    learning_rate=0.1,
+    warmup_steps=1,
+    decay="step",
+    decay_every=1,
+    accumulate=2,
+    ema_decay=0.9,
+    label_smoothing=0.1,
+    new_layers_factor=10.0,
+)
+
+
+def trained_and_evaluated(model):
+    state, step = TrainState.create(model, RECIPE), jax.jit(recipe_step(RECIPE))
+    for _ in range(2):
+        state, metrics = step(state, batch())
+    return arrays((state, metrics, jax.jit(eval_step)(state.evaluated, {**batch(), "mask": np.ones(6, bool)})))
+
+
+@pytest.fixture(scope="module")
+def as_usual():
+    return trained_and_evaluated(Net())
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: next(iter(settings)))
+def test_no_setting_of_jax_changes_training(as_usual, settings):
+    model, before = Net(), {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        found = trained_and_evaluated(model)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    for expected, array in zip(as_usual, found, strict=True):
+        assert array.dtype == expected.dtype
+        np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)

@@ -60,10 +60,9 @@ def _derivative(strides, pads, primals, tangents):
 def _shifted_sum(images, kernel, strides, pads):
     kh, kw, _ = kernel.shape
     padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
-    kernel = kernel[:, :, None, None, None]  # the rank of windows: some of JAX's settings allow no other
-    return sum(
-        _window(padded, (i, j), (kh, kw, channels), strides) * kernel[i, j] for i in range(kh) for j in range(kw)
-    )
+    places = [(i, j) for i in range(kh) for j in range(kw)]
+    weights = kernel[:, :, None, None, None]  # the rank of windows: some of JAX's settings allow no other
+    return sum(_window(padded, place, kernel.shape, strides) * weights[place] for place in places)
 
 
 def _window(padded, place, kernel_shape, strides):

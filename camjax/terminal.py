@@ -5,12 +5,18 @@ terminal obeys escape codes, which a name in a downloaded file may have. These a
 style of ours is a `rich.text.Text`.
 """
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import rich.console
 import rich.progress
 import rich.status
 from rich.text import Text
+
+SECONDS = 10
+"""Between two lines of `progress` where there is no terminal."""
 
 
 class Console(rich.console.Console):
@@ -52,6 +58,36 @@ class TextColumn(rich.progress.TextColumn):
     def render(self, task: rich.progress.Task) -> Text:
         """The text for a task."""
         return Text(_harmless(super().render(task).plain))
+
+
+@contextlib.contextmanager
+def progress(title: str, console: Console, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Shows how far a long computation is: a bar in a terminal, elsewhere a line every `SECONDS`, and one at the end.
+
+    Args:
+      title: what is done.
+      console: where it is shown.
+      unit: of the things done, such as "images", to show how many of them a second; "" does not show it.
+
+    Yields:
+      The function (done, total) that moves it.
+    """
+    columns = TextColumn("{task.description}"), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn()
+    rest = TextColumn("{task.fields[rate]}"), rich.progress.TimeRemainingColumn()
+    lines = not console.is_terminal
+    with rich.progress.Progress(*columns, *rest, console=console, disable=lines) as bar:
+        task = bar.add_task(title, total=None, rate="")
+        began = shown = time.monotonic()
+
+        def move(done: int, total: int) -> None:
+            nonlocal shown
+            now, speed = time.monotonic(), bar.tasks[0].speed
+            if lines and (done == total or now - shown >= SECONDS):
+                shown, speed = now, done / max(now - began, 1e-3)
+                console.print(f"{title} {done}/{total}" + (f"  {speed:.1f} {unit}/s" if unit else ""))
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} {unit}/s" if unit and speed else "")
+
+        yield move
 
 
 def _plain(text: rich.console.RenderableType) -> rich.console.RenderableType:

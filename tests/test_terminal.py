@@ -10,8 +10,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 import camjax
-from camjax.terminal import Console, TextColumn
-from experiments.common.progress import progress
+from camjax import terminal
+from camjax.terminal import Console, TextColumn, progress
 from experiments.common.table import result_table
 
 NAME = r"a [bold] [/x] \[b] :cat: b 12"
@@ -79,3 +79,18 @@ def test_consoles_come_from_one_place():
         if re.search(other, ast.unparse(ast.parse(path.read_text())))
     ]
     assert users == ["camjax/terminal.py"]
+
+
+def test_progress_is_lines_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(terminal, "SECONDS", 0)
+    out = io.StringIO()
+    with terminal.progress("counting [bold]", terminal.Console(file=out), "images") as show:
+        show(1, 4)
+        show(4, 4)
+    first, last = out.getvalue().splitlines()
+    assert first.startswith("counting [bold] 1/4  ") and re.fullmatch(r"counting \[bold\] 4/4  [\d.]+ images/s", last)
+    monkeypatch.setattr(terminal, "SECONDS", 1000)
+    with terminal.progress("counting", terminal.Console(file=out)) as show:
+        show(1, 4)
+        show(4, 4)
+    assert out.getvalue().splitlines()[2:] == ["counting 4/4"]

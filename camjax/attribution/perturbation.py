@@ -252,9 +252,9 @@ def _is_not_zero(features):
 
 def _ablated_outputs(head, images, features, rows):
     image, channel, _ = rows.T
-    ablated = jnp.arange(features.shape[-1])[None] == channel[:, None]
+    ablated = jnp.arange(features.shape[-1], dtype=channel.dtype)[None] == channel[:, None]
     copies = jnp.where(ablated[:, None, None], 0.0, features[image].astype(jnp.float32))
-    return head(copies, jax.tree.map(lambda array: array[image], images))
+    return head(copies, jax.tree.map(lambda array: jnp.asarray(array)[image], images))
 
 
 @jax.jit

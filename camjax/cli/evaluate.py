@@ -65,7 +65,6 @@ def evaluate(
       workers: Processes that read images; 0 reads in threads.
     """
     # Imported here, because other commands do not need them.
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.data.annotated import open_annotated
@@ -74,7 +73,7 @@ def evaluate(
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
     from camjax.evaluation.runner import evaluate_localization
     from camjax.loading import load_model
-    from camjax.terminal import Console, TextColumn
+    from camjax.terminal import Console, progress
     from camjax.weights.fingerprint import weights_sha256
 
     if not 0 <= threshold < 1:
@@ -99,20 +98,7 @@ def evaluate(
         sentence = f"The names of the network's classes are not known; they are taken in the data's order: {pairs}."
         console.print(sentence, soft_wrap=True)
     sha256 = weights_sha256(network)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("evaluating", total=None, rate="")
-
-        def show(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} images/s" if speed else "")
-
+    with progress("evaluating", Console(stderr=True), "images") as show:
         evaluation = evaluate_localization(
             network,
             source,

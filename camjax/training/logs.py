@@ -130,4 +130,5 @@ def _step_of(line: str) -> float:
 
 def _group_of(line: str) -> str:
     """The "train" of {"step": 1, "train/loss": 0.1}."""
-    return next((key.partition("/")[0] for key in json.loads(line) if "/" in key), "")
+    names = parse_json(line, dict[str, float], name="", advice="")
+    return next((key.partition("/")[0] for key in names if "/" in key), "")

@@ -39,7 +39,7 @@ from camjax.errors import InputError
 from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import check_threshold, num_classes
 from camjax.models import CamModel
-from camjax.terminal import Console
+from camjax.terminal import Console, progress
 from experiments.class_units.unit_images import (
     TopImages,
     class_units,
@@ -53,7 +53,6 @@ from experiments.common.command import start
 from experiments.common.features import report_unreadable
 from experiments.common.image_lists import ImageSource
 from experiments.common.options import Count, FeatureOptions, Folder, OptionalFolder, Share, arg, at_least_one
-from experiments.common.progress import progress
 from experiments.common.sample import PHOTOGRAPHS, Views, announce
 from experiments.common.stages import Stages, load_arrays
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from camjax.data.rows import RandomAccessSource
 from camjax.features import FeatureStore, extract_features
 from camjax.models import CamModel
-from camjax.terminal import Console
-from experiments.common.progress import progress
+from camjax.terminal import Console, progress
 
 
 def stored_features(

@@ -37,10 +37,9 @@ import hashlib
 
 import numpy as np
 
-from camjax.terminal import Console
+from camjax.terminal import Console, progress
 from experiments.common.command import start
 from experiments.common.features import stored_features
-from experiments.common.progress import progress
 from experiments.common.sample import announce
 from experiments.common.stages import Stages
 from experiments.concepts.captions import CaptionedImages, open_coco, open_csv

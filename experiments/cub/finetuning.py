@@ -17,11 +17,10 @@ from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
 from camjax.evaluation.report import summary, write_results
 from camjax.evaluation.runner import evaluate_localization
 from camjax.models import CamModel
-from camjax.terminal import Console
+from camjax.terminal import Console, progress
 from camjax.training import Recipe, fit
 from camjax.training.published import wsol
 from camjax.weights.fingerprint import weights_sha256
-from experiments.common.progress import progress
 from experiments.common.table import result_table
 from experiments.cub.table4 import NOT_PUBLISHED_DATA, images_in_words, is_published_data
 

@@ -19,10 +19,9 @@ from camjax.features.svm import LinearSVM, fit_linear_svm
 from camjax.inference import make_localize_fn, make_localize_fns
 from camjax.metrics.localization.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
-from camjax.terminal import Console
+from camjax.terminal import Console, progress
 from camjax.viz import localization_figure
 from experiments.common.map_figure import squashed
-from experiments.common.progress import progress
 from experiments.common.stages import Stages, load_arrays
 from experiments.common.svm import load_localizer, save_svm
 from experiments.common.table import is_whole, result_table

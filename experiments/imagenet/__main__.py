@@ -37,10 +37,10 @@ Our numbers: none yet on ImageNet. The data, published weights and accelerators 
 written; only the trial on scenes was run, on a CPU.
 """
 
-import json
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ from flax import nnx
 import camjax
 from camjax.class_names import imagenet_class_names
 from camjax.data.sources import SourceInfo
+from camjax.json_files import read_json
 from camjax.models import CamModel, model_spec
 from camjax.models.shapes import model_shapes
 from camjax.terminal import Console
@@ -122,7 +123,8 @@ def main(options: Options) -> None:
         num_workers=options.workers,
     )
     if validation is not None and out is not None and jax.process_index() == 0:
-        accuracy = json.loads((out / "run_card.json").read_text())["results"]["eval/accuracy"]
+        card = read_json(out / "run_card.json", dict[str, Any], advice="Train again.")
+        accuracy = card["results"]["eval/accuracy"]
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]
         words += ["--data-dir", str(options.data_dir)] if options.data_dir else []
         words += ["--threshold-step", "0.001"] if options.recipe == "wsol" else []  # as published

@@ -34,11 +34,10 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
 from camjax.evaluation.report import counts_sentence, summary, write_results
 from camjax.evaluation.runner import evaluate_localization
-from camjax.terminal import Console
+from camjax.terminal import Console, progress
 from camjax.weights.fingerprint import weights_sha256
 from experiments.common.command import start
 from experiments.common.options import Count, Folder, OptionalCount, OptionalFolder, OptionalPath, arg, at_least_one
-from experiments.common.progress import progress
 from experiments.imagenet_localization.tables import NETWORKS, TABLES, tables
 
 SUFFIXES = (".caffemodel", ".safetensors", ".pth", ".npz")

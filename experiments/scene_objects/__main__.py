@@ -59,11 +59,10 @@ from camjax.features import batch_results
 from camjax.features.svm import fit_linear_svm
 from camjax.inference import check_threshold
 from camjax.models import CamModel
-from camjax.terminal import Console
+from camjax.terminal import Console, progress
 from experiments.common.command import start
 from experiments.common.features import stored_features
 from experiments.common.options import Folder, OptionalFolder, OptionalPath, Share, arg, at_least_one
-from experiments.common.progress import progress
 from experiments.common.sample import announce
 from experiments.common.stages import Stages
 from experiments.common.svm import SvmOptions, load_localizer, load_svm, save_svm

@@ -8,11 +8,10 @@ from camjax.features import batch_results
 from camjax.metrics import PointingGame, PxAP
 from camjax.metrics.localization.score_maps import SIZE
 from camjax.models import CamModel
-from camjax.terminal import Console
+from camjax.terminal import Console, progress
 from camjax.viz import localization_figure
 from experiments.common.image_lists import Chosen
 from experiments.common.map_figure import squashed
-from experiments.common.progress import progress
 from experiments.common.sample import NAME as SAMPLE
 from experiments.text_detector.images import TextImages
 

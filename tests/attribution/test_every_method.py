@@ -18,6 +18,7 @@ from flax import linen as nn
 from flax import nnx
 from jax.tree_util import Partial
 
+import camjax
 from camjax import attribution
 from camjax.attribution import METHODS, explain_linen, explain_nnx, explainer, targets
 from camjax.attribution.methods import Needs
@@ -479,3 +480,47 @@ print(len(found))
 def test_results_are_where_the_images_are():
     done = subprocess.run([sys.executable, "-c", DEVICES], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "4"
+
+
+# JAX's settings
+
+STRICT = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_debug_nans": True,
+}
+
+
+@contextlib.contextmanager
+def settings(options):
+    with contextlib.ExitStack() as stack:
+        for option, value in options.items():
+            stack.callback(jax.config.update, option, getattr(jax.config, option))
+            jax.config.update(option, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small():
+    return camjax.create_model("small_gap", 4, rngs=nnx.Rngs(0))
+
+
+def found_by(model, name, size):
+    images = rng(1).integers(0, 256, (2, *size, 3)).astype(np.uint8)
+    return camjax.make_localize_fn(model, name, top_k=2, **FEW.get(name, {}))(images)
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param(STRICT, id="strict"), pytest.param({"jax_disable_jit": True}, marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_numbers_whatever_jax_is_set_to(small, name, options):
+    size = METHODS[name].image_size(small) if METHODS[name].crops else (16, 16)
+    expected = found_by(small, name, size)
+    with settings(options):
+        found = found_by(small, name, size)
+    for field, value in expected._asdict().items():
+        other = getattr(found, field)
+        assert other.dtype == value.dtype, field
+        np.testing.assert_allclose(other, value, rtol=1e-3, atol=1e-3 * float(np.abs(value).max()), err_msg=field)

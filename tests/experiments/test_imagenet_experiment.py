@@ -217,7 +217,9 @@ def test_fine_tuning_starts_from_the_weights_given(data, finished):
 
 
 def test_a_dry_run_writes_nothing(data, tmp_path, capsys):
-    main(command(tmp_path / "run", "--dry-run"))
+    # It waits for no other process.
+    of_two = ("--coordinator", "127.0.0.1:1", "--num-processes", "2", "--process-id", "1")
+    main(command(tmp_path / "run", "--dry-run", *of_two))
     printed = capsys.readouterr().out
     assert "5 steps of 8 images: 1.00 epochs of 40 examples" in printed
     assert "5,418 parameters" in printed and "MB on each device" in printed and '"ema_decay": 0.9' in printed

@@ -1,11 +1,14 @@
 """A model's shapes are those of the model."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 import camjax
+from camjax.models.registry import FAMILIES
 from camjax.models.shapes import model_shapes
 
 
@@ -23,3 +26,13 @@ def test_options_reach_the_model():
     assert model_shapes("small_gap", 3, pool="gmp").head.pool == "gmp"
     with pytest.raises(ValueError, match="at least one class"):
         model_shapes("small_gap", 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_network_mixes_types_or_ranks(family):
+    """With JAX's strict settings each would be an error, as the network is traced."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        model = model_shapes(importlib.import_module(f"camjax.models.{family}").SPECS[-1].name)
+        images = jax.ShapeDtypeStruct((2, *model.input_size, 3), jnp.uint8)
+        logits = jax.eval_shape(lambda model, images: model(images), model, images)
+    assert (logits.shape, logits.dtype) == ((2, model.head.num_classes), jnp.float32)

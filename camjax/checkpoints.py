@@ -203,16 +203,16 @@ class Checkpoints:
         Returns:
           Where they are now: beside the directory, with ".damaged" in the name.
         """
-        moved = []
-        for step in [step for step in self.steps() if step > after]:
-            path = self.directory.with_name(f"{self.directory.name}.damaged-{step}")
-            if jax.process_index() == 0:
-                (self.directory / str(step)).rename(_unused(path))
-            moved.append(path)
+        name = f"{self.directory.name}.damaged"
+        moved = {step: _unused(self.directory.with_name(f"{name}-{step}")) for step in self.steps() if step > after}
         if moved:
-            multihost_utils.sync_global_devices("set_aside")
+            multihost_utils.sync_global_devices("every process has seen the checkpoints")
+            if jax.process_index() == 0:
+                for step, path in moved.items():
+                    (self.directory / str(step)).rename(path)
+            multihost_utils.sync_global_devices("the checkpoints are moved")
             self._manager.reload()
-        return moved
+        return list(moved.values())
 
     def wait(self) -> None:
         """Waits for the checkpoint that is being written.

@@ -115,7 +115,8 @@ def norm_of_pooled(norm: nnx.LayerNorm, features: jax.Array) -> jax.Array:
     pooled = global_pool(features, "gap")
     mean = pooled.mean(-1)[:, None, None, None]
     deviation = jnp.sqrt(pooled.var(-1) + norm.epsilon)[:, None, None, None]
-    return (features.astype(jnp.float32) - mean) / deviation * norm.scale[...] + norm.bias[...]
+    scale, bias = (jnp.expand_dims(x[...], range(features.ndim - 1)) for x in (norm.scale, norm.bias))
+    return (features.astype(jnp.float32) - mean) / deviation * scale + bias
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_sharding=None) -> jax.Array:

@@ -109,6 +109,7 @@ def fit(
         start = int(state.step)
         _check_same_start(start)
         if run is not None:
+            run.set_aside(start)
             saves = sum(_is_due(step, checkpoint_every, recipe.steps) for step in range(start + 1, recipe.steps + 1))
             run.begin(state, saves, KEPT if eval_source is not None else KEPT - 1)
         bar = stack.enter_context(Bar(recipe.steps, start, shown=progress and jax.process_index() == 0))
@@ -235,13 +236,13 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
         """The state of the newest checkpoint that is not damaged, or `state` if there is no checkpoint."""
         if not self.checkpoints.steps():
             return state
-        state = self.checkpoints.restore(state)
-        if moved := self.checkpoints.set_aside(int(state.step)):
+        return self.checkpoints.restore(state)
+
+    def set_aside(self, start: int) -> None:
+        """Moves the damaged checkpoints after the step that the run goes on from out of its way."""
+        if moved := self.checkpoints.set_aside(start):
             names = ", ".join(map(str, moved))
-            warnings.warn(
-                f"The run goes on from step {int(state.step)}; damaged checkpoints are now {names}.", stacklevel=3
-            )
-        return state
+            warnings.warn(f"The run goes on from step {start}. Moved aside: {names}.", stacklevel=3)
 
     def begin(self, state: TrainState, saves: int, most: int) -> None:
         """Checks that the disk has room for the checkpoints, and opens the log.

@@ -192,6 +192,23 @@ def test_the_evaluation_that_a_stopped_run_missed_is_made_up_for(uninterrupted, 
     assert evaluations[0] == evaluations[1]
 
 
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(uninterrupted, tmp_path):
+    model, directory = uninterrupted
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "run_card.json").unlink()
+    for path in (tmp_path / "checkpoints" / "6").rglob("*"):
+        if path.is_file() and path.stat().st_size > 300:
+            path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning) as caught:
+        resumed = fit(Net(), Colors(), RECIPE, run_dir=tmp_path, **options())
+    said = [str(warning.message) for warning in caught]
+    assert any("checkpoints/6" in text and "checkpoint of step 4 is used" in text for text in said), said
+    assert any(f"goes on from step 4. Moved aside: {tmp_path}/checkpoints.damaged-6" in text for text in said), said
+    for a, b in zip(leaves(model), leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [line["step"] for line in lines(tmp_path)] == [line["step"] for line in lines(directory)]
+
+
 def test_the_home_directory_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     fit(Net(), Colors(), tiny_recipe(2), run_dir="~/run", progress=False)

@@ -2,6 +2,8 @@
 
 import os
 
+from camjax.errors import InputError
+
 DEFAULT_MODEL = "efficientnet_lite0"
 
 
@@ -12,6 +14,9 @@ def network_choice(model: str | None, weights: str | None) -> tuple[str, str | N
       model: what --model says, or None. Then a file by `camjax convert` and a run say it; for other weights, and
         without any, it is `DEFAULT_MODEL`.
       weights: what --weights says, or None.
+
+    Raises:
+      ValueError: the short name of published weights, without a model; the message lists those that have it.
     """
     if model is not None or weights is None:
         return model or DEFAULT_MODEL, weights
@@ -19,5 +24,12 @@ def network_choice(model: str | None, weights: str | None) -> tuple[str, str | N
         return os.path.join(weights, ""), None  # with a separator, it is the path of a run
 
     from camjax.loading import model_of
+    from camjax.models import list_models, model_spec
 
+    having = [name for name in list_models() if weights in model_spec(name).short_names]
+    if len(having) == 1:
+        return having[0], weights
+    if having and not os.path.exists(weights):
+        choices = ", ".join(f"--model {name}" for name in having)
+        raise InputError(f"--weights {weights} are those of several networks: say which by {choices}.")
     return model_of(weights) or DEFAULT_MODEL, weights

@@ -298,6 +298,8 @@ def test_what_model_and_weights_ask_for_together(tmp_path, monkeypatch):
     assert network_choice(None, "s.safetensors") == ("small_gap", "s.safetensors")
     assert network_choice(None, "other.pth") == ("efficientnet_lite0", "other.pth")
     assert network_choice(None, "run") == ("run/", None)
+    with pytest.raises(ValueError, match=r"say which by .*--model googlenet_gap, .*--model vgg16_gap"):
+        network_choice(None, "cam-release")
     # A file does not decide which code runs.
     with pytest.raises(ValueError, match=r"n\.safetensors is of nowhere:my_net, a network of your own\. Name it"):
         network_choice(None, "n.safetensors")

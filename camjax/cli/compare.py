@@ -39,7 +39,7 @@ def compare(
 
     Args:
       image: A photograph (JPEG, PNG, WebP, TIFF, ...).
-      model: A network of `camjax models`, a training run, or MODULE:NAME; efficientnet_lite0, or --weights' own.
+      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       method: Methods to compare, as cam gradcam scorecam; all that need one pass of the network if not given.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.

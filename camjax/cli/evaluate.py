@@ -48,7 +48,7 @@ def evaluate(
       blacklist: A file with the numbers of the validation images to leave out, as ILSVRC's.
       lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
       masks: A folder of masks, for the lists that name them.
-      model: A network of `camjax models`, a training run, or MODULE:NAME; efficientnet_lite0, or --weights' own.
+      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
@@ -60,8 +60,7 @@ def evaluate(
       limit: Evaluate the first N images only.
       out: Where everything is written.
       resume: Continue an interrupted evaluation in --out; the results match an uninterrupted run.
-      save_maps: Also write the maps of the true classes, for other evaluators: scoremaps/NAME.npy, of several methods
-        scoremaps/METHOD/NAME.npy, 224 x 224 in 0..1.
+      save_maps: Also write the maps of the true classes, 224 x 224 in 0..1: scoremaps/[METHOD/]NAME.npy.
       workers: Processes that read images; 0 reads in threads.
     """
     # Imported here, because other commands do not need them.

@@ -38,7 +38,7 @@ def explain(
 
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...). With several, the figure has a row for each.
-      model: A network of `camjax models`, a training run, or MODULE:NAME; efficientnet_lite0, or --weights' own.
+      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.

@@ -181,10 +181,9 @@ def test_utf_16_is_named(tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
-def test_a_tar_archive_with_a_huge_header_is_refused_unread(tmp_path, kind):
+def test_a_tar_archive_with_a_huge_header_is_refused_unread(tmp_path):
     header = tarfile.TarInfo("long")
-    header.type, header.size = kind, 3 * 2**30
+    header.type, header.size = tarfile.XHDTYPE, 3 * 2**30
     path = tmp_path / "boxes.tar"
     with path.open("wb") as file:
         file.write(header.tobuf(tarfile.GNU_FORMAT))

@@ -24,9 +24,8 @@ def match_class_names(
     A class of the data is found by its name or one of its comma-separated synonyms ("tabby" of "tabby, tabby cat");
     upper and lower case, underscores, hyphens and blanks count as the same. It may also be the class's id ("281") or,
     for a class of ImageNet, its WordNet id ("n02123045", "n02123045-tabby"), where the model has its name or the
-    other way around. A data set may lack classes of
-    the model. If the model's names are not known, both need the same number of classes, which are paired in their
-    order, unless all names of the data are ids.
+    other way around. A data set may lack classes of the model. If the model's names are not known, both need the same
+    number of classes, which are paired in their order, unless all names of the data are ids.
 
     Args:
       of_data: the names of the data set's classes, in the order of its labels.

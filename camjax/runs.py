@@ -18,6 +18,7 @@ from typing_extensions import TypedDict  # pydantic reads typing's own from Pyth
 from camjax.errors import InputError, reading
 from camjax.json_files import read_json
 from camjax.models import CamModel
+from camjax.models.base import InputRule
 from camjax.models.registry import is_qualified
 from camjax.models.shapes import model_shapes
 
@@ -33,12 +34,9 @@ class Made(TypedDict):
     pool: Literal["gap", "gmp"]
 
 
-class InputRule(TypedDict):
-    """The arguments of `CamModel.set_input_rule`, with the shape of a mean image in its place."""
+class _RunInputRule(InputRule):
+    """With the shape of a mean image in its place."""
 
-    mean: list[float]
-    std: list[float]
-    channel_order: Literal["rgb", "bgr"]
     mean_image: list[int] | None
 
 
@@ -48,7 +46,7 @@ class Run(TypedDict):
     format: int
     model: Made | None
     dtype: str
-    input: InputRule
+    input: _RunInputRule
     class_names: list[str] | None
     recipe: dict[str, Any]
     input_size: NotRequired[list[int]]

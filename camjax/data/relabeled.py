@@ -11,6 +11,11 @@ from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
 
 
+def class_names_of(source: RandomAccessSource) -> tuple[str, ...]:
+    """The names of a source's classes; none where it has no `info` that says them."""
+    return getattr(getattr(source, "info", None), "class_names", ())
+
+
 def with_classes_of(source: RandomAccessSource, class_names: Sequence[str] | None, num_classes: int):
     """The source with the labels of a model: a class of the same name has the same label.
 
@@ -25,7 +30,7 @@ def with_classes_of(source: RandomAccessSource, class_names: Sequence[str] | Non
     Raises:
       ValueError: the classes of the source and of the model do not match, see `camjax.class_names.match_class_names`.
     """
-    of_source = getattr(getattr(source, "info", None), "class_names", ())
+    of_source = class_names_of(source)
     if not of_source:
         return source
     labels = match_class_names(of_source, class_names, num_classes, data=repr(source))

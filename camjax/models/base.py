@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
+from typing_extensions import TypedDict  # which pydantic reads; typing's own from Python 3.12 on
 
 from camjax.errors import InputError
 from camjax.models.head import Head

@@ -29,11 +29,11 @@ class EventFile:
         old = sorted(directory.glob(_NAMES))
         kept = [record for path in old for record in _records(path.read_bytes()) if 0 < _step(record) <= step]
         # Written by this class and not by SummaryWriter, which has no way to go on in a file, and fails in its thread.
-        self._path = directory / f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}"
-        self._file = self._path.open("xb", buffering=0)
+        path = directory / f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}"
+        self._file = path.open("xb", buffering=0)
         self._file.write(_record(Event(wall_time=time.time(), file_version="brain.Event:2")) + b"".join(kept))
-        for path in old:
-            path.unlink()
+        for replaced in old:
+            replaced.unlink()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes a scalar for each value, by its name."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,6 @@ from camjax.training.event_file import EventFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass
-class _Step:
-    step: int
 
 
 _GROUPS = {"train": "training", "eval": "evaluation"}
@@ -39,9 +33,11 @@ class MetricsLog:
 
     def __init__(self, directory: str | os.PathLike, step: int = 0):
         self.path = Path(directory) / "metrics.jsonl"
-        kept = [line for line in _lines(self.path) if _step_of(line) <= step]
-        write_whole(self.path, "".join(f"{line}\n" for line in kept))
-        self._written = {(_step_of(line), _group_of(line)) for line in kept}
+        lines = [(line, _numbers(line)) for line in _lines(self.path)]
+        kept = [(line, numbers) for line, numbers in lines if numbers.get("step", math.inf) <= step]
+        write_whole(self.path, "".join(f"{line}\n" for line, _ in kept))
+        groups = ((numbers["step"], name.partition("/")[0]) for _, numbers in kept for name in numbers)
+        self._written = set(groups)
         self._file = self.path.open("ab", buffering=0)
         self._events = EventFile(Path(directory), step)
 
@@ -77,7 +73,7 @@ def read_metrics(directory: str | os.PathLike) -> list[dict]:
     path = Path(directory).expanduser() / "metrics.jsonl"
     path.stat()
     lines = _lines(path)
-    if lines and _step_of(lines[-1]) == math.inf:
+    if lines and "step" not in _numbers(lines[-1]):
         lines.pop()
     advice = "Delete the line, or restore the file from a copy."
     return [
@@ -120,15 +116,9 @@ def curves_figure(lines: list[dict]) -> Figure:
     return figure
 
 
-def _step_of(line: str) -> float:
-    """The step of a line; infinite for a line that a killed run left half-written."""
+def _numbers(line: str) -> dict[str, int | float]:
+    """The content of a line; nothing for one that a killed run left half-written."""
     try:
-        return parse_json(line, _Step, name="", advice="").step
+        return parse_json(line, dict[str, int | float], name="", advice="")
     except InputError:
-        return math.inf
-
-
-def _group_of(line: str) -> str:
-    """The "train" of {"step": 1, "train/loss": 0.1}."""
-    names = parse_json(line, dict[str, float], name="", advice="")
-    return next((key.partition("/")[0] for key in names if "/" in key), "")
+        return {}

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
 from camjax.data.loader import RandomAccessSource, train_batches
 from camjax.data.prefetching import prefetch
-from camjax.data.relabeled import with_classes_of
+from camjax.data.relabeled import class_names_of, with_classes_of
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
 from camjax.models import CamModel
@@ -266,7 +266,7 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
 
 def _named(model: CamModel, source: RandomAccessSource) -> CamModel:
     """The model with the class names of its training examples, if it has none and they have."""
-    names = getattr(getattr(source, "info", None), "class_names", ())
+    names = class_names_of(source)
     if model.class_names is not None or not names or all(map(str.isdecimal, names)):
         return model
     model = jax.tree.map(lambda leaf: leaf, model)  # a new object, so that the caller's stays unchanged

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-from flax import nnx
 
 from camjax.attribution.network import CutNetwork, SharedWeights
 from camjax.attribution.tokens import reshaped
 from camjax.errors import InputError
-from camjax.models.inference_mode import mode_arguments, run_for_inference
+from camjax.models.inference_mode import mode_arguments
 
 
 def cut_at(
@@ -96,9 +95,7 @@ def unknown_layer(layer: str, known: Iterable[str], network: str) -> InputError:
 
 
 def call(network: Callable, images: jax.Array) -> jax.Array:
-    """`network(images)` in inference mode: how adapters run a network by default."""
-    if isinstance(network, nnx.Module):
-        return run_for_inference(network, images)
+    """`network(images)`, told to run for inference: how adapters run a network by default."""
     return network(images, **mode_arguments(network))
 
 

@@ -34,6 +34,7 @@ from typing import Annotated
 import numpy as np
 
 from camjax.cli.class_choice import class_ids
+from camjax.cli.options import Count, Folder, OptionalFolder, Share, arg, at_least_one
 from camjax.data.annotated import open_annotated
 from camjax.errors import InputError
 from camjax.features import ReceptiveFields, receptive_fields
@@ -52,7 +53,7 @@ from experiments.class_units.unit_images import (
 from experiments.common.command import start
 from experiments.common.features import report_unreadable
 from experiments.common.image_lists import ImageSource
-from experiments.common.options import Count, FeatureOptions, Folder, OptionalFolder, Share, arg, at_least_one
+from experiments.common.options import FeatureOptions
 from experiments.common.sample import PHOTOGRAPHS, Views, announce
 from experiments.common.stages import Stages, load_arrays
 

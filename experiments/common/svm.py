@@ -6,10 +6,11 @@ from typing import Annotated
 
 import numpy as np
 
+from camjax.cli.options import arg
 from camjax.features import with_linear_classifier
 from camjax.features.svm import PENALTIES, LinearSVM
 from camjax.models import CamModel
-from experiments.common.options import FeatureOptions, arg
+from experiments.common.options import FeatureOptions
 from experiments.common.stages import load_arrays
 
 

@@ -4,17 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from camjax.cli.options import Count, Folder, OptionalCount, OptionalFolder, OptionalPath, Share, arg, at_least_one
 from camjax.errors import InputError
-from experiments.common.options import (
-    Count,
-    Folder,
-    OptionalCount,
-    OptionalFolder,
-    OptionalPath,
-    Share,
-    arg,
-    at_least_one,
-)
 from experiments.common.svm import SvmOptions
 
 FOLDS = 3

@@ -47,16 +47,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from camjax.data.annotated import open_annotated
-from camjax.data.annotation import AnnotatedSource
-from camjax.errors import InputError
-from camjax.evaluation.truth import First
-from camjax.inference import check_threshold
-from camjax.models import CamModel
-from camjax.terminal import Console
-from camjax.training import Recipe
-from experiments.common.command import start
-from experiments.common.options import (
+from camjax.cli.options import (
     Count,
     Folder,
     OptionalCount,
@@ -68,6 +59,15 @@ from experiments.common.options import (
     arg,
     at_least_one,
 )
+from camjax.data.annotated import open_annotated
+from camjax.data.annotation import AnnotatedSource
+from camjax.errors import InputError
+from camjax.evaluation.truth import First
+from camjax.inference import check_threshold
+from camjax.models import CamModel
+from camjax.terminal import Console
+from camjax.training import Recipe
+from experiments.common.command import start
 from experiments.common.stages import Stages
 from experiments.common.svm import SvmOptions
 from experiments.cub.finetuning import (

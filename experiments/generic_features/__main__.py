@@ -55,12 +55,12 @@ from pathlib import Path
 
 import numpy as np
 
+from camjax.cli.options import Folder, OptionalCount, OptionalFolder, at_least_one
 from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
-from experiments.common.options import Folder, OptionalCount, OptionalFolder, at_least_one
 from experiments.common.sample import announce
 from experiments.common.stages import Stages
 from experiments.common.svm import SvmOptions, load_svm

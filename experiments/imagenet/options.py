@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from camjax.cli.options import Count, OptionalCount, OptionalFolder, OptionalName, OptionalRate, Weights, arg
 from camjax.errors import InputError
 from camjax.models import model_spec
 from camjax.models.head import Pool
 from camjax.models.shapes import model_shapes
 from camjax.training import Recipe
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
-from experiments.common.options import Count, OptionalCount, OptionalFolder, OptionalName, OptionalRate, Weights, arg
 
 IMAGENET = "imagenet2012"
 NETWORKS = {"googlenet_cam": "googlenet_gap", "resnet50": "resnet50", "wsol": "resnet50_wsol"}

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Annotated
 
 import camjax
+from camjax.cli.options import Count, Folder, OptionalCount, OptionalFolder, OptionalPath, arg, at_least_one
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
@@ -37,7 +38,6 @@ from camjax.evaluation.runner import evaluate_localization
 from camjax.terminal import Console, progress
 from camjax.weights.fingerprint import weights_sha256
 from experiments.common.command import start
-from experiments.common.options import Count, Folder, OptionalCount, OptionalFolder, OptionalPath, arg, at_least_one
 from experiments.imagenet_localization.tables import NETWORKS, TABLES, tables
 
 SUFFIXES = (".caffemodel", ".safetensors", ".pth", ".npz")

@@ -54,6 +54,7 @@ from typing import Annotated
 import numpy as np
 
 import camjax
+from camjax.cli.options import Folder, OptionalFolder, OptionalPath, Share, arg, at_least_one
 from camjax.errors import InputError
 from camjax.features import batch_results
 from camjax.features.svm import fit_linear_svm
@@ -62,7 +63,6 @@ from camjax.models import CamModel
 from camjax.terminal import Console, progress
 from experiments.common.command import start
 from experiments.common.features import stored_features
-from experiments.common.options import Folder, OptionalFolder, OptionalPath, Share, arg, at_least_one
 from experiments.common.sample import announce
 from experiments.common.stages import Stages
 from experiments.common.svm import SvmOptions, load_localizer, load_svm, save_svm

@@ -23,6 +23,7 @@ from pathlib import Path
 from flax import nnx
 
 import camjax
+from camjax.cli.options import Count, Folder, OptionalFolder, at_least_one
 from camjax.data.scenes import SIDE
 from camjax.data.sources import open_source
 from camjax.data.transforms import random_translation
@@ -30,7 +31,6 @@ from camjax.models.head import Pool
 from camjax.terminal import Console
 from camjax.training import Recipe, fit
 from experiments.common.command import start
-from experiments.common.options import Count, Folder, OptionalFolder, at_least_one
 from experiments.scenes.localization import PAPER_THRESHOLD, example_figure, localize, results
 
 BATCH_SIZE = 64

@@ -42,13 +42,13 @@ import numpy as np
 from rich.table import Table
 from sklearn.metrics import average_precision_score
 
+from camjax.cli.options import Count, Folder, OptionalFolder, OptionalPath, at_least_one
 from camjax.errors import InputError
 from camjax.features import FeatureStore
 from camjax.features.svm import fit_linear_svm
 from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
-from experiments.common.options import Count, Folder, OptionalFolder, OptionalPath, at_least_one
 from experiments.common.sample import announce
 from experiments.common.stages import Stages
 from experiments.common.svm import SvmOptions, load_localizer, load_svm, save_svm

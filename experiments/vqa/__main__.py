@@ -47,10 +47,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from camjax.cli.options import Count, Folder, OptionalFolder, arg, at_least_one
 from camjax.errors import InputError
 from camjax.terminal import Console, progress
 from experiments.common.command import start
-from experiments.common.options import Count, Folder, NetworkOptions, OptionalFolder, arg, at_least_one
+from experiments.common.options import NetworkOptions
 from experiments.common.sample import NAME as SAMPLE
 from experiments.common.sample import announce
 from experiments.common.stages import Stages

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict  # pydantic reads typing's own from Pyth
 from camjax.errors import InputError, reading
 from camjax.json_files import read_json
 from camjax.models import CamModel
-from camjax.models.base import InputRule
+from camjax.models.base import InputRule, image_size
 from camjax.models.registry import is_qualified
 from camjax.models.shapes import model_shapes
 
@@ -121,6 +121,8 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None, tr
     with _of_file(Path(directory).expanduser() / "run.json"):
         model = model_shapes(**run["model"], dtype=jnp.dtype(run["dtype"] if dtype is None else dtype))
         model.class_names = run["class_names"]
+        if "input_size" in run:
+            model.input_size = image_size(run["input_size"])
         shape = rule["mean_image"]
         # Abstract, as the model is: the checkpoint has the values.
         mean_image = None if shape is None else jax.ShapeDtypeStruct(tuple(shape), jnp.float32)

@@ -30,6 +30,14 @@ IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 IMAGENET_INPUT: InputRule = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "channel_order": "rgb"}
 
 
+def image_size(sides: Sequence[int]) -> tuple[int, int]:
+    """(H, W) in pixels, as a file says it; raises ValueError unless it is two positive integers."""
+    if len(sides) != 2 or min(sides) < 1:
+        raise InputError(f"input_size={list(sides)}: expected height and width in pixels, at least 1.")
+    height, width = sides
+    return height, width
+
+
 class _Hidden:
     """A value that a module carries and that takes no part in the module's identity.
 

@@ -68,6 +68,7 @@ def _with_new_class_layer(model: CamModel, created_as: dict, num_classes: int, r
             places[path].set_value(variable[...].copy())
     mean_image = None if model.mean_image is None else model.mean_image[...]
     new.set_input_rule(**model.input_rule, mean_image=mean_image)
+    new.input_size = model.input_size
     for (_, ours), (_, theirs) in zip(nnx.iter_modules(new), nnx.iter_modules(model), strict=True):
         for mode in ("deterministic", "use_running_average"):
             if hasattr(theirs, mode):

@@ -6,7 +6,9 @@ safetensors keeps as text by name, are
 - `format`: "camjax", which tells these files from others, and `camjax_version`;
 - `model`, `num_classes`, `pool`: the arguments of `create_model`;
 - `class_names`: the names as a JSON list; left out if they are not known;
-- `input_rule`: the arguments of `CamModel.set_input_rule` as JSON, without the mean image, which is a tensor.
+- `input_rule`: the arguments of `CamModel.set_input_rule` as JSON, without the mean image, which is a tensor;
+- `input_size`: height and width in pixels of the images that the model takes, as a JSON list; files of older versions
+  lack it.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ from camjax.errors import InputError, printable, reading
 from camjax.files import whole_file
 from camjax.json_files import parse_json
 from camjax.models import CamModel
-from camjax.models.base import ChannelOrder
+from camjax.models.base import ChannelOrder, image_size
 from camjax.models.head import Pool
 from camjax.models.tensor_names import Rule
 from camjax.weights.errors import WeightsError
@@ -54,6 +56,7 @@ class Description:
       pool: "gap" or "gmp", or None if it is not known.
       class_names: C strings, or None.
       input_rule: arguments of `CamModel.set_input_rule`, or none for the model's default.
+      input_size: (H, W) in pixels of the images that the model takes, or None for the network's default.
     """
 
     model: str | None = None
@@ -61,6 +64,7 @@ class Description:
     pool: Pool | None = None
     class_names: tuple[str, ...] | None = None
     input_rule: Mapping[str, Any] = field(default_factory=dict)
+    input_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def describe(model: CamModel) -> Description:
         pool=created_as.get("pool"),
         class_names=model.class_names,
         input_rule=dict(model.input_rule),
+        input_size=model.input_size,
     )
 
 
@@ -113,6 +118,7 @@ def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: st
         "pool": description.pool,
         "class_names": None if description.class_names is None else json.dumps(description.class_names),
         "input_rule": json.dumps(model.input_rule),
+        "input_size": json.dumps(model.input_size),
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors_of(model).items()}
     with whole_file(path) as draft:
@@ -150,7 +156,8 @@ def read_description(path: str | PathLike[str]) -> Description | None:
             raise InputError(f"{path}: the file's num_classes, {classes}, or pool, {pool!r}, is damaged. {_ADVICE}")
         names = field("class_names", tuple[str, ...]) if "class_names" in metadata else None
         rule = dataclasses.asdict(field("input_rule", _InputRule))
+        size = image_size(field("input_size", list[int])) if "input_size" in metadata else None
     except InputError as error:
         raise WeightsError(str(error)) from None
     model = printable(metadata["model"]) if "model" in metadata else None
-    return Description(model, classes, pool, names, rule)
+    return Description(model, classes, pool, names, rule, size)

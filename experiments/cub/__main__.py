@@ -43,22 +43,21 @@ Fine-tuning passes 300,000 images forward and backward: hours on CPU, not measur
 Each finished stage is kept in `results.json` in the output folder: the same command continues after it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
 from camjax.cli.options import (
-    Count,
     Folder,
     OptionalCount,
     OptionalFolder,
     OptionalName,
-    OptionalRate,
     Share,
     Weights,
     arg,
     at_least_one,
 )
+from camjax.cli.training_options import RecipeOptions
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
@@ -82,7 +81,7 @@ from experiments.cub.table4 import read_birds, run_table4, table4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SvmOptions):
+class Options(SvmOptions, RecipeOptions):
     """Table 4 on CUB-200-2011: birds classified from full images, from CAM crops and from true boxes; then fine-tuning.
 
     Attributes:
@@ -97,9 +96,6 @@ class Options(SvmOptions):
       finetune_model: The network to fine-tune, if it is another one: vgg16_wsol, inception_v3_wsol or resnet50_wsol
         have published settings.
       finetune_weights: A file of its ImageNet weights (torchvision's vgg16, inception_v3, resnet50), or an address.
-      epochs: Epochs of fine-tuning, in place of the published 50.
-      learning_rate: Learning rate of fine-tuning, in place of the published one.
-      workers: Processes that read images in fine-tuning; 0 reads in threads.
     """
 
     dataset: Annotated[str, arg("NAME")] = "caltech_birds2011"
@@ -111,15 +107,15 @@ class Options(SvmOptions):
     skip_finetuning: bool = False
     finetune_model: OptionalName = None
     finetune_weights: Weights = None
-    epochs: OptionalCount = None
-    learning_rate: OptionalRate = None
-    workers: Count = 0
 
     def __post_init__(self):
         check_threshold(self.threshold)
-        at_least_one(self, "batch_size", "limit_train", "limit_test", "epochs")
-        of_finetuning = ("finetune_model", "finetune_weights", "epochs", "learning_rate")
-        given = [f"--{name.replace('_', '-')}" for name in of_finetuning if getattr(self, name) is not None]
+        RecipeOptions.__post_init__(self)
+        at_least_one(self, "batch_size", "limit_train", "limit_test")
+        of_finetuning = ("finetune_model", "finetune_weights", *(field.name for field in fields(RecipeOptions)))
+        default = {field.name: field.default for field in fields(self)}
+        changed = [name for name in of_finetuning if getattr(self, name) != default[name]]
+        given = [f"--{name.replace('_', '-')}" for name in changed]
         if self.skip_finetuning and given:
             raise InputError(f"{', '.join(given)} with --skip-finetuning: leave out one or the other.")
         if self.finetune_weights and not self.finetune_model:
@@ -172,7 +168,7 @@ def _prepare_finetuning(options: Options, train: AnnotatedSource, data: dict) ->
     if options.finetune_model:
         network, weights = options.finetune_model, options.finetune_weights
     model = starting_model(network, weights, train.info.num_classes)
-    recipe = finetuning_recipe(network, len(train), epochs=options.epochs, learning_rate=options.learning_rate)
+    recipe = options.changed(finetuning_recipe(network, len(train)), len(train))
     return model, recipe, {**data, "model": network, "weights": weights}
 
 

@@ -6,11 +6,11 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 import camjax
+from camjax.cli.training_run import run_training
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.transforms import Transform, compose, random_horizontal_flip, resize_then_random_crop
 from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
@@ -18,7 +18,7 @@ from camjax.evaluation.report import summary, write_results
 from camjax.evaluation.runner import evaluate_localization
 from camjax.models import CamModel
 from camjax.terminal import Console, progress
-from camjax.training import Recipe, fit
+from camjax.training import Recipe
 from camjax.training.published import wsol
 from camjax.weights.fingerprint import weights_sha256
 from experiments.common.table import result_table
@@ -27,7 +27,6 @@ from experiments.cub.table4 import NOT_PUBLISHED_DATA, images_in_words, is_publi
 # MaxBoxAccV2 of CAM on CUB's test images (Choe et al. 2020). Networks with a map of 28x28 share the settings.
 PUBLISHED = {"vgg16_wsol": 63.7, "inception_v3_wsol": 56.7, "resnet50_wsol": 63.0}
 PUBLISHED_CENTER_BOX = 59.7
-PUBLISHED_EPOCHS = 50
 METRICS = ("ilsvrc", "maxboxacc", "maxboxaccv2")
 THRESHOLD_STEP = 0.001  # of the benchmark's published numbers
 SMALL_LARGE = (224, 256)
@@ -60,26 +59,16 @@ def starting_model(network: str, weights: str | None, num_classes: int) -> CamMo
     return camjax.with_new_head(camjax.load_model(network, weights), num_classes)
 
 
-def finetuning_recipe(
-    network: str, num_examples: int, *, epochs: int | None = None, learning_rate: float | None = None
-) -> Recipe:
+def finetuning_recipe(network: str, num_examples: int) -> Recipe:
     """The benchmark's settings for a network; for other networks those of its ResNet-50, with a new head.
 
     Args:
       network: a name of the registry, or the directory of a run.
       num_examples: training images.
-      epochs: in place of the published 50; the learning rate falls at the same shares of the run.
-      learning_rate: in place of the published one.
     """
     if is_published(network):
-        recipe = wsol(network, "cub", num_examples=num_examples)
-    else:
-        recipe = dataclasses.replace(wsol("resnet50_wsol", "cub", num_examples=num_examples), new_layers=("head",))
-    changes: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
-    if epochs is not None:
-        for name in ("steps", "decay_every", "decay_first"):
-            changes[name] = max(1, round(getattr(recipe, name) * epochs / PUBLISHED_EPOCHS))
-    return dataclasses.replace(recipe, **changes)
+        return wsol(network, "cub", num_examples=num_examples)
+    return dataclasses.replace(wsol("resnet50_wsol", "cub", num_examples=num_examples), new_layers=("head",))
 
 
 def augmentation(input_size: tuple[int, int]) -> Transform:
@@ -118,14 +107,15 @@ def finetune(
     model.class_names = train.info.class_names
     epoch = max(1, len(train) // recipe.batch_size)
     augment = augmentation(model.input_size)
-    model = fit(
-        model, train, recipe, run_dir=out, augment=augment, checkpoint_every=epoch, num_workers=workers, log_every=epoch
+    trained = run_training(
+        model, train, recipe, out=out, augment=augment, intervals=(epoch, epoch), console=console, workers=workers
     )
+    assert trained is not None  # as after a dry run
     directory = out / "evaluation"
-    sha256 = weights_sha256(model)
+    sha256 = weights_sha256(trained)
     with progress("evaluating", console) as update:
         evaluation = evaluate_localization(
-            model,
+            trained,
             test,
             metrics=METRICS,
             threshold_step=THRESHOLD_STEP,

@@ -43,17 +43,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 
-import camjax
 from camjax.class_names import imagenet_class_names
+from camjax.cli import training_run
 from camjax.data.sources import SourceInfo
 from camjax.json_files import read_json
-from camjax.models import CamModel, model_spec
+from camjax.models import CamModel
 from camjax.models.shapes import model_shapes
 from camjax.terminal import Console
-from camjax.training import describe_plan, fit, initialize
 from experiments.common.command import start
 from experiments.imagenet.data import open_data, training_view
 from experiments.imagenet.options import IMAGENET, Options, recipe_of
@@ -61,68 +58,43 @@ from experiments.imagenet.options import IMAGENET, Options, recipe_of
 
 def starting_model(options: Options, info: SourceInfo) -> CamModel:
     """The network with the weights that training starts from."""
-    network, pool, rngs = options.network, options.pool, nnx.Rngs(options.seed)
-    dtype = jnp.dtype(options.dtype or ("bfloat16" if options.recipe == "resnet50" else "float32"))
-    if options.from_scratch:
-        model = camjax.create_model(network, info.num_classes, pool=pool, dtype=dtype, rngs=rngs)
-    else:
-        surgery = model_spec(network).new_layers != ("head",)
-        new = surgery if options.head is None else options.head == "new"
-        model = camjax.load_model(
-            network,
-            options.weights,
-            num_classes=info.num_classes,
-            pool=pool,
-            dtype=dtype,
-            rngs=rngs,
-            backbone_only=new,
-        )
+    model = training_run.starting_model(
+        options.network,
+        options.weights,
+        info.num_classes,
+        from_scratch=options.from_scratch,
+        head=options.head,
+        pool=options.pool,
+        dtype=options.dtype or ("bfloat16" if options.recipe == "resnet50" else "float32"),
+        seed=options.seed,
+    )
     # tfds has the ids of ImageNet's synsets, in the same order.
     model.class_names = imagenet_class_names() if info.name == IMAGENET else info.class_names
     return model
 
 
-def intervals(options: Options, steps_per_epoch: int) -> tuple[int, int]:
-    """Steps between two checkpoints, and between two evaluations; the second is a multiple of the first."""
-    every = options.checkpoint_every or options.eval_every
-    every = every or max(1, steps_per_epoch // max(1, steps_per_epoch // 1000))
-    return every, options.eval_every or every * max(1, round(steps_per_epoch / every))
-
-
 def main(options: Options) -> None:
     """Trains, or describes the run without training."""
-    if not options.dry_run:  # which needs no other process
-        initialize(options.coordinator, options.num_processes, options.process_id)
+    options.join()
     console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
     size = model_shapes(options.network).input_size
     train, validation = open_data(options, size)
-    model = starting_model(options, train.info)
-    recipe, augment = recipe_of(options, len(train)), training_view(options, size)
-    checkpoint_every, eval_every = intervals(options, len(train) // recipe.batch_size)
     out = options.out or (None if options.fake_data else Path("runs", options.network))
-    evaluations = "none" if validation is None else f"every {eval_every:,} steps on {options.eval_split}"
-    console.print(
-        f"{options.network} on {train.info.name} in {model.dtype.name}: {recipe.steps:,} steps of {recipe.batch_size} "
-        f"images, devices: {jax.device_count()}\n"
-        f"images      {augment or 'whole'}\n"
-        f"evaluation  {evaluations}\n"
-        f"written to  {'nowhere' if out is None else f'{out}, checkpoints every {checkpoint_every:,} steps'}"
-    )
-    if options.dry_run:
-        console.print(str(describe_plan(model, recipe, train)))
-        return
-    fit(
-        model,
+    recipe = recipe_of(options, len(train))
+    trained = training_run.run_training(
+        starting_model(options, train.info),
         train,
         recipe,
-        run_dir=out,
-        augment=augment,
-        eval_source=validation,
-        eval_every=eval_every,
-        checkpoint_every=checkpoint_every,
-        num_workers=options.workers,
+        out=out,
+        augment=training_view(options, size),
+        intervals=options.intervals(len(train) // recipe.batch_size),
+        console=console,
+        validation=validation,
+        workers=options.workers,
+        notes=[("data", f"{train.info.name}, {options.train_split} and {options.eval_split}")],
+        dry_run=options.dry_run,
     )
-    if validation is not None and out is not None and jax.process_index() == 0:
+    if trained is not None and validation is not None and out is not None and jax.process_index() == 0:
         card = read_json(out / "run_card.json", dict[str, Any], advice="Train again.")
         accuracy = card["results"]["eval/accuracy"]
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]

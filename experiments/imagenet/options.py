@@ -1,12 +1,10 @@
 """The options of `python -m experiments.imagenet`, and the recipe that they describe."""
 
-import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-import tyro
-
-from camjax.cli.options import Count, OptionalCount, OptionalFolder, OptionalName, OptionalRate, Weights, arg
+from camjax.cli.options import OptionalFolder, OptionalName, Weights, arg
+from camjax.cli.training_options import TrainingOptions, no_addresses, of_length
 from camjax.errors import InputError
 from camjax.models import model_spec
 from camjax.models.head import Pool
@@ -20,7 +18,7 @@ RESNET50_BATCH = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(TrainingOptions):
     """Train a network on ImageNet from class labels, by a published recipe.
 
     Attributes:
@@ -38,25 +36,8 @@ class Options:
       data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
       fake_data: Made-up images in place of a data set, to measure speed: "images" are ready for the network, to time
         only the network; "jpeg" are decoded and cropped, to time everything but the disk.
-      batch_size: Images a step, over all devices, in place of the recipe's (64, 1024, 32). The learning rate changes in
-        proportion, and the number of epochs stays.
-      epochs: Epochs in place of the recipe's; warm-up and decays keep their shares.
-      steps: The length in steps, in place of --epochs.
-      learning_rate: The peak of the learning rate, in place of the recipe's.
-      accumulate: Parts that a batch is split into, one after the other in the memory of one.
-      ema_decay: Average the weights with this decay, such as 0.9999, and evaluate and keep the average.
-      freeze: "backbone" trains only the new layers, "batchnorm" keeps all BatchNorms as they are in --weights.
-      dtype: The type in which convolutions compute; if not given, bfloat16 for resnet50 and float32 for the others.
-      seed: Seed of random weights, of the order of the images and of their augmentation.
-      eval_every: Steps between two evaluations; about an epoch if not given.
-      checkpoint_every: Steps between two checkpoints, a divisor of --eval-every; about 1,000 if not given.
-      workers: Processes that read images; 0 reads in threads.
       out: Where the run goes; runs/MODEL if not given, and nowhere for fake data. All processes must see this folder.
         The same command continues where it stopped.
-      dry_run: Describe the run (settings, parameters, memory, steps), and do not train.
-      coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
-      num_processes: The number of processes that train together; with --coordinator.
-      process_id: The number of this process, from 0; with --coordinator.
     """
 
     recipe: Literal["googlenet_cam", "resnet50", "wsol"]
@@ -69,35 +50,11 @@ class Options:
     eval_split: Annotated[str, arg("SPLIT")] = "validation"
     data_dir: OptionalFolder = None
     fake_data: Annotated[Literal["images", "jpeg"] | None, arg("{images,jpeg}", default=False)] = None
-    batch_size: OptionalCount = None
-    epochs: Annotated[float | None, arg("N", default=False)] = None
-    steps: OptionalCount = None
-    learning_rate: OptionalRate = None
-    accumulate: Count = 1
-    ema_decay: Annotated[float | None, arg("SHARE", default=False)] = None
-    freeze: Annotated[Literal["backbone", "batchnorm"] | None, arg("{backbone,batchnorm}", default=False)] = None
-    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg("{float32,bfloat16}", default=False)] = None
-    seed: Count = 0
-    eval_every: OptionalCount = None
-    checkpoint_every: OptionalCount = None
-    workers: Count = 0
     out: OptionalFolder = None
-    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    coordinator: Annotated[str | None, arg("HOST:PORT", default=False)] = None
-    num_processes: OptionalCount = None
-    process_id: OptionalCount = None
 
     def __post_init__(self):
-        for name in ("batch_size", "epochs", "steps", "eval_every", "checkpoint_every"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than 0.")
-        for name in ("data_dir", "out"):
-            if re.match(r"\w{2,}:/", str(getattr(self, name))):  # a Path drops a slash of an address
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: expected a folder, not an address. Mount the "
-                    "bucket as a folder; docs/tpu_pods.md shows how."
-                )
-        joining = [value is None for value in (self.coordinator, self.num_processes, self.process_id)]
+        super().__post_init__()
+        no_addresses(self, ("data_dir", "out"))
         not_random = self.weights not in (None, "random")
         for wrong, message in (
             (self.recipe == "resnet50" and not_random, "--recipe resnet50 --weights: it starts from random weights."),
@@ -108,12 +65,6 @@ class Options:
             ),
             (self.head and self.from_scratch, f"--head {self.head} with random weights: the head is random, too."),
             (self.freeze and self.from_scratch, f"--freeze {self.freeze}: the weights that it would keep are random."),
-            (self.steps and self.epochs, "--steps and --epochs: leave out one of them."),
-            (
-                self.checkpoint_every and (self.eval_every or 0) % self.checkpoint_every,
-                f"--eval-every {self.eval_every} is no multiple of --checkpoint-every {self.checkpoint_every}: the "
-                "best checkpoint is the best of those that are evaluated.",
-            ),
             (
                 self.fake_data and (self.data_dir or self.eval_every or self.dataset != IMAGENET),
                 "--fake-data with --data-dir, --dataset or --eval-every: nothing is read, and nothing evaluated.",
@@ -126,7 +77,6 @@ class Options:
                 self.recipe == "wsol" and self.dataset.startswith("caltech_birds"),
                 "--recipe wsol has ImageNet's settings here; those for CUB are those of python -m experiments.cub.",
             ),
-            (any(joining) and not all(joining), "--coordinator, --num-processes, --process-id: all three, or none."),
         ):
             if wrong:
                 raise InputError(message)
@@ -148,29 +98,9 @@ def recipe_of(options: Options, num_examples: int) -> Recipe:
     """The published recipe for this number of training images, with the options' changes."""
     if options.recipe == "googlenet_cam":
         recipe = replace(googlenet_cam_release(), new_layers=model_spec(options.network).new_layers)
-        recipe = _of_length(recipe, recipe.steps * num_examples / IMAGENET_IMAGES)
+        recipe = of_length(recipe, recipe.steps * num_examples / IMAGENET_IMAGES)
     elif options.recipe == "resnet50":
         recipe = resnet50_from_scratch(RESNET50_BATCH, num_examples=num_examples)
     else:
         recipe = wsol(options.network, "imagenet", num_examples=num_examples)
-    batch_size = options.batch_size or recipe.batch_size
-    factor = batch_size / recipe.batch_size
-    epochs_in_steps = options.epochs and options.epochs * num_examples / batch_size
-    recipe = _of_length(recipe, options.steps or epochs_in_steps or recipe.steps / factor)
-    return replace(
-        recipe,
-        batch_size=batch_size,
-        learning_rate=recipe.learning_rate * factor if options.learning_rate is None else options.learning_rate,
-        accumulate=options.accumulate,
-        ema_decay=options.ema_decay,
-        frozen=("backbone",) if options.freeze == "backbone" else (),
-        freeze_batchnorm=options.freeze == "batchnorm",
-        seed=options.seed,
-    )
-
-
-def _of_length(recipe: Recipe, steps: float) -> Recipe:
-    """The recipe with another number of steps; warm-up and decays keep their shares."""
-    times = {name: getattr(recipe, name) for name in ("warmup_steps", "decay_every", "decay_first")}
-    scaled = {name: max(1, round(time * steps / recipe.steps)) for name, time in times.items() if time}
-    return replace(recipe, steps=max(1, round(steps)), **scaled)
+    return options.changed_recipe(recipe, num_examples)

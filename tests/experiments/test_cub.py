@@ -74,14 +74,14 @@ def test_images_without_exactly_one_box_are_an_error():
 
 def test_the_recipe_is_the_published_one():
     assert finetuning_recipe("vgg16_wsol", 5994) == wsol("vgg16_wsol", "cub")
-    shorter = finetuning_recipe("resnet50_wsol", 5994, epochs=10)
+    shorter = cub.Options(epochs=10).changed(finetuning_recipe("resnet50_wsol", 5994), 5994)
     # 50 epochs of 5994 images in batches of 32 are 9366 steps, of which the learning rate falls every 2810.
     assert (shorter.steps, shorter.decay_every, shorter.batch_size) == (1873, 562, 32)
     assert shorter.new_layers == ["stages.3", "head"] and shorter.learning_rate == 2.3222617e-4
 
 
 def test_networks_without_published_settings_take_those_of_resnet():
-    recipe = finetuning_recipe("efficientnet_lite0", 5994, learning_rate=0.01)
+    recipe = cub.Options(learning_rate=0.01).changed(finetuning_recipe("efficientnet_lite0", 5994), 5994)
     expected = dataclasses.replace(wsol("resnet50_wsol", "cub"), new_layers=("head",), learning_rate=0.01)
     assert recipe == expected
     assert is_published("inception_v3_wsol_28x28") and not is_published("resnet50")

@@ -18,7 +18,7 @@ from camjax.data.sources import SourceInfo
 from camjax.training.logs import read_metrics
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
 from experiments.imagenet import data as imagenet_data
-from experiments.imagenet.__main__ import intervals, main, starting_model
+from experiments.imagenet.__main__ import main, starting_model
 from experiments.imagenet.data import CenterViews, open_data, training_view
 from experiments.imagenet.options import Options, recipe_of
 from tests.experiments.colors import TINY
@@ -90,11 +90,11 @@ def test_wrong_combinations_are_said(wrong, said):
 
 def test_intervals():
     options = Options(recipe="resnet50")
-    assert intervals(options, 20_018) == (1_000, 20_000)  # ImageNet in batches of 64
-    assert intervals(options, 1_251) == (1_251, 1_251)
-    assert intervals(options, 0) == (1, 1)
-    assert intervals(dataclasses.replace(options, checkpoint_every=500), 1_251) == (500, 1_500)
-    assert intervals(dataclasses.replace(options, eval_every=300), 1_251) == (300, 300)
+    assert options.intervals(20_018) == (1_000, 20_000)  # ImageNet in batches of 64
+    assert options.intervals(1_251) == (1_251, 1_251)
+    assert options.intervals(0) == (1, 1)
+    assert dataclasses.replace(options, checkpoint_every=500).intervals(1_251) == (500, 1_500)
+    assert dataclasses.replace(options, eval_every=300).intervals(1_251) == (300, 300)
 
 
 def test_evaluation_sees_the_middle_of_an_image():

@@ -158,6 +158,7 @@ def read_description(path: str | PathLike[str]) -> Description | None:
         rule = dataclasses.asdict(field("input_rule", _InputRule))
         size = image_size(field("input_size", list[int])) if "input_size" in metadata else None
     except InputError as error:
-        raise WeightsError(str(error)) from None
+        named = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise WeightsError(named) from None
     model = printable(metadata["model"]) if "model" in metadata else None
     return Description(model, classes, pool, names, rule, size)

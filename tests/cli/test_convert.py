@@ -63,6 +63,7 @@ def test_what_the_file_says(converted):
         "model": "efficientnet_lite0",
         "num_classes": "1000",
         "pool": "gap",
+        "input_size": "[224, 224]",
     }
 
 
@@ -80,11 +81,12 @@ def test_a_file_converted_again_says_the_same(converted, tmp_path):
     assert metadata(again) == metadata(converted)
 
 
-def test_names_pool_and_input_rule_travel_along(tmp_path):
+def test_names_pool_input_rule_and_size_travel_along(tmp_path):
     model = camjax.create_model("small_gap", 3, pool="gmp", rngs=nnx.Rngs(5))
     model.class_names = ("Katze", "猫", 'a "quoted" one')
     image = np.random.default_rng(0).uniform(0, 255, (70, 80, 3)).astype(np.float32)
     model.set_input_rule(mean=(1, 2, 3), std=(4, 5, 6), channel_order="bgr", mean_image=image)
+    model.input_size = (48, 96)
     path = tmp_path / "three.safetensors"
     write_camjax_file(model, path, version="0")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
@@ -92,7 +94,8 @@ def test_names_pool_and_input_rule_travel_along(tmp_path):
     loaded = camjax.load_model("small_gap", path, num_classes=3)
     assert loaded.class_names == model.class_names
     assert (loaded.mean, loaded.std, loaded.channel_order) == ((1, 2, 3), (4, 5, 6), "bgr")
-    assert loaded.head.pool == "gmp"
+    assert loaded.head.pool == "gmp" and loaded.input_size == (48, 96)
+    assert camjax.with_new_head(loaded, 2).input_size == (48, 96)
     assert_same(weights(loaded), weights(model))
     model.eval()
     np.testing.assert_array_equal(loaded(photos((64, 64))), model(photos((64, 64))))
@@ -186,13 +189,15 @@ def test_a_target_that_cannot_be(target, message, tmp_path, monkeypatch, capsys)
         {"input_rule": '{"mean": 3, "std": [1, 1, 1]}'},
         {"input_rule": '{"mean_image": 3}'},
         {"input_rule": '{"std": [1, 1, 0]}'},
+        {"input_size": "[224]"},
+        {"input_size": "[0, 8]"},
     ],
 )
 def test_damaged_metadata(change, tmp_path):
     path = tmp_path / "net.safetensors"
     write_camjax_file(camjax.create_model("small_gap"), path, version="0")
     save_file(load_file(path), path, metadata(path) | change)
-    with pytest.raises(WeightsError, match=r"(num_classes|class_names|input_rule|pool).* is damaged|does not fit"):
+    with pytest.raises(WeightsError, match=r"(num_classes|class_names|input_rule|pool).* is damaged|does not fit|net.safetensors: input_size="):
         camjax.load_model("small_gap", path)
 
 

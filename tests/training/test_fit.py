@@ -87,7 +87,7 @@ class LargeColors(Colors):
 def test_it_learns_and_comes_back_by_its_directory(tmp_path):
     """With weights, class names, input rule and dtype."""
     start = camjax.create_model("small_gap", num_classes=3)
-    start.class_names = NAMES
+    start.class_names, start.input_size = NAMES, (80, 96)
     mean_image = np.random.default_rng(0).uniform(90, 130, (80, 80, 3)).astype(np.float32)
     start.set_input_rule(mean=(104, 117, 123), std=(60, 60, 60), channel_order="bgr", mean_image=mean_image)
     recipe = Recipe(steps=20, batch_size=10, learning_rate=0.05, warmup_steps=5)
@@ -97,7 +97,7 @@ def test_it_learns_and_comes_back_by_its_directory(tmp_path):
     assert evaluate(model, LargeColors(), batch_size=8, step=step)["accuracy"] > 0.9
 
     loaded = camjax.load_model(tmp_path)
-    assert loaded.class_names == NAMES
+    assert loaded.class_names == NAMES and loaded.input_size == (80, 96)
     assert loaded.created_as == {"name": "small_gap", "num_classes": 3, "pool": "gap"}
     np.testing.assert_array_equal(loaded.mean_image[...], mean_image)
     images = np.stack([LargeColors()[i]["image"] for i in range(4)])
@@ -451,6 +451,7 @@ def small(tmp_path_factory):
         (lambda run: run | {"input": None}, ["input is None"]),
         (lambda run: {key: value for key, value in run.items() if key != "dtype"}, ["dtype is missing"]),
         (lambda run: run | {"dtype": "float99"}, ["float99"]),
+        (lambda run: run | {"input_size": [64]}, ["input_size=[64]", "height and width"]),
         (lambda run: run | {"class_names": ["a"]}, ["1 class names for a head of 3"]),
         (lambda run: run | {"model": run["model"] | {"num_classes": -1}}, ["num_classes"]),
         (lambda run: run | {"model": run["model"] | {"name": "no_such"}}, ["no_such"]),

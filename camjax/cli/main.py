@@ -15,6 +15,7 @@ from camjax.cli.evaluate import evaluate
 from camjax.cli.explain import explain
 from camjax.cli.models import models
 from camjax.cli.prepare import prepare
+from camjax.cli.train import train
 
 DESCRIPTION = """Class activation mapping: what an image classifier sees, and where.
 
@@ -35,7 +36,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"camjax {camjax.__version__}")
         return 0
-    commands = {function.__name__: function for function in (compare, convert, evaluate, explain, models, prepare)}
+    functions = (compare, convert, evaluate, explain, models, prepare, train)
+    commands = {function.__name__: function for function in functions}
     words = args or ["--help"]
     with _current_directory_in_path():
         return run_command(

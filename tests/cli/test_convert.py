@@ -197,7 +197,10 @@ def test_damaged_metadata(change, tmp_path):
     path = tmp_path / "net.safetensors"
     write_camjax_file(camjax.create_model("small_gap"), path, version="0")
     save_file(load_file(path), path, metadata(path) | change)
-    with pytest.raises(WeightsError, match=r"(num_classes|class_names|input_rule|pool).* is damaged|does not fit|net.safetensors: input_size="):
+    with pytest.raises(
+        WeightsError,
+        match=r"(num_classes|class_names|input_rule|pool).* is damaged|does not fit|net.safetensors: input_size=",
+    ):
         camjax.load_model("small_gap", path)
 
 

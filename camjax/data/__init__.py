@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from camjax.data.fake import FakeImages
     from camjax.data.images import CropTransform, load_image, load_images, resize_image
     from camjax.data.loader import eval_batches, train_batches
+    from camjax.data.own_pictures import Inspection, OwnPictures, open_own_pictures
     from camjax.data.prefetching import prefetch
     from camjax.data.preparing import prepare
     from camjax.data.rows import RandomAccessSource
@@ -25,6 +26,8 @@ __all__ = [
     "CropTransform",
     "FakeImages",
     "ImageError",
+    "Inspection",
+    "OwnPictures",
     "RandomAccessSource",
     "Source",
     "SourceInfo",
@@ -33,6 +36,7 @@ __all__ = [
     "load_images",
     "open_annotated",
     "open_image_folder",
+    "open_own_pictures",
     "open_source",
     "prefetch",
     "prepare",
@@ -47,6 +51,7 @@ _MODULES = {
     "fake": ("FakeImages",),
     "images": ("CropTransform", "load_image", "load_images", "resize_image"),
     "loader": ("eval_batches", "train_batches"),
+    "own_pictures": ("Inspection", "OwnPictures", "open_own_pictures"),
     "prefetching": ("prefetch",),
     "preparing": ("prepare",),
     "rows": ("RandomAccessSource",),

@@ -45,8 +45,8 @@ def decode_image(data: bytes, *, apply_exif: bool) -> np.ndarray:
         if isinstance(image, TiffImage):
             return _turn(_over_white(image.read()), image.orientation)
         pixels = _decode(image, data)
-        # After decoding: a PNG may keep its tag after the pixels. TIFF is turned by its decoders.
-        return _turn(pixels, _orientation(image)) if apply_exif and image.format != "TIFF" else pixels
+        # After decoding: a PNG may keep its tag after the pixels.
+        return _turn(pixels, orientation(image)) if apply_exif else pixels
     except (InputError, MemoryError) as error:
         raise error if isinstance(error, ImageError | MemoryError) else ImageError(str(error)) from error
     except Exception as error:  # Pillow's plugins raise exceptions of many types
@@ -179,7 +179,10 @@ def _over_white(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """How the decoded pixels of an open image have to be turned: its EXIF orientation, 1..8 if it is valid."""
+    if image.format == "TIFF":  # turned by its decoders
+        return 1
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # as in decode_image

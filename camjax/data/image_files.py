@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from camjax.data.decoding import ImageError, decode_image, open_image
+from camjax.data.decoding import ImageError, decode_image, open_image, orientation
 from camjax.data.regular_files import check_regular, read_regular
 from camjax.errors import InputError, reading
 
@@ -152,6 +152,50 @@ def read_stored_size(path: Path) -> tuple[int, int]:
             with reading(path, "an image", "Get a complete copy of it.", error=ImageError), Image.open(file) as image:
                 width, height = image.size
     return height, width
+
+
+def read_orientation(path: Path) -> int:
+    """Reads how an image file's stored pixels are turned for a viewer: its EXIF orientation, 1..8 if it is valid.
+
+    Raises:
+      OSError: the file cannot be read.
+      ImageError: the file is not an image; the message names it.
+    """
+    check_regular(path, error=ImageError)
+    with reading(path, "an image", "Get a complete copy of it.", error=ImageError), Image.open(path) as image:
+        return orientation(image)
+
+
+def names_on_disk(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
+    """Finds listed files in a folder, also where disk and list write an accent as one character or as two.
+
+    Each directory is listed once, which is faster than a check of each file on network drives.
+
+    Args:
+      folder: what the names are relative to.
+      names: of the files, with forward slashes, in the form of `spelling`.
+
+    Returns:
+      Each name -> the name as it is on the disk; None for a file that is not there.
+    """
+    listings: dict[str, dict[str, str]] = {}
+    places: dict[str, str | None] = {"": ""}
+
+    def find(name: str) -> str | None:
+        place, _, last = name.rpartition("/")
+        if place not in places:
+            places[place] = find(place)
+        if (above := places[place]) is None:
+            return None
+        if above not in listings:
+            directory = folder / above
+            found = os.listdir(directory) if directory.is_dir() else []
+            # The exact name comes last, and stays.
+            listings[above] = {unicodedata.normalize("NFC", entry): entry for entry in found} | {e: e for e in found}
+        entry = listings[above].get(last)
+        return None if entry is None else posixpath.join(above, entry)
+
+    return {name: find(name) for name in names}
 
 
 @contextlib.contextmanager

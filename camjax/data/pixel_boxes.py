@@ -98,6 +98,22 @@ def check_corners(corners: Corners, size: tuple[int, int], where: str) -> None:
         )
 
 
+def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
+    """Boxes of an image's stored pixels as boxes of the image that is turned by its EXIF tag.
+
+    Args:
+      boxes: (n, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
+      orientation: 1..8, see `camjax.data.image_files.read_orientation`.
+    """
+    if orientation in (5, 6, 7, 8):
+        boxes = boxes[:, [1, 0, 3, 2]]
+    if orientation in (3, 4, 7, 8):
+        boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+    if orientation in (2, 3, 6, 7):
+        boxes = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], axis=1)
+    return boxes
+
+
 def shares(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
     """Divides boxes by the size of their image.
 

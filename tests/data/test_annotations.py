@@ -99,6 +99,13 @@ def voc_case(folder, data_dir, box=BOX, label="cat"):
     return Case(folder / "photos", "val", options, [file], LAST_PIXELS)
 
 
+def label_case(folder, data_dir, box=BOX, label="cat"):
+    case = csv_case(folder, data_dir, box, label)
+    labels = write(folder / "photos" / "labels.csv", f"file,label,split\nval/{STEM}.JPEG,cat,val\n")
+    case.files[0].write_text(case.files[0].read_text().replace(STEM, f"val/{STEM}"))
+    return Case(labels, "validation", case.options, [labels, *case.files], LAST_PIXELS)
+
+
 def ilsvrc_case(folder, data_dir, box=BOX, label="cat"):
     file = write(folder / "xml" / "val" / f"{STEM}.xml", xml(box, label))
     options = {"boxes": folder / "xml", "data_dir": data_dir}
@@ -119,7 +126,10 @@ def lists_case(folder, data_dir, box=BOX, label="cat"):
     return Case(folder / "images", "val", options, files, AS_LISTED)
 
 
-WITH_BOXES = {"box_csv": csv_case, "voc_xml": voc_case, "ilsvrc_xml": ilsvrc_case, "wsol_lists": lists_case}
+WITH_BOXES = {
+    **{"box_csv": csv_case, "voc_xml": voc_case, "label_csv": label_case},
+    **{"ilsvrc_xml": ilsvrc_case, "wsol_lists": lists_case},
+}
 
 
 @pytest.fixture(params=WITH_BOXES)
@@ -218,17 +228,17 @@ def test_boxes_of_an_image_that_is_missing(make, tmp_path):
         with pytest.raises(ValueError, match=f"xml has no boxes for the first 1 images of .*{STEM}"):
             case.open()
         return
-    (image,) = case.dataset.glob(f"**/{STEM}.JPEG")
+    (image,) = tmp_path.glob(f"**/{STEM}.JPEG")
     image.rename(image.with_name("other.jpg"))
     with pytest.raises(FileNotFoundError, match=f"{case.files[0].name}.*{STEM}"):
         case.open()
 
 
-def test_an_image_that_cannot_be_read_is_named(make):
+def test_an_image_that_cannot_be_read_is_named(make, tmp_path):
     case = make()
     if case.dataset == "imagenet2012":
         pytest.skip("tests of camjax.data.sources damage records")
-    (image,) = case.dataset.glob(f"**/{STEM}.JPEG")
+    (image,) = tmp_path.glob(f"**/{STEM}.JPEG")
     image.write_bytes(PNG[:50])
     source = case.open()
     assert source.annotation(0).label == 2
@@ -284,6 +294,7 @@ def test_one_format_is_chosen_for_each(tmp_path, data_dir):
         "box_csv": Request("photos", "val", True, boxes=tmp_path / "boxes.csv"),
         "voc_xml": Request("photos", "val", True, boxes=tmp_path / "xml"),
         "class_folders": Request("photos", "val", True),
+        "label_csv": Request("photos.csv", "val", False, boxes=tmp_path / "boxes.csv"),
         "wsol_lists": Request("photos", "val", True, lists=tmp_path),
         "ilsvrc_xml": Request("imagenet2012", "val", False, boxes=tmp_path / "xml"),
         "tfds_boxes": Request("imagenet2012", "val", False),

@@ -1,6 +1,5 @@
 """A folder of images with boxes, and labels if need be, in a CSV file."""
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from camjax.data.annotations._format import Format
 from camjax.data.annotations.class_folders import open_folder
 from camjax.data.image_files import spelling
 from camjax.data.pixel_boxes import ListedImage
-from camjax.data.text_files import read_lines
+from camjax.data.text_files import read_table
 from camjax.errors import InputError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -33,25 +32,9 @@ def read_box_csv(path: str | os.PathLike[str]) -> dict[str, ListedImage]:
       ValueError: a missing column, a line of another length, an invalid number, two labels for one image, or no box
         that leaves 0..1, as shares of the image; the message names the file, and the line where there is one.
     """
-    lines = read_lines(path)
-    rows = csv.reader(f"{text}\n" for _, text in lines)
     images: dict[str, ListedImage] = {}
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        absent = [name for name in _COLUMNS if name not in header]
-        if absent or len(set(header)) < len(header):
-            raise InputError(
-                f"{path}, line 1 names the columns {', '.join(header) or 'nothing'}: expected each of "
-                f"{', '.join(_COLUMNS)} once, and label where images are not sorted into folders by class."
-            )
-        for row in rows:
-            where = lines[rows.line_num - 1][0]
-            if len(row) not in (0, len(header)):
-                raise InputError(f"{where} has {len(row)} fields: expected {len(header)}, as line 1 has.")
-            if row:
-                _add(images, dict(zip(header, row, strict=True)), where)
-    except csv.Error as error:
-        raise InputError(f"{path}, near line {rows.line_num + 1}, is not CSV: {error}.") from error
+    for where, row in read_table(path, _COLUMNS, ", and label where images are not sorted into folders by class"):
+        _add(images, row, where)
     if not images:
         raise InputError(f"{path} lists no images: expected a line for each box below the names of the columns.")
     corners = [value for image in images.values() for box in image.corners for value in box]
@@ -91,7 +74,8 @@ def _add(images: dict[str, ListedImage], row: dict[str, str], where: str) -> Non
     image.lines.append(where)
 
 
-def _read(path: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
+def read_boxes(path: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
+    """Reads the boxes of the images of a folder, see `camjax.data.annotations.class_folders.open_folder`."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected a CSV file or a folder of XML files with boxes.")
     present = {spelling(name): name for name in names}
@@ -116,5 +100,5 @@ FORMAT = Format(
     title="a folder of images with boxes in a CSV file",
     options=("boxes", "class_names"),
     recognizes=lambda request: request.is_folder and request.boxes is not None and not request.boxes.is_dir(),
-    open=lambda request: open_folder(request, _read),
+    open=lambda request: open_folder(request, read_boxes),
 )

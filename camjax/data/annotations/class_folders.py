@@ -8,8 +8,15 @@ from camjax.class_names import match_class_names
 from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_boxes
 from camjax.data.annotations._format import Format, Request
 from camjax.data.decoding import ImageError
-from camjax.data.image_files import IMAGE_SUFFIXES, find_images, read_stored_image, read_stored_size
-from camjax.data.pixel_boxes import ListedImage
+from camjax.data.image_files import (
+    IMAGE_SUFFIXES,
+    find_images,
+    read_orientation,
+    read_stored_image,
+    read_stored_size,
+)
+from camjax.data.images import load_image
+from camjax.data.pixel_boxes import ListedImage, turn_boxes
 from camjax.data.sources import SourceInfo
 from camjax.errors import InputError
 
@@ -18,9 +25,17 @@ WHOLE_FOLDER = "all"
 
 
 class ImageFolder(AnnotatedSource):
-    """The images of a folder, in the order of their names; `open_folder` makes one.
+    """The images of a folder; `open_folder` makes one.
 
     The annotation of an image with boxes that cannot be read has `excluded` set.
+
+    Args:
+      folder: of the images.
+      labels: the label of each image by its name, in the order of the source.
+      listed: what is known about some of them, with boxes on the stored pixels.
+      info: what the source holds.
+      has_boxes: whether there is a file of boxes.
+      turned: turn images by their EXIF tag, and their boxes with them.
     """
 
     def __init__(
@@ -30,15 +45,18 @@ class ImageFolder(AnnotatedSource):
         listed: Mapping[str, ListedImage],
         info: SourceInfo,
         has_boxes: bool,
+        *,
+        turned: bool = False,
     ):
         self._folder, self._labels, self._listed, self.info, self.has_boxes = folder, labels, listed, info, has_boxes
         self._sizes = _checked_sizes(folder, listed)
-        self._names = tuple(labels)
+        self._names, self._turned = tuple(labels), turned
 
     def __getitem__(self, index: int) -> dict:
         self._check_index(index)
         name = self._names[index]
-        return {"image": read_stored_image(self._folder / name), "label": self._labels[name], "filename": name}
+        read = load_image if self._turned else read_stored_image
+        return {"image": read(self._folder / name), "label": self._labels[name], "filename": name}
 
     def annotation(self, index: int) -> Annotation:
         """See `AnnotatedSource.annotation`."""
@@ -50,7 +68,11 @@ class ImageFolder(AnnotatedSource):
         size = self._sizes[name]
         if size is None:
             return Annotation(name, label, no_boxes(), UNREADABLE)
-        return Annotation(name, label, listed.boxes(size), wsol_boxes=listed.wsol_boxes(size))
+        boxes, wsol_boxes = listed.boxes(size), listed.wsol_boxes(size)
+        if self._turned:
+            orientation = read_orientation(self._folder / name)
+            boxes, wsol_boxes = turn_boxes(boxes, orientation), turn_boxes(wsol_boxes, orientation)
+        return Annotation(name, label, boxes, wsol_boxes=wsol_boxes)
 
 
 def open_folder(

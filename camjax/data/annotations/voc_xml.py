@@ -80,8 +80,11 @@ def find_xml(folder: Path) -> list[Path]:
     return [folder / name for name in find_files(folder) if name.lower().endswith(".xml")]
 
 
-def _read(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
-    """An XML file belongs to the image of its own path within the folder, or else to that of its own name."""
+def read_boxes(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
+    """Reads the boxes of the images of a folder, see `camjax.data.annotations.class_folders.open_folder`.
+
+    An XML file belongs to the image of its own path within the folder, or else to that of its own name.
+    """
     by_path: dict[str, list[str]] = {}
     by_stem: dict[str, list[str]] = {}
     for name in names:
@@ -108,5 +111,5 @@ FORMAT = Format(
     title="a folder of images with boxes in XML files",
     options=("boxes", "class_names"),
     recognizes=lambda request: request.is_folder and request.boxes is not None and request.boxes.is_dir(),
-    open=lambda request: open_folder(request, _read),
+    open=lambda request: open_folder(request, read_boxes),
 )

@@ -130,22 +130,23 @@ def _open(data: str, options: TrainOptions, training: TrainingOptions, console) 
 
     from camjax.data.own_pictures import open_own_pictures
     from camjax.terminal import progress
+    from camjax.training.checks import check_writable
 
     listed = options.out.expanduser() / "pictures.csv"
     if jax.process_index() > 0:
         multihost_utils.sync_global_devices("the pictures are listed")
-        return open_own_pictures(listed if listed.exists() else data, data_dir=options.data_dir)
     with progress("reading the pictures", console, "files") as show:
         pictures = open_own_pictures(
             data,
             validation=options.validation,
             seed=training.seed,
             data_dir=options.data_dir,
+            known=listed if listed.exists() else None,
             progress=show,
         )
+    if jax.process_index() > 0:
+        return pictures
     if pictures.root is not None and not training.dry_run:
-        from camjax.training.checks import check_writable
-
         check_writable(listed.parent)
         pictures.write(listed)
     if jax.process_count() > 1:
@@ -209,7 +210,9 @@ def _recipe(options: TrainOptions, training: TrainingOptions, model: "CamModel",
     from camjax.training.fine_tuning import fine_tuning
 
     new_layers = model_spec(model.created_as["name"]).new_layers if model.created_as else ("head",)
-    recipe = fine_tuning(num_examples, batch_size=BATCH_SIZE, epochs=EPOCHS, new_layers=new_layers)
+    recipe = fine_tuning(
+        num_examples, batch_size=training.batch_size or BATCH_SIZE, epochs=EPOCHS, new_layers=new_layers
+    )
     if options.random:
         recipe = replace(recipe, new_layers_factor=1.0, freeze_batchnorm=False)
     return training.changed_recipe(recipe, num_examples)

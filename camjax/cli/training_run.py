@@ -10,12 +10,13 @@ from flax import nnx
 
 import camjax
 from camjax.checkpoints import KEPT, checkpoint_bytes
+from camjax.checks import check_images
 from camjax.data.loader import RandomAccessSource
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
 from camjax.models import CamModel, model_spec
 from camjax.models.head import Pool
-from camjax.models.inference_mode import run_for_inference
+from camjax.models.inference_mode import inference_view, run_for_inference
 from camjax.terminal import Console
 from camjax.training import Recipe, TrainState, describe_plan, fit
 from camjax.training.run_card import count_parameters
@@ -65,7 +66,8 @@ def set_image_size(model: CamModel, size: tuple[int, int]) -> None:
       ValueError: the network takes no images of this size.
     """
     try:
-        nnx.eval_shape(lambda: run_for_inference(model, jnp.zeros((1, *size, 3), jnp.uint8)))
+        images = check_images(model, jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8))
+        nnx.eval_shape(run_for_inference, inference_view(model), images)
     except ValueError as error:
         raise InputError(f"--image-size {size[0]}: {error}") from None
     model.input_size = size

@@ -136,6 +136,7 @@ def open_own_pictures(
     validation: float = 0.2,
     seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
+    known: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> OwnPictures:
     """Opens one's own pictures for training, once each file has been read and decoded.
@@ -154,6 +155,8 @@ def open_own_pictures(
       validation: the share of the pictures to validate, above 0 and below 1, where there is no split.
       seed: of that split.
       data_dir: where prepared data sets are; `data` is then the name of one.
+      known: the CSV file that `OwnPictures.write` wrote of the same pictures: none is read again, and other pictures or
+        another split are an error.
       progress: called with the number of files checked and their number.
 
     Returns:
@@ -180,6 +183,8 @@ def open_own_pictures(
     pictures = _with_class_names(pictures, path)
     # Before the files are read, which may take long, and after, since some may be left out.
     _check_classes([item for item in pictures if item.split != UNREADABLE], path)
+    earlier = [] if known is None else read_label_csv(known)[1]
+    pictures = _as_known(pictures, earlier)
     pictures = _read_all(root, pictures, progress)
     good = [item for item in pictures if item.split != UNREADABLE]
     _check_readable(pictures, path)
@@ -207,7 +212,39 @@ def open_own_pictures(
         notes,
     )
     in_order = sorted([*good, *bad], key=lambda item: item.name)
+    if known is not None:
+        _check_same(in_order, earlier, path, known)
     return OwnPictures(sources[TRAIN], sources[VALIDATION], names, found, root, in_order)
+
+
+def _as_known(pictures: list[ListedPicture], earlier: Sequence[ListedPicture]) -> list[ListedPicture]:
+    """The pictures, with what an earlier reading of their files found."""
+    by_name = {item.name: item for item in earlier}
+    found = []
+    for item in pictures:
+        before = by_name.get(item.name, item)
+        split = UNREADABLE if before.split == UNREADABLE else item.split
+        found.append(replace(item, split=split, sha256=before.sha256, problem=before.problem))
+    return found
+
+
+def _check_same(
+    pictures: Sequence[ListedPicture], earlier: Sequence[ListedPicture], data: Path, known: str | os.PathLike[str]
+) -> None:
+    """Raises InputError unless both are the same pictures with the same classes and splits."""
+    now, before = ({item.name: (item.label, item.split) for item in items} for items in (pictures, earlier))
+    more, gone = sorted(now.keys() - before.keys()), sorted(before.keys() - now.keys())
+    changed = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])
+    if more or gone or changed:
+        what = [
+            f"{_number(names, 'picture', 'pictures')} {word}: {_few(names)}"
+            for word, names in (("more", more), ("less", gone), ("of another class or split", changed))
+            if names
+        ]
+        raise InputError(
+            f"{data} has other pictures than {os.fspath(known)}, which a run split: {'; '.join(what)}. Go on with the "
+            "same pictures, share to validate and seed, or take another --out."
+        )
 
 
 def _absolute(folder: Path) -> Path:

@@ -14,7 +14,9 @@ from PIL import Image
 
 import camjax
 from camjax.cli.main import main
+from camjax.cli.training_run import set_image_size
 from camjax.data import open_annotated
+from camjax.models.shapes import model_shapes
 from camjax.training import evaluate
 from tests.experiments.colors import TINY
 
@@ -142,7 +144,7 @@ def test_a_dry_run_writes_nothing(pictures, tmp_path, capsys):
         (["--freeze", "backbone"], "the weights that it would keep are random"),
         (["--batch-size", "-4"], "--batch-size -4: expected more than 0"),
         (["--model", "resnet51"], "resnet51"),
-        (["--model", "vgg16", "--image-size", "96"], "--image-size 96"),
+        (["--model", "small_gap", "--image-size", "3"], "--image-size 3"),
         (["--out", "gs://bucket/run"], "expected a folder, not an address"),
     ],
 )
@@ -154,6 +156,13 @@ def test_options_that_do_not_fit(pictures, tmp_path, monkeypatch, capsys, change
         code = exit_code.code
     assert code in (1, 2) and said in capsys.readouterr().err
     assert not list(tmp_path.glob("run/checkpoints"))
+
+
+def test_fully_connected_layers_take_one_size():
+    model = model_shapes("vgg16", 2)
+    with pytest.raises(ValueError, match=r"--image-size 96: a feature map of 3 x 3"):
+        set_image_size(model, (96, 96))
+    set_image_size(model, (224, 224))
 
 
 def test_one_class_is_no_task(tmp_path, capsys):

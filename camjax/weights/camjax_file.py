@@ -6,6 +6,7 @@ safetensors keeps as text by name, are
 - `format`: "camjax", which tells these files from others, and `camjax_version`;
 - `model`, `num_classes`, `pool`: the arguments of `create_model`;
 - `class_names`: the names as a JSON list; left out if they are not known;
+- `multi_label`: "true" for a network whose images may have several classes; otherwise left out;
 - `input_rule`: the arguments of `CamModel.set_input_rule` as JSON, without the mean image, which is a tensor.
 """
 
@@ -54,6 +55,7 @@ class Description:
       pool: "gap" or "gmp", or None if it is not known.
       class_names: C strings, or None.
       input_rule: arguments of `CamModel.set_input_rule`, or none for the model's default.
+      multi_label: as `CamModel.multi_label`.
     """
 
     model: str | None = None
@@ -61,6 +63,7 @@ class Description:
     pool: Pool | None = None
     class_names: tuple[str, ...] | None = None
     input_rule: Mapping[str, Any] = field(default_factory=dict)
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def describe(model: CamModel) -> Description:
         pool=created_as.get("pool"),
         class_names=model.class_names,
         input_rule=dict(model.input_rule),
+        multi_label=getattr(model, "multi_label", False),
     )
 
 
@@ -112,6 +116,7 @@ def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: st
         "num_classes": str(description.num_classes),
         "pool": description.pool,
         "class_names": None if description.class_names is None else json.dumps(description.class_names),
+        "multi_label": "true" if description.multi_label else None,
         "input_rule": json.dumps(model.input_rule),
     }
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors_of(model).items()}
@@ -150,7 +155,8 @@ def read_description(path: str | PathLike[str]) -> Description | None:
             raise InputError(f"{path}: the file's num_classes, {classes}, or pool, {pool!r}, is damaged. {_ADVICE}")
         names = field("class_names", tuple[str, ...]) if "class_names" in metadata else None
         rule = dataclasses.asdict(field("input_rule", _InputRule))
+        multi_label = "multi_label" in metadata and field("multi_label", bool)
     except InputError as error:
         raise WeightsError(str(error)) from None
     model = printable(metadata["model"]) if "model" in metadata else None
-    return Description(model, classes, pool, names, rule)
+    return Description(model, classes, pool, names, rule, multi_label)

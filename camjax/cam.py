@@ -77,11 +77,12 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
     return jnp.where(known[..., None, None], maps, jnp.nan)
 
 
-def class_probabilities(logits: _Array) -> _Array:
+def class_probabilities(logits: _Array, multi_label: bool = False) -> _Array:
     """The probabilities of classes: a softmax, or a sigmoid where there is one logit, as binary classifiers have.
 
     Args:
       logits: (..., C). For a NumPy array the result is one too, and nothing is compiled.
+      multi_label: an image may have several classes, each with the probability of its own sigmoid.
 
     Returns:
       (..., C) float32 in 0..1.
@@ -89,6 +90,8 @@ def class_probabilities(logits: _Array) -> _Array:
     numpy: Any = np if isinstance(logits, np.ndarray) else jnp
     values = logits.astype(np.float32)
     classes = values.shape[-1]
+    if multi_label:
+        return class_probabilities(values[..., None])[..., 0]
     if classes == 1:  # against a logit of zero
         values = numpy.concatenate([values, numpy.zeros_like(values)], -1)
     exponentials = numpy.exp(values - values.max(-1, keepdims=True))

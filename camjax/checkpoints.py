@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -71,12 +71,18 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
+def metric_to_compare(metrics: Mapping[str, float], prefix: str = "") -> str:
+    """The metric by which evaluations are compared: the mean average precision if there is one, else the accuracy."""
+    precision = f"{prefix}mean_average_precision"
+    return precision if precision in metrics else f"{prefix}accuracy"
+
+
 class Checkpoints:
     """The checkpoints of one run, each a directory named by its step.
 
     A checkpoint is written in the background while training continues. It has a temporary name until it is complete,
     and what a killed process leaves under such a name is removed before the next checkpoint is written. The newest two
-    checkpoints are kept, and the one of the best accuracy.
+    checkpoints are kept, and the best one by `metric_to_compare`.
 
     A checkpoint has checksums of its arrays, which are compared on reading: a damaged one is an error, or, where the
     newest is asked for, a warning and the one before.
@@ -97,7 +103,9 @@ class Checkpoints:
                 [
                     checkpoint_managers.LatestN(_KEEP_NEWEST),
                     checkpoint_managers.BestN(
-                        get_metric_fn=lambda metrics: metrics["accuracy"], n=1, keep_checkpoints_without_metrics=False
+                        get_metric_fn=lambda metrics: metrics[metric_to_compare(metrics)],
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
                     ),
                 ]
             ),

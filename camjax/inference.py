@@ -329,6 +329,7 @@ def _maps(model, images, class_ids, rows, choose) -> dict[str, CamOutput]:
         lambda outputs: choose(outputs.astype(jnp.float32), class_ids),
         rows,
         input_size=getattr(model, "input_size", None),
+        multi_label=getattr(model, "multi_label", False),
     )
     return {name: CamOutput(of.outputs.astype(jnp.float32), of.targets, of.maps) for name, of in found.items()}
 

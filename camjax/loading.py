@@ -168,6 +168,8 @@ def model_with_weights(
             model.set_input_rule(**found.description.input_rule, mean_image=found.mean_image)
         if not backbone_only:
             model.class_names = found.description.class_names
+            if found.description.multi_label:
+                model.multi_label = True
         model.input_size = found.description.input_size or model.input_size
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{found.source}: what the file says of its model does not fit ({error}).") from None

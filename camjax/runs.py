@@ -41,7 +41,7 @@ class _RunInputRule(InputRule):
 
 
 class Run(TypedDict):
-    """What `run.json` says; an older camjax did not write the last fields."""
+    """What `run.json` says; an older camjax did not write those that are not required."""
 
     format: int
     model: Made | None
@@ -49,6 +49,8 @@ class Run(TypedDict):
     input: _RunInputRule
     class_names: list[str] | None
     recipe: dict[str, Any]
+    loss: NotRequired[str]
+    multi_label: NotRequired[bool]
     input_size: NotRequired[list[int]]
     starting_weights: NotRequired[dict[str, str | float]]
     data: NotRequired[dict[str, Any]]
@@ -95,7 +97,7 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None, tr
         its code. A module that is imported already, and a network that is registered, need no trust.
 
     Returns:
-      The model, with the run's class names.
+      The model, with the run's class names and `multi_label`.
 
     Raises:
       FileNotFoundError: the run does not exist, or has no checkpoint yet.
@@ -123,6 +125,7 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None, tr
         model.class_names = run["class_names"]
         if "input_size" in run:
             model.input_size = image_size(run["input_size"])
+        model.multi_label = run.get("multi_label", False)
         shape = rule["mean_image"]
         # Abstract, as the model is: the checkpoint has the values.
         mean_image = None if shape is None else jax.ShapeDtypeStruct(tuple(shape), jnp.float32)

@@ -35,6 +35,7 @@ def attribute(
     *,
     combine: Literal["mean", "max"] = "mean",
     input_size: tuple[int, int] | None = None,
+    multi_label: bool = False,
 ) -> dict[str, Attribution]:
     """The maps of methods that do not run the network on changed images; traceable.
 
@@ -48,6 +49,7 @@ def attribute(
       methods: whose maps are wanted; none that needs changed images.
       combine: how maps of several layers become one; see `combine_layers`.
       input_size: (H, W) of the network's input in pixels, for methods that take crops.
+      multi_label: of the model, for the same methods: their outputs are means of the crops' probabilities.
 
     Returns:
       Method's name -> `Attribution`.
@@ -62,7 +64,7 @@ def attribute(
         found = {name: Attribution(outputs, targets, of_method) for name, of_method in maps.items()}
     for method in methods:
         if method.crops is not None:
-            found[method.name] = _of_crops(network, images, choose, method, input_size)
+            found[method.name] = _of_crops(network, images, choose, method, input_size, multi_label)
     return {method.name: found[method.name] for method in methods}
 
 
@@ -100,7 +102,7 @@ def _of_whole_images(network, images, choose, methods, combine):
     return outputs, targets, {method.name: maps_of(method) for method in methods}
 
 
-def _of_crops(network, images, choose, method, input_size) -> Attribution:
+def _of_crops(network, images, choose, method, input_size, multi_label) -> Attribution:
     if input_size is None:
         raise InputError(
             f"{method.name} takes crops of the network's input size, which is not known here: expected "
@@ -111,7 +113,7 @@ def _of_crops(network, images, choose, method, input_size) -> Attribution:
     count = cut.shape[1]
     cut = cut.reshape(-1, *cut.shape[2:])
     features = network.features(cut)
-    outputs = crops.merge_outputs(network.head(features, cut).reshape(batch, count, -1))
+    outputs = crops.merge_outputs(network.head(features, cut).reshape(batch, count, -1), multi_label)
     targets = choose(outputs)
     targets = all_classes(outputs) if targets is None else targets
     ids_of_crops = jnp.broadcast_to(targets[:, None], (batch, count, targets.shape[1]))

@@ -29,13 +29,13 @@ class Crops(NamedTuple):
     Attributes:
       image_size: (h, w) of a crop -> (H, W) of the image in pixels that crops are cut from.
       cut: (images (B, H, W, 3), (h, w)) -> crops (B, n, h, w, 3).
-      merge_outputs: outputs (B, n, C) of the crops -> (B, C) float32.
+      merge_outputs: (outputs (B, n, C) of the crops, `multi_label` of the model) -> (B, C) float32.
       merge_maps: (maps (B, n, N, h', w') of the crops, (h, w), (H, W)) -> (B, N, H, W) float32.
     """
 
     image_size: Callable[[tuple[int, int]], tuple[int, int]]
     cut: Callable[[jax.Array, tuple[int, int]], jax.Array]
-    merge_outputs: Callable[[jax.Array], jax.Array]
+    merge_outputs: Callable[[jax.Array, bool], jax.Array]
     merge_maps: Callable[[jax.Array, tuple[int, int], tuple[int, int]], jax.Array]
 
 
@@ -95,13 +95,16 @@ def merge_ten_crops(maps: jax.Array, crop_size: tuple[int, int], size: tuple[int
     return jnp.where(valid, total / jnp.where(valid, maximum, 1), 0)
 
 
-def mean_score_logits(logits: jax.Array) -> jax.Array:
+def mean_score_logits(logits: jax.Array, multi_label: bool = False) -> jax.Array:
     """(B, 10, C) logits of the crops -> (B, C) float32: the logarithm of the mean of their softmax.
 
-    They serve as the logits of the image: their softmax is that mean. The same of a single logit and its sigmoid.
+    They serve as the logits of the image: their softmax is that mean. The same of a single logit, or those of a network
+    for images of several classes, and their sigmoids.
     """
-    if logits.shape[-1] == 1:
-        return jax.scipy.special.logit(jax.nn.sigmoid(logits.astype(jnp.float32)).mean(1))
+    if multi_label or logits.shape[-1] == 1:
+        # The logarithms of p and of 1 - p, which float32 rounds to 0 for a large logit.
+        yes, no = (jax.nn.logsumexp(jax.nn.log_sigmoid(sign * logits.astype(jnp.float32)), axis=1) for sign in (1, -1))
+        return yes - no
     scores = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     return jax.nn.logsumexp(scores, axis=1) - math.log(logits.shape[1])
 

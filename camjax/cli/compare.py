@@ -108,7 +108,9 @@ def compare(
     console.print(f"{image} ({width} x {height} pixels)", style="bold", soft_wrap=True)
     console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")
     labels = list(figure_names(ids, network.class_names).values())
-    figure = comparison_figure(for_display(photo), maps, boxes, methods, labels, class_probabilities(logits)[ids])
+    figure = comparison_figure(
+        for_display(photo), maps, boxes, methods, labels, class_probabilities(logits, network.multi_label)[ids]
+    )
     save_figure(figure, out)
     console.print(f"Saved {out}", soft_wrap=True)
 

@@ -135,7 +135,7 @@ def _from_maps_of_all_classes(
         ids = np.concatenate([order[:shown], np.array(asked, order.dtype)])
         maps = out.maps[0, ids]
         boxes, valid = jax.device_get(boxes_fn(maps, image.shape[:2], np.float32(threshold)))
-        every = _class_maps(out.logits[0], ids, maps, boxes, valid)
+        every = _class_maps(network.multi_label, out.logits[0], ids, maps, boxes, valid)
         return every.first(shown), ClassMaps(*(field[shown:] for field in every)) if asked else None
 
     return localize
@@ -160,14 +160,16 @@ def _from_maps_of_these_classes(
 
     def localize(image):
         found = jax.device_get(localize_fn(image[None], class_ids)[row.name])
-        top, asked_for = (None if part is None else _class_maps(*(field[0] for field in part)) for part in found)
+        top, asked_for = (
+            None if part is None else _class_maps(network.multi_label, *(field[0] for field in part)) for part in found
+        )
         return top, asked_for
 
     return localize
 
 
-def _class_maps(logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
+def _class_maps(multi_label: bool, logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
     from camjax.cam import class_probabilities
 
     ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1
-    return ClassMaps(ids, ranks[ids], class_probabilities(logits)[ids], *maps_and_boxes)
+    return ClassMaps(ids, ranks[ids], class_probabilities(logits, multi_label)[ids], *maps_and_boxes)

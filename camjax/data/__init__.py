@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from camjax.data.annotated import open_annotated, open_image_folder
     from camjax.data.annotation import AnnotatedSource, Annotation
+    from camjax.data.batches import Batches
     from camjax.data.decoding import ImageError
     from camjax.data.fake import FakeImages
     from camjax.data.images import CropTransform, load_image, load_images, resize_image
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnotatedSource",
     "Annotation",
+    "Batches",
     "CropTransform",
     "FakeImages",
     "ImageError",
@@ -47,6 +49,7 @@ __all__ = [
 _MODULES = {
     "annotated": ("open_annotated", "open_image_folder"),
     "annotation": ("AnnotatedSource", "Annotation"),
+    "batches": ("Batches",),
     "decoding": ("ImageError",),
     "fake": ("FakeImages",),
     "images": ("CropTransform", "load_image", "load_images", "resize_image"),

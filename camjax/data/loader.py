@@ -34,6 +34,7 @@ def train_batches(
     start_step: int = 0,
     size: Size | None = None,
     augment: Transform | None = None,
+    label_shape: tuple[int, ...] = (),
     unreadable: Literal["raise", "skip"] = "raise",
     num_workers: int = 0,
     num_threads: int = 4,
@@ -53,6 +54,7 @@ def train_batches(
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
       augment: random change of an image before it is resized, see `camjax.data.transforms`. Its generator depends on
         `seed`, epoch and example alone.
+      label_shape: () for one class an image; (C,) for several, whose label is C numbers in 0..1.
       unreadable: what to do about an example that cannot be read: "raise" a ValueError, or "skip" it: the next readable
         one in the shuffled order takes its place, besides its own, and the batch says so.
       num_workers: worker processes that read, or 0 to read in this one. The module's docstring says what scripts need.
@@ -61,7 +63,8 @@ def train_batches(
       shard_count: the number of processes, default `jax.process_count()`.
 
     Returns:
-      An iterator of dicts: image (b, H, W, 3) uint8, label (b,) int32 and index (b,) int32, the position in the source.
+      An iterator of dicts: image (b, H, W, 3) uint8, label (b,) int32, or (b, C) float32 with `label_shape`,
+      and index (b,) int32, the position in the source.
       With "skip" also skipped (b,) int32: the position of the unreadable example that a row replaces, or -1. Each
       unreadable example is listed exactly once an epoch. The iterator's `close()` ends threads and workers.
 
@@ -88,6 +91,7 @@ def train_batches(
         augment=augment,
         resize=size is not None,
         image_shape=image_shape,
+        label_shape=label_shape,
     )
     rows = order.map_with_index(with_position).random_map(read).repeat()
     batches = rows[shard].batch(local_batch_size, drop_remainder=True)
@@ -110,6 +114,7 @@ def eval_batches(
     batch_size: int,
     size: Size | None = None,
     crop: Literal["center"] | None = None,
+    label_shape: tuple[int, ...] = (),
     unreadable: Literal["raise", "mark"] = "raise",
     start_batch: int = 0,
     num_workers: int = 0,
@@ -129,6 +134,7 @@ def eval_batches(
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
       crop: None squashes the whole image to `size`; "center" cuts out the largest centered rectangle of the aspect of
         `size` first, as `camjax.load_images` does.
+      label_shape: as in `train_batches`.
       unreadable: what to do about an example that cannot be read: "raise" a ValueError, or "mark" its row: zeros with
         mask False, but with its index.
       start_batch: the number of the first batch returned.
@@ -138,10 +144,10 @@ def eval_batches(
       shard_count: the number of processes, default `jax.process_count()`.
 
     Returns:
-      An iterator of dicts: image (b, H, W, 3) uint8, label (b,) int32, bbox (b, 4) float32 if the source has it,
-      mask (b,) bool that is False on padding, index (b,) int32, the position in the source, -1 on padding. With `size`
-      also image_size (b, 2) int32, H and W of the stored image, and view (b, 4) float32, the part of it in the batch,
-      `[ymin, xmin, ymax, xmax]` in 0..1.
+      An iterator of dicts: image (b, H, W, 3) uint8, label as in `train_batches`, bbox (b, 4) float32 if the source has
+      it, mask (b,) bool that is False on padding, index (b,) int32, the position in the source, -1 on padding. With
+      `size` also image_size (b, 2) int32, H and W of the stored image, and view (b, 4) float32, the part of it in the
+      batch, `[ymin, xmin, ymax, xmax]` in 0..1.
 
     Raises:
       ValueError: an empty source, a batch size that the processes cannot share, a shard out of range, or `crop` or
@@ -162,7 +168,13 @@ def eval_batches(
     padded_length = -(-len(source) // batch_size) * batch_size
     mark = _keys_of_first_readable(source) if unreadable == "mark" else None
     read = functools.partial(
-        eval_row, source=source, crop=crop, mark=mark, resize=size is not None, image_shape=image_shape
+        eval_row,
+        source=source,
+        crop=crop,
+        mark=mark,
+        resize=size is not None,
+        image_shape=image_shape,
+        label_shape=label_shape,
     )
     batches = grain.MapDataset.range(padded_length)[shard].map(read).batch(local_batch_size, drop_remainder=True)
     return iterate(batches[start_batch:], num_workers, num_threads)

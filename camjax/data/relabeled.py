@@ -2,21 +2,22 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from camjax.class_names import match_class_names
 from camjax.data.annotation import AnnotatedSource, Annotation
-from camjax.data.rows import RandomAccessSource
+from camjax.data.rows import label_of
 from camjax.errors import InputError
 
 
-def class_names_of(source: RandomAccessSource) -> tuple[str, ...]:
+def class_names_of(source: object) -> tuple[str, ...]:
     """The names of a source's classes; none where it has no `info` that says them."""
     return getattr(getattr(source, "info", None), "class_names", ())
 
 
-def with_classes_of(source: RandomAccessSource, class_names: Sequence[str] | None, num_classes: int):
+def with_classes_of(source: Any, class_names: Sequence[str] | None, num_classes: int):
     """The source with the labels of a model: a class of the same name has the same label.
 
     Args:
@@ -52,6 +53,10 @@ class _Relabeled(AnnotatedSource):
         example = self._source[index]
         return {**example, "label": self._label(example["label"])}
 
+    def without_image(self, index: int) -> dict:
+        """The example without its image, as `camjax.data.Source.without_image` reads it."""
+        return {"label": self._label(label_of(self._source, index))}
+
     def annotation(self, index: int) -> Annotation:
         """See `AnnotatedSource.annotation`."""
         annotation = self._source.annotation(index)
@@ -64,7 +69,21 @@ class _Relabeled(AnnotatedSource):
     def __repr__(self) -> str:
         return repr(self._source)
 
-    def _label(self, label: int) -> int:
+    def _label(self, label):
+        if np.ndim(label) == 1:
+            return self._several(np.asarray(label))
         if not 0 <= label < len(self._labels):
             raise InputError(f"{self!r} has the label {label}: expected 0..{len(self._labels) - 1}.")
         return int(self._labels[label])
+
+    def _several(self, label: np.ndarray) -> np.ndarray:
+        """A label (C,) in the order of the model's classes."""
+        if not len(label) == len(self._labels) == self.info.num_classes:
+            raise InputError(
+                f"{self!r} has a label of {len(label)} numbers, for {len(self._labels)} classes; the model has "
+                f"{self.info.num_classes}. Where an image may have several, the data need all classes of the model: "
+                "one that is left out would count as absent."
+            )
+        found = np.zeros_like(label)
+        found[self._labels] = label
+        return found

@@ -1,7 +1,8 @@
 """Rows of batches: examples that are read, changed at random for training, and resized to the batch's size."""
 
 import operator
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -16,14 +17,21 @@ _MOST_SKIPPED = 100
 class RandomAccessSource(Protocol):
     """What the loader reads: `camjax.data.sources.Source`, or anything (a list, too) with these two methods.
 
-    An example is a dict with image (H, W, 3) uint8, label int and, if there is one box per image, bbox (4,) float32.
-    Other keys are ignored. An example that cannot be read raises a ValueError that names it. The source is pickled for
-    worker processes.
+    An example is a dict with image (H, W, 3) uint8, label int (where an image may have several classes, (C,) numbers in
+    0..1) and, if there is one box per image, bbox (4,) float32. Other keys are ignored. An example that cannot be read
+    raises a ValueError that names it. The source is pickled for worker processes.
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict: ...
+
+
+def label_of(source: Any, index: int) -> Any:
+    """The label of an example, without its image where the source can tell it without decoding that."""
+    if hasattr(source, "without_image"):
+        return source.without_image(index)["label"]
+    return source.annotation(index).label if hasattr(source, "annotation") else source[index]["label"]
 
 
 def with_position(position: int, index: int) -> tuple[int, int]:
@@ -40,6 +48,7 @@ def train_row(
     augment: Transform | None,
     resize: bool,
     image_shape: tuple[int, int, int],
+    label_shape: tuple[int, ...],
 ) -> dict:
     """Reads a row of `train_batches`.
 
@@ -51,17 +60,18 @@ def train_row(
       augment: random change of the image.
       resize: resize the image; otherwise one of another shape raises ValueError.
       image_shape: (H, W, 3) of the row's image.
+      label_shape: () for one class, (C,) for several.
     """
     position, index = place
     if order is None:
-        example, skipped = source[index], {}
+        example, skipped = _example(source, index), {}
     else:
         own, (index, example) = index, _next_readable(source, order, position)
         skipped = {"skipped": np.int32(-1 if index == own else own)}
     image = example["image"] if augment is None else augment(example["image"], rng)
     return {
         "image": _fit(image, index, image_shape, resize),
-        "label": _label(example, index),
+        "label": _label(example, index, label_shape),
         "index": np.int32(index),
         **skipped,
     }
@@ -89,6 +99,7 @@ def eval_row(
     mark: tuple[str, ...] | None,
     resize: bool,
     image_shape: tuple[int, int, int],
+    label_shape: tuple[int, ...],
 ) -> dict:
     """Reads a row of `eval_batches`.
 
@@ -99,20 +110,25 @@ def eval_row(
       mark: the keys of an example, to mark the row of one that cannot be read; None raises ValueError.
       resize: as in `train_row`.
       image_shape: as in `train_row`.
+      label_shape: as in `train_row`.
     """
     inside = seen = index < len(source)
     try:
-        example = source[int(index) if inside else 0]
+        example = _example(source, int(index) if inside else 0)
     except ValueError:
         if mark is None:
             raise
         # Of the same keys and shapes as the others of its batch; all of it becomes zeros below.
-        blank = {"image": np.zeros(image_shape, np.uint8), "label": 0, "bbox": np.zeros(4)}
+        blank = {
+            "image": np.zeros(image_shape, np.uint8),
+            "label": np.zeros(label_shape, np.int32),
+            "bbox": np.zeros(4),
+        }
         example, seen = {key: value for key, value in blank.items() if key in mark}, False
     image = example["image"]
     view = center_view(image.shape[:2], image_shape[:2]) if crop else None
     row: dict[str, np.ndarray | np.generic] = {
-        "label": _label(example, index),
+        "label": _label(example, index, label_shape),
         "mask": np.bool_(seen),
         "index": np.int32(index if inside else -1),
         "image": _fit(image, index, image_shape, resize, view),
@@ -128,12 +144,32 @@ def eval_row(
     return {key: value if key == "index" else np.zeros_like(value) for key, value in row.items()}
 
 
-def _label(example: dict, index: int) -> np.int32:
+def _example(source: RandomAccessSource, index: int) -> dict:
+    example = source[index]
+    if not isinstance(example, Mapping):
+        raise InputError(
+            f"example {index} is {type(example).__name__}; expected a dict with image and label. Of a PyTorch Dataset "
+            "give a DataLoader; a list of batches is given as camjax.data.Batches(list)"
+        )
+    return example
+
+
+def _label(example: dict, index: int, label_shape: tuple[int, ...]) -> np.int32 | np.ndarray:
+    label = example["label"]
+    if label_shape:
+        numbers = np.asarray(label)
+        if numbers.shape != label_shape or numbers.dtype.kind not in "biuf":
+            raise InputError(
+                f"the label of example {index} is {label!r}; expected {label_shape[0]} numbers in 0..1, one for each "
+                "class of the model"
+            )
+        return numbers.astype(np.float32)
     try:
-        return np.int32(operator.index(example["label"]))
+        return np.int32(operator.index(label))
     except (TypeError, OverflowError):
         raise InputError(
-            f"the label of example {index} is {example['label']!r}; expected one class, as a whole number"
+            f"the label of example {index} is {label!r}; expected one class, as a whole number. For several classes an "
+            "image give a loss for them, such as camjax.training.SigmoidBinaryCrossEntropy()"
         ) from None
 
 

@@ -161,4 +161,4 @@ def _iou(asked: Localization, i: int, boxes: np.ndarray) -> float:
 
 
 def _probabilities(model: nnx.Module, images: jax.Array) -> jax.Array:
-    return class_probabilities(run_for_inference(model, images))
+    return class_probabilities(run_for_inference(model, images), getattr(model, "multi_label", False))

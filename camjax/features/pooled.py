@@ -248,6 +248,7 @@ def with_linear_classifier(model: CamModel, kernel: np.ndarray, bias: np.ndarray
     model.head.kernel[...] = jnp.asarray(kernel, jnp.float32)
     model.head.bias[...] = jnp.asarray(bias, jnp.float32)
     model.class_names = None
+    model.multi_label = False
     # The head no longer is the one that the name stands for.
     model.created_as = None
     model.eval()

@@ -85,6 +85,8 @@ class CamModel(nnx.Module):
       mean_image: `MeanImage` that is subtracted in place of `mean`, or None; see `set_input_rule`.
       exact_cam: whether, for every class, the mean of its map plus its bias is its logit.
       class_names: tuple of C strings, or None where they are not known.
+      multi_label: whether an image may have several classes: probabilities are sigmoids then, else a softmax.
+        `camjax.training.fit` sets it by the loss.
       created_as: the arguments of `create_model` that name this network, {"name", "num_classes", "pool"}; None for a
         model that `create_model` did not make.
       cam_variant: only of networks with fully connected layers, which have no maps: the name of the variant with maps.
@@ -92,6 +94,7 @@ class CamModel(nnx.Module):
 
     head: Head
     cam_variant: str
+    multi_label: bool = False
 
     def __init__(
         self,

@@ -51,6 +51,7 @@ def _with_pooled_head(model: CamModel, old: PooledHead, num_classes: int, rngs: 
     model = nnx.clone(model, arrays=True)
     model.head = head
     model.class_names = None
+    model.multi_label = False
     model.created_as = None if created_as is None else {**created_as, "num_classes": num_classes}
     return model
 

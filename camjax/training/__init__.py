@@ -8,6 +8,12 @@ from camjax.runs import load_run
 from camjax.training.accuracy import evaluate
 from camjax.training.distributed import initialize
 from camjax.training.loop import fit
+from camjax.training.losses import (
+    SigmoidBinaryCrossEntropy,
+    SoftmaxCrossEntropy,
+    balanced_class_weights,
+    positive_weights,
+)
 from camjax.training.plan import Plan, describe_plan
 from camjax.training.recipes import Recipe
 from camjax.training.step import TrainState, eval_step, train_step
@@ -16,13 +22,17 @@ __all__ = [
     "Checkpoints",
     "Plan",
     "Recipe",
+    "SigmoidBinaryCrossEntropy",
+    "SoftmaxCrossEntropy",
     "TrainState",
     "TrainingError",
+    "balanced_class_weights",
     "describe_plan",
     "eval_step",
     "evaluate",
     "fit",
     "initialize",
     "load_run",
+    "positive_weights",
     "train_step",
 ]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from camjax.checkpoints import TrainingError
+from camjax.data.batches import Batches
 from camjax.data.loader import RandomAccessSource, batch_indices
 from camjax.errors import InputError
 from camjax.training.recipes import Recipe
@@ -17,23 +18,36 @@ _EXAMPLES_SHOWN = 64
 
 
 def check_labels(batch: dict, num_classes: int) -> dict:
-    """Returns a batch whose labels all have a class in the model.
+    """Returns a batch whose labels are those of a model's classes.
 
     Args:
-      batch: of `camjax.data.loader`, NumPy arrays: label (b,) and, if there are, mask (b,) and index (b,).
+      batch: of `camjax.data.loader`, NumPy arrays: label (b,) or (b, C) and, if there are, mask (b,) and index (b,).
       num_classes: C of the model.
 
     Raises:
-      ValueError: a label outside of 0..C-1; the message names the example.
+      ValueError: a label outside of 0..C-1 or, of images of several classes, not C numbers in 0..1; the message names
+        the example.
     """
     labels = np.asarray(batch["label"])
-    wrong = ((labels < 0) | (labels >= num_classes)) & np.asarray(batch.get("mask", True))
+    several = labels.ndim == 2
+    if several and labels.shape[1] != num_classes:
+        raise InputError(
+            f"labels of {labels.shape[1]} numbers; expected {num_classes}, one for each class of the model. Give a "
+            f"model with num_classes={labels.shape[1]}."
+        )
+    fits = ((labels >= 0) & (labels <= 1)).all(1) if several else (labels >= 0) & (labels < num_classes)
+    wrong = ~fits & np.asarray(batch.get("mask", True))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         which = f"example {batch['index'][row]}" if "index" in batch else f"row {row} of a batch"
         raise InputError(
-            f"{which} has the label {labels[row]}: the model has {num_classes} classes, so labels are "
-            f"0..{num_classes - 1}. Number the labels from 0, or give a model with more classes."
+            f"{which} has the label {labels[row].tolist()}: "
+            + (
+                "expected a number in 0..1 for each class, 1 if the image has it and 0 if not."
+                if several
+                else f"the model has {num_classes} classes, so labels are 0..{num_classes - 1}. Number the labels from "
+                "0, or give a model with more classes."
+            )
         )
     return batch
 
@@ -69,14 +83,16 @@ def check_room(directory: Path, checkpoint_bytes: int, count: int) -> None:
         )
 
 
-def finite_means(pending: list[dict], first_step: int, source: RandomAccessSource, recipe: Recipe) -> dict[str, float]:
+def finite_means(
+    pending: list[dict], first_step: int, source: RandomAccessSource | Batches, recipe: Recipe
+) -> dict[str, float]:
     """The mean of each metric over some steps; waits for the devices.
 
     Args:
       pending: the metrics of consecutive steps.
       first_step: the number of the first of them; a run's first step is 1.
       source: the training examples.
-      recipe: of the run; with `source` it determines which examples a step saw.
+      recipe: of the run; with `source`, if that has random access, it determines which examples a step saw.
 
     Raises:
       TrainingError: a loss or a gradient is not finite.
@@ -93,7 +109,9 @@ def finite_means(pending: list[dict], first_step: int, source: RandomAccessSourc
     return {name: float(sum(metrics[name] for metrics in pending) / len(pending)) for name in pending[0]}
 
 
-def _describe_batch(source: RandomAccessSource, recipe: Recipe, number: int) -> str:
+def _describe_batch(source: RandomAccessSource | Batches, recipe: Recipe, number: int) -> str:
+    if isinstance(source, Batches):
+        return f"number {number} of {source!r}, counted from 0"
     indices = batch_indices(len(source), batch_size=recipe.batch_size, seed=recipe.seed, step=number).tolist()
     shown = ", ".join(map(str, indices[:_EXAMPLES_SHOWN]))
     more = "" if len(indices) <= _EXAMPLES_SHOWN else f" and {len(indices) - _EXAMPLES_SHOWN} more"

@@ -93,7 +93,7 @@ def metric_curve(lines: list[dict], name: str) -> tuple[list[int], list[float]]:
 
 
 def curves_figure(lines: list[dict]) -> Figure:
-    """Draws loss (nats) and top-1 accuracy over the steps of a run.
+    """Draws loss and accuracy over the steps of a run.
 
     Training's values are means over the steps between two lines, on augmented images; evaluation's are over the whole
     evaluation data.
@@ -109,7 +109,7 @@ def curves_figure(lines: list[dict]) -> Figure:
             steps, values = metric_curve(lines, f"{group}/{metric}")
             if steps:
                 axes.plot(steps, values, label=label, marker="." if group == "eval" else None)
-        axes.set(xlabel="step", title={"loss": "loss (nats)", "accuracy": "top-1 accuracy"}[metric])
+        axes.set(xlabel="step", title=metric)
         axes.grid(alpha=0.3)
         axes.legend()
     figure.axes[1].set_ylim(0, 1)

@@ -4,8 +4,9 @@ import contextlib
 import os
 import time
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import optax
 from jax.experimental import multihost_utils
 
 from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
+from camjax.data.batches import Batches, source_or_batches
 from camjax.data.loader import RandomAccessSource, train_batches
 from camjax.data.prefetching import prefetch
 from camjax.data.relabeled import class_names_of, with_classes_of
@@ -24,6 +26,7 @@ from camjax.training.accuracy import evaluate
 from camjax.training.checks import check_labels, check_room, check_writable, finite_means
 from camjax.training.interruption import Interruption
 from camjax.training.logs import MetricsLog
+from camjax.training.losses import Loss, check_loss, is_multi_label, label_shape
 from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, put_batch, replicate
 from camjax.training.progress import Bar
 from camjax.training.recipes import Recipe
@@ -39,12 +42,13 @@ fill their memory, because each waiting step holds its batch."""
 
 def fit(
     model: CamModel,
-    source: RandomAccessSource,
+    source: RandomAccessSource | Iterable,
     recipe: Recipe,
     *,
+    loss: Loss | None = None,
     run_dir: str | os.PathLike | None = None,
     augment: Transform | None = None,
-    eval_source: RandomAccessSource | None = None,
+    eval_source: RandomAccessSource | Iterable | None = None,
     eval_every: int | None = None,
     checkpoint_every: int | None = None,
     log_every: int = 20,
@@ -57,8 +61,7 @@ def fit(
 
     With a `run_dir`, the same call resumes an earlier run. The newest checkpoint holds the model, the optimizer, the
     averaged weights, the random state and the step, which also determines the position in the data. The number of
-    devices and processes may change; other starting weights, another recipe, other data or another augmentation are
-    errors.
+    devices and processes may change; other starting weights, another recipe, loss, data or augmentation are errors.
 
     SIGTERM, a preemption notice or Ctrl-C stops the run after the current step, with a checkpoint: see
     `camjax.training.interruption`.
@@ -67,21 +70,26 @@ def fit(
       model: where training starts; left unchanged.
       source: the training examples; images are resized to `model.input_size`. If it has `info.class_names`, they are
         paired with the model's class names (see `camjax.class_names.match_class_names`); a model without gets them.
+        Or batches from elsewhere, such as a PyTorch `DataLoader`: see `camjax.data.Batches`.
       recipe: length, batch size, learning rate and optimizer.
+      loss: a function of logits (b, C) and labels to (b,), see `camjax.training.losses`, such as
+        `SoftmaxCrossEntropy(class_weights=...)`, or `SigmoidBinaryCrossEntropy()` for images of several classes, whose
+        labels are C numbers in 0..1. None for `SoftmaxCrossEntropy(recipe.label_smoothing)`, and for evaluation
+        without smoothing.
       run_dir: for `run.json`, checkpoints, `metrics.jsonl`, TensorBoard event files and, at the end, `run_card.json`,
         `run_card.md` and `curves.png`. All processes must see it. None writes nothing.
-      augment: random change of an image, see `camjax.data.transforms`.
-      eval_source: examples for an evaluation every `eval_every` steps and at the end; it may lack classes.
+      augment: random change of an image, see `camjax.data.transforms`; not for batches.
+      eval_source: examples, or batches, for an evaluation every `eval_every` steps and at the end; it may lack classes.
       eval_every: in steps; None for only at the end.
       checkpoint_every: in steps; None for only at the end.
       log_every: steps between two lines of metrics, which are means over these steps.
       optimizer: replaces `recipe.optimizer()`.
-      num_workers: reading processes, as in `train_batches`.
-      num_threads: reading threads, as in `train_batches`.
+      num_workers: reading processes, as in `train_batches`; not for batches.
+      num_threads: reading threads, as in `train_batches`; not for batches.
       progress: show a progress bar.
 
     Returns:
-      The trained model, with averaged weights if the recipe asks for them.
+      The trained model, with averaged weights if the recipe asks for them. Its `multi_label` is that of the loss.
 
     Raises:
       ValueError: sizes that do not fit together, labels without a class in the model, or a run directory that holds
@@ -95,15 +103,21 @@ def fit(
     check_batch_size(recipe.batch_size, recipe.accumulate)
     _check_intervals(eval_every=eval_every, checkpoint_every=checkpoint_every, log_every=log_every)
     classes = model.head.num_classes
-    source = with_classes_of(source, model.class_names, classes)
-    model = _named(model, source)
+    _check_loss(loss, recipe, classes)
+    examples = with_classes_of(source_or_batches(source, num_workers), model.class_names, classes)
+    if isinstance(examples, Batches) and augment is not None:
+        raise InputError(f"augment={augment!r} with {examples!r}: change images where the batches are made.")
+    model = _named(model, examples, is_multi_label(loss))
+    evaluated = None
     if eval_source is not None:
-        eval_source = with_classes_of(eval_source, model.class_names, classes)
+        evaluated = with_classes_of(source_or_batches(eval_source), model.class_names, classes)
     state = TrainState.create(model, recipe, optimizer=optimizer)
     with contextlib.ExitStack() as stack:
         run = None
         if run_dir is not None:
-            description = describe_run(model, recipe) | describe_data(source, augment=augment, eval_source=eval_source)
+            description = describe_run(model, recipe, loss) | describe_data(
+                examples, augment=augment, eval_source=evaluated
+            )
             run = stack.enter_context(_RunDirectory(Path(run_dir).expanduser(), description))
             state = run.restore(state)
         start = int(state.step)
@@ -111,13 +125,13 @@ def fit(
         if run is not None:
             run.set_aside(start)
             saves = sum(_is_due(step, checkpoint_every, recipe.steps) for step in range(start + 1, recipe.steps + 1))
-            run.begin(state, saves, KEPT if eval_source is not None else KEPT - 1)
+            run.begin(state, saves, KEPT if evaluated is not None else KEPT - 1)
         bar = stack.enter_context(Bar(recipe.steps, start, shown=progress and jax.process_index() == 0))
         interruption = stack.enter_context(Interruption())
 
         state = replicate(state)
-        train_step = parallel_train_step(recipe)
-        eval_step = parallel_eval_step()
+        train_step = parallel_train_step(recipe, loss)
+        eval_step = parallel_eval_step(loss)
         learning_rate = recipe.schedule()
 
         def log(step: int, group: str, metrics: dict[str, float]) -> None:
@@ -126,14 +140,15 @@ def fit(
 
         def evaluate_at(state: TrainState, step: int) -> dict[str, float] | None:
             """The metrics on `eval_source`, if there is one; stops the run if that is requested."""
-            if eval_source is None:
+            if evaluated is None:
                 return None
             metrics = evaluate(
                 state.evaluated,
-                eval_source,
+                evaluated,
                 batch_size=recipe.batch_size // recipe.accumulate,
+                loss=loss,
                 step=eval_step,
-                num_workers=num_workers,
+                num_workers=0 if isinstance(evaluated, Batches) else num_workers,
                 num_threads=num_threads,
                 stop=interruption.requested,
                 wait=interruption.unless_requested,
@@ -152,21 +167,30 @@ def fit(
                 kept = f"saved in {run.directory}; the same command continues from there"
             interruption.leave(f"the run stopped after step {step} of {recipe.steps}, {kept}.")
 
-        was_due = eval_source is not None and start > 0 and _is_due(start, eval_every, recipe.steps)
+        was_due = evaluated is not None and start > 0 and _is_due(start, eval_every, recipe.steps)
         if run is not None and was_due and not run.checkpoints.has_metrics(start):
             # The process that took this step stopped before its evaluation.
             run.checkpoints.save(state, evaluate_at(state, start))
 
-        batches = train_batches(
-            source,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            start_step=start,
-            size=model.input_size,
-            augment=augment,
-            num_workers=num_workers,
-            num_threads=num_threads,
-        )
+        form: dict[str, Any] = {
+            "start_step": start,
+            "size": model.input_size,
+            "label_shape": label_shape(loss, classes),
+        }
+        batches: Iterator
+        if isinstance(examples, Batches):
+            # A finished run does not pass over all that it has seen.
+            batches = examples.for_training(recipe.batch_size, **form) if start < recipe.steps else iter(())
+        else:
+            batches = train_batches(
+                examples,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                augment=augment,
+                num_workers=num_workers,
+                num_threads=num_threads,
+                **form,
+            )
         on_devices = stack.enter_context(prefetch(batches, lambda batch: put_batch(check_labels(batch, classes))))
 
         pending: list[dict] = []
@@ -181,11 +205,11 @@ def fit(
             if len(pending) > _STEPS_AHEAD:
                 jax.block_until_ready(pending[-1 - _STEPS_AHEAD])
             stopping = batch is None or interruption.requested()
-            evaluating = eval_source is not None and _is_due(step, eval_every, recipe.steps)
+            evaluating = evaluated is not None and _is_due(step, eval_every, recipe.steps)
             saving = run is not None and _is_due(step, checkpoint_every, recipe.steps)
             if pending and (evaluating or saving or stopping or _is_due(step, log_every, recipe.steps)):
                 # Here the host waits for the devices. A state is saved only after its loss has been checked.
-                means = finite_means(pending, step - len(pending) + 1, source, recipe)
+                means = finite_means(pending, step - len(pending) + 1, examples, recipe)
                 seconds, clock = time.perf_counter() - clock, time.perf_counter()
                 means["images_per_second"] = recipe.batch_size * len(pending) / seconds
                 if optimizer is None:
@@ -264,14 +288,30 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
             self._log.write(step, group, metrics)
 
 
-def _named(model: CamModel, source: RandomAccessSource) -> CamModel:
-    """The model with the class names of its training examples, if it has none and they have."""
+def _named(model: CamModel, source: RandomAccessSource | Batches, multi_label: bool) -> CamModel:
+    """The model as it is trained: with the class names of its examples, if it has none and they have, and its mode."""
     names = class_names_of(source)
-    if model.class_names is not None or not names or all(map(str.isdecimal, names)):
+    named = model.class_names is not None or not names or all(map(str.isdecimal, names))
+    if named and getattr(model, "multi_label", False) == multi_label:
         return model
     model = jax.tree.map(lambda leaf: leaf, model)  # a new object, so that the caller's stays unchanged
-    model.class_names = names
+    if not named:
+        model.class_names = names
+    model.multi_label = multi_label
     return model
+
+
+def _check_loss(loss: Loss | None, recipe: Recipe, num_classes: int) -> None:
+    """Raises ValueError for a loss that is none, and for a recipe's label smoothing that it would not have."""
+    if loss is None:
+        return
+    if recipe.label_smoothing:
+        raise InputError(
+            f"recipe.label_smoothing={recipe.label_smoothing} is of the default loss, and loss={loss!r} is given. Take "
+            "it out of the recipe (dataclasses.replace(recipe, label_smoothing=0.0)) and, for "
+            "SoftmaxCrossEntropy(label_smoothing=...), give it there."
+        )
+    check_loss(loss, num_classes)
 
 
 def _is_due(step: int, every: int | None, steps: int) -> bool:

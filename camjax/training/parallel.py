@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.training.checks import check_labels
+from camjax.training.losses import Loss
 from camjax.training.recipes import Recipe
 from camjax.training.step import Step, eval_step, recipe_step
 
@@ -41,22 +42,22 @@ def put_batch(batch: dict) -> dict:
     return jax.device_put(_split({name: batch[name] for name in ("image", "label")}), _sharding(_AXIS))
 
 
-def parallel_train_step(recipe: Recipe) -> Step:
-    """Compiles `camjax.training.train_step` for all devices, with the options of a recipe.
+def parallel_train_step(recipe: Recipe, loss: Loss | None = None) -> Step:
+    """Compiles `camjax.training.train_step` for all devices, with the options of a recipe and its loss.
 
     Returns:
       `step(state, batch) -> (state, metrics)`. state: `replicate(TrainState.create(model, recipe))`, or the result of
       the step before; it is consumed. batch: this process's part of the global batch, its length a multiple of the
       number of local devices times the recipe's `accumulate`; or the result of `put_batch`.
     """
-    step = recipe_step(recipe, axis_name=_AXIS)
+    step = recipe_step(recipe, loss=loss, axis_name=_AXIS)
     mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
     return lambda state, batch: mapped(state, _split(_checked(batch, state.model)))
 
 
-def parallel_eval_step() -> Callable[..., dict]:
+def parallel_eval_step(loss: Loss | None = None) -> Callable[..., dict]:
     """Compiles `camjax.training.eval_step` for all devices: `step(model, batch) -> sums`."""
-    step = functools.partial(eval_step, axis_name=_AXIS)
+    step = functools.partial(eval_step, loss=loss, axis_name=_AXIS)
     mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None)
 
     def step_on_all(model: CamModel, batch: dict) -> dict:

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from camjax.checkpoints import metric_to_compare
 from camjax.files import write_whole
 from camjax.models import CamModel
 from camjax.runs import read_run
@@ -19,7 +20,7 @@ from camjax.training.logs import curves_figure, read_metrics
 from camjax.training.recipes import Recipe
 
 _PACKAGES = ("camjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation", "lengthened")
+_FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation", "lengthened", "loss")
 
 
 def has_run_card(directory: str | os.PathLike) -> bool:
@@ -107,16 +108,17 @@ def _hardware() -> dict:
 
 
 def _results(lines: list[dict]) -> dict:
-    """The last training metrics, and the last and the best evaluation; accuracies in 0..1, losses in nats."""
+    """The last training metrics, and the last and the best evaluation; accuracies and precisions are in 0..1."""
     results = {}
-    for name in ("train/loss", "train/accuracy", "eval/loss", "eval/accuracy"):
+    for name in ("train/loss", "train/accuracy", "eval/loss", "eval/accuracy", "eval/mean_average_precision"):
         values = [line[name] for line in lines if name in line]
         if values:
             results[name] = values[-1]
     evaluations = [line for line in lines if "eval/accuracy" in line]
     if evaluations:
-        best = max(evaluations, key=lambda line: line["eval/accuracy"])
-        results |= {"best eval/accuracy": best["eval/accuracy"], "best at step": best["step"]}
+        name = metric_to_compare(evaluations[-1], "eval/")
+        best = max(evaluations, key=lambda line: line[name])
+        results |= {f"best {name}": best[name], "best at step": best["step"]}
     speeds = [line["train/images_per_second"] for line in lines if "train/images_per_second" in line]
     if speeds:
         results["train/images_per_second (median)"] = sorted(speeds)[len(speeds) // 2]

@@ -10,25 +10,31 @@ from typing import Any
 
 import jax
 
+from camjax.data.batches import Batches
 from camjax.data.rows import RandomAccessSource
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
 from camjax.files import write_whole
 from camjax.models import CamModel
 from camjax.runs import RUN_FORMAT, read_run
+from camjax.training.losses import Loss, SoftmaxCrossEntropy, is_multi_label
 from camjax.training.recipes import Recipe
 from camjax.weights.fingerprint import weights_sha256, weights_sum_and_norm
+
+_OF_LENGTH = ("steps", "warmup_steps", "decay_every", "decay_first")
+"""The fields of a recipe that may change with the length of a run."""
 
 _ROUNDING = 1e-5
 """How far sums and norms of the same weights may be apart, as a share of the norm."""
 
 
-def describe_run(model: CamModel, recipe: Recipe) -> dict:
-    """What a run starts from and its recipe, which have to be the same for the run to be resumed.
+def describe_run(model: CamModel, recipe: Recipe, loss: Loss | None = None) -> dict:
+    """What a run starts from, its recipe and its loss, which have to be the same for the run to be resumed.
 
     Args:
       model: where training starts, as given to `fit`.
       recipe: of the run.
+      loss: as in `fit`, noted by its `repr` as an augmentation is.
 
     Returns:
       A part of `run.json`, in JSON's types. It identifies the starting weights by a hash, and by
@@ -44,16 +50,22 @@ def describe_run(model: CamModel, recipe: Recipe) -> dict:
         "class_names": None if model.class_names is None else list(model.class_names),
         "starting_weights": {"sha256": weights_sha256(model), "sum": total, "norm": norm},
         "recipe": dataclasses.asdict(recipe),
+        "loss": _printed(SoftmaxCrossEntropy(recipe.label_smoothing) if loss is None else loss),
+        "multi_label": is_multi_label(loss),
     }
 
 
 def describe_data(
-    source: RandomAccessSource, *, augment: Transform | None = None, eval_source: RandomAccessSource | None = None
+    source: RandomAccessSource | Batches,
+    *,
+    augment: Transform | None = None,
+    eval_source: RandomAccessSource | Batches | None = None,
 ) -> dict:
     """What a run is trained and evaluated on, which has to be the same for the run to be resumed.
 
     Args:
-      source: the training examples. Name and split are None if it has no `info` that says them.
+      source: the training examples. Name and split are None if it has no `info` that says them. Of batches only what
+        they are iterated from is known.
       augment: their random change, noted by its `repr` without memory addresses: for those of `camjax.data.transforms`
         that is the call that made it. Of a function whose `repr` is its name, the arguments are not known.
       eval_source: the examples for evaluation.
@@ -72,7 +84,8 @@ def start_run(directory: Path, description: dict) -> None:
     """Writes `run.json` (in the first process), or checks that an existing one describes the same run.
 
     Fields that the `run.json` of an older camjax lacks count as the same. A run may become longer: `run.json` then has
-    its new recipe, and notes the old and the new number of steps in "lengthened".
+    its new recipe, which may differ in the fields that follow from the length, such as a warm-up of a tenth of the
+    steps; and it notes the old and the new number of steps in "lengthened".
 
     Args:
       directory: an existing one that can be written to.
@@ -85,10 +98,12 @@ def start_run(directory: Path, description: dict) -> None:
     if path.exists():
         old: dict[str, Any] = {**read_run(directory)}
         old["recipe"] = _with_defaults(old["recipe"])
+        # An older camjax had no other loss.
+        old.setdefault("loss", repr(SoftmaxCrossEntropy(old["recipe"]["label_smoothing"])))
         steps, new_steps = old["recipe"].get("steps"), description["recipe"]["steps"]
         longer = isinstance(steps, int) and steps < new_steps
         if longer:
-            old["recipe"]["steps"] = new_steps
+            old["recipe"] |= {name: description["recipe"][name] for name in _OF_LENGTH}
         known = [key for key in description if key in old]
         if lines := [line for key in known for line in _differences(key, old[key], description[key])]:
             raise InputError(
@@ -140,11 +155,13 @@ def _input_rule(model: CamModel) -> dict:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in rule.items()}  # as JSON has them
 
 
-def _describe_source(source: RandomAccessSource) -> dict:
+def _describe_source(source: RandomAccessSource | Batches) -> dict:
+    if isinstance(source, Batches):
+        return {"name": repr(source), "split": None, "examples": None}
     info = getattr(source, "info", None)
     return {"name": getattr(info, "name", None), "split": getattr(info, "split", None), "examples": len(source)}
 
 
-def _printed(augment: Transform) -> str:
+def _printed(function: Transform | Loss) -> str:
     """The part of `repr` that is the same in every process."""
-    return re.sub(r" at 0x\w+", "", re.sub(r"<function (\S+) at 0x\w+>", r"\1", repr(augment)))
+    return re.sub(r" at 0x\w+", "", re.sub(r"<function (\S+) at 0x\w+>", r"\1", repr(function)))

@@ -14,6 +14,7 @@ from camjax.models import CamModel
 from camjax.models.inference_mode import inference_view, run_for_inference
 from camjax.training.averages import update_average
 from camjax.training.groups import is_frozen, trained_or_frozen
+from camjax.training.losses import Loss, SoftmaxCrossEntropy, is_multi_label, loss_weights, losses_of
 from camjax.training.recipes import Recipe
 
 
@@ -71,6 +72,7 @@ def train_step(
     batch: dict,
     *,
     label_smoothing: float = 0.0,
+    loss: Loss | None = None,
     accumulate: int = 1,
     ema_decay: float | None = None,
     frozen: Sequence[str] = (),
@@ -78,15 +80,16 @@ def train_step(
     freeze_batchnorm: bool = False,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict]:
-    """Takes one gradient step on the mean cross-entropy of a batch.
+    """Takes one gradient step on the mean loss of a batch.
 
     Random draws depend only on the state's keys, the step, the device and the micro-batch, so that a resumed run draws
     the same as an uninterrupted one.
 
     Args:
       state: before the step; left unchanged.
-      batch: image (b, H, W, 3) uint8 and label (b,) int in 0..C-1; another number makes the loss NaN.
-      label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
+      batch: image (b, H, W, 3) uint8, or float in 0..255, and label (b,) int in 0..C-1, or what the loss takes.
+      label_smoothing: of the default loss, see `camjax.training.SoftmaxCrossEntropy`.
+      loss: see `camjax.training.losses`; None for `SoftmaxCrossEntropy(label_smoothing)`, NaN for other labels.
       accumulate: number of equal micro-batches that the batch is split into; they are processed one after the other,
         in the memory of one. The gradient is their mean, so the step is that of the whole batch, with two differences:
         BatchNorm takes its statistics from each micro-batch and updates its running averages once for each, and dropout
@@ -103,7 +106,8 @@ def train_step(
 
     Returns:
       The next state, and {"loss", "accuracy", "gradient_norm"}: () float32 over the whole batch, before the step. The
-      norm is over the parameters that are trained.
+      accuracy is the share of images whose class is the top one or, for images of several classes, the share of right
+      decisions, class by class, at a probability of 0.5. The norm is over the parameters that are trained.
 
     Raises:
       ValueError: a batch that does not split evenly, a frozen place that the model does not have, or averaged weights
@@ -112,6 +116,7 @@ def train_step(
     if (state.ema is None) != (ema_decay is None):
         held = "no averaged weights" if state.ema is None else "averaged weights"
         raise InputError(f"ema_decay={ema_decay} with a state that has {held}: use TrainState.create(model, recipe).")
+    loss_function = SoftmaxCrossEntropy(label_smoothing) if loss is None else loss
     model, optimizer, ema = jax.tree.map(lambda leaf: leaf, state)  # new objects, so that the caller's stay unchanged
     step = optimizer.step[...]
 
@@ -126,22 +131,29 @@ def train_step(
     parameters, statistics, keys, rest = states
     keys = jax.tree.map(lambda key: _key_of_step(key, step, axis_name), keys)
 
+    weights = loss_weights(loss_function, batch["label"])
+    if weights is not None:
+        # Known before any part of the batch is computed: the mean over all parts and devices is the weighted one.
+        mean_weight = weights.mean() if axis_name is None else jax.lax.pmean(weights.mean(), axis_name)
+
     def loss_of(parameters, statistics, keys, batch):
         model = nnx.merge(network, parameters, statistics, keys, rest, copy=True)  # a copy that ends here
         logits = model(batch["image"])
-        loss = cross_entropy(logits, batch["label"], label_smoothing).mean()
-        accuracy = _is_correct(logits, batch["label"]).mean()
-        return loss, (accuracy, nnx.state(model, nnx.BatchStat))
+        value = losses_of(loss_function, logits, batch["label"]).mean()
+        if weights is not None:
+            value = value / mean_weight
+        accuracy = _correctness(logits, batch["label"]).mean()
+        return value, (accuracy, nnx.state(model, nnx.BatchStat))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     if accumulate == 1:
-        (loss, (accuracy, statistics)), gradients = gradient_of(parameters, statistics, keys, batch)
+        (value, (accuracy, statistics)), gradients = gradient_of(parameters, statistics, keys, batch)
     else:
-        loss, accuracy, statistics, gradients = _accumulated(
+        value, accuracy, statistics, gradients = _accumulated(
             gradient_of, parameters, statistics, keys, _micro_batches(batch, accumulate)
         )
     if axis_name is not None:
-        loss, accuracy, gradients = jax.lax.pmean((loss, accuracy, gradients), axis_name)
+        value, accuracy, gradients = jax.lax.pmean((value, accuracy, gradients), axis_name)
 
     unchanged = nnx.as_pure(nnx.state(model, nnx.All(optimizer.wrt, nnx.Not(is_trained))))
     zeros = jax.tree.map(jnp.zeros_like, nnx.state(model, optimizer.wrt))
@@ -150,15 +162,16 @@ def train_step(
     nnx.update(model, nnx.as_pure(statistics))
     if ema is not None and ema_decay is not None:
         ema = update_average(ema, model, decay=ema_decay, step=step)
-    metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(nnx.to_pure_dict(gradients))}
+    metrics = {"loss": value, "accuracy": accuracy, "gradient_norm": optax.tree.norm(nnx.to_pure_dict(gradients))}
     return TrainState(model, optimizer, ema), metrics
 
 
-def recipe_step(recipe: Recipe, *, axis_name: str | None = None) -> Step:
+def recipe_step(recipe: Recipe, *, loss: Loss | None = None, axis_name: str | None = None) -> Step:
     """Returns `train_step` with the options of a recipe, as a function of state and batch."""
     return functools.partial(
         train_step,
         label_smoothing=recipe.label_smoothing,
+        loss=loss,
         accumulate=recipe.accumulate,
         ema_decay=recipe.ema_decay,
         frozen=recipe.frozen,
@@ -168,50 +181,45 @@ def recipe_step(recipe: Recipe, *, axis_name: str | None = None) -> Step:
     )
 
 
-def eval_step(model: CamModel, batch: dict, *, axis_name: str | None = None) -> dict:
+def eval_step(model: CamModel, batch: dict, *, loss: Loss | None = None, axis_name: str | None = None) -> dict:
     """Sums loss and correct answers over the examples of a batch; add the results up over batches.
 
     Args:
       model: runs in inference mode; left unchanged.
-      batch: image (b, H, W, 3) uint8, label (b,) int and mask (b,) bool, False on padding.
+      batch: image (b, H, W, 3) uint8, or float in 0..255, label (b,) int, or what the loss takes, and mask (b,) bool,
+        False on padding.
+      loss: see `camjax.training.losses`; None for `SoftmaxCrossEntropy()`.
       axis_name: as in `train_step`; sums are over all devices.
 
     Returns:
-      {"loss", "correct", "count"}: () float32 sums of cross-entropy, correct top-1 answers and examples.
+      {"loss", "correct", "count", "weight"}: () float32 sums of losses, of what is right (as in `train_step`), of
+      examples, and of the weights of their losses, which are 1 for a loss without weights. With a loss for images of
+      several classes also {"logits" (b, C), "label" (b, C), "mask" (b,)}, of the examples of all devices: the average
+      precision is no sum.
     """
+    loss_function = SoftmaxCrossEntropy() if loss is None else loss
     logits = run_for_inference(inference_view(model), batch["image"])
     mask = batch["mask"].astype(jnp.float32)
+    weights = loss_weights(loss_function, batch["label"])
     sums = {
-        "loss": jnp.where(batch["mask"], cross_entropy(logits, batch["label"]), 0.0).sum(),
-        "correct": (_is_correct(logits, batch["label"]) * mask).sum(),
+        "loss": jnp.where(batch["mask"], losses_of(loss_function, logits, batch["label"]), 0.0).sum(),
+        "correct": (_correctness(logits, batch["label"]) * mask).sum(),
         "count": mask.sum(),
+        "weight": (mask if weights is None else weights * mask).sum(),
     }
-    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    rows = {"logits": logits, "label": batch["label"], "mask": batch["mask"]} if is_multi_label(loss) else {}
+    if axis_name is None:
+        return sums | rows
+    return jax.lax.psum(sums, axis_name) | jax.lax.all_gather(rows, axis_name, tiled=True)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Returns the cross-entropy of the softmax, in nats: (b, C) logits and (b,) labels -> (b,).
+def _correctness(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """(b,) float32: 1 where the highest logit is that of the label (b,); for labels (b, C), the share of right signs.
 
-    It is NaN for a label outside of 0..C-1, which would otherwise count from the end, or as no class at all.
-
-    Raises:
-      ValueError: labels that are not one whole number for each image.
+    Of several classes, one with a logit above 0, a probability above 0.5, is taken to be there.
     """
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:-1]:
-        raise InputError(
-            f"labels {labels.shape} {labels.dtype}: expected one class for each of the {logits.shape[0]} images, as a "
-            f"whole number in 0..{logits.shape[-1] - 1}."
-        )
-    if label_smoothing:
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, targets)
-    else:
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.where((labels >= 0) & (labels < logits.shape[-1]), losses, jnp.nan)
-
-
-def _is_correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """(b, C) logits and (b,) labels -> (b,) float32, 1 where the highest logit is the label's."""
+    if labels.ndim == logits.ndim:
+        return ((logits > 0) == (labels > 0.5)).astype(jnp.float32).mean(-1)
     return (logits.argmax(-1).astype(jnp.int32) == labels.astype(jnp.int32)).astype(jnp.float32)
 
 

@@ -6,6 +6,7 @@ safetensors keeps as text by name, are
 - `format`: "camjax", which tells these files from others, and `camjax_version`;
 - `model`, `num_classes`, `pool`: the arguments of `create_model`;
 - `class_names`: the names as a JSON list; left out if they are not known;
+- `multi_label`: "true" for a network whose images may have several classes; otherwise left out;
 - `input_rule`: the arguments of `CamModel.set_input_rule` as JSON, without the mean image, which is a tensor;
 - `input_size`: height and width in pixels of the images that the model takes, as a JSON list; files of older versions
   lack it.
@@ -57,6 +58,7 @@ class Description:
       class_names: C strings, or None.
       input_rule: arguments of `CamModel.set_input_rule`, or none for the model's default.
       input_size: (H, W) in pixels of the images that the model takes, or None for the network's default.
+      multi_label: as `CamModel.multi_label`.
     """
 
     model: str | None = None
@@ -65,6 +67,7 @@ class Description:
     class_names: tuple[str, ...] | None = None
     input_rule: Mapping[str, Any] = field(default_factory=dict)
     input_size: tuple[int, int] | None = None
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def describe(model: CamModel) -> Description:
         class_names=model.class_names,
         input_rule=dict(model.input_rule),
         input_size=model.input_size,
+        multi_label=getattr(model, "multi_label", False),
     )
 
 
@@ -117,6 +121,7 @@ def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: st
         "num_classes": str(description.num_classes),
         "pool": description.pool,
         "class_names": None if description.class_names is None else json.dumps(description.class_names),
+        "multi_label": "true" if description.multi_label else None,
         "input_rule": json.dumps(model.input_rule),
         "input_size": json.dumps(model.input_size),
     }
@@ -157,8 +162,9 @@ def read_description(path: str | PathLike[str]) -> Description | None:
         names = field("class_names", tuple[str, ...]) if "class_names" in metadata else None
         rule = dataclasses.asdict(field("input_rule", _InputRule))
         size = image_size(field("input_size", list[int])) if "input_size" in metadata else None
+        multi_label = "multi_label" in metadata and field("multi_label", bool)
     except InputError as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise WeightsError(named) from None
     model = printable(metadata["model"]) if "model" in metadata else None
-    return Description(model, classes, pool, names, rule, size)
+    return Description(model, classes, pool, names, rule, size, multi_label)

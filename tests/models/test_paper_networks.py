@@ -12,7 +12,7 @@ from camjax.models.base import CamModel, MeanImage
 from camjax.models.caffe_layers import conv, lrn, max_pool
 from camjax.models.head import FullyConnectedHead, MapHead
 from camjax.models.shapes import model_shapes
-from camjax.training.step import cross_entropy
+from camjax.training.losses import cross_entropy
 
 PAPER = ("alexnet", "alexnet_gap", "alexnet_star_gap", "vgg16", "vgg16_gap", "vgg16_wsol", "vgg16_wsol_28x28")
 PAPER += ("googlenet", "googlenet_gap", "nin", "inception_v3", "inception_v3_wsol", "inception_v3_wsol_28x28")

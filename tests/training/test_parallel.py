@@ -9,32 +9,39 @@ import pytest
 from flax import nnx
 from tiny_run import Net, start, tiny_recipe
 
-from camjax.training import TrainState
+from camjax.training import SoftmaxCrossEntropy, TrainState
 from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, replicate
+
+# Of a device's images, most have one class: a weighted mean on each device would be far off the whole batch's.
+WEIGHTED = SoftmaxCrossEntropy(0.1, class_weights=(1, 10, 100))
 
 # Job -> how it trains. On two devices the first micro-batch is 0, 1 of one and 4, 5 of the other.
 JOBS = {
-    "plain": lambda devices: {},
+    "plain": lambda devices: {"loss": WEIGHTED},
     "dropout": lambda devices: {"dropout": 0.5},
     "again": lambda devices: {"dropout": 0.5},
-    "parts": lambda devices: {"accumulate": 2, "order": [0, 1, 4, 5, 2, 3, 6, 7] if devices == 1 else range(8)},
+    "parts": lambda devices: {
+        "loss": WEIGHTED,
+        "accumulate": 2,
+        "order": [0, 1, 4, 5, 2, 3, 6, 7] if devices == 1 else range(8),
+    },
     "unnormalized": lambda devices: {"batchnorm": False, "accumulate": 2 if devices == 2 else 1, "ema_decay": 0.5},
 }
 
 
 @functools.cache
-def compiled(recipe):
+def compiled(recipe, loss):
     """The optimizer, and the steps of training and evaluation: a state of another optimizer would compile again."""
-    return recipe.optimizer(), parallel_train_step(recipe), parallel_eval_step()
+    return recipe.optimizer(), parallel_train_step(recipe, loss), parallel_eval_step(loss)
 
 
-def train(dropout=0.0, batchnorm=True, order=range(8), **options):
+def train(dropout=0.0, batchnorm=True, order=range(8), loss=None, **options):
     """Four steps, and an evaluation of seven images: metrics, and the arrays after them."""
     recipe = tiny_recipe(4, label_smoothing=0.1, **options)
     model = Net(dropout)
     if not batchnorm:
         model.layer.bn = None
-    optimizer, step, evaluate = compiled(recipe)
+    optimizer, step, evaluate = compiled(recipe, loss)
     state = replicate(TrainState.create(model, recipe, optimizer=optimizer))
     rng = np.random.default_rng(0)
     history = []

@@ -10,7 +10,8 @@ from flax import nnx
 from camjax.errors import InputError
 from camjax.models import CamModel, ConvBN, PooledHead
 from camjax.training import Recipe, TrainState, eval_step, train_step
-from camjax.training.step import cross_entropy, recipe_step
+from camjax.training.losses import cross_entropy
+from camjax.training.step import recipe_step
 
 
 class Net(CamModel):

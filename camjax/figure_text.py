@@ -1,6 +1,7 @@
 """Text in figures: names as they are, in fonts that have their characters."""
 
 import functools
+import textwrap
 import warnings
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
 
 
 def with_names(figure: Figure) -> Figure:
@@ -36,6 +38,32 @@ def with_names(figure: Figure) -> Figure:
         if codes:
             text.set_text(text.get_text().translate(codes))
     return figure
+
+
+@functools.lru_cache(maxsize=4096)
+def wrapped(text: str, width: float, size: float, *, lines: int) -> str:
+    """A text in lines that are no wider than `width` inches in a font of `size` points.
+
+    What does not fit into so many lines is left out, and an ellipsis says so.
+    """
+    characters = len(text)
+    while characters > 2:
+        found = textwrap.fill(text, characters, max_lines=lines, placeholder=" …")
+        widest = max(_width(line) * size / 72 for line in found.split("\n"))
+        if widest <= width:
+            return found
+        longest = max(map(len, found.split("\n")))
+        characters = min(longest - 1, max(2, round(1.1 * longest * width / widest)))
+    return text[:1]
+
+
+def _width(text: str) -> float:
+    """The width of a line of text, in font sizes."""
+    lacking = undrawable(text)
+    drawn = text.translate({ord(char): "MMMM" for char in lacking})  # their codes, about
+    families = [*matplotlib.rcParams["font.family"], *_families(_special(drawn))]
+    font = FontProperties(family=families, size=100)
+    return text_to_path.get_text_width_height_descent(drawn, font, False)[0] / 100
 
 
 def _texts(artist: Artist) -> Iterator[Text]:

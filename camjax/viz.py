@@ -1,43 +1,51 @@
 """Figures: class activation maps over their images, and grids of them with boxes."""
 
-import functools
-import itertools
-import textwrap
-import unicodedata
+import math
 from collections.abc import Sequence, Sized
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from camjax.cam import normalize_map, resize_map
 from camjax.errors import InputError
-from camjax.figure_text import with_names
+from camjax.figure_grid import LARGE, SMALL, Cell, grid_figure
 
 PREDICTED = {"edgecolor": "white", "linestyle": (0, (4, 2))}
 """Predicted boxes: white, dashed."""
 TRUE = {"edgecolor": "#ff2fd6", "linestyle": "solid"}
 """True boxes: magenta, solid; a color that neither jet nor turbo has."""
 
-LINE_WIDTH = 1.8
-LINE_HEIGHT = 0.17  # of a title, in inches
-MARGIN = 0.06  # between images, in inches
-TALLEST = 1.25  # height / width of a cell; a taller image gets narrower in it
-DPI = 150
+DPI = 150  # pixels an inch
+
+Scale = Literal["each", "picture", "all"] | float
+"""What the colors of maps range over.
+
+- "picture": from 0 to the greatest value of the maps of a picture by one method; what is below 0 has the lowest color.
+- "all": from 0 to the greatest value of all maps of a figure.
+- a number: from 0 to this value, to compare figures.
+- "each": from the least value of each map to its greatest. A map of little evidence looks like one of much.
+
+Where no value is above 0, the whole map has the lowest color, as it has no box. A figure says its scale, and the
+greatest value of each map.
+"""
 
 
-def overlay(image, map, *, alpha: float = 0.5, colormap: str | Colormap = "jet") -> np.ndarray:
+def overlay(
+    image,
+    map,
+    *,
+    alpha: float = 0.5,
+    colormap: str | Colormap = "jet",
+    limits: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Lays a class activation map over its image, as a heat map.
 
-    The map is resized to the image (`camjax.resize_map`), scaled from its minimum..maximum to 0..1
-    (`camjax.normalize_map`), colored, and blended: `(1 - alpha) * image + alpha * color`, rounded to the nearest
-    integer. A map without a scale (constant, or with NaN or infinity in it) is zeros, hence the colormap's lowest
-    color everywhere.
+    The map is resized to the image as `camjax.resize_map` does, scaled from its minimum..maximum to 0..1, colored, and
+    blended: `(1 - alpha) * image + alpha * color`, rounded to the nearest integer. A map without a scale (constant, or
+    with NaN or infinity in it) is zeros, hence the colormap's lowest color everywhere.
 
     The default, jet from blue to red, is that of Zhou et al. 2016, figure 1, and of most of the literature. Its
     lightness is uneven, which is a drawback in a plot of numbers; over a photograph the lightness is the
@@ -49,6 +57,8 @@ def overlay(image, map, *, alpha: float = 0.5, colormap: str | Colormap = "jet")
         dimensions are those of the image, or the image has none: one image under several maps.
       alpha: share of the color in the blend, in 0..1.
       colormap: a matplotlib colormap, or its name.
+      limits: the values of the lowest and of the highest color, for maps that share a scale; values beyond have these
+        colors. None: the minimum and maximum of each map, once it is resized.
 
     Returns:
       (..., H, W, 3) uint8 RGB, with the leading dimensions of `map`.
@@ -73,12 +83,8 @@ def overlay(image, map, *, alpha: float = 0.5, colormap: str | Colormap = "jet")
         )
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha={alpha}: expected the share of the color in the blend, in 0..1.")
-    if not isinstance(colormap, Colormap):
-        if colormap not in matplotlib.colormaps:
-            raise InputError(f'colormap={colormap!r}: expected one of matplotlib\'s, such as "jet" or "viridis".')
-        colormap = matplotlib.colormaps[colormap]
-    heat = np.asarray(_resized_and_normalized(map.astype(np.float32), image.shape[-3:-1]))
-    blended = (1 - alpha) * image + alpha * 255 * colormap(heat)[..., :3]
+    heat = _scaled(map.astype(np.float32), image.shape[-3:-1], limits)
+    blended = (1 - alpha) * image + alpha * 255 * _colors(colormap)(heat)[..., :3]
     return np.rint(blended).astype(np.uint8)
 
 
@@ -90,10 +96,15 @@ def explanation_figure(
     probabilities: Sequence[Sequence[float] | np.ndarray],
     *,
     titles: Sequence[str] | None = None,
+    columns: int | None = None,
     alpha: float = 0.5,
     colormap: str | Colormap = "jet",
+    scale: Scale = "picture",
+    colorbar: bool = False,
+    draw_boxes: bool = True,
+    dpi: float = DPI,
 ) -> Figure:
-    """A row for each photograph: itself, then for each of N classes its map and box over the photograph.
+    """A grid of photographs: each with the maps and boxes of N classes over it, at its right or, of a panorama, below.
 
     Args:
       images: B images (H, W, 3) uint8 RGB; their sizes may differ.
@@ -103,39 +114,50 @@ def explanation_figure(
       names: for each image N names of classes.
       probabilities: for each image N numbers in 0..1.
       titles: B titles of the photographs, such as file names.
+      columns: photographs in a row of the grid; None for a figure about as wide as high.
       alpha: as in `overlay`.
       colormap: as in `overlay`.
+      scale: what the colors range over, see `Scale`.
+      colorbar: whether to draw the colors with the values of their ends.
+      draw_boxes: whether to draw the boxes.
+      dpi: pixels an inch.
 
     Returns:
       A matplotlib figure that needs no display; `figure.savefig(path)` writes it.
 
     Raises:
-      ValueError: numbers of images, maps, boxes, names, probabilities or titles that differ, or none at all, and
-        what `overlay` raises.
+      ValueError: numbers of images, maps, boxes, names, probabilities or titles that differ, or none at all, columns
+        below 1, an unknown scale, and what `overlay` raises.
     """
     rows = len(images)
     titles = [""] * rows if titles is None else titles
     _check_lengths(images=images, maps=maps, boxes=boxes, names=names, probabilities=probabilities, titles=titles)
-    columns = 1 + len(maps[0])
+    classes = len(maps[0])
     for row in range(rows):
         counts = [len(of_row[row]) for of_row in (maps, boxes, names, probabilities)]
-        if counts != [columns - 1] * 4:
+        if counts != [classes] * 4:
             raise InputError(
-                f"image {row} has {counts} maps, boxes, names and probabilities: expected {columns - 1} each, as the "
+                f"image {row} has {counts} maps, boxes, names and probabilities: expected {classes} each, as the "
                 "first image has maps."
             )
-    labels = [
-        [_wrap(title, 38)]
-        + [f"{_wrap(name, 38)}\n{probability:.1%}" for name, probability in zip(*of_row, strict=True)]
-        for title, *of_row in zip(titles, names, probabilities, strict=True)
-    ]
-    figure, axes = _grid([np.shape(image)[:2] for image in images], labels, cell_width=3.4)
+    limits = _limits(maps, scale)
+    colors = _colors(colormap)
+    groups = []
     for row, image in enumerate(images):
-        _show(axes[row][0], image, labels[row][0])
-        for axis, map, box, label in zip(axes[row][1:], maps[row], boxes[row], labels[row][1:], strict=True):
-            _show(axis, overlay(image, map, alpha=alpha, colormap=colormap), label)
-            _draw_box(axis, box, image.shape, PREDICTED)
-    return with_names(figure)
+        of_classes = zip(maps[row], limits[row], boxes[row], names[row], probabilities[row], strict=True)
+        drawn = [
+            _map_cell(image, map, ends, colors, alpha, name, f"{probability:.1%}", [(box, PREDICTED)] * draw_boxes)
+            for map, ends, box, name, probability in of_classes
+        ]
+        groups.append([Cell(np.asarray(image), titles[row]), *drawn])
+    return grid_figure(
+        groups,
+        columns=columns,
+        cell_width=LARGE,
+        caption=_caption(scale, limits, "each picture's maps" if classes > 1 else "each map"),
+        bars=colors if colorbar else None,
+        dpi=dpi,
+    )
 
 
 def comparison_figure(
@@ -146,12 +168,15 @@ def comparison_figure(
     names: Sequence[str],
     probabilities: Sequence[float] | np.ndarray,
     *,
+    columns: int | None = None,
     alpha: float = 0.5,
     colormap: str | Colormap = "jet",
+    scale: Scale = "picture",
+    colorbar: bool = False,
+    draw_boxes: bool = True,
+    dpi: float = DPI,
 ) -> Figure:
     """A grid of M methods by N classes: a row for each class, with the photograph and each method's map and box.
-
-    Each map is scaled separately (see `overlay`): colors compare places, not methods.
 
     Args:
       image: (H, W, 3) uint8 RGB.
@@ -160,15 +185,20 @@ def comparison_figure(
       methods: M names.
       names: N names of classes.
       probabilities: N numbers in 0..1.
+      columns: pictures side by side, the photograph among them; None for all methods in one row.
       alpha: as in `overlay`.
       colormap: as in `overlay`.
+      scale: what the colors range over, see `Scale`. The values of one method are not those of another.
+      colorbar: whether to draw the colors with the values of their ends.
+      draw_boxes: whether to draw the boxes.
+      dpi: pixels an inch.
 
     Returns:
       A matplotlib figure that needs no display; `figure.savefig(path)` writes it.
 
     Raises:
-      ValueError: numbers of maps, boxes, methods, names or probabilities that differ, or none at all, and what
-        `overlay` raises.
+      ValueError: numbers of maps, boxes, methods, names or probabilities that differ, or none at all, columns below 1,
+        an unknown scale, and what `overlay` raises.
     """
     _check_lengths(maps=maps, boxes=boxes, methods=methods)
     _check_lengths(names=names, probabilities=probabilities)
@@ -176,17 +206,24 @@ def comparison_figure(
         if [len(values) for values in of_method] != [len(names)] * 2:
             counts = ", ".join(str(len(values)) for values in of_method)
             raise InputError(f"{method} has {counts} maps and boxes: expected {len(names)} each, one a class.")
-    labels = [
-        [f"{_wrap(name, 24)}\n{probability:.1%}", *(_wrap(method, 24) for method in methods)]
-        for name, probability in zip(names, probabilities, strict=True)
-    ]
-    figure, axes = _grid([np.shape(image)[:2]] * len(names), labels, cell_width=2.1)
-    for row, of_row in enumerate(axes):
-        _show(of_row[0], image, labels[row][0])
-        for axis, method_maps, method_boxes, label in zip(of_row[1:], maps, boxes, labels[row][1:], strict=True):
-            _show(axis, overlay(image, method_maps[row], alpha=alpha, colormap=colormap), label)
-            _draw_box(axis, method_boxes[row], image.shape, PREDICTED)
-    return with_names(figure)
+    limits = _limits(maps, scale)
+    colors = _colors(colormap)
+    groups = []
+    for row, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
+        drawn = [
+            _map_cell(image, map[row], ends[row], colors, alpha, method, "", [(box[row], PREDICTED)] * draw_boxes)
+            for method, map, ends, box in zip(methods, maps, limits, boxes, strict=True)
+        ]
+        groups.append([Cell(np.asarray(image), name, f"{probability:.1%}"), *drawn])
+    return grid_figure(
+        groups,
+        columns=1,
+        across=columns,
+        cell_width=SMALL,
+        caption=_caption(scale, limits, "each method's maps"),
+        bars=colors if colorbar else None,
+        dpi=dpi,
+    )
 
 
 def localization_figure(
@@ -199,6 +236,10 @@ def localization_figure(
     columns: int = 6,
     alpha: float = 0.5,
     colormap: str | Colormap = "jet",
+    scale: Scale = "picture",
+    colorbar: bool = False,
+    draw_boxes: bool = True,
+    dpi: float = DPI,
 ) -> Figure:
     """A grid of images under their maps, with the predicted box (dashed) and the true one (solid), and a legend.
 
@@ -211,49 +252,37 @@ def localization_figure(
       columns: images in a row of the grid.
       alpha: as in `overlay`.
       colormap: as in `overlay`.
+      scale: what the colors range over, see `Scale`.
+      colorbar: whether to draw the colors with the values of their ends.
+      draw_boxes: whether to draw the boxes and their legend.
+      dpi: pixels an inch.
 
     Returns:
       A matplotlib figure that needs no display; `figure.savefig(path)` writes it.
 
     Raises:
-      ValueError: numbers of images, maps, boxes or titles that differ, or none at all, columns below 1, and what
-        `overlay` raises.
+      ValueError: numbers of images, maps, boxes or titles that differ, or none at all, columns below 1, an unknown
+        scale, and what `overlay` raises.
     """
     titles = [""] * len(images) if titles is None else titles
     _check_lengths(images=images, maps=maps, predicted_boxes=predicted_boxes, true_boxes=true_boxes, titles=titles)
-    if columns < 1:
-        raise InputError(f"columns={columns}: expected at least 1.")
-    columns = min(columns, len(images))
-    sizes = [np.shape(image)[:2] for image in images]
-    labels = [_wrap(title, 24) for title in titles]
-    starts = range(0, len(images), columns)
-    figure, axes = _grid(
-        [max(sizes[i : i + columns], key=lambda size: size[0] / size[1]) for i in starts],
-        [labels[i : i + columns] for i in starts],
-        cell_width=2.1,
-        legend_lines=1 if columns > 1 else 2,
+    limits = _limits([[map] for map in maps], scale)
+    colors = _colors(colormap)
+    groups = []
+    for image, map, predicted, true, title, (ends,) in zip(
+        images, maps, predicted_boxes, true_boxes, titles, limits, strict=True
+    ):
+        shown = [*((box, TRUE) for box in np.reshape(true, (-1, 4))), (predicted, PREDICTED)] * draw_boxes
+        groups.append([_map_cell(image, map, ends, colors, alpha, title, "", shown)])
+    return grid_figure(
+        groups,
+        columns=columns,
+        cell_width=SMALL,
+        caption=_caption(scale, limits, "each map"),
+        legend={"predicted box": PREDICTED, "true box": TRUE} if draw_boxes else None,
+        bars=colors if colorbar else None,
+        dpi=dpi,
     )
-    drawn = zip(images, maps, predicted_boxes, true_boxes, labels, strict=True)
-    for axis, (image, map, predicted, true, label) in zip(itertools.chain(*axes), drawn, strict=True):
-        _show(axis, overlay(image, map, alpha=alpha, colormap=colormap), label)
-        for box in np.reshape(true, (-1, 4)):
-            _draw_box(axis, box, image.shape, TRUE)
-        _draw_box(axis, predicted, image.shape, PREDICTED)
-    figure.legend(  # type: ignore[call-overload]  # the stub does not know that a tuple of artists is one handle
-        [tuple(_rectangles((0, 0), 1, 1, style)) for style in (PREDICTED, TRUE)],
-        ["predicted box", "true box"],
-        loc="upper center",
-        borderaxespad=0.2,
-        ncols=min(columns, 2),
-        frameon=False,
-    )
-    return with_names(figure)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _resized_and_normalized(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """(..., h, w) -> (..., H, W) in 0..1; one compiled program for each size, instead of one for each operation."""
-    return normalize_map(resize_map(maps, size))
 
 
 def _check_lengths(**sequences: Sized) -> None:
@@ -264,72 +293,76 @@ def _check_lengths(**sequences: Sized) -> None:
         raise InputError(f"{given}: expected the same number of each, at least 1.")
 
 
-def _grid(
-    row_sizes: Sequence[tuple[int, int]],
-    labels: Sequence[Sequence[str]],
-    *,
-    cell_width: float,
-    legend_lines: int = 0,
-) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with a row of axes for each row of labels, and with room for these above.
+def _colors(colormap: str | Colormap) -> Colormap:
+    if isinstance(colormap, Colormap):
+        return colormap
+    if colormap not in matplotlib.colormaps:
+        raise InputError(f'colormap={colormap!r}: expected one of matplotlib\'s, such as "jet" or "viridis".')
+    return matplotlib.colormaps[colormap]
 
-    Placed by hand, because all sizes are known: matplotlib's layout engines draw the figure several times to measure
-    it, and shrink every row to the narrowest image.
 
-    Args:
-      row_sizes: (H, W) of the images of each row, in any unit.
-      labels: for each row those of its cells.
-      cell_width: in inches.
-      legend_lines: lines of a legend above the first row.
+def _scaled(map: np.ndarray, size: tuple[int, int], limits: tuple[float, float] | None) -> np.ndarray:
+    """(..., h, w) -> (..., H, W) in 0..1.
+
+    The same as `camjax.resize_map` and `camjax.normalize_map`. Those compile a program for each size, and photographs
+    have many sizes: half a second each.
     """
-    heights = [cell_width * min(height / width, TALLEST) for height, width in row_sizes]
-    lines = [max(label.count("\n") + 1 if label else 0 for label in row) for row in labels]
-    width = MARGIN + (cell_width + MARGIN) * max(map(len, labels))
-    height = sum(heights) + LINE_HEIGHT * (sum(lines) + 1.5 * legend_lines) + 2 * MARGIN * (len(lines) + 1)
-    # Without pyplot: no display, no global state, nothing to close.
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    top = height - MARGIN - LINE_HEIGHT * 1.5 * legend_lines
-    axes = []
-    for row_labels, row_lines, row_height in zip(labels, lines, heights, strict=True):
-        top -= LINE_HEIGHT * row_lines + 2 * MARGIN + row_height
-        lefts = [MARGIN + (cell_width + MARGIN) * column for column in range(len(row_labels))]
-        axes.append(
-            [
-                figure.add_axes((x / width, top / height, cell_width / width, row_height / height), anchor="N")
-                for x in lefts
-            ]
-        )
-    return figure, axes
+    finite = np.isfinite(map).all((-2, -1), keepdims=True)
+    rows, columns = (_interpolation(*sides) for sides in zip(map.shape[-2:], size, strict=True))
+    resized = rows @ np.where(finite, map, 0).astype(np.float32) @ columns.T
+    low, high = (
+        (resized.min((-2, -1), keepdims=True), resized.max((-2, -1), keepdims=True)) if limits is None else limits
+    )
+    span = np.asarray(high - low, np.float32)
+    valid = finite & (span > 0) & np.isfinite(span)
+    return np.where(valid, np.clip((resized - low) / np.where(valid, span, 1), 0, 1), 0)
 
 
-def _show(axis: Axes, image: np.ndarray, title: str) -> None:
-    """Draws an image without ticks; the axis counts pixels, with integers at their edges."""
-    height, width = image.shape[:2]
-    axis.imshow(image, extent=(0, width, height, 0))
-    axis.set_axis_off()
-    axis.set_title(title, fontsize=10, pad=4)
+def _interpolation(cells: int, pixels: int) -> np.ndarray:
+    """(pixels, cells): the share of each cell in a pixel; linear between half-pixel centers, constant beyond."""
+    centers = (np.arange(pixels) + 0.5) * cells / pixels - 0.5
+    return np.stack([np.interp(centers, np.arange(cells), cell) for cell in np.eye(cells)], 1).astype(np.float32)
 
 
-def _draw_box(axis: Axes, box, image_shape: tuple[int, ...], style: dict) -> None:
-    """Draws a half-open box in 0..1 along the outer edges of its first and last pixels, unless it has no area."""
-    height, width = image_shape[:2]
-    ymin, xmin, ymax, xmax = np.asarray(box, float) * (height, width, height, width)
-    if not (ymax > ymin and xmax > xmin):
-        return
-    for patch in _rectangles((xmin, ymin), xmax - xmin, ymax - ymin, style):
-        axis.add_patch(patch)
+def _limits(maps: Sequence[Any], scale: Scale) -> list[list[tuple[float, float]]]:
+    """The values of the lowest and the highest color of every map; of maps in groups: of a picture, by one method."""
+    ranges = [[_range(map) for map in group] for group in maps]
+    if scale == "each":
+        return ranges
+    greatest = [max([0.0, *(high for _, high in group)]) for group in ranges]
+    if scale == "all":
+        greatest = [max(greatest)] * len(greatest)
+    elif scale != "picture":
+        if isinstance(scale, str) or not 0 < scale < math.inf:
+            raise InputError(f'scale={scale!r}: expected "picture", "all", "each", or a number above 0.')
+        greatest = [float(scale)] * len(greatest)
+    return [[(0.0, high)] * len(group) for high, group in zip(greatest, ranges, strict=True)]
 
 
-def _rectangles(corner: tuple[float, float], width: float, height: float, style: dict) -> list[Rectangle]:
-    """A dark line and the styled one on top of it, so that the box is visible on any color."""
-    # Not clipped, because the outer half of the line would be missing at the image's border.
-    lines = ({"edgecolor": "#202020", "linewidth": LINE_WIDTH + 1.5}, {"linewidth": LINE_WIDTH, **style})
-    return [Rectangle(corner, width, height, fill=False, clip_on=False, **line) for line in lines]
+def _range(map) -> tuple[float, float]:
+    """The least and the greatest value of a map; zeros, which no color stands for, where some are not finite."""
+    map = np.asarray(map, np.float32)
+    return (float(map.min()), float(map.max())) if map.size and np.isfinite(map).all() else (0.0, 0.0)
 
 
-def _wrap(text: str, characters: int) -> str:
-    """`text` in at most two lines of `characters` each, with an ellipsis for what is left out."""
-    # Characters of Chinese, Japanese and Korean are twice as wide.
-    if any(unicodedata.east_asian_width(char) in "WF" for char in text):
-        characters //= 2
-    return textwrap.fill(text, characters, max_lines=2, placeholder=" …")
+def _caption(scale: Scale, limits: Sequence[Sequence[tuple[float, float]]], of: str) -> str:
+    """What a figure says about its colors."""
+    if scale == "each":
+        return "Colors: each map from its least value to its greatest; they compare places, not maps."
+    if scale == "picture":
+        return f"Colors: from 0 to the greatest value of {of}."
+    return f"Colors: from 0 to {limits[0][0][1]:.3g} in all maps."
+
+
+def _map_cell(
+    image: np.ndarray,
+    map: np.ndarray,
+    limits: tuple[float, float],
+    colors: Colormap,
+    alpha: float,
+    title: str,
+    number: str,
+    boxes: Sequence[tuple[Any, Any]],
+) -> Cell:
+    picture = overlay(image, map, alpha=alpha, colormap=colors, limits=limits)
+    return Cell(picture, title, number, limits, float(np.max(map)), boxes)

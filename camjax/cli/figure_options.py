@@ -26,8 +26,8 @@ class FigureOptions:
       alpha: Share of the map's color in the picture, 0..1.
       no_box: Draw no boxes.
       colorbar: Draw the colors with the values of their ends.
-      scale: Colors run from 0 to the greatest value of a "picture"'s maps (by one method), of "all" maps in a figure,
-        or to a number; with "each", from every map's least value to its greatest, however small.
+      scale: Colors run from 0 to the greatest value of a "picture"'s maps by one method, of "all" maps in a figure, or
+        to a number; with "each", from every map's least value to its greatest, however small.
       format: Format of figures whose names --out does not give.
 
     Raises:

@@ -9,12 +9,12 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 
-import camjax
 from camjax.annotating import manifest, maps, overlays
 from camjax.annotating.devices import make_find_fn
 from camjax.annotating.finished import ClassNames, Finished
@@ -88,7 +88,7 @@ def annotate_folder(
     _check_apart(folder, out)
     pictures = find_pictures(folder)
     find = make_find_fn(model, options)
-    settings = settings_of(pictures, options, model_name, weights_sha256(model), camjax.__version__)
+    settings = settings_of(pictures, options, model_name, weights_sha256(model), version("camjax"))
     parts = Parts(out, settings, len(pictures), -(-PICTURES // options.batch_size) * options.batch_size)
     places = Places(pictures.names)
     with _writing(out):

@@ -42,6 +42,6 @@ def __getattr__(name: str):
         from camjax.data.images import load_images
 
         return load_images
-    if name in ("data", "evaluation", "features", "metrics", "training", "viz", "weights"):
+    if name in ("annotating", "data", "evaluation", "features", "metrics", "training", "viz", "weights"):
         return importlib.import_module(f"camjax.{name}")
     raise AttributeError(f"module 'camjax' has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """Connected components of a mask, on device, inside `jit`."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -20,12 +22,7 @@ def largest_component(mask: jax.Array) -> jax.Array:
     Raises:
       ValueError: not a boolean array of rank 2 or more with at least one pixel.
     """
-    mask = jnp.asarray(mask)
-    if mask.ndim < 2 or mask.dtype != jnp.bool_ or 0 in mask.shape[-2:]:
-        raise InputError(
-            f"mask of shape {mask.shape} and dtype {mask.dtype}: expected (..., H, W) bool with at least one pixel; "
-            "a map becomes a mask by a threshold, as in `map > 0.2 * map.max()`."
-        )
+    mask = _checked(mask)
     *lead, height, width = mask.shape
     if 0 in lead:
         return mask
@@ -34,18 +31,12 @@ def largest_component(mask: jax.Array) -> jax.Array:
     labels = _component_labels(blocks)
 
     # A component's area is stored at the index of its first block, so the maximum over blocks is over components.
-    area = (
-        jnp.zeros(labels.size, jnp.int32)
-        .at[labels]
-        .add(blocks.sum((-2, -1), dtype=jnp.int32).reshape(-1), mode="promise_in_bounds")
-    )
-    area = area.reshape(m, -1)
+    area = _area(blocks, labels).reshape(m, -1)
     largest = area.reshape(-1).at[labels].get(mode="promise_in_bounds").reshape(m, -1) == area.max(1, keepdims=True)
 
     # Of equals, the one with the first pixel. Blocks are not in raster order: in a row of blocks all upper pixels come
     # before all lower ones.
-    y = 2 * lax.broadcasted_iota(jnp.int32, blocks.shape, 1) + lax.broadcasted_iota(jnp.int32, blocks.shape, 3)
-    x = 2 * lax.broadcasted_iota(jnp.int32, blocks.shape, 2) + lax.broadcasted_iota(jnp.int32, blocks.shape, 4)
+    y, x = _coordinates(blocks)
     candidates = blocks & largest.reshape(m, rows, columns, 1, 1)
     place = jnp.where(candidates, y * (2 * columns) + x, jnp.iinfo(jnp.int32).max).min((-2, -1)).reshape(m, -1)
     labels = labels.reshape(m, -1)
@@ -55,8 +46,76 @@ def largest_component(mask: jax.Array) -> jax.Array:
     return pixels[:, 2 : height + 2, 2 : width + 2].reshape(*lead, height, width)
 
 
+class Components(NamedTuple):
+    """The components of masks, of which each has up to S; `area` is 0 at the places that hold none.
+
+    Attributes:
+      area: (..., S) int32: pixels of each component.
+      peak: (..., S) float32: the highest value within it.
+      edges: (..., S, 4) int32: y0, x0 of its first row and column, y1, x1 one past its last.
+    """
+
+    area: jax.Array
+    peak: jax.Array
+    edges: jax.Array
+
+
+def describe_components(mask: jax.Array, values: jax.Array) -> Components:
+    """Areas, peaks and extents of all 8-connected components of each mask.
+
+    Args:
+      mask: (..., H, W) bool.
+      values: (..., H, W) float32, whose maximum in each component is wanted.
+
+    Returns:
+      `Components`; S depends on H and W alone. Components are in the raster order of their first 2x2 blocks of pixels.
+
+    Raises:
+      ValueError: as `largest_component`.
+    """
+    mask = _checked(mask)
+    *lead, height, width = mask.shape
+    blocks = _blocks(mask.reshape(-1, height, width))
+    heights = _blocks(jnp.asarray(values, jnp.float32).reshape(-1, height, width))
+    labels = _component_labels(blocks)
+    y, x = _coordinates(blocks)
+
+    def highest(of_pixels, empty):
+        of_blocks = jnp.where(blocks, of_pixels, empty).max((-2, -1)).reshape(-1)
+        reduced = jnp.full(labels.size, empty, of_blocks.dtype).at[labels].max(of_blocks, mode="promise_in_bounds")
+        return reduced.reshape(*lead, -1)
+
+    # The blocks have a border of two pixels, above and to the left.
+    low = [-highest(-at, jnp.iinfo(jnp.int32).min + 2) - 2 for at in (y, x)]
+    high = [highest(at, 1) - 1 for at in (y, x)]
+    edges = jnp.stack([*low, *high], axis=-1)
+    return Components(_area(blocks, labels).reshape(*lead, -1), highest(heights, -jnp.inf), edges)
+
+
+def _checked(mask: jax.Array) -> jax.Array:
+    mask = jnp.asarray(mask)
+    if mask.ndim < 2 or mask.dtype != jnp.bool_ or 0 in mask.shape[-2:]:
+        raise InputError(
+            f"mask of shape {mask.shape} and dtype {mask.dtype}: expected (..., H, W) bool with at least one pixel; "
+            "a map becomes a mask by a threshold, as in `map > 0.2 * map.max()`."
+        )
+    return mask
+
+
+def _area(blocks: jax.Array, labels: jax.Array) -> jax.Array:
+    """The pixels of each component, at the index of its first block; 0 elsewhere."""
+    pixels = blocks.sum((-2, -1), dtype=jnp.int32).reshape(-1)
+    return jnp.zeros(labels.size, jnp.int32).at[labels].add(pixels, mode="promise_in_bounds")
+
+
+def _coordinates(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The row and the column of each pixel of blocks, the border counted."""
+    rows, columns, lower, right = (lax.broadcasted_iota(jnp.int32, blocks.shape, axis) for axis in (1, 2, 3, 4))
+    return 2 * rows + lower, 2 * columns + right
+
+
 def _blocks(mask: jax.Array) -> jax.Array:
-    """(M, H, W) mask as (M, rows, columns, 2, 2) blocks of pixels, with a border of empty blocks."""
+    """(M, H, W) as (M, rows, columns, 2, 2) blocks of pixels, with a border of empty blocks."""
     m, height, width = mask.shape
     padded = jnp.pad(mask, ((0, 0), (2, 2 + height % 2), (2, 2 + width % 2)))
     return padded.reshape(m, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2).swapaxes(2, 3)

@@ -19,13 +19,13 @@ PACKAGE = Path(camjax.__file__).parent
 LEVELS = (
     {
         *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "json_files", "models"),
-        *("terminal", "weights"),
+        *("locks", "terminal", "weights"),
     },
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},
     {"figure_grid", "figure_text", "loading", "metrics", "data", "viz", "training"},
-    {"evaluation", "features"},
+    {"annotating", "evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"cli"},
 )
@@ -131,7 +131,9 @@ def test_importing_camjax_stays_light():
     assert {"camjax.data", "camjax.training", "camjax.viz", "camjax.cli"} & set(loaded) == set()
 
 
-@pytest.mark.parametrize("name", ["attribution", "data", "evaluation", "features", "training", "viz", "weights"])
+@pytest.mark.parametrize(
+    "name", ["annotating", "attribution", "data", "evaluation", "features", "training", "viz", "weights"]
+)
 def test_subpackages_come_on_first_use(name):
     assert getattr(camjax, name).__name__ == f"camjax.{name}"
 

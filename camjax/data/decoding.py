@@ -40,13 +40,27 @@ def decode_image(data: bytes, *, apply_exif: bool) -> np.ndarray:
         before decoding), or have values whose range no format defines (signed, floating-point, 32 bits). A damaged
         JPEG with a valid end cannot be told from a complete one.
     """
+    return _decode_turned(data, apply_exif)[0]
+
+
+def decode_upright(data: bytes) -> tuple[np.ndarray, int]:
+    """Decodes an image and turns it as a viewer does, as `decode_image` with `apply_exif`; raises the same errors.
+
+    Returns:
+      The image, and its EXIF orientation, 1 to 8: with it, `stored_edges` brings boxes back to the stored pixels.
+    """
+    return _decode_turned(data, apply_exif=True)
+
+
+def _decode_turned(data: bytes, apply_exif: bool) -> tuple[np.ndarray, int]:
     image = open_image(data)
     try:
         if isinstance(image, TiffImage):
-            return _turn(_over_white(image.read()), image.orientation)
+            return _turn(_over_white(image.read()), image.orientation), 1
         pixels = _decode(image, data)
         # After decoding: a PNG may keep its tag after the pixels.
-        return _turn(pixels, orientation(image)) if apply_exif else pixels
+        turned = orientation(image) if apply_exif else 1
+        return _turn(pixels, turned), turned if 1 <= turned <= 8 else 1
     except (InputError, MemoryError) as error:
         raise error if isinstance(error, ImageError | MemoryError) else ImageError(str(error)) from error
     except Exception as error:  # Pillow's plugins raise exceptions of many types
@@ -199,6 +213,28 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def stored_edges(edges: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
+    """Converts boxes of an upright image to boxes of its stored pixels, the inverse of turning it.
+
+    Args:
+      edges: (..., 4) integers y0, x0, y1, x1: edges between pixels of the upright image, half-open.
+      size: (H, W) of the upright image in pixels.
+      orientation: as `decode_upright` gives it.
+
+    Returns:
+      (..., 4) y0, x0, y1, x1 in the stored pixels.
+    """
+    height, width = size
+    y0, x0, y1, x1 = np.moveaxis(edges, -1, 0)
+    if orientation in (2, 3, 6, 7):
+        x0, x1 = width - x1, width - x0
+    if orientation in (3, 4, 7, 8):
+        y0, y1 = height - y1, height - y0
+    if orientation in (5, 6, 7, 8):
+        y0, x0, y1, x1 = x0, y0, x1, y1
+    return np.stack([y0, x0, y1, x1], axis=-1)
 
 
 def _damaged(image: Image.Image | TiffImage, error: Exception | None = None) -> ImageError:

@@ -1,11 +1,14 @@
 """Moving batches to the device while the previous step is still computing."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from camjax.errors import InputError
+
+Item = TypeVar("Item")
+Started = TypeVar("Started")
 
 
 class Prefetched(Iterator):
@@ -72,6 +75,28 @@ def prefetch(batches: Iterator, put: Callable[[Any], Any], size: int = 2) -> Pre
       ValueError: `size` below 1.
     """
     return Prefetched(batches, put, size)
+
+
+def overlapped(
+    items: Iterable[Item], start: Callable[[Item], Started], ahead: int = 1
+) -> Iterator[tuple[Item, Started]]:
+    """Starts work on each item before the caller waits for the one before: devices compute while results are used.
+
+    Args:
+      items: such as batches.
+      start: starts the work, such as a call of a jitted function, and returns what will hold its result.
+      ahead: how many items are started beyond the one that the caller gets. Each takes memory.
+
+    Yields:
+      Each item with what `start` returned, in order.
+    """
+    waiting: collections.deque[tuple[Item, Started]] = collections.deque()
+    for item in items:
+        waiting.append((item, start(item)))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def _next_put(batches: Iterator, put: Callable[[Any], Any]):

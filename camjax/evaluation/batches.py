@@ -1,6 +1,5 @@
 """The batches of an evaluation: images through every method on all devices, while annotations are read."""
 
-import collections
 import contextlib
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ import numpy as np
 
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.loader import Batch, eval_batches
+from camjax.data.prefetching import overlapped
 from camjax.evaluation.truth import Known
 from camjax.inference import Localization, TopAndAsked
 from camjax.metrics import Sample
@@ -50,21 +50,20 @@ def computed_batches(
       **options: other options of `eval_batches`.
     """
     devices = jax.local_devices()
-    waiting: collections.deque[tuple[Batch, Future[Known], list[dict[str, TopAndAsked]]]] = collections.deque()
     with contextlib.ExitStack() as stack:
         batches = eval_batches(source, crop=crop, unreadable="mark", num_threads=num_threads, **options)
         stack.enter_context(contextlib.closing(batches))
         pool = stack.enter_context(ThreadPoolExecutor(max(1, num_threads // 2)))
-        for batch in batches:
+
+        def start(batch: Batch) -> tuple[Future[Known], list[dict[str, TopAndAsked]]]:
             known = pool.submit(read_truth, batch)
             # The labels of the images go to the methods; annotations carry them too, and are checked there.
             images, labels = (np.split(batch[key], len(devices)) for key in ("image", "label"))
             parts = [jax.device_put(part, device) for *part, device in zip(images, labels, devices, strict=True)]
-            waiting.append((batch, known, [localize(*part) for part in parts]))
-            if len(waiting) > 1:
-                yield _computed(*waiting.popleft(), crop)
-        while waiting:
-            yield _computed(*waiting.popleft(), crop)
+            return known, [localize(*part) for part in parts]
+
+        for batch, (known, by_device) in overlapped(batches, start):
+            yield _computed(batch, known, by_device, crop)
 
 
 def _computed(

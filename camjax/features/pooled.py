@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from camjax.data.loader import Batch, eval_batches
+from camjax.data.prefetching import overlapped
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
 from camjax.models import CamModel, PooledHead, fold_batchnorm
@@ -147,16 +148,11 @@ def batch_results(
         shard_index=0,
         shard_count=1,
     )
-    waiting: tuple[Batch, Any] | None = None
     with contextlib.closing(batches):
-        for batch in batches:
-            results = function(batch["image"], np.maximum(batch["index"], 0))
-            # The device computes one batch while the previous one is fetched, and no more: each takes memory.
-            if waiting:
-                yield fetch(*waiting)
-            waiting = batch, results
-        if waiting:
-            yield fetch(*waiting)
+        for batch, results in overlapped(
+            batches, lambda batch: function(batch["image"], np.maximum(batch["index"], 0))
+        ):
+            yield fetch(batch, results)
 
 
 def unreadable_because(source: RandomAccessSource, index: int) -> str:

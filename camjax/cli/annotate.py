@@ -1,0 +1,184 @@
+"""`camjax annotate`: boxes of what a network sees in a folder of pictures, in the formats of annotation tools."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from camjax.cli.network_choice import network_choice
+from camjax.errors import InputError
+
+if TYPE_CHECKING:
+    from camjax.annotating import Manifest
+    from camjax.terminal import Console
+
+CLASSES_SHOWN = 20
+
+
+def annotate(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
+    /,
+    *,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("annotation"),
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN", help_behavior_hint="")] = None,
+    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
+    trust: bool = False,
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cam",
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
+    top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
+    boxes: Literal["paper", "components"] = "paper",
+    threshold: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE...")] = (0.2,),
+    max_boxes: Annotated[int, tyro.conf.arg(metavar="N")] = 10,
+    min_area: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0,
+    min_score: Annotated[float, tyro.conf.arg(metavar="SCORE")] = 0.0,
+    maps: bool = False,
+    overlays: bool = False,
+    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
+    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="")] = None,
+    merge: tyro.conf.FlagCreatePairsOff[bool] = False,
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None,
+    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
+    process_id: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
+) -> None:
+    """Write where things are in a folder of pictures: boxes as COCO JSON, as CSV and as PASCAL VOC XML.
+
+    The same command continues an interrupted one. Pictures that can't be read are listed in manifest.json with the
+    reason; the exit code is 1 only if none can be read. docs/annotating.md explains the files and the scores.
+
+    Args:
+      folder: The folder of pictures; those in folders below it count too.
+      out: Where everything is written: coco.json, boxes.csv, voc/, and last manifest.json.
+      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
+      weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
+      trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
+      method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
+      classes: Classes to box in every picture, by id or name: --classes 285 "tiger cat". See --min-score.
+      top_k: Without --classes, each picture's K most probable classes are boxed.
+      boxes: paper: one box a map, of its largest connected region. components: one for each connected region.
+      threshold: A region is where the map exceeds this share of its maximum. Several give boxes each.
+      max_boxes: With --boxes components, the most boxes of a map: those with the highest scores.
+      min_area: With --boxes components, leave out regions of a smaller share of the picture, such as 0.01.
+      min_score: Leave out boxes with a lower score: the class's probability times the region's peak, 0 to 1.
+      maps: Also write the raw maps, as arrays: maps/*.npz.
+      overlays: Also write each picture under its map, with its boxes: overlays/.
+      batch_size: Pictures at a time, on each device.
+      workers: Processes that read pictures; 0 reads in threads.
+      shard: Annotate one of N shares of the pictures only, I from 0: for the tasks of a Slurm array or an indexed job.
+      merge: Write the files from the finished shards.
+      coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
+      num_processes: The number of processes that annotate together; with --coordinator.
+      process_id: The number of this process, from 0; with --coordinator.
+    """
+    of_shard = _shard(shard)
+    for wrong, message in (
+        (any(not 0 <= share < 1 for share in threshold), f"--threshold {_words(threshold)}: expected 0 <= share < 1."),
+        (merge and shard, "--merge and --shard: first run all shards, then --merge alone."),
+        (classes and top_k != 1, "--classes and --top-k: leave out one of them."),
+    ):
+        if wrong:
+            raise InputError(message)
+
+    # Imported here, because other commands do not need them.
+
+    import jax
+
+    from camjax.annotating import Options, annotate_folder
+    from camjax.attribution.methods import method_named
+    from camjax.cli.class_choice import class_ids
+    from camjax.cli.compilation_cache import keep_compiled_programs
+    from camjax.loading import load_model
+    from camjax.terminal import Console, progress
+    from camjax.training import initialize
+
+    if not (shard or merge):  # a task of a Slurm array is not to wait for the others
+        initialize(coordinator, num_processes, process_id)
+    elif coordinator or num_processes or process_id:
+        raise InputError("--shard and --merge are for processes that do not know of each other: no --coordinator.")
+    keep_compiled_programs()
+    model, weights = network_choice(model, weights)
+    errors = Console(stderr=True, quiet=jax.process_index() > 0)
+    with errors.status(f"loading {model}"):
+        network = load_model(model, weights, trust=trust)
+    options = Options(
+        method=method,
+        top_k=top_k,
+        classes=tuple(class_ids(classes, network.class_names, method_named(method).num_classes(network))),
+        boxes=boxes,
+        thresholds=threshold,
+        max_boxes=max_boxes,
+        min_area=min_area,
+        min_score=min_score,
+        maps=maps,
+        overlays=overlays,
+        batch_size=batch_size,
+    )
+    with progress("annotating", errors, "pictures") as show:
+        manifest = annotate_folder(
+            network,
+            folder,
+            out,
+            options,
+            model_name=model,
+            shard=of_shard,
+            merge=merge,
+            num_workers=workers,
+            progress=show,
+        )
+    console = Console(quiet=jax.process_index() > 0)
+    if manifest is None:
+        console.print(f"Shard {shard} is finished. After all of them, run the command with --merge.", soft_wrap=True)
+        return
+    _print_summary(console, manifest, folder, out)
+    if not manifest["annotated"]:
+        raise InputError(
+            f"none of the {manifest['pictures']} pictures can be read: {out / 'manifest.json'} has the reasons."
+        )
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if not (found := re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)):
+        raise InputError(f"--shard {text}: expected I/N, as 0/8 for the first of eight shards.")
+    index, count = map(int, found.groups())
+    if not 0 <= index < count:
+        raise InputError(f"--shard {text}: expected I/N with I below N, since the first of eight shards is 0/8.")
+    return index, count
+
+
+def _print_summary(console: "Console", manifest: "Manifest", folder: Path, out: Path) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from camjax.annotating.formats import FORMATS
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in ("Class", "Pictures", "Boxes"):
+        table.add_column(name, justify="left" if name == "Class" else "right", overflow="fold")
+    for row in manifest["classes"][:CLASSES_SHOWN]:
+        table.add_row(row["name"], str(row["pictures"]), str(row["boxes"]))
+    if rest := manifest["classes"][CLASSES_SHOWN:]:
+        table.add_row(f"{len(rest)} more classes", "", str(sum(row["boxes"] for row in rest)))
+    console.print(table)
+    unreadable = manifest["unreadable"]
+    console.print(
+        f"{manifest['pictures']} pictures: {manifest['annotated']} annotated, {manifest['without_boxes']} of them "
+        f"without boxes, {len(unreadable)} unreadable. {manifest['boxes']} boxes.",
+        soft_wrap=True,
+    )
+    for item in unreadable[:5]:
+        console.print(f"  {item['file']}: {item['reason']}", soft_wrap=True)
+    if len(unreadable) > 5:
+        console.print(f"  and {len(unreadable) - 5} more: see {out / 'manifest.json'}", soft_wrap=True)
+    for name in (*FORMATS, *(name for name in ("maps", "overlays") if name in manifest["files"]), "manifest.json"):
+        console.print(f"Saved {out / name}", soft_wrap=True)
+    place, boxes = shlex.quote(str(folder.absolute())), shlex.quote(str(out / "boxes.csv"))
+    console.print("Next:", f"  camjax app {shlex.quote(str(out))}", sep="\n", soft_wrap=True)
+    console.print(f"  camjax evaluate --dataset {place} --split all --boxes {boxes} --model ...", soft_wrap=True)
+
+
+def _words(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)

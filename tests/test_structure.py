@@ -27,6 +27,7 @@ LEVELS = (
     {"figure_text", "loading", "metrics", "data", "viz", "training"},
     {"evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
+    {"app"},
     {"cli"},
 )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from tyro.extras import subcommand_cli_from_dict
 
 import camjax
+from camjax.cli.app import app
 from camjax.cli.compare import compare
 from camjax.cli.convert import convert
 from camjax.cli.errors import run_command
@@ -35,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"camjax {camjax.__version__}")
         return 0
-    commands = {function.__name__: function for function in (compare, convert, evaluate, explain, models, prepare)}
+    commands = {function.__name__: function for function in (app, compare, convert, evaluate, explain, models, prepare)}
     words = args or ["--help"]
     with _current_directory_in_path():
         return run_command(

@@ -27,6 +27,7 @@ LEVELS = (
     {"figure_grid", "figure_text", "loading", "metrics", "data", "viz", "training"},
     {"annotating", "evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
+    {"app"},
     {"cli"},
 )
 

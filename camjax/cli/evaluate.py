@@ -66,7 +66,7 @@ def evaluate(
     # Imported here, because other commands do not need them.
 
     from camjax.cli.compilation_cache import keep_compiled_programs
-    from camjax.data.annotated import open_annotated
+    from camjax.data.annotated import from_anywhere, open_annotated
     from camjax.data.relabeled import with_classes_of
     from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
@@ -123,6 +123,13 @@ def evaluate(
             "weights_sha256": sha256,
             "dataset": source.info.name,
             "split": source.info.split,
+            "class_names": list(names),
+            # What opens them again, for `camjax app`.
+            "pictures": {
+                "dataset": from_anywhere(dataset, lists),
+                "split": split,
+                **{name: None if path is None else str(path.expanduser().absolute()) for name, path in files.items()},
+            },
             "options": {
                 "threshold": threshold,
                 "batch_size": batch_size,

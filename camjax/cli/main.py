@@ -9,6 +9,7 @@ from tyro.extras import subcommand_cli_from_dict
 
 import camjax
 from camjax.cli.annotate import annotate
+from camjax.cli.app import app
 from camjax.cli.compare import compare
 from camjax.cli.convert import convert
 from camjax.cli.errors import run_command
@@ -37,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"camjax {camjax.__version__}")
         return 0
-    functions = (annotate, compare, convert, evaluate, explain, models, prepare, train)
+    functions = (annotate, app, compare, convert, evaluate, explain, models, prepare, train)
     commands = {function.__name__: function for function in functions}
     words = args or ["--help"]
     with _current_directory_in_path():

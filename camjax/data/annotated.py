@@ -48,15 +48,27 @@ def open_annotated(
         file and line.
     """
     text = os.fspath(dataset)
-    is_folder = lists is not None or isinstance(dataset, os.PathLike) or text.startswith((".", "~", os.sep))
-    # tfds' names may have a slash too: "imagenet2012_subset/10pct".
-    is_folder = is_folder or (Path(text).name != text and os.path.isdir(text))
+    is_folder = _is_folder(dataset, lists)
     paths = {"boxes": boxes, "blacklist": blacklist, "lists": lists, "masks": masks}
     given = {name: Path(path).expanduser() for name, path in paths.items() if path is not None}
     request = Request(text, split, is_folder, data_dir, class_names=class_names, **given)
     chosen = next(format for format in FORMATS if format.recognizes(request))
     chosen.check_options(request)
     return chosen.open(request)
+
+
+def from_anywhere(dataset: StrPath, lists: StrPath | None) -> str:
+    """A data set as `open_annotated` takes it in any working directory: a folder's or file's whole path, or a name."""
+    is_path = _is_folder(dataset, lists) or Path(dataset).is_file()
+    return str(Path(dataset).expanduser().absolute()) if is_path else os.fspath(dataset)
+
+
+def _is_folder(dataset: StrPath, lists: StrPath | None) -> bool:
+    text = os.fspath(dataset)
+    if lists is not None or isinstance(dataset, os.PathLike) or text.startswith((".", "~", os.sep)):
+        return True
+    # tfds' names may have a slash too: "imagenet2012_subset/10pct".
+    return Path(text).name != text and os.path.isdir(text)
 
 
 def open_image_folder(

@@ -18,8 +18,9 @@ from camjax.files import whole_file, write_whole
 from camjax.json_files import read_json
 from camjax.metrics import Truth, score_map
 
-FORMAT = 3
-"""Of the state: another number is the state of another version of camjax. Version 1 had no number."""
+FORMAT = 4
+"""Of the state: another number is the state of another version of camjax. Version 1 had no number, and the tables of
+images of version 3 no boxes: rows of both would not be one table."""
 
 
 class _MetricState(TypedDict):

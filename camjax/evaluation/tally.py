@@ -59,6 +59,7 @@ class Tally:
         self.counts: collections.Counter[str] = collections.Counter()
         self.cases = Cases(class_names)
         self.columns = ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in methods)]
+        self.columns += [f"{method}_{edge}" for method in methods for edge in ("ymin", "xmin", "ymax", "xmax")]
         self._model = model
         self._warned_of_size = False
 
@@ -84,9 +85,12 @@ class Tally:
             row: list[Any] = [index, annotation.filename, status, annotation.label]
             if status in ("scored", "without boxes"):
                 row.append(prediction)
+                ious = [
+                    f"{_iou(sample.asked, i, annotation.boxes):.4f}" if status == "scored" else ""
+                    for sample in samples.values()
+                ]
+                row += [*ious, *(edge for sample in samples.values() for edge in _edges(sample.asked, i))]
             if status == "scored":
-                ious = [f"{_iou(sample.asked, i, annotation.boxes):.4f}" for sample in samples.values()]
-                row += ious
                 # Copies: a view would keep the arrays of the whole batch.
                 arrays = map(np.array, (first.asked.maps[i, 0], first.asked.boxes[i, 0], batch["view"][i]))
                 cases.append(Case(index, annotation.label, float(ious[0]), prediction, *arrays))
@@ -158,6 +162,11 @@ class Tally:
 def _iou(asked: Localization, i: int, boxes: np.ndarray) -> float:
     """The IoU of the box of the class asked for with the best true box (n, 4); 0 where the map gave none."""
     return float(iou_matrix(asked.boxes[i], boxes).max()) if asked.valid[i, 0] else 0.0
+
+
+def _edges(asked: Localization, i: int) -> list[str]:
+    """The box of the class asked for, `ymin, xmin, ymax, xmax` in 0..1; empty where the map gave none."""
+    return [f"{edge:.5f}" for edge in asked.boxes[i, 0]] if asked.valid[i, 0] else [""] * 4
 
 
 def _probabilities(model: nnx.Module, images: jax.Array) -> jax.Array:

@@ -1,0 +1,415 @@
+"""The server of the page: what it answers, to whom, and the addresses of its parts."""
+
+import base64
+import contextlib
+import csv
+import io
+import ipaddress
+import json
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import matplotlib
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from camjax.app.networks import Busy, Networks
+from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Pictures, check_bytes
+from camjax.app.results import Results
+from camjax.attribution.methods import Needs
+from camjax.cam import class_probabilities
+from camjax.errors import InputError
+from camjax.models import CamModel
+
+COLORMAPS = ("jet", "turbo", "viridis", "magma", "inferno", "cividis", "coolwarm", "gray")
+LISTED = 5
+"""Classes that the table has at least."""
+MAX_TOP_K = 10
+SHUTDOWN_SECONDS = 2
+
+_PAGES = {"/": "picture.html", "/results": "results.html"}
+_FILES = {"app.css": "text/css", "common.js": "text/javascript", "picture.js": "text/javascript"}
+_FILES |= {"results.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+_HEADERS = {
+    # Nothing comes from elsewhere, nothing goes elsewhere, and no other page shows this one in a frame.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+_KEPT = {"cache-control": "private, max-age=3600"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the page offers.
+
+    Attributes:
+      networks: title -> what loads the network.
+      examples: name -> what reads the file of an example picture.
+      results: evaluations and annotations.
+    """
+
+    networks: Mapping[str, Callable[[], CamModel]]
+    examples: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    results: Sequence[Results] = ()
+
+
+class Guard:
+    """Answers only requests that this page makes, or a person who typed its address.
+
+    Another page in the same browser could otherwise send requests here: directly, or under a name of its own whose
+    address it changes to this machine's (DNS rebinding). So the name in the address is one that no one else can give:
+    a number, or this machine's.
+    """
+
+    def __init__(self, app: ASGIApp, host: str):
+        self._app = app
+        self._names = {"localhost", host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or refuses it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Request(scope).headers
+        host = headers.get("host", "")
+        if not self._is_own(host):
+            await _refusal(
+                f"The address of this page has the name {host[:100]!r}: expected localhost, this machine's name or "
+                "its number. Give --host NAME to camjax app to use another."
+            )(scope, receive, send)
+        elif self._is_foreign(headers, host, scope["path"]):
+            await _refusal("Another page sent this request: it is not answered.")(scope, receive, send)
+        else:
+
+            async def send_with_headers(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    has = {name for name, _ in message["headers"]}
+                    added = ((name.encode(), value.encode()) for name, value in _HEADERS.items())
+                    message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in has)]
+                await send(message)
+
+            await self._app(scope, receive, send_with_headers)
+
+    def _is_own(self, host: str) -> bool:
+        name = host.lower()
+        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+        with contextlib.suppress(ValueError):
+            return bool(ipaddress.ip_address(name))
+        return name in self._names
+
+    @staticmethod
+    def _is_foreign(headers: Mapping[str, str], host: str, path: str) -> bool:
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return True
+        site = headers.get("sec-fetch-site", "none")
+        opened = path in _PAGES and headers.get("sec-fetch-mode") == "navigate"
+        return site not in ("none", "same-origin") and not opened
+
+
+def make_app(content: Content, host: str) -> Starlette:
+    """The application that answers requests.
+
+    Args:
+      content: what the page offers.
+      host: as given to the server, a name of the machine.
+    """
+    page = _Page(content)
+    routes = [
+        *(Route(path, _static(name, "text/html; charset=utf-8")) for path, name in _PAGES.items()),
+        *(Route(f"/static/{name}", _static(name, media_type)) for name, media_type in _FILES.items()),
+        Route("/api/start", page.start),
+        Route("/api/status", page.status),
+        Route("/api/network", page.network),
+        Route("/api/pictures", page.upload, methods=["POST"]),
+        Route("/api/examples", page.example, methods=["POST"]),
+        Route("/api/picture", page.picture),
+        Route("/api/explain", page.explain),
+        Route("/api/boxes", page.boxes),
+        Route("/api/figure.png", page.figure),
+        Route("/api/boxes.csv", page.boxes_csv),
+        Route("/api/boxes.json", page.boxes_json),
+        Route("/api/map.npy", page.map_file),
+        Route("/api/results", page.results),
+        Route("/api/results/picture", page.results_picture),
+        Route("/api/results/open", page.results_open, methods=["POST"]),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, host=host)],
+        exception_handlers={InputError: _explained, OSError: _explained, Exception: _bug},
+    )
+
+
+class _Page:
+    """The answers. Methods that are not `async` run in threads."""
+
+    def __init__(self, content: Content):
+        self._pictures = Pictures()
+        self._networks = Networks(content.networks, self._pictures)
+        self._examples = tuple(content.examples.items())
+        self._results = content.results
+
+    def start(self, request: Request) -> Response:
+        """What the page offers before a network is loaded."""
+        return JSONResponse(
+            {
+                "networks": self._networks.titles,
+                "examples": [name for name, _ in self._examples],
+                "results": [{"title": of.title, "kind": of.kind} for of in self._results],
+                "colormaps": {name: _encoded(_colors(name)) for name in COLORMAPS},
+                "max_bytes": MAX_BYTES,
+                "max_pixels": MAX_PIXELS,
+                "max_top_k": MAX_TOP_K,
+            }
+        )
+
+    def status(self, request: Request) -> Response:
+        """How often a network ran."""
+        return JSONResponse({"runs": self._networks.runs})
+
+    def network(self, request: Request) -> Response:
+        """The classes and methods of a network."""
+        network = self._networks[_number(request, "network")]
+        methods = [
+            {"name": row.name, "slow": row.needs is Needs.CHANGED_IMAGES, "own_box": row.host_boxes is not None}
+            for row in network.methods
+        ]
+        return JSONResponse(
+            {"class_names": network.class_names, "num_classes": network.num_classes, "methods": methods}
+        )
+
+    async def upload(self, request: Request) -> Response:
+        """Takes the file of a picture."""
+        name = request.query_params.get("name", "picture")
+        check_bytes(name, int(request.headers.get("content-length", 0)))
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            check_bytes(name, len(data))
+        return await run_in_threadpool(self._added, name, bytes(data))
+
+    def example(self, request: Request) -> Response:
+        """Takes an example picture."""
+        number = _number(request, "example")
+        if not 0 <= number < len(self._examples):
+            raise InputError(f"example {number}: expected one of 0..{len(self._examples) - 1}.")
+        name, read = self._examples[number]
+        return self._added(name, read())
+
+    def _added(self, name: str, data: bytes) -> Response:
+        key = self._pictures.add(name, data)
+        picture = self._pictures[key]
+        height, width = picture.size
+        return JSONResponse({"picture": key, "name": picture.name, "height": height, "width": width})
+
+    def picture(self, request: Request) -> Response:
+        """A picture as the page shows it."""
+        shown = self._pictures[request.query_params.get("picture", "")].shown
+        return Response(shown, media_type="image/jpeg", headers=_KEPT)
+
+    def explain(self, request: Request) -> Response:
+        """The most probable classes and those asked for, with their maps by one method."""
+        picture, network, methods, asked = self._question(request)
+        method = methods[0]
+        top_k = _number(request, "top_k", 0)
+        if not 0 <= top_k <= MAX_TOP_K:
+            raise InputError(f"top_k={top_k}: expected 0..{MAX_TOP_K}.")
+        logits = self._networks.logits(picture, network)
+        order = np.argsort(-logits, kind="stable").tolist()
+        shown = list(dict.fromkeys([*order[:top_k], *asked])) or order[:1]
+        maps = self._networks.maps(picture, network, method, shown)
+        boxes = self._networks.boxes(picture, network, method, shown, _threshold(request))
+        probabilities = class_probabilities(logits)
+        ranks = {class_id: rank for rank, class_id in enumerate(order, 1)}
+        offered = self._networks[network]
+        return JSONResponse(
+            {
+                "classes": [
+                    {"id": i, "name": offered.name_of(i), "rank": ranks[i], "probability": float(probabilities[i])}
+                    for i in dict.fromkeys([*order[: max(top_k, LISTED)], *shown])
+                ],
+                "maps": [
+                    {"id": i, "shape": map.values.shape, "values": _encoded(map.values), "box": _edges(box)}
+                    for i, map, box in zip(shown, maps, boxes, strict=True)
+                ],
+            }
+        )
+
+    def boxes(self, request: Request) -> Response:
+        """The boxes of classes by methods: method -> a box for each class, in 0..1."""
+        picture, network, methods, ids = self._question(request)
+        threshold = _threshold(request)
+        return JSONResponse(
+            {
+                method: [_edges(box) for box in self._networks.boxes(picture, network, method, ids, threshold)]
+                for method in methods
+            }
+        )
+
+    def figure(self, request: Request) -> Response:
+        """The figure, as PNG."""
+        picture, network, methods, ids = self._question(request)
+        looks = {"alpha": _fraction(request, "opacity", 0.5), "colormap": request.query_params.get("colormap", "jet")}
+        draw_boxes = request.query_params.get("box", "1") == "1"
+        figure = self._networks.figure(
+            picture, network, methods, ids, _threshold(request), draw_boxes=draw_boxes, **looks
+        )
+        file = io.BytesIO()
+        figure.savefig(file, format="png", pil_kwargs={"compress_level": 1})
+        return Response(file.getvalue(), media_type="image/png")
+
+    def boxes_csv(self, request: Request) -> Response:
+        """The boxes as CSV, in pixels, with the columns that `camjax evaluate --boxes` reads."""
+        rows = self._rows(request)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+        return Response(text.getvalue(), media_type="text/csv")
+
+    def boxes_json(self, request: Request) -> Response:
+        """The boxes as JSON, in pixels."""
+        return Response(json.dumps(self._rows(request), indent=2) + "\n", media_type="application/json")
+
+    def _rows(self, request: Request) -> list[dict[str, Any]]:
+        picture, network, methods, ids = self._question(request)
+        threshold = _threshold(request)
+        found, offered = self._pictures[picture], self._networks[network]
+        probabilities = class_probabilities(self._networks.logits(picture, network))
+        height, width = found.size
+        return [
+            {
+                "filename": found.name,
+                **dict(zip(("xmin", "ymin", "xmax", "ymax"), _last_pixels(box, height, width), strict=True)),
+                "label": offered.name_of(i),
+                "class_id": i,
+                "probability": round(float(probabilities[i]), 6),
+                "method": method,
+                "threshold": threshold,
+                "width": width,
+                "height": height,
+                "network": self._networks.titles[network],
+            }
+            for method in methods
+            for i, box in zip(ids, self._networks.boxes(picture, network, method, ids, threshold), strict=True)
+        ]
+
+    def map_file(self, request: Request) -> Response:
+        """The raw map of a class, (h, w) float32, as `numpy.load` reads it."""
+        picture, network, methods, ids = self._question(request)
+        file = io.BytesIO()
+        np.save(file, self._networks.maps(picture, network, methods[0], ids[:1])[0].values)
+        return Response(file.getvalue(), media_type="application/octet-stream")
+
+    def results(self, request: Request) -> Response:
+        """A page of an evaluation or an annotation."""
+        query = request.query_params
+        found = self._chosen(request).page(
+            measure=query.get("measure", ""),
+            order=query.get("order", "worst"),
+            class_id=_number(request, "class") if query.get("class") else None,
+            only=query.get("only", ""),
+            page=_number(request, "page", 0),
+        )
+        return JSONResponse(found)
+
+    def results_picture(self, request: Request) -> Response:
+        """A picture of an evaluation or an annotation."""
+        return Response(self._chosen(request).thumbnail(_number(request, "row")), media_type="image/jpeg")
+
+    def results_open(self, request: Request) -> Response:
+        """Takes a picture of an evaluation or an annotation, to look at its maps."""
+        return self._added(*self._chosen(request).file(_number(request, "row")))
+
+    def _chosen(self, request: Request) -> Results:
+        number = _number(request, "results")
+        if not 0 <= number < len(self._results):
+            raise InputError(f"results {number}: the page was started with {len(self._results)} of them.")
+        return self._results[number]
+
+    def _question(self, request: Request) -> tuple[str, int, list[str], list[int]]:
+        """Picture, network, methods and class ids of a request."""
+        query = request.query_params
+        ids = [_whole(text, "class") for text in query.getlist("class")]
+        methods = list(dict.fromkeys(query.getlist("method")))
+        if not methods:
+            raise InputError("no method: choose at least one.")
+        return query.get("picture", ""), _number(request, "network"), methods, list(dict.fromkeys(ids))
+
+
+def _static(name: str, media_type: str) -> Callable[[Request], Response]:
+    content = files("camjax.app").joinpath("page", name).read_bytes()
+    return lambda request: Response(content, media_type=media_type)
+
+
+def _refusal(sentence: str) -> Response:
+    return JSONResponse({"error": sentence}, status_code=403)
+
+
+def _explained(request: Request, error: Exception) -> Response:
+    status = 410 if isinstance(error, Gone) else 503 if isinstance(error, Busy) else 400
+    return JSONResponse({"error": str(error)}, status_code=status)
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    sentence = f"{type(error).__name__}: this is a bug. The terminal of camjax app shows where; please report it."
+    return JSONResponse({"error": sentence}, status_code=500)
+
+
+def _number(request: Request, name: str, default: int | None = None) -> int:
+    text = request.query_params.get(name)
+    return default if text is None and default is not None else _whole(text or "", name)
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise InputError(f"{name} is {text[:40]!r}: expected a whole number.")
+    return int(text)
+
+
+def _fraction(request: Request, name: str, default: float) -> float:
+    text = request.query_params.get(name, str(default))
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise InputError(f"{name} is {text[:40]!r}: expected a number in 0..1.")
+
+
+def _threshold(request: Request) -> float:
+    return _fraction(request, "threshold", 0.2)
+
+
+def _encoded(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _colors(name: str) -> np.ndarray:
+    """(256, 3) uint8."""
+    return np.rint(matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)
+
+
+def _edges(box: np.ndarray | None) -> list[float] | None:
+    return None if box is None else [float(edge) for edge in box]
+
+
+def _last_pixels(box: np.ndarray | None, height: int, width: int) -> tuple[Any, ...]:
+    """xmin, ymin, xmax, ymax, the first and the last pixels of a box; four empty strings for none."""
+    if box is None:
+        return ("",) * 4
+    ymin, xmin, ymax, xmax = np.rint(box * (height, width, height, width)).astype(int).tolist()
+    return xmin, ymin, max(xmax - 1, xmin), max(ymax - 1, ymin)

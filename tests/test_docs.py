@@ -1,6 +1,8 @@
 """The Python of the README and the guides runs as written, in the guides with a small network."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ from PIL import Image
 from skimage import data
 
 import camjax
+from camjax.cli import network_choice
+from camjax.cli.main import main
+from tests.experiments.colors import TINY
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,6 +88,56 @@ def test_other_methods_and_how_faithful_they_are(small_network, tmp_path, monkey
     assert 0 < names["results"]["sparsity"] < 1
     exec(check, names)
     assert len(names["correlations"]) > 3
+
+
+def commands_of(name: str) -> list[list[str]]:
+    """The commands of a document, as words, without those that a browser test runs."""
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line) for line in lines if line.startswith("camjax ")]
+    return [line[1:] for line in words if line[1] != "app"]
+
+
+def cat_and_coffee(folder: Path, each: int) -> None:
+    """Pictures of two classes: pieces of photographs."""
+    rng = np.random.default_rng(0)
+    for name, photograph in (("cat", data.chelsea()), ("coffee", data.coffee())):
+        (folder / name).mkdir(parents=True)
+        for i in range(1, each + 1):
+            side = int(rng.integers(100, 250))
+            top, left = (int(rng.integers(0, n - side)) for n in photograph.shape[:2])
+            Image.fromarray(photograph[top : top + side, left : left + side]).save(folder / name / f"{i}.jpg")
+
+
+def test_from_a_folder_to_boxes(tmp_path, monkeypatch, capsys):
+    """Every command of the page, with a network of two convolutions."""
+    cat_and_coffee(tmp_path / "pictures", 5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(network_choice, "DEFAULT_MODEL", TINY)
+    run_the_page(["--weights", "random", "--batch-size", "4", "--epochs", "2"], capsys)
+
+
+@pytest.mark.long
+def test_from_a_folder_to_boxes_as_written(tmp_path, monkeypatch, capsys):
+    cat_and_coffee(tmp_path / "pictures", 20)
+    monkeypatch.chdir(tmp_path)
+    run_the_page([], capsys)
+    assert json.loads(Path("runs/mine/results.json").read_text())["accuracy"] >= 0.9
+
+
+def run_the_page(more_of_training: list[str], capsys) -> None:
+    commands = commands_of("docs/own_pictures.md")
+    assert [command[0] for command in commands] == ["train", "explain", "annotate", "evaluate", "evaluate"]
+    for command in commands:
+        more = more_of_training if command[0] == "train" else []
+        assert main([*command, *more]) == 0, (command, capsys.readouterr().err)
+    assert Path("cats.png").stat().st_size > 10_000
+    boxes = json.loads(Path("boxes/coco.json").read_text())
+    assert {image["file_name"] for image in boxes["images"]} >= {"cat/1.jpg", "coffee/1.jpg"}
+    # Measured against themselves, boxes are right wherever the network predicts the picture's own class.
+    results = json.loads(Path("evaluation/results.json").read_text())
+    numbers = results["results"]["cam"]["ilsvrc"]
+    assert numbers["top1_localization_error"] == pytest.approx(numbers["top1_classification_error"], abs=1e-3)
 
 
 @pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])

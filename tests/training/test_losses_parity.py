@@ -87,14 +87,18 @@ class Data(torch.utils.data.Dataset):
 
 def loader(data=None, **options):
     """Shuffled with a seed, in batches whose last is smaller."""
-    shuffle = torch.Generator().manual_seed(3)
-    return torch.utils.data.DataLoader(data or Data(), batch_size=6, shuffle=True, generator=shuffle, **options)
+    data = data or Data()
+    # Not DataLoader(generator=...), from which workers draw as well.
+    order = torch.utils.data.RandomSampler(data, generator=torch.Generator().manual_seed(3))
+    return torch.utils.data.DataLoader(data, batch_size=6, sampler=order, **options)
 
 
-def test_a_loader_with_workers_and_an_interruption(tmp_path):
+def test_a_loader_with_a_worker_and_an_interruption(tmp_path):
     """15 steps of 8 are three epochs of 40, whose batches are of 6 and 4."""
     recipe, options = tiny_recipe(15), {"checkpoint_every": 2, "progress": False}
-    whole = fit(Net(), loader(num_workers=2, multiprocessing_context="spawn"), recipe, **options)
+    whole = fit(
+        Net(), loader(num_workers=1, multiprocessing_context="spawn", persistent_workers=True), recipe, **options
+    )
     with pytest.raises(OSError, match="the disk is gone"):
         fit(Net(), loader(Data(breaks_at=70)), recipe, run_dir=tmp_path, **options)
     with pytest.warns(UserWarning, match="batches of DataLoader: the run goes on from step"):

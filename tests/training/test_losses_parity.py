@@ -2,11 +2,14 @@
 
 import functools
 
+import cv2
 import jax
 import numpy as np
 import pytest
+from test_docs import python_of
 from tiny_run import Colors, Net, tiny_recipe
 
+from benchmarks.peers import import_torchvision
 from camjax.errors import InputError
 from camjax.training import SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy, TrainState, evaluate, fit, train_step
 
@@ -120,6 +123,22 @@ def test_a_loader_with_a_worker_and_an_interruption(tmp_path):
 def test_tensors_of_another_kind(change, message):
     with pytest.raises(InputError, match=message):
         fit(Net(), loader(Data(change)), tiny_recipe(2), progress=False)
+
+
+def test_the_guide(tmp_path, monkeypatch):
+    """Its code, with a small network and `Colors` as PNG files of another size."""
+    import_torchvision()
+    for index in range(40):
+        image, label = Colors()[index].values()
+        (tmp_path / "photographs" / "abc"[label]).mkdir(parents=True, exist_ok=True)
+        larger = cv2.resize(image, (16, 12), interpolation=cv2.INTER_NEAREST)
+        assert cv2.imwrite(str(tmp_path / "photographs" / "abc"[label] / f"{index}.png"), larger)
+    monkeypatch.chdir(tmp_path)
+    names = {"model": Net(), "recipe": tiny_recipe(30, batch_size=16), "fit": fit}
+    (block,) = (block for block in python_of("docs/training.md") if "ImageFolder" in block)
+    exec(block, names)
+    assert names["model"].class_names == ("a", "b", "c")
+    assert evaluate(names["model"], Colors(), batch_size=40)["accuracy"] > 0.8
 
 
 def test_a_dataset_is_no_loader():

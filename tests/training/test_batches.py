@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import json
+import socket
 import threading
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_run import Colors, Net, tiny_recipe
+from tiny_run import Colors, Net, start, tiny_recipe
 
 from camjax.data import Batches
 from camjax.data import batches as module
@@ -17,7 +18,8 @@ from camjax.data.loader import batch_indices
 from camjax.data.prefetching import prefetch
 from camjax.errors import InputError
 from camjax.runs import read_run
-from camjax.training import SigmoidBinaryCrossEntropy, describe_plan, evaluate, fit
+from camjax.training import SigmoidBinaryCrossEntropy, describe_plan, evaluate, fit, initialize
+from camjax.training.logs import read_metrics
 
 STEPS, SIZE = 10, 8
 
@@ -37,11 +39,11 @@ class Loader:
         self.given = 0
 
     def __iter__(self):
-        for start in range(0, len(self.indices), self.of):
+        for first in range(0, len(self.indices), self.of):
             if self.given == self.breaks_after:
                 raise OSError("the disk is gone")
             self.given += 1
-            examples = [Colors()[i] for i in self.indices[start : start + self.of]]
+            examples = [Colors()[i] for i in self.indices[first : first + self.of]]
             yield self.form(np.stack([e["image"] for e in examples]), np.array([e["label"] for e in examples]))
 
 
@@ -236,3 +238,39 @@ def test_batches_that_cannot_be_trained_on(batch, message):
 def test_what_is_no_source(source, options, message):
     with pytest.raises(InputError, match=message):
         fit(Net(), source, tiny_recipe(2), **options, progress=False)
+
+
+def run_of_shares(options):
+    """A run in a process of its own: even examples in one and odd ones in the other, or both in turn in one process."""
+    initialize(options.get("coordinator"), options.get("num_processes"), options.get("process_id"))
+    shares = [range(process, 40, 2) for process in range(2)]
+    both = [i for start in range(0, 20, 4) for share in shares for i in share[start : start + 4]]
+    # To evaluate, one has 31 examples and the other 9.
+    uneven = [range(31), range(31, 40)]
+    process = options.get("process_id")
+    fit(
+        Net(0.0),
+        Loader(both if process is None else shares[process], 3),
+        tiny_recipe(12),
+        eval_source=Loader(range(40) if process is None else uneven[process]),
+        eval_every=5,
+        run_dir=options["run_dir"],
+        progress=False,
+    )
+
+
+@pytest.mark.long
+def test_two_processes_with_a_share_each_train_as_one(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    two = {"run_dir": str(tmp_path / "two"), "coordinator": coordinator, "num_processes": 2}
+    jobs = [{"run_dir": str(tmp_path / "one")}, *({**two, "process_id": i} for i in range(2))]
+    processes = [start(job, tmp_path / "log.txt", run_of_shares) for job in jobs]
+    for process in processes:
+        process.join(150)
+        assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
+    found, expected = (read_metrics(tmp_path / name) for name in ("two", "one"))
+    for a, b in zip(found, expected, strict=True):
+        speed = "train/images_per_second"
+        assert a | {speed: 0} == pytest.approx(b | {speed: 0}, rel=1e-5) and len(a) > 2

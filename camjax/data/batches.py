@@ -1,5 +1,6 @@
 """Batches that another library reads: a PyTorch `DataLoader`, a `tf.data.Dataset`, or any iterable of batches."""
 
+import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -29,6 +30,9 @@ class Batches:
     Batches may be of any size, the last of an epoch too: rows are put together to batches of the size that training
     asks for, across epochs, and none is left out. At its end, the iterable is iterated again. Each process gives its
     share of the rows.
+
+    JAX has threads, and a process with threads should not be forked: give a `DataLoader` with workers
+    `multiprocessing_context="spawn"`.
 
     A position cannot be restored. A run that is resumed passes over as many rows as it has seen ("skip"), which takes
     the time to read them; it then ends as an uninterrupted run does if the iterable gives the same rows in the same
@@ -108,7 +112,7 @@ class Batches:
             for batch in self._batches:
                 if closed.is_set():
                     return
-                length = len(_pair(batch)[1])
+                length = len(_as_array(_pair(batch)[1], "label"))
                 total += length
                 if total > passed:
                     rows = _rows(batch, size, label_shape, self)
@@ -125,7 +129,7 @@ class _Reader(Iterator[_Rows]):
 
     closes_while_read = True
 
-    def __init__(self, read: Callable[[threading.Event], Iterator[_Rows]]):
+    def __init__(self, read: Callable[[threading.Event], Generator[_Rows, None, None]]):
         self._closed = threading.Event()
         self._rows = read(self._closed)
 
@@ -134,6 +138,8 @@ class _Reader(Iterator[_Rows]):
 
     def close(self) -> None:
         self._closed.set()
+        with contextlib.suppress(ValueError):  # a thread is in it, and will see that it is closed
+            self._rows.close()
 
 
 def source_or_batches(source: Any, num_workers: int = 0) -> RandomAccessSource | Batches:
@@ -221,14 +227,12 @@ def _checked_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             f"{given} from {lowest:.4g} to {highest:.4g}; expected RGB in 0..255. The model normalizes by itself: "
             "leave normalization out, as torchvision's PILToTensor does"
         )
-    if images.dtype.kind != "f":
-        return images.astype(np.uint8)
     if 0 < highest <= 1:
         raise InputError(
             f"{given} from {lowest:.4g} to {highest:.4g}; expected RGB in 0..255. Multiply them by 255 or, better, "
             "give uint8: torchvision's PILToTensor in place of ToTensor"
         )
-    return images.astype(np.float32)
+    return images.astype(np.float32 if images.dtype.kind == "f" else np.uint8)
 
 
 def _checked_labels(labels: np.ndarray, label_shape: tuple[int, ...]) -> np.ndarray:

@@ -181,6 +181,11 @@ def _fit(
     view: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
     """The image, or the view of it, in the batch's shape: resized if asked for, otherwise checked."""
+    if image.ndim != 3:
+        raise InputError(
+            f"the image of example {index} is {image.shape}; expected (H, W, 3). A list of batches is given as "
+            "camjax.data.Batches(list)"
+        )
     if image.dtype != np.uint8:
         raise InputError(f"the image of example {index} is {image.dtype}; expected uint8 in 0..255")
     if view is not None or (resize and image.shape != image_shape):

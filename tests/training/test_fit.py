@@ -1,5 +1,6 @@
 """Runs: what they write, how they resume, and how they load as a model."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -162,13 +163,16 @@ def test_a_finished_run_stays_as_it_is(uninterrupted):
 
 
 def test_a_run_becomes_longer(tmp_path):
+    """Its warm-up is the same share of its steps."""
+    longer = tiny_recipe(9, warmup_steps=4)
     fit(Net(), Colors(), tiny_recipe(4), run_dir=tmp_path, progress=False)
     with pytest.warns(UserWarning, match=r"lengthened from 4 to 9 steps.* schedule of 9 steps"):
-        fit(Net(), Colors(), tiny_recipe(9), run_dir=tmp_path, progress=False)
+        fit(Net(), Colors(), longer, run_dir=tmp_path, progress=False)
     assert [line["step"] for line in lines(tmp_path)] == [4, 9]
     rates = [line["train/learning_rate"] for line in lines(tmp_path)]
-    assert rates == pytest.approx([float(tiny_recipe(4).schedule()(3)), float(tiny_recipe(9).schedule()(8))])
+    assert rates == pytest.approx([float(tiny_recipe(4).schedule()(3)), float(longer.schedule()(8))])
     assert read_run(tmp_path)["lengthened"] == [[4, 9]]
+    assert read_run(tmp_path)["recipe"] == dataclasses.asdict(longer)
     card = json.loads((tmp_path / "run_card.json").read_text())
     assert card["lengthened"] == [[4, 9]] and card["wall_time"]["to_step"] == 9
     with pytest.raises(ValueError, match=r"recipe\.steps: 9 there, 8 now"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.utils.class_weight import compute_class_weight
+from test_docs import python_of
 from tiny_run import Colors, Net, tiny_recipe
 
 import camjax
@@ -21,6 +22,7 @@ from camjax.training import (
     SoftmaxCrossEntropy,
     TrainState,
     balanced_class_weights,
+    eval_step,
     evaluate,
     fit,
     positive_weights,
@@ -100,6 +102,8 @@ def test_a_step_takes_the_mean_that_weights_give():
     for metrics in found:
         assert metrics["loss"] == pytest.approx((weights * losses).sum() / weights.sum(), rel=1e-5)
         assert metrics["gradient_norm"] == pytest.approx(float(found[0]["gradient_norm"]), rel=1e-5)
+    sums = jax.jit(functools.partial(eval_step, loss=loss))(Net(0.0), batch | {"mask": np.arange(8) < 5})
+    assert (sums["count"], sums["weight"]) == (5, 113)
     halves = [(weights * losses)[half].sum() / weights[half].sum() for half in (slice(4), slice(4, 8))]
     assert abs(np.mean(halves) - float(found[0]["loss"])) > 1e-3
 
@@ -233,6 +237,20 @@ def test_losses_that_do_not_fit(loss, source, message, tmp_path):
         fit(Net(), source, tiny_recipe(2), loss=loss, run_dir=tmp_path / "run", progress=False)
     # Where data need not be read, the run has not begun.
     assert (tmp_path / "run").exists() == ("example" in message or "one class" in message)
+
+
+def test_the_guide():
+    """Its code, with a small network; a loss of one's own is here that of the paper of focal losses, gamma 2."""
+    names = {"camjax": camjax, "fit": fit, "evaluate": evaluate, "train": Colors(), "several": Several()}
+    names |= {"model": Net(), "recipe": tiny_recipe(2), "images": np.zeros((2, 8, 8, 3), np.uint8)}
+    for block in python_of("docs/training.md"):
+        if "focal_loss" in block or "several" in block:
+            exec(block, names)
+    np.testing.assert_allclose(names["weights"], [40 / 3 / n for n in (14, 13, 13)])
+    expected = np.array([0.5**2 * np.log(2), 0.2**2 * np.log(1.25)])
+    np.testing.assert_allclose(names["focal_loss"](LOGITS, np.array([0, 2])), expected, rtol=1e-5)
+    assert not names["focal"].multi_label and names["metrics"].keys() == {"loss", "accuracy", "mean_average_precision"}
+    assert names["tagger"].multi_label and names["probabilities"].sum(1) == pytest.approx(1.5, abs=0.75)
 
 
 @pytest.mark.parametrize("weights", [(), (1, 0, 1), (1, -1, 1), (1, np.nan, 1), "abc", 3.0])

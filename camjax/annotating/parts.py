@@ -134,7 +134,7 @@ class Parts:
 
     def write(self, part: int, pictures: Sequence[Picture]) -> None:
         """Writes a finished part."""
-        write_whole(self.path(part), json.dumps([picture.as_json() for picture in pictures]))
+        write_whole(self.path(part), json.dumps(pictures))
 
     def pictures(self) -> Iterator[Picture]:
         """All pictures, part by part."""

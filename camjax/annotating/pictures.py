@@ -80,17 +80,19 @@ def find_pictures(folder: Path) -> Pictures:
 class Places:
     """Where the files about a picture go in a folder of their own: its name without the suffix.
 
-    Of pictures that differ in their suffix alone, `a.jpg` and `a.png`, the whole name.
+    It is the whole name for pictures that differ in their suffix alone, `a.jpg` and `a.png`, and for `a.jpg.png` beside
+    `a.jpg`: each picture has a place of its own.
     """
 
     def __init__(self, names: Sequence[str]):
         counts = Counter(map(_stem, names))
-        self._shared = {stem for stem, count in counts.items() if count > 1}
+        shared = {stem for stem, count in counts.items() if count > 1}
+        self._taken = shared.union(name for name in names if name in counts)
 
     def __call__(self, name: str) -> str:
         """The place of a picture, by its name."""
         stem = _stem(name)
-        return name if stem in self._shared else stem
+        return name if stem in self._taken else stem
 
 
 def _stem(name: str) -> str:

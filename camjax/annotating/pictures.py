@@ -44,7 +44,7 @@ class Pictures:
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """An upright picture (H, W, 3) uint8 RGB, and its EXIF orientation; raises ValueError or OSError."""
         name = self.names[index]
-        if any(unicodedata.category(char) in ("Cc", "Cs") or char in "\\\ufffe\uffff" for char in name):
+        if not holdable(name):
             raise InputError(
                 "its name has a backslash or a control character, or is not UTF-8: files of boxes can't hold it; "
                 "rename the file"
@@ -60,6 +60,11 @@ class Pictures:
         except InputError as error:
             return printable(str(error).removeprefix(f"{self.folder / self.names[index]}: "))
         return "it could not be read the first time"
+
+
+def holdable(name: str) -> bool:
+    """Whether files of boxes can hold a name: XML has no control characters, and a backslash may be a slash."""
+    return not any(unicodedata.category(char) in ("Cc", "Cs") or char in "\\\ufffe\uffff" for char in name)
 
 
 def find_pictures(folder: Path) -> Pictures:

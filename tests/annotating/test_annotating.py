@@ -220,6 +220,7 @@ def test_devices_do_not_change_the_files(model, folder, annotated, tmp_path, mon
     assert len(used) >= 6 and tree(tmp_path / "out") == tree(annotated)
 
 
+@pytest.mark.long
 def test_worker_processes(model, folder, annotated, tmp_path):
     chosen = Options(boxes="components", top_k=2, maps=True, batch_size=4)
     annotate_folder(model, folder, tmp_path / "out", chosen, num_workers=1)

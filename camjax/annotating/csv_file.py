@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from camjax.annotating.finished import Finished
+from camjax.annotating.pictures import holdable
 from camjax.files import whole_file
 
 COLUMNS = ("filename", "xmin", "ymin", "xmax", "ymax", "label", "class", "probability", "score", "threshold")
@@ -14,12 +15,14 @@ def write(path: Path, finished: Finished) -> None:
 
     The format has one class a picture: where maps of several classes were computed, the most probable of them that has
     a box. `label` is that class, and is empty for a picture in a sub-folder, whose class is the folder's. A picture
-    without boxes has a line without numbers.
+    without boxes has a line without numbers; so has one that can't be read, unless a line can't hold its name.
     """
-    with whole_file(path) as draft, draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
         for picture in finished.pictures():
+            if not holdable(picture.name):
+                continue
             # The format takes blanks off the ends of a name.
             name = picture.name if picture.name == picture.name.strip() else f"./{picture.name}"
             by_probability = sorted(picture.classes, key=lambda of_class: -of_class[1])

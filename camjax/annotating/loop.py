@@ -278,6 +278,8 @@ class _Writer:
             place = self._chosen.place(int(batch["index"][row]))
             name, orientation = self._pictures.names[place], int(batch["label"][row])
             if orientation == UNREADABLE:
+                # Bytes of a name that are no text would be no JSON either.
+                name = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
                 self._records.append(Picture(name, unreadable=self._pictures.why_unreadable(place)))
                 continue
             height, width = batch["image_size"][row].tolist()

@@ -124,17 +124,15 @@ class Parts:
             return
         names = [path.stem for path in self.directory.glob("*.started")] if self.directory.is_dir() else []
         counts = sorted({int(found[1]) for name in names if (found := re.fullmatch(r"shard-\d+-of-(\d+)", name))})
-        shards = "; ".join(
-            ", ".join(f"{index}/{count}" for index in sorted({part % count for part in missing})) for count in counts
-        )
-        whose = f"those of --shard {shards.replace('; ', ', or ')}" if counts else "no shard has begun"
+        shards = [", ".join(f"{i}/{n}" for i in sorted({part % n for part in missing})) for n in counts]
+        whose = f"those of --shard {', or '.join(shards)}" if shards else "no shard has begun"
         raise InputError(
-            f"{self.out}: {len(missing)} of {self.count} parts are missing, {whose}. Run these (again), then merge."
+            f"{self.out}: {len(missing)} of {self.count} parts are missing: {whose}. Run them, then merge."
         )
 
     def write(self, part: int, pictures: Sequence[Picture]) -> None:
         """Writes a finished part."""
-        write_whole(self.path(part), json.dumps([picture.as_json() for picture in pictures]))
+        write_whole(self.path(part), json.dumps(pictures))
 
     def pictures(self) -> Iterator[Picture]:
         """All pictures, part by part."""

@@ -44,7 +44,7 @@ class Pictures:
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """An upright picture (H, W, 3) uint8 RGB, and its EXIF orientation; raises ValueError or OSError."""
         name = self.names[index]
-        if any(unicodedata.category(char) in ("Cc", "Cs") or char in "\\\ufffe\uffff" for char in name):
+        if not holdable(name):
             raise InputError(
                 "its name has a backslash or a control character, or is not UTF-8: files of boxes can't hold it; "
                 "rename the file"
@@ -60,6 +60,11 @@ class Pictures:
         except InputError as error:
             return printable(str(error).removeprefix(f"{self.folder / self.names[index]}: "))
         return "it could not be read the first time"
+
+
+def holdable(name: str) -> bool:
+    """Whether files of boxes can hold a name: XML has no control characters, and a backslash may be a slash."""
+    return not any(unicodedata.category(char) in ("Cc", "Cs") or char in "\\\ufffe\uffff" for char in name)
 
 
 def find_pictures(folder: Path) -> Pictures:
@@ -80,17 +85,19 @@ def find_pictures(folder: Path) -> Pictures:
 class Places:
     """Where the files about a picture go in a folder of their own: its name without the suffix.
 
-    Of pictures that differ in their suffix alone, `a.jpg` and `a.png`, the whole name.
+    It is the whole name for pictures that differ in their suffix alone, `a.jpg` and `a.png`, and for `a.jpg.png` beside
+    `a.jpg`: each picture has a place of its own.
     """
 
     def __init__(self, names: Sequence[str]):
         counts = Counter(map(_stem, names))
-        self._shared = {stem for stem, count in counts.items() if count > 1}
+        shared = {stem for stem, count in counts.items() if count > 1}
+        self._taken = shared.union(name for name in names if name in counts)
 
     def __call__(self, name: str) -> str:
         """The place of a picture, by its name."""
         stem = _stem(name)
-        return name if stem in self._shared else stem
+        return name if stem in self._taken else stem
 
 
 def _stem(name: str) -> str:

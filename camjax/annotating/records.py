@@ -1,6 +1,6 @@
 """What is known about one picture, from the devices to the files that are written."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,7 @@ from camjax.data.decoding import stored_edges
 from camjax.json_files import read_json
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A box of one class.
 
     Attributes:
@@ -28,9 +27,8 @@ class Box:
     corners: tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An annotated picture.
+class Picture(NamedTuple):
+    """An annotated picture; in JSON, as all named tuples, a list.
 
     Attributes:
       name: its file, relative to the folder of pictures, with forward slashes.
@@ -42,13 +40,9 @@ class Picture:
 
     name: str
     size: tuple[int, int] = (0, 0)
-    classes: list[tuple[int, float]] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
+    classes: Sequence[tuple[int, float]] = ()
+    boxes: Sequence[Box] = ()
     unreadable: str = ""
-
-    def as_json(self) -> dict:
-        """In JSON's types, as `read_part` reads it."""
-        return asdict(self)
 
 
 class Found(NamedTuple):

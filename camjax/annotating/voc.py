@@ -1,10 +1,40 @@
 """Boxes as XML files as PASCAL VOC introduced them, one for each picture."""
 
-import xml.etree.ElementTree as ET
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from camjax.annotating.finished import Finished
 from camjax.annotating.records import Picture
+
+_FILE = """\
+<annotation>
+  <folder>{folder}</folder>
+  <filename>{filename}</filename>
+  <size>
+    <width>{width}</width>
+    <height>{height}</height>
+    <depth>3</depth>
+  </size>
+  <segmented>0</segmented>
+{objects}</annotation>
+"""
+
+_OBJECT = """\
+  <object>
+    <name>{name}</name>
+    <pose>Unspecified</pose>
+    <truncated>0</truncated>
+    <difficult>0</difficult>
+    <score>{score}</score>
+    <threshold>{threshold}</threshold>
+    <bndbox>
+      <xmin>{xmin}</xmin>
+      <ymin>{ymin}</ymin>
+      <xmax>{xmax}</xmax>
+      <ymax>{ymax}</ymax>
+    </bndbox>
+  </object>
+"""
 
 
 def write(folder: Path, finished: Finished) -> None:
@@ -13,30 +43,26 @@ def write(folder: Path, finished: Finished) -> None:
     Pixels count from 0 in the stored picture, and `<xmax>`, `<ymax>` are the last ones of the box.
     """
     folder.mkdir(exist_ok=True)
+    made = {folder}
     for picture in finished.pictures():
         if not picture.unreadable:
             path = folder / f"{finished.places(picture.name)}.xml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_xml(picture, finished))
+            if path.parent not in made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made.add(path.parent)
+            path.write_bytes(_xml(picture, finished).encode())
 
 
-def _xml(picture: Picture, finished: Finished) -> bytes:
-    root = ET.Element("annotation")
-    place, _, filename = picture.name.rpartition("/")
+def _xml(picture: Picture, finished: Finished) -> str:
+    folder, _, filename = picture.name.rpartition("/")
     height, width = picture.size
-    _add(root, folder=place, filename=filename)
-    _add(ET.SubElement(root, "size"), width=width, height=height, depth=3)
-    _add(root, segmented=0)
+    objects = ""
     for box in picture.boxes:
         xmin, ymin, xmax, ymax = box.corners
-        item = ET.SubElement(root, "object")
-        _add(item, name=finished.names.read[box.class_id], pose="Unspecified", truncated=0, difficult=0)
-        _add(item, score=box.score, threshold=box.threshold)
-        _add(ET.SubElement(item, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax - 1, ymax=ymax - 1)
-    ET.indent(root)
-    return ET.tostring(root, encoding="utf-8") + b"\n"
-
-
-def _add(parent: ET.Element, **texts: object) -> None:
-    for tag, text in texts.items():
-        ET.SubElement(parent, tag).text = str(text)
+        objects += _OBJECT.format(
+            name=escape(finished.names.read[box.class_id]),
+            score=box.score,
+            threshold=box.threshold,
+            **{"xmin": xmin, "ymin": ymin, "xmax": xmax - 1, "ymax": ymax - 1},
+        )
+    return _FILE.format(folder=escape(folder), filename=escape(filename), width=width, height=height, objects=objects)

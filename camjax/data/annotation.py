@@ -12,6 +12,7 @@ from camjax.errors import InputError
 BLACKLISTED = "blacklisted"
 UNREADABLE = "unreadable"
 OTHER_SIZE = "of another size than listed"
+UNLABELED = "without a class"
 
 _NOT_GIVEN = np.zeros((0, 4), np.float32)
 
@@ -25,7 +26,8 @@ class Annotation:
       label: its class.
       boxes: (n, 4) float32 `[ymin, xmin, ymax, xmax]` in 0..1 of the stored image, half-open; n is 0 where no box is
         known.
-      excluded: "", or why the image does not count: `BLACKLISTED` or `UNREADABLE`; an evaluation adds `OTHER_SIZE`.
+      excluded: "", or why the image does not count: `BLACKLISTED`, `UNREADABLE` or `UNLABELED`; an evaluation adds
+        `OTHER_SIZE`.
       wsol_boxes: (n, 4) float32, the same boxes for wsolevaluation's metrics, see `camjax.data.annotations.wsol_lists`;
         `boxes` if not given.
       size: (H, W) of the image, where a file lists it and boxes are shares of it; else None. Check it by `same_aspect`

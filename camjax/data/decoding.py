@@ -226,6 +226,8 @@ def stored_edges(edges: np.ndarray, size: tuple[int, int], orientation: int) -> 
     Returns:
       (..., 4) y0, x0, y1, x1 in the stored pixels.
     """
+    if orientation == 1:
+        return edges
     height, width = size
     y0, x0, y1, x1 = np.moveaxis(edges, -1, 0)
     if orientation in (2, 3, 6, 7):

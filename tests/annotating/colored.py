@@ -64,10 +64,6 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class _Slow(Colors):
-    """Takes a while to be found, so that a test can kill the process within a part."""
-
-
 def run(options: dict) -> None:
     """Annotates; the program of a process."""
     wait = options.pop("wait", 0)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from camjax.class_names import match_class_names
-from camjax.data.annotation import UNREADABLE, AnnotatedSource, Annotation, no_boxes
+from camjax.data.annotation import UNLABELED, UNREADABLE, AnnotatedSource, Annotation, no_boxes
 from camjax.data.annotations._format import Format, Request
 from camjax.data.decoding import ImageError
 from camjax.data.image_files import (
@@ -27,7 +27,9 @@ WHOLE_FOLDER = "all"
 class ImageFolder(AnnotatedSource):
     """The images of a folder; `open_folder` makes one.
 
-    The annotation of an image with boxes that cannot be read has `excluded` set.
+    The annotation of an image with boxes that cannot be read has `excluded` set. So has that of an image that the file
+    of boxes lists without class and box, as it does where nothing could be predicted for an unreadable one; its label
+    is -1 in `labels`.
 
     Args:
       folder: of the images.
@@ -56,13 +58,15 @@ class ImageFolder(AnnotatedSource):
         self._check_index(index)
         name = self._names[index]
         read = load_image if self._turned else read_stored_image
-        return {"image": read(self._folder / name), "label": self._labels[name], "filename": name}
+        return {"image": read(self._folder / name), "label": max(self._labels[name], 0), "filename": name}
 
     def annotation(self, index: int) -> Annotation:
         """See `AnnotatedSource.annotation`."""
         self._check_index(index)
         name = self._names[index]
         label, listed = self._labels[name], self._listed.get(name)
+        if label < 0:
+            return Annotation(name, 0, no_boxes(), UNLABELED)
         if listed is None or not listed.corners:
             return Annotation(name, label, no_boxes())
         size = self._sizes[name]
@@ -93,7 +97,7 @@ def open_folder(
     classes = {name: _class_name(root / name, name, listed.get(name)) for name in names}
     class_names, ids = _class_ids(root, classes, request.class_names)
     info = SourceInfo(str(request.folder), request.split, class_names, len(names), ("image", "label", "filename"))
-    labels = {name: ids[classes[name]] for name in names}
+    labels = {name: -1 if label is None else ids[label] for name, label in classes.items()}
     return ImageFolder(root, labels, listed, info, has_boxes=read is not None)
 
 
@@ -129,7 +133,8 @@ def _split_folder(folder: Path, split: str) -> Path:
     )
 
 
-def _class_name(path: Path, name: str, listed: ListedImage | None) -> str:
+def _class_name(path: Path, name: str, listed: ListedImage | None) -> str | None:
+    """The class of an image; None for one that is listed without class and box."""
     where, classes = (str(path), set()) if listed is None else (f"{listed.where}: {path}", set(listed.classes))
     if "/" in name:
         classes.add(name.partition("/")[0])
@@ -138,16 +143,20 @@ def _class_name(path: Path, name: str, listed: ListedImage | None) -> str:
             f"{where} has the classes {', '.join(sorted(classes))}: expected one, that of its folder and of all of "
             "its objects."
         )
+    if not classes and listed is not None and not listed.corners:
+        return None
     if not classes:
         raise InputError(f"{path} has no class: expected a sub-folder for each class, or a label in the file of boxes.")
     return classes.pop()
 
 
 def _class_ids(
-    root: Path, classes: Mapping[str, str], class_names: Sequence[str] | None
+    root: Path, classes: Mapping[str, str | None], class_names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The names of all classes in the order of their labels, and the label of each name."""
-    found = sorted(set(classes.values()))
+    found = sorted({name for name in classes.values() if name is not None})
+    if not found:
+        raise InputError(f"{root}: none of the {len(classes)} images has a class.")
     if class_names is None:
         if all(name.isascii() and name.isdecimal() and len(name) < 6 and name == str(int(name)) for name in found):
             found = [str(number) for number in range(max(map(int, found)) + 1)]

@@ -83,8 +83,10 @@ def find_xml(folder: Path) -> list[Path]:
 def read_boxes(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, ListedImage]:
     """Reads the boxes of the images of a folder, see `camjax.data.annotations.class_folders.open_folder`.
 
-    An XML file belongs to the image of its own path within the folder, or else to that of its own name.
+    An XML file belongs to the image of its own path within the folder, or else to that of its own name. The path is
+    that of the image with or without its suffix: "a.jpg.xml" beside "a.png.xml" tells two images apart.
     """
+    whole = {spelling(name): [name] for name in names}
     by_path: dict[str, list[str]] = {}
     by_stem: dict[str, list[str]] = {}
     for name in names:
@@ -93,7 +95,7 @@ def read_boxes(folder: Path, root: Path, names: Sequence[str]) -> Mapping[str, L
     found: dict[str, ListedImage] = {}
     for path in find_xml(folder):
         place = path.relative_to(folder).with_suffix("").as_posix()
-        matches = by_path.get(spelling(place)) or by_stem.get(spelling(path.stem), [])
+        matches = whole.get(spelling(place)) or by_path.get(spelling(place)) or by_stem.get(spelling(path.stem), [])
         if not matches:
             raise FileNotFoundError(f"{path}: image {place!r} not found in {root}. Rename one of them.")
         if len(matches) > 1:

@@ -1,0 +1,162 @@
+"""The cost of `camjax annotate`: its speed against `make_cam_fn`, and its memory over many pictures.
+
+    python -m benchmarks.annotate [--quick] [--network NAME ...]
+
+prints a table and, last, one JSON line of the figures:
+
+- Pictures a second of `annotate_folder` over JPEG files of 500 x 375 pixels on disk, boxes and all files included,
+  divided by those of `make_cam_fn` fed from as many decoded arrays, in batches of the same size. Both turns alternate;
+  each counts from its second batch on, since the first one compiles.
+- The same from pictures of the network's own size, which show what boxes and files cost where reading costs little.
+- The most memory that a process has while it annotates 10,000 small pictures, divided by that with 1,000.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import camjax
+from benchmarks.input_pipeline import photographs
+from benchmarks.timing import cpu_count, cpu_name
+from camjax.annotating import Options, annotate_folder
+from camjax.data.decoding import decode_image
+from camjax.data.images import resize_image
+
+BATCH = 32
+SPEED, MEMORY = 0.9, 1.05
+FEW, MANY = 1000, 10_000
+
+_MEMORY_PROGRAM = """
+import resource, sys
+from flax import nnx
+import camjax
+from camjax.annotating import Options, annotate_folder
+
+model = camjax.create_model("small_gap", 10, rngs=nnx.Rngs(0))
+model.eval()
+annotate_folder(model, sys.argv[1], sys.argv[2], Options())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def write_pictures(folder: Path, jpegs: list[bytes], number: int) -> Path:
+    """Writes pictures, again and again the same."""
+    folder.mkdir()
+    for i in range(number):
+        (folder / f"{i:06}.jpg").write_bytes(jpegs[i % len(jpegs)])
+    return folder
+
+
+def annotate_rate(model, folder: Path, out: Path, workers: int) -> float:
+    """Pictures a second, from the second batch on."""
+    moments = []
+    manifest = annotate_folder(
+        model,
+        folder,
+        out,
+        Options(batch_size=BATCH),
+        num_workers=workers,
+        progress=lambda done, total: moments.append((done, time.perf_counter())),
+    )
+    end = time.perf_counter()
+    done, start = next((done, moment) for done, moment in moments if done >= BATCH)
+    return (manifest["pictures"] - done) / (end - start)
+
+
+def cam_rate(model, batches: list[np.ndarray], number: int) -> float:
+    """Pictures a second of `make_cam_fn` over decoded arrays, one batch ahead of the one that is waited for."""
+    cam_fn = camjax.make_cam_fn(model)
+    jax.block_until_ready(cam_fn(batches[0]))
+    start, waiting = time.perf_counter(), None
+    count = number // BATCH - 1
+    for i in range(count):
+        out = cam_fn(jax.device_put(batches[i % len(batches)]))
+        if waiting is not None:
+            jax.device_get(waiting)
+        waiting = out
+    jax.device_get(waiting)
+    return count * BATCH / (time.perf_counter() - start)
+
+
+def speed(table: Table, figures: dict, folder: Path, names: list[str], number: int, rounds: int, workers: int) -> None:
+    """`annotate_folder` compared with `make_cam_fn`."""
+    jpegs = photographs()
+    pixels = [decode_image(jpeg, apply_exif=False) for jpeg in jpegs]
+    files = write_pictures(folder / "photographs", jpegs, number)
+    for name in names:
+        model = camjax.load_model(name) if name.startswith("efficientnet") else camjax.create_model(name)
+        model.eval()
+        small = [resize_image(image, model.input_size) for image in pixels]
+        encoded = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in small]
+        own_size = write_pictures(folder / f"{name}-pictures", encoded, number)
+        batches = [np.stack([small[(BATCH * b + i) % len(small)] for i in range(BATCH)]) for b in range(4)]
+        ratios = {"": [], " (pictures of the input's size)": []}
+        for turn in range(rounds):
+            for what, pictures in zip(ratios, (files, own_size), strict=True):
+                with tempfile.TemporaryDirectory() as out:
+                    functions = [
+                        lambda model=model, batches=batches: cam_rate(model, batches, number),
+                        lambda model=model, pictures=pictures, out=out: annotate_rate(
+                            model, pictures, Path(out, "out"), workers
+                        ),
+                    ]
+                    rates = [function() for function in (functions if turn % 2 == 0 else functions[::-1])]
+                    cam, annotate = rates if turn % 2 == 0 else rates[::-1]
+                ratios[what].append(annotate / cam)
+                measured = f"{annotate:.1f} against {cam:.1f} pictures/s"
+                if turn == rounds - 1:
+                    value = float(np.median(ratios[what]))
+                    key = f"{name}_annotate_vs_cam_fn" + ("_own_size" if what else "")
+                    figures[key] = round(value, 4)
+                    table.add_row(f"{name}{what}", measured, f"{value:.3f}", _promise(value >= SPEED, f">= {SPEED}"))
+
+
+def memory(table: Table, figures: dict, folder: Path) -> None:
+    """The most memory with few and with many pictures, each in a process of its own."""
+    random = np.random.default_rng(0)
+    jpegs = [cv2.imencode(".jpg", random.integers(0, 256, (48, 64, 3), np.uint8))[1].tobytes() for _ in range(50)]
+    most = []
+    for number in (FEW, MANY):
+        pictures = write_pictures(folder / f"{number}", jpegs, number)
+        command = [sys.executable, "-c", _MEMORY_PROGRAM, str(pictures), str(folder / f"out{number}")]
+        most.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    value = most[1] / most[0]
+    figures["annotate_memory_10000_vs_1000"] = round(value, 4)
+    measured = f"{most[0] / 1024:.0f} MB with {FEW}, {most[1] / 1024:.0f} MB with {MANY} pictures"
+    table.add_row("most memory", measured, f"{value:.3f}", _promise(value <= MEMORY, f"<= {MEMORY}"))
+
+
+def _promise(kept: bool, text: str) -> str:
+    return f"{text} {'[green]kept' if kept else '[red]not kept'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds")
+    parser.add_argument("--network", nargs="+", default=["resnet50", "efficientnet_lite0"], metavar="NAME")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+    arguments = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(f"{cpu_name()}, {cpu_count()} cores; {jax.devices()[0].device_kind}")
+    table = Table("what", "measured", "figure", "promised")
+    figures: dict[str, float] = {}
+    number, rounds = (160, 1) if arguments.quick else (640, 5)
+    with tempfile.TemporaryDirectory() as folder, console.status("measuring"):
+        speed(table, figures, Path(folder), arguments.network, number, rounds, arguments.workers)
+        memory(table, figures, Path(folder))
+    console.print(table)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

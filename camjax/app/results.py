@@ -345,7 +345,7 @@ class _Coco(TypedDict):
 
 
 class _Unreadable(TypedDict):
-    name: str
+    file: str
     reason: str
 
 
@@ -373,7 +373,7 @@ class AnnotationResults(Results):
         coco = read_json(directory / "coco.json", _Coco, advice=advice)
         self._folder = Path(manifest["folder"])
         self._sizes = [(image["height"], image["width"]) for image in coco["images"]]
-        reasons = {one["name"]: one["reason"] for one in manifest["unreadable"]}
+        reasons = {one["file"]: one["reason"] for one in manifest["unreadable"]}
         self.names = [image["file_name"] for image in coco["images"]] + list(reasons)
         self._reasons = list(reasons.values())
         row_of = {image["id"]: row for row, image in enumerate(coco["images"])}

@@ -139,7 +139,7 @@ def annotation(tmp_path):
         ],
     }
     (out / "coco.json").write_text(json.dumps(coco))
-    manifest = {"folder": str(photos), "unreadable": [{"name": "torn.png", "reason": "the file is empty"}]}
+    manifest = {"folder": str(photos), "unreadable": [{"file": "torn.png", "reason": "the file is empty"}]}
     (out / "manifest.json").write_text(json.dumps(manifest))
     return out
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT := demo_out
 
-.PHONY: demo test test-optimized test-parity test-long lint benchmark clean
+.PHONY: demo test test-optimized test-parity test-long test-browser lint benchmark clean
 
 # A pretrained network on two photographs, then a network that is trained from scratch.
 demo: .venv/demo
@@ -14,11 +14,11 @@ demo: .venv/demo
 	$(BIN)/python -m experiments.scenes --out $(OUT)/scenes --data-dir $(OUT)/tensorflow_datasets
 
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long and not browser"
 
 # The tests of maps, networks and metrics again, with the optimized programs that users run.
 test-optimized: .venv/test
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long" \
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long and not browser" \
 		tests/models tests/attribution tests/metrics tests/evaluation tests/test_inference.py tests/test_components.py
 
 # Without XLA_FLAGS tests/conftest.py leaves out most of XLA's optimizations; with it empty, programs are those of users.
@@ -27,6 +27,10 @@ test-parity: .venv/peers .venv-prepare/ready
 
 test-long: .venv/test
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -m "long and not parity"
+
+# The page of `camjax app` in Debian's Chromium, or in the browser that CAMJAX_BROWSER names. Without one, it says so.
+test-browser: .venv/browser
+	XLA_FLAGS= $(BIN)/python -m pytest -m browser -rs tests/browser
 
 benchmark: .venv/peers
 	$(BIN)/python -m benchmarks.cam_throughput
@@ -50,6 +54,13 @@ lint: .venv/dev
 
 .venv/dev: .venv/test
 	$(BIN)/python -m pip install -q -c requirements.txt -e ".[dev]"
+	touch $@
+
+.venv/browser: .venv/test
+	$(BIN)/python -m pip install -q -c requirements.txt -e ".[browser]"
+	command -v chromium chromium-browser > /dev/null || test -n "$$CAMJAX_BROWSER" || \
+		{ apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || \
+		echo "Chromium could not be installed here: install it by your system, or set CAMJAX_BROWSER to a browser's path."
 	touch $@
 
 # Other implementations to compare with; the module lists them and says why they are not an extra of the package.

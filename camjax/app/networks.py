@@ -4,6 +4,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +32,16 @@ MAX_WAITING = 16
 _KEPT_BYTES = 128 << 20
 
 
+LEFT: ContextVar[Callable[[], bool]] = ContextVar("LEFT", default=lambda: False)
+"""Says whether the one who asked has left, so that nothing is computed for nobody."""
+
+
 class Busy(InputError):
     """Too many requests wait for a network."""
+
+
+class Left(InputError):
+    """The one who asked has left."""
 
 
 class Map(NamedTuple):
@@ -56,16 +65,17 @@ class Offered:
 
     Args:
       model: with what at least one method needs.
+      progress: called with a method's name, and how many changed images of how many its network has seen.
 
     Attributes:
       class_names: of its classes, or None.
       num_classes: C.
       methods: those of `METHODS` for which the network has what they need.
       logits_fn: images -> logits.
-      cam_fn: `camjax.make_cam_fn` of a method's name.
+      cam_fn: `camjax.make_cam_fn` of a method.
     """
 
-    def __init__(self, model: CamModel):
+    def __init__(self, model: CamModel, progress: Callable[[str, int, int], None]):
         self.class_names = None if model.class_names is None else tuple(model.class_names)
         self.num_classes = model.head.num_classes
         self.methods = [row for row in METHODS.values() if _has_what_it_needs(model, row)]
@@ -73,7 +83,13 @@ class Offered:
         # Folded once: the functions of all methods then share the arrays of one snapshot.
         self._model = fold_batchnorm(model)
         self.logits_fn = BoundFunction(self._model, _logits, self.num_classes)
-        self.cam_fn = functools.cache(functools.partial(make_cam_fn, self._model))
+
+        @functools.cache
+        def cam_fn(row: Method) -> Callable:
+            options = row.accepted(progress=functools.partial(progress, row.name))
+            return make_cam_fn(self._model, row.name, **options)
+
+        self.cam_fn = cam_fn
 
     def name_of(self, class_id: int) -> str:
         """The name of a class."""
@@ -96,11 +112,12 @@ class Networks:
 
     Attributes:
       runs: how often a network ran on a picture, or a method on its changed copies.
+      working: how far the method is that computes; "" for one that is done at once.
     """
 
     def __init__(self, loaders: Mapping[str, Callable[[], CamModel]], pictures: Pictures):
         self.titles = tuple(loaders)
-        self.runs = 0
+        self.runs, self.working = 0, ""
         self._loaders, self._pictures = tuple(loaders.values()), pictures
         self._loaded: dict[int, Offered] = {}
         self._logits: Cache[np.ndarray] = Cache(_KEPT_BYTES)
@@ -118,7 +135,7 @@ class Networks:
         if number not in self._loaded:
             with self._turn():
                 if number not in self._loaded:
-                    self._loaded[number] = Offered(self._loaders[number]())
+                    self._loaded[number] = Offered(self._loaders[number](), self._progress)
         return self._loaded[number]
 
     def logits(self, picture: str, number: int) -> np.ndarray:
@@ -230,7 +247,7 @@ class Networks:
         found: dict[int, Map] = {}
         for ids in [list(class_ids)] if row.needs is Needs.CHANGED_IMAGES else [[i] for i in class_ids]:
             self.runs += 1
-            out = network.cam_fn(row.name)(image[None], np.array([ids]))
+            out = network.cam_fn(row)(image[None], np.array([ids]))
             boxes: Any = [LATER] * len(ids)
             if row.host_boxes:
                 edges, valid = jax.device_get(row.host_boxes(image[None], out.maps))
@@ -245,9 +262,20 @@ class Networks:
             raise Busy(f"{MAX_WAITING} requests wait for a network already: try again in a minute.")
         try:
             with self._computing:
+                _check_still_asked()
                 yield
         finally:
+            self.working = ""
             self._waiting.release()
+
+    def _progress(self, method: str, done: int, total: int) -> None:
+        _check_still_asked()
+        self.working = f"{method}: {done} of {total} changed copies of a picture seen"
+
+
+def _check_still_asked() -> None:
+    if LEFT.get()():
+        raise Left("The one who asked has left: nothing is computed.")
 
 
 _boxes_fn = jax.jit(boxes_from_maps, static_argnums=1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ MAX_PIXELS = 50_000_000
 SHOWN_SIDE = 800
 """The longer side of a picture as the page shows it, in pixels."""
 _KEPT_BYTES = 256 << 20
+_DECODING = threading.Lock()
+"""One picture at a time, for the sake of memory."""
 
 
 class Gone(InputError):
@@ -106,6 +109,7 @@ def _pixels(name: str, data: bytes) -> np.ndarray:
                 f"{width} x {height} pixels, more than the {MAX_PIXELS:,} that the page takes; make a smaller copy of "
                 "the image"
             )
-        return decode_image(data, apply_exif=True)
+        with _DECODING:
+            return decode_image(data, apply_exif=True)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error

@@ -73,7 +73,8 @@ class Results(abc.ABC):
             rows = rows[self.chosen(only)[rows]]
         if order != "listed":
             keys = self.badness(measure)[rows]
-            rows = rows[np.argsort(keys if order == "best" else -keys, kind="stable")]
+            best = np.where(keys < 0, 10 - keys, keys)  # what has no measure comes last in both orders
+            rows = rows[np.argsort(best if order == "best" else -keys, kind="stable")]
         pages = max(1, math.ceil(len(rows) / PAGE))
         page = min(page, pages - 1)
         return {
@@ -127,7 +128,7 @@ class Results(abc.ABC):
 
     @abc.abstractmethod
     def badness(self, measure: str) -> np.ndarray:
-        """(n,) float: the larger, the worse."""
+        """(n,) float: the larger, the worse; negative for pictures that the measure says nothing about."""
 
     @abc.abstractmethod
     def row(self, row: int, measure: str) -> dict[str, Any]:
@@ -199,6 +200,12 @@ class EvaluationResults(Results):
         for table in tables:
             with reading(table, "a table of `camjax evaluate`", advice), table.open(newline="") as file:
                 rows += csv.DictReader(file)
+        if len(rows) != self._summary["num_images"]:
+            raise InputError(
+                f"{directory / 'images.csv'} has {len(rows)} pictures, and results.json is of "
+                f"{self._summary['num_images']}: they are not of one evaluation. Go on with it by --resume, or run it "
+                "again."
+            )
         with reading(tables[0], "a table of `camjax evaluate`", advice):
             rows.sort(key=lambda row: int(row["index"]))
             self.names = [row["filename"] for row in rows]
@@ -338,7 +345,7 @@ class _Coco(TypedDict):
 
 
 class _Unreadable(TypedDict):
-    name: str
+    file: str
     reason: str
 
 
@@ -366,7 +373,7 @@ class AnnotationResults(Results):
         coco = read_json(directory / "coco.json", _Coco, advice=advice)
         self._folder = Path(manifest["folder"])
         self._sizes = [(image["height"], image["width"]) for image in coco["images"]]
-        reasons = {one["name"]: one["reason"] for one in manifest["unreadable"]}
+        reasons = {one["file"]: one["reason"] for one in manifest["unreadable"]}
         self.names = [image["file_name"] for image in coco["images"]] + list(reasons)
         self._reasons = list(reasons.values())
         row_of = {image["id"]: row for row, image in enumerate(coco["images"])}

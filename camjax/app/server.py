@@ -1,5 +1,6 @@
 """The server of the page: what it answers, to whom, and the addresses of its parts."""
 
+import asyncio
 import base64
 import contextlib
 import csv
@@ -7,7 +8,8 @@ import io
 import ipaddress
 import json
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -22,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from camjax.app.networks import Busy, Networks
+from camjax.app.networks import LEFT, Busy, Networks
 from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Pictures, check_bytes
 from camjax.app.results import Results
 from camjax.attribution.methods import Needs
@@ -134,16 +136,16 @@ def make_app(content: Content, host: str) -> Starlette:
         *(Route(f"/static/{name}", _static(name, media_type)) for name, media_type in _FILES.items()),
         Route("/api/start", page.start),
         Route("/api/status", page.status),
-        Route("/api/network", page.network),
+        Route("/api/network", _while_asked(page.network)),
         Route("/api/pictures", page.upload, methods=["POST"]),
         Route("/api/examples", page.example, methods=["POST"]),
         Route("/api/picture", page.picture),
-        Route("/api/explain", page.explain),
-        Route("/api/boxes", page.boxes),
-        Route("/api/figure.png", page.figure),
-        Route("/api/boxes.csv", page.boxes_csv),
-        Route("/api/boxes.json", page.boxes_json),
-        Route("/api/map.npy", page.map_file),
+        Route("/api/explain", _while_asked(page.explain)),
+        Route("/api/boxes", _while_asked(page.boxes)),
+        Route("/api/figure.png", _while_asked(page.figure)),
+        Route("/api/boxes.csv", _while_asked(page.boxes_csv)),
+        Route("/api/boxes.json", _while_asked(page.boxes_json)),
+        Route("/api/map.npy", _while_asked(page.map_file)),
         Route("/api/results", page.results),
         Route("/api/results/picture", page.results_picture),
         Route("/api/results/open", page.results_open, methods=["POST"]),
@@ -179,8 +181,8 @@ class _Page:
         )
 
     def status(self, request: Request) -> Response:
-        """How often a network ran."""
-        return JSONResponse({"runs": self._networks.runs})
+        """How often a network ran, and how far the one is that runs now."""
+        return JSONResponse({"runs": self._networks.runs, "working": self._networks.working})
 
     def network(self, request: Request) -> Response:
         """The classes and methods of a network."""
@@ -236,7 +238,7 @@ class _Page:
         boxes = self._networks.boxes(picture, network, method, shown, _threshold(request))
         probabilities = class_probabilities(logits)
         ranks = {class_id: rank for rank, class_id in enumerate(order, 1)}
-        offered = self._networks[network]
+        offered, size = self._networks[network], self._pictures[picture].size
         return JSONResponse(
             {
                 "classes": [
@@ -244,19 +246,19 @@ class _Page:
                     for i in dict.fromkeys([*order[: max(top_k, LISTED)], *shown])
                 ],
                 "maps": [
-                    {"id": i, "shape": map.values.shape, "values": _encoded(map.values), "box": _edges(box)}
+                    {"id": i, "shape": map.values.shape, "values": _encoded(map.values), "box": _edges(box, size)}
                     for i, map, box in zip(shown, maps, boxes, strict=True)
                 ],
             }
         )
 
     def boxes(self, request: Request) -> Response:
-        """The boxes of classes by methods: method -> a box for each class, in 0..1."""
+        """The boxes of classes by methods: method -> a box for each class, see `_edges`."""
         picture, network, methods, ids = self._question(request)
-        threshold = _threshold(request)
+        threshold, size = _threshold(request), self._pictures[picture].size
         return JSONResponse(
             {
-                method: [_edges(box) for box in self._networks.boxes(picture, network, method, ids, threshold)]
+                method: [_edges(box, size) for box in self._networks.boxes(picture, network, method, ids, threshold)]
                 for method in methods
             }
         )
@@ -295,7 +297,7 @@ class _Page:
         return [
             {
                 "filename": found.name,
-                **dict(zip(("xmin", "ymin", "xmax", "ymax"), _last_pixels(box, height, width), strict=True)),
+                **dict(zip(("xmin", "ymin", "xmax", "ymax"), _last_pixels(box, found.size), strict=True)),
                 "label": offered.name_of(i),
                 "class_id": i,
                 "probability": round(float(probabilities[i]), 6),
@@ -352,6 +354,27 @@ class _Page:
         return query.get("picture", ""), _number(request, "network"), methods, list(dict.fromkeys(ids))
 
 
+def _while_asked(answer: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """Answers in a thread, which learns by `LEFT` that the browser has closed the connection."""
+
+    async def endpoint(request: Request) -> Response:
+        left = threading.Event()
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            left.set()
+
+        LEFT.set(left.is_set)
+        watching = asyncio.create_task(watch())
+        try:
+            return await run_in_threadpool(answer, request)
+        finally:
+            watching.cancel()
+
+    return endpoint
+
+
 def _static(name: str, media_type: str) -> Callable[[Request], Response]:
     content = files("camjax.app").joinpath("page", name).read_bytes()
     return lambda request: Response(content, media_type=media_type)
@@ -403,13 +426,18 @@ def _colors(name: str) -> np.ndarray:
     return np.rint(matplotlib.colormaps[name](np.arange(256))[:, :3] * 255).astype(np.uint8)
 
 
-def _edges(box: np.ndarray | None) -> list[float] | None:
-    return None if box is None else [float(edge) for edge in box]
+def _edges(box: np.ndarray | None, size: tuple[int, int]) -> dict[str, list] | None:
+    """Top, left, bottom and right of a box, as shares of the picture and in its pixels, half-open; None for none."""
+    return None if box is None else {"shares": [float(edge) for edge in box], "pixels": _pixels(box, size)}
 
 
-def _last_pixels(box: np.ndarray | None, height: int, width: int) -> tuple[Any, ...]:
+def _pixels(box: np.ndarray, size: tuple[int, int]) -> list[int]:
+    return np.rint(box * (*size, *size)).astype(int).tolist()
+
+
+def _last_pixels(box: np.ndarray | None, size: tuple[int, int]) -> tuple[int | str, ...]:
     """xmin, ymin, xmax, ymax, the first and the last pixels of a box; four empty strings for none."""
     if box is None:
         return ("",) * 4
-    ymin, xmin, ymax, xmax = np.rint(box * (height, width, height, width)).astype(int).tolist()
+    ymin, xmin, ymax, xmax = _pixels(box, size)
     return xmin, ymin, max(xmax - 1, xmin), max(ymax - 1, ymin)

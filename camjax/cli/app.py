@@ -86,6 +86,7 @@ def app(
         config = uvicorn.Config(
             make_app(content, host),
             log_level="warning",
+            log_config=None,
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )

@@ -10,6 +10,7 @@ from PIL import Image
 from skimage import data
 
 import camjax
+from camjax.app.results import open_results
 from camjax.cli.main import main
 from camjax.training import Recipe, fit
 
@@ -53,7 +54,7 @@ def arguments(folder, run, out, *more):
     return [str(word) for word in ("evaluate", *given, "--out", out, *more)]
 
 
-def test_table_and_files(folder, run, tmp_path, capsys):
+def test_table_and_files(folder, run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "ev [run] [/x] :cat:"  # a name that rich would change
     methods = ["--methods", "cam", "backprop"]
     metrics = ["--metrics", "ilsvrc", "maxboxacc", "maxboxaccv2", "pointing", "thresholds"]
@@ -91,6 +92,22 @@ def test_table_and_files(folder, run, tmp_path, capsys):
         "cup/10.png": "scored",
         "cup/no_box.png": "without boxes",
     }
+    scored = [row for row in images if row["status"] == "scored"]
+    for row in scored:
+        edges = [float(row[f"cam_{edge}"] or 0) for edge in ("ymin", "xmin", "ymax", "xmax")]
+        ymin, xmin, ymax, xmax = CUP if row["filename"].startswith("cup") else CAT
+        shift, shape = (
+            int(row["filename"][4:-4]),
+            np.array((400, 600) if row["filename"].startswith("cup") else (300, 451)),
+        )
+        true = (np.array([ymin, xmin, ymax + 1, xmax + 1]) - shift) / np.tile(shape - shift, 2)
+        assert float(camjax.box_iou(edges, true)) == pytest.approx(float(row["cam_iou"]), abs=1e-3)
+    # The page of `camjax app` opens the pictures and their boxes again, from any directory.
+    monkeypatch.chdir(tmp_path)
+    shown = {row["name"]: row for row in open_results(out).page()["rows"]}
+    assert [*shown][-1] == "cat/torn.jpg" and len(shown) == 8
+    assert not any(row["note"] for name, row in shown.items() if name != "cat/torn.jpg")
+    np.testing.assert_allclose(shown["cup/5.png"]["true"][0]["box"], np.array([13, 167, 303, 397]) / ([395, 595] * 2))
     for name in ("thresholds.png", "cases.png"):
         with Image.open(out / name) as figure:
             assert min(figure.size) > 300

@@ -13,6 +13,7 @@ const state = {
   maps: new Map(), // method -> class id -> {values, shape, box}
   selected: { method: null, id: null },
   asked: 0, // number of the last question; older answers are dropped
+  asking: new AbortController(), // of the last question: the server stops computing what nobody waits for
 };
 
 const methods = () => [...document.querySelectorAll("#controls [name=method]:checked")].map((box) => box.value);
@@ -25,6 +26,7 @@ const found = ({ method, id }) => state.maps.get(method)?.get(id);
 /** Takes a picture; `send` sends it and gives the server's answer. */
 async function takePicture(send) {
   const asked = ++state.asked;
+  state.asking.abort();
   tell(null);
   status("Reading the picture …");
   try {
@@ -44,30 +46,33 @@ const upload = (file) => () =>
     : askJSON("/api/pictures", { name: file.name }, { method: "POST", body: file });
 
 /** A request about the picture; sends the picture again if the server no longer keeps it. */
-async function askAbout(path, parameters) {
+async function askAbout(path, parameters, options = {}) {
   const query = { network: state.network.number, threshold: number("threshold"), ...parameters };
   try {
-    return await ask(path, { picture: state.picture.picture, ...query });
+    return await ask(path, { picture: state.picture.picture, ...query }, options);
   } catch (error) {
     if (error.status !== 410) throw error;
     await state.picture.again();
-    return ask(path, { picture: state.picture.picture, ...query });
+    return ask(path, { picture: state.picture.picture, ...query }, options);
   }
 }
 
 /** Asks for the maps of all methods, one after the other, and shows each as it comes. */
 async function explain() {
   const asked = ++state.asked;
+  state.asking.abort();
   if (!state.picture || !state.network) return;
+  state.asking = new AbortController();
+  const { signal } = state.asking;
   tell(null);
   const names = methods();
   try {
     if (!names.length) throw new Told("Choose at least one method.");
     const maps = new Map();
     for (const method of names) {
-      status(`${method}: running …`, true);
       const question = { method, top_k: element("top-k").value || 0, class: state.chosen };
-      const answer = await (await askAbout("/api/explain", question)).json();
+      const working = waiting(`${method}: running …`);
+      const answer = await askAbout("/api/explain", question, { signal }).then((response) => response.json()).finally(() => clearInterval(working));
       if (asked !== state.asked) return;
       state.classes = answer.classes;
       maps.set(method, new Map(answer.maps.map(({ id, shape, values, box }) => [id, { shape, box, values: new Float32Array(bytes(values).buffer) }])));
@@ -155,6 +160,15 @@ function status(text, busy = false) {
   element("result").ariaBusy = busy;
 }
 
+/** Says that something runs, and how far it is; returns what clearInterval ends. */
+function waiting(text) {
+  status(text, true);
+  return setInterval(async () => {
+    const { working } = await askJSON("/api/status").catch(() => ({}));
+    if (element("result").ariaBusy === "true" && working) status(`${text} The server is at ${working}.`, true);
+  }, 1000);
+}
+
 function fail(error) {
   status("");
   tell(error);
@@ -182,23 +196,20 @@ function paint(canvas) {
   canvas.style.opacity = number("opacity");
 }
 
-/** Top, left, bottom and right of a box, in pixels of the picture. */
-const edges = (box) => box.map((edge, i) => Math.round(edge * (i % 2 ? state.picture.width : state.picture.height)));
-
 /** Shows where the boxes are now: on the maps, below the picture, and in the table. */
 function showBoxes() {
   const { selected, maps, classes, network } = state;
   for (const made of document.querySelectorAll(".layers"))
-    made.querySelector("svg")?.replaceWith(boxesSVG(made.map.box && element("box").checked ? [[made.map.box, "predicted"]] : []));
+    made.querySelector("svg")?.replaceWith(boxesSVG(made.map.box && element("box").checked ? [[made.map.box.shares, "predicted"]] : []));
   const row = classes.find((one) => one.id === selected.id);
   const box = found(selected).box;
-  const place = box ? `Box in pixels: ${edges(box).map((edge, i) => `${["top", "left", "bottom", "right"][i]} ${edge}`).join(", ")}.` : "No box: the map has no region.";
+  const place = box ? `Box in pixels: ${box.pixels.map((edge, i) => `${["top", "left", "bottom", "right"][i]} ${edge}`).join(", ")}.` : "No box: the map has no region.";
   const own = network.methods.find((one) => one.name === selected.method)?.own_box;
   element("caption").textContent = `${row.name}: ${percent(row.probability)}, by ${selected.method}. ${place}`
     + (own ? ` ${selected.method} has a box rule of its own, without a threshold.` : "");
   for (const one of element("classes").tBodies[0].rows) {
     const map = maps.get(selected.method).get(Number(one.dataset.id));
-    one.lastElementChild.textContent = !map ? "not shown" : map.box ? edges(map.box).join(", ") : "none";
+    one.lastElementChild.textContent = !map ? "not shown" : map.box ? map.box.pixels.join(", ") : "none";
   }
 }
 

@@ -39,8 +39,8 @@ class Batches:
     order in each process that starts, as a shuffle with a seed does. Or it begins with new ones ("restart").
 
     Args:
-      batches: an iterable. An iterator or generator is passed through once only; a list of batches has to be given in
-        this class, because without it a list is one of examples.
+      batches: an iterable. An iterator or generator is passed through once only: of `tf.data`, give the data set, not
+        its `as_numpy_iterator()`. A list of batches has to be given in this class, because a list is one of examples.
       resume: what a resumed run does: "skip" or "restart".
     """
 

@@ -123,7 +123,8 @@ def cross_entropy(
 
 def is_multi_label(loss: Loss | None) -> bool:
     """Whether a loss is for images of several classes; None stands for `SoftmaxCrossEntropy`."""
-    return bool(getattr(loss, "multi_label", False))
+    # Of `functools.partial(focal_loss, gamma=2)`, the function has the attribute.
+    return any(getattr(function, "multi_label", False) for function in (loss, getattr(loss, "func", None)))
 
 
 def label_shape(loss: Loss | None, num_classes: int) -> tuple[int, ...]:
@@ -157,8 +158,11 @@ def check_loss(loss: Loss, num_classes: int) -> None:
     """Traces a loss once, before a run begins.
 
     Raises:
-      ValueError: it does not return one loss for each image, or has weights for another number of classes.
+      ValueError: it is no function, does not return one loss for each image, or has weights for another number of
+        classes.
     """
+    if not callable(loss):
+        raise InputError(f"loss={loss!r}: expected a function of logits and labels, such as SoftmaxCrossEntropy().")
     logits = jax.ShapeDtypeStruct((2, num_classes), jnp.float32)
     dtype = jnp.float32 if is_multi_label(loss) else jnp.int32
     labels = jax.ShapeDtypeStruct((2, *label_shape(loss, num_classes)), dtype)

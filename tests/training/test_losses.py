@@ -14,6 +14,7 @@ from tiny_run import Colors, Net, tiny_recipe
 
 import camjax
 from camjax.cam import class_probabilities
+from camjax.data.relabeled import with_classes_of
 from camjax.data.sources import SourceInfo
 from camjax.errors import InputError
 from camjax.runs import read_run
@@ -29,7 +30,9 @@ from camjax.training import (
     train_step,
 )
 from camjax.training.checks import check_labels
+from camjax.training.losses import is_multi_label
 from camjax.training.precision import average_precisions, mean_average_precision
+from camjax.training.runs import describe_data, describe_run, start_run
 from camjax.weights.camjax_file import read_description, write_camjax_file
 
 LOGITS = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32))
@@ -134,6 +137,15 @@ def test_balanced_weights_are_those_of_scikit_learn():
     np.testing.assert_allclose(positive_weights(Several(), Net()), [27 / 13, 1, 26 / 14])
 
 
+def test_labels_of_several_classes_are_paired_by_name():
+    paired = with_classes_of(Several(names=("c", "a", "b")), tuple("abc"), 3)
+    for index in range(6):
+        c, a, b = Several()[index]["label"]
+        assert paired[index]["label"].tolist() == paired.without_image(index)["label"].tolist() == [a, b, c]
+    with pytest.raises(InputError, match=r"label of 3 numbers, for 2 classes; .* would count as absent"):
+        with_classes_of(Several(names=("c", "a")), tuple("abc"), 3)[0]
+
+
 def test_a_class_without_images_has_no_weight():
     source = Unbalanced()
     source.labels = (0, 2, 2)
@@ -205,19 +217,20 @@ def test_such_a_run_says_probabilities_by_sigmoids(several, tmp_path):
 
 
 def test_a_loss_of_ones_own(tmp_path):
+    assert is_multi_label(functools.partial(focal)) and not is_multi_label(functools.partial(np.mean))
     model = fit(Net(), Several(), tiny_recipe(2), loss=focal, run_dir=tmp_path, progress=False)
     assert model.multi_label and not Net().multi_label and read_run(tmp_path)["loss"] == "focal"
     with pytest.raises(InputError, match=r"loss: focal there, SigmoidBinaryCrossEntropy\(.*now"):
         fit(Net(), Several(), tiny_recipe(2), loss=SigmoidBinaryCrossEntropy(), run_dir=tmp_path, progress=False)
-    # A run of an older version had the default loss.
-    fit(Net(), Colors(), tiny_recipe(2), run_dir=tmp_path / "older", progress=False)
-    run = read_run(tmp_path / "older")
-    assert run["loss"] == "SoftmaxCrossEntropy(label_smoothing=0.0, class_weights=None)"
-    del run["loss"], run["multi_label"]
-    (tmp_path / "older" / "run.json").write_text(json.dumps(run))
-    fit(Net(), Colors(), tiny_recipe(2), run_dir=tmp_path / "older", progress=False)
-    with pytest.raises(InputError, match=r"loss: SoftmaxCrossEntropy\(.* there, focal now"):
-        fit(Net(), Several(), tiny_recipe(2), loss=focal, run_dir=tmp_path / "older", progress=False)
+    # Without a loss it is the default one, in a run of an older version, too.
+    recipe, data = tiny_recipe(2, label_smoothing=0.1), describe_data(Colors())
+    default = describe_run(Net(), recipe) | data
+    assert default["loss"] == "SoftmaxCrossEntropy(label_smoothing=0.1, class_weights=None)"
+    older = {key: value for key, value in default.items() if key not in ("loss", "multi_label")}
+    (tmp_path / "run.json").write_text(json.dumps(older))
+    start_run(tmp_path, default)
+    with pytest.raises(InputError, match=r"loss: SoftmaxCrossEntropy\(label_smoothing=0.1, .* there, focal now"):
+        start_run(tmp_path, describe_run(Net(), recipe, focal) | data)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +238,7 @@ def test_a_loss_of_ones_own(tmp_path):
     [
         (lambda logits, labels: logits.mean(), Colors(), r"of shape \(\) .* expected \(2,\) floats, .* without a mean"),
         (lambda logits, labels: labels, Colors(), r"type int32: expected \(2,\) floats"),
+        ("focal", Colors(), "loss='focal': expected a function of logits and labels"),
         (SoftmaxCrossEntropy(class_weights=(1, 2)), Colors(), "class_weights: 2 numbers; expected 3"),
         (SigmoidBinaryCrossEntropy((1,) * 4), Several(), "positive_weights: 4 numbers; expected 3"),
         (SigmoidBinaryCrossEntropy(), Colors(), r"label of example \d+ is [012]; expected 3 numbers in 0..1"),

@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
     Attributes:
       picture: (H, W, 3) uint8 RGB.
-      title: above it; it takes as many lines as it needs, up to three.
+      title: above it; each of its lines takes as many as it needs, up to three.
       number: a line below the title; "" for none.
       limits: the map's values at the ends of the colors; None for a picture without a map.
       greatest: the map's greatest value, which is written below the picture.
@@ -211,7 +211,8 @@ def _cells_across(count: int, width: float, ratio: float, cell_width: float) -> 
 
 
 def _title(text: str, width: float) -> str:
-    return wrapped(text, width, TITLE, lines=2 if width > (SMALL + LARGE) / 2 else 3)
+    lines = 2 if width > (SMALL + LARGE) / 2 else 3
+    return "\n".join(wrapped(part, width, TITLE, lines=lines) for part in text.split("\n"))
 
 
 def _draw_box(axes: Axes, box, shape: tuple[int, ...], style: Mapping) -> None:

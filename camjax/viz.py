@@ -200,27 +200,93 @@ def comparison_figure(
       ValueError: numbers of maps, boxes, methods, names or probabilities that differ, or none at all, columns below 1,
         an unknown scale, and what `overlay` raises.
     """
-    _check_lengths(maps=maps, boxes=boxes, methods=methods)
-    _check_lengths(names=names, probabilities=probabilities)
-    for method, *of_method in zip(methods, maps, boxes, strict=True):
-        if [len(values) for values in of_method] != [len(names)] * 2:
-            counts = ", ".join(str(len(values)) for values in of_method)
-            raise InputError(f"{method} has {counts} maps and boxes: expected {len(names)} each, one a class.")
-    limits = _limits(maps, scale)
+    return comparisons_figure(
+        [image],
+        [maps],
+        [boxes],
+        methods,
+        [names],
+        [probabilities],
+        columns=columns,
+        alpha=alpha,
+        colormap=colormap,
+        scale=scale,
+        colorbar=colorbar,
+        draw_boxes=draw_boxes,
+        dpi=dpi,
+    )
+
+
+def comparisons_figure(
+    images: Sequence[np.ndarray],
+    maps: Sequence[Sequence[np.ndarray]],
+    boxes: Sequence[Sequence[np.ndarray]],
+    methods: Sequence[str],
+    names: Sequence[Sequence[str]],
+    probabilities: Sequence[Sequence[float] | np.ndarray],
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    alpha: float = 0.5,
+    colormap: str | Colormap = "jet",
+    scale: Scale = "picture",
+    colorbar: bool = False,
+    draw_boxes: bool = True,
+    dpi: float = DPI,
+) -> Figure:
+    """`comparison_figure` of B photographs, one below the other.
+
+    Args:
+      images: B images (H, W, 3) uint8 RGB; their sizes may differ.
+      maps: for each image and method (N, h, w) raw maps.
+      boxes: for each image and method (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
+      methods: M names.
+      names: for each image N names of classes.
+      probabilities: for each image N numbers in 0..1.
+      titles: B titles of the photographs, such as file names.
+      columns: as in `comparison_figure`, and so are the options below.
+      alpha: as in `overlay`.
+      colormap: as in `overlay`.
+      scale: what the colors range over, see `Scale`.
+      colorbar: whether to draw the colors with the values of their ends.
+      draw_boxes: whether to draw the boxes.
+      dpi: pixels an inch.
+
+    Returns:
+      A matplotlib figure that needs no display; `figure.savefig(path)` writes it.
+
+    Raises:
+      ValueError: as in `comparison_figure`.
+    """
+    titles = [""] * len(images) if titles is None else titles
+    _check_lengths(images=images, maps=maps, boxes=boxes, names=names, probabilities=probabilities, titles=titles)
+    for of_image in zip(maps, boxes, names, probabilities, strict=True):
+        _check_lengths(maps=of_image[0], boxes=of_image[1], methods=methods)
+        _check_lengths(names=of_image[2], probabilities=of_image[3])
+        for method, *of_method in zip(methods, *of_image[:2], strict=True):
+            if [len(values) for values in of_method] != [len(of_image[2])] * 2:
+                counts = ", ".join(str(len(values)) for values in of_method)
+                raise InputError(
+                    f"{method} has {counts} maps and boxes: expected {len(of_image[2])} each, one a class."
+                )
+    limits = _limits([of_method for of_image in maps for of_method in of_image], scale)
     colors = _colors(colormap)
     groups = []
-    for row, (name, probability) in enumerate(zip(names, probabilities, strict=True)):
-        drawn = [
-            _map_cell(image, map[row], ends[row], colors, alpha, method, "", [(box[row], PREDICTED)] * draw_boxes)
-            for method, map, ends, box in zip(methods, maps, limits, boxes, strict=True)
-        ]
-        groups.append([Cell(np.asarray(image), name, f"{probability:.1%}"), *drawn])
+    for i, image in enumerate(images):
+        of_methods = list(zip(methods, maps[i], boxes[i], limits[i * len(methods) :][: len(methods)], strict=True))
+        for row, (name, probability) in enumerate(zip(names[i], probabilities[i], strict=True)):
+            drawn = [
+                _map_cell(image, map[row], ends[row], colors, alpha, method, "", [(box[row], PREDICTED)] * draw_boxes)
+                for method, map, box, ends in of_methods
+            ]
+            title = f"{titles[i]}\n{name}" if titles[i] and not row else name
+            groups.append([Cell(np.asarray(image), title, f"{probability:.1%}"), *drawn])
     return grid_figure(
         groups,
         columns=1,
         across=columns,
         cell_width=SMALL,
-        caption=_caption(scale, limits, "each method's maps"),
+        caption=_caption(scale, limits, "each method's maps" + " of a picture" * (len(images) > 1)),
         bars=colors if colorbar else None,
         dpi=dpi,
     )

@@ -24,7 +24,7 @@ LEVELS = (
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},
-    {"figure_grid", "figure_text", "loading", "metrics", "data", "viz", "training"},
+    {"figure_grid", "figure_saving", "figure_text", "loading", "metrics", "data", "viz", "training"},
     {"annotating", "evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"app"},

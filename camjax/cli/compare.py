@@ -1,17 +1,22 @@
-"""`camjax compare`: one photograph by several methods, as a table and a grid of methods by classes."""
+"""`camjax compare`: photographs by several methods, as tables and a grid of methods by classes."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
+from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
+from camjax.cli.photographs import ClassMaps
+from camjax.cli.picture_files import Picture, find_pictures
+from camjax.cli.picture_report import Found, OutputOptions, PictureReport
 from camjax.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from camjax.models import CamModel
@@ -20,7 +25,9 @@ MAX_METHODS, MAX_CLASSES = 16, 8  # in one figure, which is a bitmap of limited 
 
 
 def compare(
-    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE", help_behavior_hint="(required)")],
+    images: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|DIR...", help_behavior_hint="(required)")
+    ],
     /,
     *,
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None,
@@ -33,12 +40,15 @@ def compare(
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 2,
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
     chunk_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
+    output: Annotated[OutputOptions, tyro.conf.arg(name="")],
+    figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
 ) -> None:
-    """Draw a grid of methods by classes for one photograph, and print their boxes.
+    """Draw a grid of methods by classes for photographs, and print their boxes.
+
+    A file that cannot be read is named, the others are done, and the exit code is 1.
 
     Args:
-      image: A photograph (JPEG, PNG, WebP, TIFF, ...).
+      images: Photographs (JPEG, PNG, WebP, TIFF, ...), and folders: all images in them and below.
       model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       method: Methods to compare, as cam gradcam scorecam; all that need one pass of the network if not given.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
@@ -47,7 +57,8 @@ def compare(
       top_k: Without --classes, the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
       chunk_size: For scorecam and other methods that change the photograph: copies of it in memory at a time.
-      out: The figure; its suffix is its format. Without it: IMAGE_methods.png.
+      output: What is written.
+      figures: How it is drawn.
     """
     shown = len(classes) or top_k
     if not 1 <= shown <= MAX_CLASSES:
@@ -62,26 +73,21 @@ def compare(
     import jax
 
     from camjax.attribution.methods import METHODS, common_image_size
-    from camjax.cam import class_probabilities
-    from camjax.cli.class_choice import class_ids, class_name, figure_names
+    from camjax.cli.class_choice import class_ids, figure_names
     from camjax.cli.compilation_cache import keep_compiled_programs
-    from camjax.cli.figure_file import figure_path, save_figure
-    from camjax.cli.photographs import for_display
-    from camjax.data.images import load_image, resize_image
+    from camjax.cli.photographs import class_maps, for_display
+    from camjax.data.images import resize_image
     from camjax.inference import make_localize_fns
     from camjax.loading import load_model
-    from camjax.terminal import Console
-    from camjax.viz import comparison_figure
+    from camjax.viz import comparisons_figure
 
-    out = figure_path([image], out, "methods")
-    photo = load_image(image)
-    keep_compiled_programs()
     model, weights = network_choice(model, weights)
-    with Console(stderr=True).status(f"{model}: loading, and compiling at the first start") as status:
 
-        def progress(name: str, done: int, total: int) -> None:
-            status.update(f"{name}: {done} of {total} changed copies of the photograph seen")
+    def start(report: PictureReport) -> Callable[[Picture, np.ndarray], Found]:
+        def say(name: str, done: int, total: int) -> None:
+            report.say(f"{name}: {done} of {total} changed copies of the photograph seen")
 
+        keep_compiled_programs()
         network = load_model(model, weights, trust=trust)
         methods = method or _methods_of_one_pass(network)
         size = common_image_size(network, methods)
@@ -93,26 +99,39 @@ def compare(
             threshold=threshold,
             top_k=1 if asked else top_k,
             options={
-                row.name: row.accepted(chunk_size=chunk_size, progress=functools.partial(progress, row.name))
-                for row in rows
+                row.name: row.accepted(chunk_size=chunk_size, progress=functools.partial(say, row.name)) for row in rows
             },
         )
-        found = jax.device_get(localize(resize_image(photo, size)[None], np.array([asked]) if asked else None))
-    drawn = [found[name].asked or found[name].top for name in methods]
-    maps, boxes, valid = ([getattr(out, of)[0] for out in drawn] for of in ("maps", "boxes", "valid"))
-    logits, ids = drawn[0].logits[0], drawn[0].class_ids[0]
-    names = [class_name(i, network.class_names) for i in ids]
 
-    console = Console()
-    height, width = photo.shape[:2]
-    console.print(f"{image} ({width} x {height} pixels)", style="bold", soft_wrap=True)
-    console.print(_table(methods, names, boxes, valid, photo.shape[:2]), "")
-    labels = list(figure_names(ids, network.class_names).values())
-    figure = comparison_figure(
-        for_display(photo), maps, boxes, methods, labels, class_probabilities(logits, network.multi_label)[ids]
-    )
-    save_figure(figure, out)
-    console.print(f"Saved {out}", soft_wrap=True)
+        def find(picture: Picture, photo: np.ndarray) -> Found:
+            found = jax.device_get(localize(resize_image(photo, size)[None], np.array([asked]) if asked else None))
+            by_method = {
+                name: class_maps(network.multi_label, *(field[0] for field in found[name].asked or found[name].top))
+                for name in methods
+            }
+            first = by_method[methods[0]]
+            names = figure_names(first.class_ids, network.class_names)
+            drawn = {
+                "images": for_display(photo, report.display_pixels),
+                "maps": [of_method.maps for of_method in by_method.values()],
+                "boxes": [of_method.boxes for of_method in by_method.values()],
+                "methods": methods,
+                "names": [names[int(i)] for i in first.class_ids],
+                "probabilities": first.probabilities,
+                "titles": picture.name if len(pictures) > 1 else "",
+            }
+            table = functools.partial(_table, by_method, network.class_names, photo.shape[:2])
+            return Found(photo.shape[:2], by_method, by_method, network.class_names, table, drawn)
+
+        return find
+
+    def draw(methods: Sequence[Sequence[str]], **of_pictures: Any) -> "Figure":
+        return comparisons_figure(methods=methods[0], **of_pictures, **figures.drawing())
+
+    pictures = find_pictures(images)
+    about = {"command": "compare", "model": model, "weights": weights, "threshold": threshold}
+    cells = (shown, 1 + (len(method) or MAX_METHODS))
+    PictureReport(pictures, "methods", output, figures, cells=cells, about=about).run(start, draw)
 
 
 def _methods_of_one_pass(network: "CamModel") -> tuple[str, ...]:
@@ -123,30 +142,25 @@ def _methods_of_one_pass(network: "CamModel") -> tuple[str, ...]:
     return tuple(name for name, row in METHODS.items() if row.needs in needs and row.crops is None)
 
 
-def _table(
-    methods: Sequence[str],
-    names: Sequence[str],
-    boxes: Sequence[np.ndarray],
-    valid: Sequence[np.ndarray],
-    size: tuple[int, int],
-) -> "Table":
+def _table(found: Mapping[str, ClassMaps], names: Sequence[str] | None, size: tuple[int, int]) -> "Table":
     """For each class the box of each method."""
     from rich import box
     from rich.table import Table
 
+    from camjax.cli.class_choice import class_name
     from camjax.cli.photographs import edges_in_pixels
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("Class", overflow="fold", vertical="bottom")
     table.add_column("Method", vertical="bottom")
     table.add_column("Box in pixels\n  top  left bottom right", justify="right", no_wrap=True, vertical="bottom")
-    for of_class, name in enumerate(names):
-        for of_method, method in enumerate(methods):
-            edges = edges_in_pixels(boxes[of_method][of_class], size)
+    class_ids = next(iter(found.values())).class_ids
+    for row, class_id in enumerate(class_ids):
+        for i, (method, of_method) in enumerate(found.items()):
             table.add_row(
-                "" if of_method else name,
+                "" if i else class_name(class_id, names),
                 method,
-                edges if valid[of_method][of_class] else "none",
-                end_section=of_method == len(methods) - 1,
+                edges_in_pixels(of_method.boxes[row], size) if of_method.valid[row] else "none",
+                end_section=i == len(found) - 1,
             )
     return table

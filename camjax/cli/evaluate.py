@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
 from camjax.errors import InputError
 
@@ -34,6 +35,7 @@ def evaluate(
     resume: bool = False,
     save_maps: bool = False,
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
 ) -> None:
     """Measure how well maps localize the objects of a data set, and how faithful they are to the network.
 
@@ -62,6 +64,7 @@ def evaluate(
       resume: Continue an interrupted evaluation in --out; the results match an uninterrupted run.
       save_maps: Also write the maps of the true classes, 224 x 224 in 0..1: scoremaps/[METHOD/]NAME.npy.
       workers: Processes that read images; 0 reads in threads.
+      figures: How figures are drawn.
     """
     # Imported here, because other commands do not need them.
 
@@ -146,9 +149,10 @@ def evaluate(
         paths += save_figures(
             out,
             {
-                "thresholds": curve_figure(evaluation),
-                "cases": cases_figure(source, evaluation.cases),
+                "thresholds": curve_figure(evaluation, dpi=figures.dpi),
+                "cases": cases_figure(source, evaluation.cases, **figures.drawing()),
             },
+            figures.format,
         )
     for path in (*paths, out / "images.csv", *[out / "scoremaps"] * save_maps):
         console.print(f"Saved {path}", soft_wrap=True)

@@ -1,33 +1,38 @@
-"""The file of a command's figure: its path, and writing it."""
+"""The file of a command's figure: its path, checked before any work is done."""
 
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
+
 from camjax.errors import InputError, printable
+from camjax.figure_saving import save_figure
 
 
-def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
+def figure_path(images: Sequence[Path], out: Path | None, what: str, format: str = "png") -> Path:
     """The path of the figure, checked before any work is done.
 
     Args:
       images: the photographs that are shown, which it must not overwrite.
       out: as given by the user; None for a name in the current directory.
       what: what the figure shows, for that name.
+      format: the suffix of that name.
 
     Raises:
       ValueError: `out` is one of the images, a directory, or has a suffix of a format that matplotlib cannot write
         here: some need another program or library.
       OSError: its directory does not exist, or it cannot be written.
     """
-    from matplotlib.backend_bases import FigureCanvasBase
-
     if out is None:
-        out = Path(f"{images[0].stem}_{what}.png" if len(images) == 1 else f"{what}.png")
+        out = Path(f"{images[0].stem}_{what}.{format}" if len(images) == 1 else f"{what}.{format}")
     formats = FigureCanvasBase.get_supported_filetypes()
     if out.is_dir():
-        raise InputError(f"--out {out} is a directory: expected a file, such as {out / 'cam.png'}.")
+        raise InputError(
+            f"--out {out} is a directory: expected a file, such as {out / 'cam.png'}, or --separate for several in it."
+        )
     if out.suffix[1:].lower() not in formats:
         raise InputError(
             f"--out {out}: expected a file that ends in .png, or in one of .{', .'.join(sorted(formats))}."
@@ -45,8 +50,6 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str) -> Path:
 
 def _try_format(out: Path) -> None:
     """Writes a small figure in the same format."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(1, 1))
     figure.text(0, 0, "a")
     figure.figimage([[0.0, 1.0]])
@@ -58,12 +61,3 @@ def _try_format(out: Path) -> None:
                 f"--out {out}: {out.suffix} cannot be written here ({printable(error)}). Give another format, such as "
                 ".png or .pdf."
             ) from error
-
-
-def save_figure(figure, path: Path) -> None:
-    """Writes a figure of matplotlib.
-
-    PNG's default compression takes longer than drawing the figure, and makes the file only a tenth smaller.
-    """
-    options = {"pil_kwargs": {"compress_level": 1}} if path.suffix.lower() == ".png" else {}
-    figure.savefig(path, **options)

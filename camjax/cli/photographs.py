@@ -1,6 +1,7 @@
 """What a network says about photographs of any sizes: the numbers that commands print and draw."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from camjax.models import CamModel
 
 TABLE_ROWS = 5
-DISPLAY_SIDE = 800  # pixels; more than a photograph gets in a figure
+DISPLAY_PIXELS = 800 * 600  # more than a photograph gets in a figure of 150 dpi
 
 
 class ClassMaps(NamedTuple):
@@ -44,7 +45,7 @@ class ExplainedPhoto:
 
     Attributes:
       size: (H, W) of the photograph in pixels.
-      display: the photograph at its own aspect ratio, at most `DISPLAY_SIDE` high and wide; (H', W', 3) uint8 RGB.
+      display: the photograph at its own aspect ratio, as large as a figure shows it; (H', W', 3) uint8 RGB.
       top: the most probable classes, in order.
       asked: the classes that were asked for; None where none were.
     """
@@ -54,10 +55,18 @@ class ExplainedPhoto:
     top: ClassMaps
     asked: ClassMaps | None
 
+    @property
+    def all(self) -> ClassMaps:
+        """The most probable classes, then those asked for that are not among them."""
+        if self.asked is None:
+            return self.top
+        new = ~np.isin(self.asked.class_ids, self.top.class_ids)
+        return ClassMaps(*(np.concatenate([a, b[new]]) for a, b in zip(self.top, self.asked, strict=True)))
+
 
 def explain_photos(
     network: "CamModel",
-    photos: Sequence[np.ndarray],
+    photos: Iterable[np.ndarray],
     asked: Sequence[int],
     method: str = "cam",
     *,
@@ -65,18 +74,36 @@ def explain_photos(
     threshold: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ExplainedPhoto]:
-    """Runs the network on photographs of any sizes, one at a time.
+    """Runs the network on photographs of any sizes, as `photo_explainer` does."""
+    explain = photo_explainer(network, asked, method, top_k=top_k, threshold=threshold, progress=progress)
+    return [explain(photo) for photo in photos]
 
-    Compiling takes a hundred times as long as running, so that a batch would gain nothing.
+
+def photo_explainer(
+    network: "CamModel",
+    asked: Sequence[int],
+    method: str = "cam",
+    *,
+    top_k: int,
+    threshold: float,
+    progress: Callable[[int, int], None] | None = None,
+    display_pixels: float = DISPLAY_PIXELS,
+) -> Callable[[np.ndarray], ExplainedPhoto]:
+    """Makes a function that runs the network on one photograph of any size.
+
+    One at a time: compiling takes a hundred times as long as running, so that a batch would gain nothing.
 
     Args:
       network: a model that has what the method needs.
-      photos: (H, W, 3) uint8 RGB each.
       asked: ids of classes to add to the most probable ones.
       method: as in `camjax.make_localize_fn`.
       top_k: the number of most probable classes, where it is more than `TABLE_ROWS`.
       threshold: as in `camjax.make_localize_fn`.
       progress: as in `camjax.make_localize_fn`, of methods that have this option.
+      display_pixels: as in `for_display`.
+
+    Returns:
+      The function of a photograph (H, W, 3) uint8 RGB.
 
     Raises:
       ValueError: top_k out of range, an unknown method, or a network without what the method needs.
@@ -93,24 +120,31 @@ def explain_photos(
         localize = _from_maps_of_all_classes(network, row, asked, shown, threshold)
     else:
         localize = _from_maps_of_these_classes(network, row, asked, shown, threshold, progress)
-    return [
-        ExplainedPhoto(photo.shape[:2], for_display(photo), *localize(resize_image(photo, row.image_size(network))))
-        for photo in photos
-    ]
+    size = row.image_size(network)
+
+    def explain(photo: np.ndarray) -> ExplainedPhoto:
+        return ExplainedPhoto(photo.shape[:2], for_display(photo, display_pixels), *localize(resize_image(photo, size)))
+
+    return explain
 
 
-def for_display(photo: np.ndarray) -> np.ndarray:
-    """A photograph (H, W, 3) at its own aspect ratio, at most `DISPLAY_SIDE` high and wide."""
+def for_display(photo: np.ndarray, pixels: float = DISPLAY_PIXELS) -> np.ndarray:
+    """A photograph (H, W, 3) at its own aspect ratio, with at most `pixels`."""
     from camjax.data.images import resize_image
 
-    scale = min(1, DISPLAY_SIDE / max(photo.shape[:2]))
+    scale = min(1, math.sqrt(pixels / (photo.shape[0] * photo.shape[1])))
     height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
     return resize_image(photo, (height, width))
 
 
+def box_in_pixels(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A box in 0..1 as integers `[ymin, xmin, ymax, xmax]` in pixels of an image (H, W); half-open."""
+    return np.rint(box * (*size, *size)).astype(int)
+
+
 def edges_in_pixels(box: np.ndarray, size: tuple[int, int]) -> str:
     """A box in 0..1 as a table's columns of top, left, bottom and right, in pixels of an image (H, W)."""
-    return "{:5} {:5} {:6} {:5}".format(*np.rint(box * (*size, *size)).astype(int))
+    return "{:5} {:5} {:6} {:5}".format(*box_in_pixels(box, size))
 
 
 Localize = Callable[[np.ndarray], tuple[ClassMaps, ClassMaps | None]]
@@ -135,7 +169,7 @@ def _from_maps_of_all_classes(
         ids = np.concatenate([order[:shown], np.array(asked, order.dtype)])
         maps = out.maps[0, ids]
         boxes, valid = jax.device_get(boxes_fn(maps, image.shape[:2], np.float32(threshold)))
-        every = _class_maps(network.multi_label, out.logits[0], ids, maps, boxes, valid)
+        every = class_maps(network.multi_label, out.logits[0], ids, maps, boxes, valid)
         return every.first(shown), ClassMaps(*(field[shown:] for field in every)) if asked else None
 
     return localize
@@ -161,14 +195,15 @@ def _from_maps_of_these_classes(
     def localize(image):
         found = jax.device_get(localize_fn(image[None], class_ids)[row.name])
         top, asked_for = (
-            None if part is None else _class_maps(network.multi_label, *(field[0] for field in part)) for part in found
+            None if part is None else class_maps(network.multi_label, *(field[0] for field in part)) for part in found
         )
         return top, asked_for
 
     return localize
 
 
-def _class_maps(multi_label: bool, logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
+def class_maps(multi_label: bool, logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
+    """Classes of one photograph, from the fields of `camjax.inference.Localization` for it."""
     from camjax.cam import class_probabilities
 
     ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1

@@ -1,6 +1,7 @@
 """The figures of an evaluation: localization against the threshold, and the best and worst cases."""
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,9 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.data.images import resize_image
 from camjax.evaluation.cases import Case, Cases
 from camjax.evaluation.runner import Evaluation
+from camjax.figure_saving import save_figure
 from camjax.metrics import MaxBoxAcc, ThresholdCurve
-from camjax.viz import localization_figure
+from camjax.viz import DPI, localization_figure
 
 CURVES = {
     "gt_known_localization": ("GT-known", "-"),
@@ -24,12 +26,12 @@ CURVES = {
 """Curve of a metric -> its words in the legend, and its line style."""
 
 
-def curve_figure(evaluation: Evaluation) -> Figure | None:
-    """All threshold curves of all methods in one plot; None if no metric has one.
+def curve_figure(evaluation: Evaluation, *, dpi: float = DPI) -> Figure | None:
+    """All threshold curves of all methods in one plot of `dpi` pixels an inch; None if no metric has one.
 
     A curve is the share of images whose box of the true class is right, against the threshold of the box rule.
     """
-    figure = Figure(figsize=(8.4, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8.4, 4.2), dpi=dpi, layout="constrained")
     axes = figure.subplots()
     for number, (method, by_name) in enumerate(evaluation.metrics.items()):
         for metric in by_name.values():
@@ -51,12 +53,17 @@ def curve_figure(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def cases_figure(source: AnnotatedSource, cases: Cases) -> Figure | None:
+def cases_figure(
+    source: AnnotatedSource, cases: Cases, *, columns: int | None = None, dpi: float = DPI, **drawing: Any
+) -> Figure | None:
     """A grid of the images whose box of the true class is best, then of those where it is worst.
 
     Args:
       source: the images.
       cases: of an evaluation of these images.
+      columns: images side by side; None for the best in the first row and the worst in the second.
+      dpi: pixels an inch.
+      drawing: other options of `camjax.viz.localization_figure`.
 
     Returns:
       The figure; None where no image was scored.
@@ -65,7 +72,7 @@ def cases_figure(source: AnnotatedSource, cases: Cases) -> Figure | None:
     chosen = best + worst
     if not chosen:
         return None
-    images = [_display(source[case.index]["image"]) for case in chosen]
+    images = [_display(source[case.index]["image"], round(400 * dpi / DPI)) for case in chosen]
     annotations = [source.annotation(case.index) for case in chosen]
     names = cases.class_names
     titles = [
@@ -79,7 +86,9 @@ def cases_figure(source: AnnotatedSource, cases: Cases) -> Figure | None:
         [case.box for case in chosen],
         [annotation.boxes for annotation in annotations],
         titles,
-        columns=len(best),
+        columns=columns or len(best),
+        dpi=dpi,
+        **drawing,
     )
 
 
@@ -93,17 +102,17 @@ def _in_image(case: Case, size: tuple[int, int]) -> np.ndarray:
     return whole
 
 
-def save_figures(directory: Path, figures: dict[str, Figure | None]) -> list[Path]:
-    """Writes name -> figure as `name.png`, leaving out None; returns the paths."""
+def save_figures(directory: Path, figures: dict[str, Figure | None], format: str = "png") -> list[Path]:
+    """Writes name -> figure as `name.png`, or in another format, leaving out None; returns the paths."""
     paths = []
     for name, figure in figures.items():
         if figure is not None:
-            paths.append(directory / f"{name}.png")
-            figure.savefig(paths[-1])
+            paths.append(directory / f"{name}.{format}")
+            save_figure(figure, paths[-1])
     return paths
 
 
-def _display(image: np.ndarray, side: int = 400) -> np.ndarray:
+def _display(image: np.ndarray, side: int) -> np.ndarray:
     """The image, no larger than a figure shows it."""
     scale = min(1, side / max(image.shape[:2]))
     return resize_image(image, tuple(max(1, round(n * scale)) for n in image.shape[:2]))

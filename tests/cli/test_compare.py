@@ -39,8 +39,8 @@ def test_a_grid_of_methods_by_classes(network, tmp_path, capsys):
     assert rows[0][4:] == rows[1][1:] and rows[3][4:] == rows[4][1:]
     with Image.open(out) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    # Four columns of 2.1 inches at 150 dpi, two rows of a photograph of 451 x 300.
-    assert 1260 < pixels.shape[1] < 1320 and 500 < pixels.shape[0] < 620
+    # Four columns of 2.1 inches at 150 dpi, two rows of a photograph of 451 x 300, and what is said of the colors.
+    assert 1260 < pixels.shape[1] < 1320 and 560 < pixels.shape[0] < 680
 
 
 def test_without_methods_it_takes_those_of_one_pass(network, tmp_path, capsys, monkeypatch):

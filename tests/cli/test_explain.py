@@ -147,7 +147,7 @@ def test_another_method_says_the_same_of_the_classes_and_where_by_its_own_maps(n
 
 def test_a_large_photograph_is_shown_small_at_its_own_aspect_ratio(network):
     (photo,) = explain_photos(network, [resize_image(load_image(COFFEE), (900, 3000))], [], top_k=1, threshold=0.2)
-    assert photo.size == (900, 3000) and photo.display.shape == (240, 800, 3) and photo.asked is None
+    assert photo.size == (900, 3000) and photo.display.shape == (379, 1265, 3) and photo.asked is None
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_where_the_figure_goes(tmp_path, monkeypatch):
     "args, message",
     [
         ([], "no image given"),
-        ([CAT] * 33, "33 images"),
+        ([CAT] * 51, "51 images: one figure holds at most 50 rows. With --separate"),
         ([CAT, "--out", "no/such/directory/a.png"], "no/such/directory does not exist"),
         ([CAT, "--out", "."], "--out . is a directory"),
         ([CAT, "--out", "a.xyz"], "expected a file that ends in .png"),
@@ -245,7 +245,18 @@ def test_where_the_figure_goes(tmp_path, monkeypatch):
         ([CAT, "--threshold", "1"], "--threshold 1.0"),
         ([CAT, "--method", "gradcam+"], "expected one of cam, cam_ten_crop, gradcam, gradcam++"),
         (["no_such.jpg"], "no_such.jpg does not exist"),
-        ([CAT, Path(skimage.data_dir, "README.txt")], "not an image"),
+        ([Path(skimage.data_dir, "README.txt")], "not an image"),
+        (["."], "no images in this folder or below it"),
+        ([CAT, "--dpi", "0"], "--dpi 0: expected 20..1200"),
+        ([CAT, "--dpi", "100000"], "--dpi 100000: expected 20..1200"),
+        ([CAT, "--columns", "0"], "--columns 0: expected at least 1"),
+        ([CAT, "--alpha", "1.5"], "--alpha 1.5: expected"),
+        ([CAT, "--colormap", "jett"], "--colormap 'jett': expected a colormap of matplotlib. Did you mean jet"),
+        ([CAT, "--scale", "some"], "--scale 'some': expected picture, all, each, or a number above 0"),
+        ([CAT, "--scale", "inf"], "--scale 'inf'"),
+        ([CAT, "--separate", "--scale", "all"], "--scale all is for one figure"),
+        ([CAT, "--separate", "--out", CAT], "is a file; expected a folder"),
+        ([CAT, "--separate", "--out", CAT.parent], "chelsea.png is in this folder"),
         ([CAT, "--model", "efficientnet_light0"], "Did you mean efficientnet_lite0"),
         ([CAT, "--model", "resnet50"], "weights"),
         ([CAT, "--weights", "no_such.pth"], "no_such.pth"),

@@ -313,7 +313,7 @@ def localization_figure(
       images: B images (H, W, 3) uint8 RGB.
       maps: B raw maps (h, w).
       predicted_boxes: B boxes (4,) `[ymin, xmin, ymax, xmax]` in 0..1. One without area is not drawn.
-      true_boxes: B boxes (4,) in the same format; (n, 4) for an image with several.
+      true_boxes: B boxes (4,) in the same format; (n, 4) for an image with several, or with none.
       titles: B titles.
       columns: images in a row of the grid.
       alpha: as in `overlay`.
@@ -340,12 +340,13 @@ def localization_figure(
     ):
         shown = [*((box, TRUE) for box in np.reshape(true, (-1, 4))), (predicted, PREDICTED)] * draw_boxes
         groups.append([_map_cell(image, map, ends, colors, alpha, title, "", shown)])
+    drawn = {"predicted box": PREDICTED} | ({"true box": TRUE} if any(np.size(true) for true in true_boxes) else {})
     return grid_figure(
         groups,
         columns=columns,
         cell_width=SMALL,
         caption=_caption(scale, limits, "each map"),
-        legend={"predicted box": PREDICTED, "true box": TRUE} if draw_boxes else None,
+        legend=drawn if draw_boxes else None,
         bars=colors if colorbar else None,
         dpi=dpi,
     )

@@ -123,6 +123,8 @@ def test_localization_figure_has_a_cell_an_image_and_says_which_box_is_which():
     tops = [round(axis.get_position().y1, 6) for axis in figure.axes]
     assert tops[0] == tops[1] == tops[2] > tops[3] == tops[4]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predicted box", "true box"]
+    figure = localization_figure(images[:1], np.zeros((1, 7, 7)), [[0, 0, 0.5, 0.5]], [np.zeros((0, 4))])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predicted box"]
 
 
 def test_explanation_figure_shows_each_photograph_and_its_classes():

@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from camjax.errors import InputError
+from camjax.errors import InputError, printable
 from camjax.figure_text import with_names, wrapped
 
 LARGE, SMALL = 3.4, 2.1  # widths of a picture's cell, in inches
@@ -128,7 +128,7 @@ def grid_figure(
             continue
         y, center = top + place.top + place.height + MARGIN / 2, place.left + place.width / 2
         if bar_each:
-            wide = max(place.width, 0.8 * SMALL)
+            wide = max(place.width, 0.95 * SMALL)  # room for three numbers
             draw_bar(center - wide / 2, y, wide, cell.limits)
             y += BAR + MARGIN / 2
         low, high = cell.limits
@@ -212,7 +212,9 @@ def _cells_across(count: int, width: float, ratio: float, cell_width: float) -> 
 
 def _title(text: str, width: float) -> str:
     lines = 2 if width > (SMALL + LARGE) / 2 else 3
-    return "\n".join(wrapped(part, width, TITLE, lines=lines) for part in text.split("\n"))
+    # A name may hold characters that are no text: matplotlib refuses some, and an SVG file with others is none.
+    parts = (printable(part, 1000) for part in text.split("\n"))
+    return "\n".join(wrapped(part, width, TITLE, lines=lines) for part in parts)
 
 
 def _draw_box(axes: Axes, box, shape: tuple[int, ...], style: Mapping) -> None:

@@ -37,10 +37,5 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
             f"{path}: the figure would have {width} x {height} pixels; expected at most {LARGEST_SIDE} a side and "
             f"{MOST_PIXELS // 10**6} million in all. Lower the dpi, show fewer pictures, or write a PDF."
         )
-    try:
-        with matplotlib.rc_context(_SETTINGS), whole_file(path) as draft:
-            figure.savefig(draft, format=suffix, **_OPTIONS.get(suffix, {}))
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OSError(error.errno, f"{error.strerror} (the figure is not written)", str(path)) from error
+    with matplotlib.rc_context(_SETTINGS), whole_file(path) as draft:
+        figure.savefig(draft, format=suffix, **_OPTIONS.get(suffix, {}))

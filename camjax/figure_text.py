@@ -46,7 +46,7 @@ def wrapped(text: str, width: float, size: float, *, lines: int) -> str:
 
     What does not fit into so many lines is left out, and an ellipsis says so.
     """
-    characters = len(text)
+    characters = max(len(text), 3)
     while characters > 2:
         found = textwrap.fill(text, characters, max_lines=lines, placeholder=" …")
         widest = max(_width(line) * size / 72 for line in found.split("\n"))
@@ -54,7 +54,7 @@ def wrapped(text: str, width: float, size: float, *, lines: int) -> str:
             return found
         longest = max(map(len, found.split("\n")))
         characters = min(longest - 1, max(2, round(1.1 * longest * width / widest)))
-    return text[:1]
+    return "…"
 
 
 def _width(text: str) -> float:

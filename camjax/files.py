@@ -25,7 +25,7 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
       The path of the draft, an empty file; the block may replace it.
 
     Raises:
-      OSError: the file cannot be written.
+      OSError: the file cannot be written; the message names it.
     """
     path = Path(path)
     if make_parent:
@@ -40,9 +40,12 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
             os.fsync(file.fileno())
         draft.chmod(mode)
         draft.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink()
+        # Of a full disk, Python does not say which file it was.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

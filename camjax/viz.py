@@ -432,4 +432,4 @@ def _map_cell(
     boxes: Sequence[tuple[Any, Any]],
 ) -> Cell:
     picture = overlay(image, map, alpha=alpha, colormap=colors, limits=limits)
-    return Cell(picture, title, number, limits, float(np.max(map)), boxes)
+    return Cell(picture, title, number, limits, float(np.asarray(map, np.float32).max()), boxes)

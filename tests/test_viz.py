@@ -9,7 +9,16 @@ from matplotlib.font_manager import fontManager
 from skimage import data
 
 from camjax import figure_text
-from camjax.viz import PREDICTED, TRUE, comparison_figure, explanation_figure, localization_figure, overlay
+from camjax.cam import normalize_map, resize_map
+from camjax.viz import (
+    PREDICTED,
+    TRUE,
+    comparison_figure,
+    comparisons_figure,
+    explanation_figure,
+    localization_figure,
+    overlay,
+)
 
 BLACK_TO_RED = ListedColormap([[0, 0, 0], [1, 0, 0]])  # black below one half, red from there on
 
@@ -183,6 +192,141 @@ def test_figures_refuse_numbers_that_differ():
         localization_figure([], [], [], [])
     with pytest.raises(ValueError, match="columns=0"):
         localization_figure([image], map, box, box, columns=0)
+
+
+GROWING = np.array([[-2.0, 4.0]]), np.array([[-1.0, 1.0]])  # of one picture
+FALLING = np.array([[3.0, 0.0]]), np.array([[-3.0, -1.0]])  # of another
+NOTES = ["max 4", "max 1", "max 3", "max -1"]
+
+
+@pytest.mark.parametrize(
+    "scale, ends, notes, caption",
+    [
+        (
+            "picture",
+            [(0, 4), (0, 4), (0, 3), (0, 3)],
+            NOTES,
+            "Colors: from 0 to the greatest value of each picture's maps.",
+        ),
+        ("all", [(0, 4)] * 4, NOTES, "Colors: from 0 to 4 in all maps."),
+        (8, [(0, 8)] * 4, NOTES, "Colors: from 0 to 8 in all maps."),
+        (
+            "each",
+            [(-2, 4), (-1, 1), (0, 3), (-3, -1)],
+            ["-2 to 4", "-1 to 1", "max 3", "-3 to -1"],
+            "Colors: each map from its least value to its greatest; they compare places, not maps.",
+        ),
+    ],
+)
+def test_a_figure_says_its_scale(scale, ends, notes, caption):
+    images, maps = [np.full((2, 6, 3), 100, np.uint8)] * 2, [GROWING, FALLING]
+    figure = explanation_figure(images, maps, [np.zeros((2, 4))] * 2, [["a", "b"]] * 2, [[0.5, 0.5]] * 2, scale=scale)
+    shown = [axis.images[0].get_array() for axis in figure.axes if "%" in axis.get_title()]
+    for picture, map, limits in zip(shown, [*GROWING, *FALLING], ends, strict=True):
+        np.testing.assert_array_equal(picture, overlay(images[0], map, limits=limits))
+    assert [text.get_text() for text in figure.texts] == [*notes, caption]
+
+
+def test_limits_by_hand():
+    image = np.full((1, 4, 3), 100, np.uint8)
+    # The map becomes [-2, -0.5, 2.5, 4] at half-pixel centers; between limits of 0 and 4: [0, 0, 0.625, 1].
+    shared = overlay(image, GROWING[0], alpha=1, colormap=BLACK_TO_RED, limits=(0, 4))
+    np.testing.assert_array_equal(shared[0, :, 0], [0, 0, 255, 255])
+    np.testing.assert_array_equal(
+        overlay(image, GROWING[0], alpha=1, colormap=BLACK_TO_RED, limits=(0, 6))[0, 2:, 0], [0, 255]
+    )
+    # Nothing is above 0: the lowest color, as of a map without a box.
+    assert not overlay(image, FALLING[1], alpha=1, colormap=BLACK_TO_RED, limits=(0, 0)).any()
+
+
+def test_maps_are_resized_as_resize_map_does():
+    rng = np.random.default_rng(0)
+    for size, shape in (((50, 31), (7, 5)), ((3, 90), (7, 9)), ((4, 4), (1, 2))):
+        map = rng.normal(size=shape).astype(np.float32)
+        expected = np.asarray(normalize_map(resize_map(map, size)))
+        gray = overlay(np.zeros((*size, 3), np.uint8), map, alpha=1, colormap="gray")[..., 0]
+        np.testing.assert_allclose(gray / 255, expected, atol=1 / 250)
+
+
+LONG = "a_name_of_sixty_letters_without_a_space_IMG_20260401_1234.jpg"
+WORDS = "sulphur-crested cockatoo, Kakatoe galerita, Cacatua galerita"
+MIXED = [(30, 40), (40, 30), (10, 60), (60, 10), (40, 40), (9, 12)]  # panoramas and portraits among them
+
+
+@pytest.mark.parametrize(
+    "sizes, classes, options",
+    [
+        ([(30, 40)], 1, {}),
+        (MIXED, 1, {"colorbar": True, "scale": "each"}),
+        (MIXED, 3, {"columns": 2, "colorbar": True}),
+        (MIXED * 2, 1, {"scale": "all", "colorbar": True}),
+        ([(10, 80)], 3, {"colorbar": True}),
+        ([(80, 10)] * 3, 2, {"columns": 3}),
+        ([(30, 40), (20, 40)] * 25, 1, {}),
+    ],
+)
+def test_nothing_in_a_figure_lies_over_another(sizes, classes, options):
+    rng = np.random.default_rng(0)
+    figure = explanation_figure(
+        [np.zeros((*size, 3), np.uint8) for size in sizes],
+        [rng.normal(size=(classes, 2, 2)) * 1e-5 for _ in sizes],
+        [np.zeros((classes, 4))] * len(sizes),
+        [([WORDS, "W" * 60, "cup"] * 2)[:classes]] * len(sizes),
+        [[0.5] * classes] * len(sizes),
+        titles=[LONG] * len(sizes),
+        **options,
+    )
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    texts = [axis.title for axis in figure.axes if axis.get_title()] + figure.texts
+    places = [axis.get_window_extent() for axis in figure.axes]
+    places += [text.get_window_extent(renderer) for text in texts]
+    edges = np.array([[place.x0, place.y0, place.x1, place.y1] for place in places]) / figure.dpi
+    assert edges.min() > -0.02 and (edges[:, 2:] < figure.get_size_inches() + 0.02).all()
+    # In inches; a point of a text may touch a picture.
+    overlaps = np.minimum(edges[:, None, 2:], edges[None, :, 2:]) - np.maximum(edges[:, None, :2], edges[None, :, :2])
+    np.fill_diagonal(overlaps[..., 0], 0)
+    assert overlaps.min(-1).max() < 0.03
+
+
+@pytest.mark.parametrize("number, widest", [(1, 2.5), (12, 2)])
+def test_photographs_are_a_grid_and_panoramas_are_wide(number, widest):
+    of = [np.zeros((number, 1, *size)) for size in ((2, 2), (4,))]
+    images = [np.zeros((40, 60, 3), np.uint8)] * number
+    arguments = of[0], of[1], [["cat"]] * number, [[0.5]] * number
+    width, height = explanation_figure(images, *arguments).get_size_inches()
+    assert 1 / widest < width / height < widest
+    # As wide as a page, where photographs are half as wide.
+    panorama = explanation_figure([np.zeros((10, 60, 3), np.uint8)] * number, *arguments).axes[0]
+    photograph = explanation_figure(images, *arguments).axes[0]
+    assert panorama.get_window_extent().width > 1.9 * photograph.get_window_extent().width
+    columns = explanation_figure(images, *arguments, columns=1).get_size_inches()
+    assert columns[0] == pytest.approx(6.98) and columns[1] > 2 * number
+
+
+def test_what_options_leave_out():
+    image, map, box = np.zeros((8, 8, 3), np.uint8), np.ones((1, 2, 2)), np.tile([0, 0, 0.5, 0.5], (1, 1))
+    figure = localization_figure([image], map, box, box, draw_boxes=False, dpi=30)
+    assert not figure.legends and not figure.axes[0].patches and figure.dpi == 30
+    figure = comparison_figure(
+        image, [map] * 3, [box] * 3, ["a", "b", "c"], ["cat"], [1.0], columns=2, draw_boxes=False
+    )
+    tops = [axis.get_position().y1 for axis in figure.axes]
+    assert tops[0] == tops[1] > tops[2] == tops[3] and not any(axis.patches for axis in figure.axes)
+    with pytest.raises(ValueError, match="scale='pictures': expected"):
+        explanation_figure([image], [map], [box], [["a"]], [[1]], scale="pictures")
+
+
+def test_comparisons_of_several_photographs():
+    images = [np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4, 3), np.uint8)]
+    maps = [[np.full((2, 1, 2), 1.0) * [[[1]], [[2]]]] * 2, [np.full((2, 1, 2), 8.0)] * 2]
+    boxes, names = [[np.zeros((2, 4))] * 2] * 2, [["cat", "dog"], ["cup", "cat"]]
+    figure = comparisons_figure(images, maps, boxes, ["cam", "b"], names, [[0.5, 0.5]] * 2, titles=["1.jpg", "2.jpg"])
+    titles = [axis.get_title() for axis in figure.axes if "%" in axis.get_title()]
+    assert titles == ["1.jpg\ncat\n50.0%", "dog\n50.0%", "2.jpg\ncup\n50.0%", "cat\n50.0%"]
+    assert [text.get_text() for text in figure.texts][:8] == ["max 1"] * 2 + ["max 2"] * 2 + ["max 8"] * 4
+    # The two classes of a photograph share a scale: of the first, the first has half of the greatest value.
+    shown = [axis.images[0].get_array()[0, 0] for axis in figure.axes if axis.get_title() == "cam"]
+    assert (shown[1] == shown[2]).all() and (shown[0] != shown[1]).any()
 
 
 def figure_of(name: str):

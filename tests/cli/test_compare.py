@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -41,6 +42,38 @@ def test_a_grid_of_methods_by_classes(network, tmp_path, capsys):
         pixels = np.asarray(picture.convert("RGB"))
     # Four columns of 2.1 inches at 150 dpi, two rows of a photograph of 451 x 300, and what is said of the colors.
     assert 1260 < pixels.shape[1] < 1320 and 560 < pixels.shape[0] < 680
+
+
+def test_several_photographs_as_json_and_in_one_figure(network, tmp_path, capsys):
+    narrow, out = tmp_path / "narrow.png", tmp_path / "methods.svg"
+    Image.fromarray(np.asarray(Image.open(CAT))[:, :100]).save(narrow)
+    words = [
+        "compare",
+        str(narrow),
+        str(CAT),
+        *network,
+        "--method",
+        "hirescam",
+        "cam",
+        "--top-k",
+        "2",
+        "--threshold",
+        "0.3",
+    ]
+    assert main([*words, "--out", str(out), "--json", "--save-maps", "--scale", "5", "--columns", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["command"] == "compare" and found["figure"] == str(out)
+    assert [image["size"] for image in found["images"]] == [[300, 100], [300, 451]]
+    for image in found["images"]:
+        rows = image["classes"]
+        assert [row["method"] for row in rows] == ["hirescam"] * 2 + ["cam"] * 2
+        # Behind average pooling HiResCAM is CAM over the number of cells.
+        assert [{**row, "method": ""} for row in rows[:2]] == [{**row, "method": ""} for row in rows[2:]]
+        assert [row["rank"] for row in rows] == [1, 2, 1, 2] and rows[0]["name"].startswith("[/x] :cat: ")
+        hires, cam = (np.load(image["maps"][method])["maps"] for method in ("hirescam", "cam"))
+        np.testing.assert_allclose(hires * cam[0].size, cam, rtol=1e-4, atol=1e-4)
+    text = out.read_text()
+    assert all(words in text for words in ("narrow.png", "chelsea.png", "Colors: from 0 to 5 in all maps."))
 
 
 def test_without_methods_it_takes_those_of_one_pass(network, tmp_path, capsys, monkeypatch):

@@ -119,6 +119,7 @@ def test_table_and_files(folder, run, tmp_path, capsys, monkeypatch):
 def test_faithfulness_beside_localization(folder, run, tmp_path, capsys):
     out = tmp_path / "evaluation"
     words = ["--method", "cam", "ablationcam", "--metrics", "ilsvrc", "confidence", "sparsity"]
+    words += ["--format", "svg", "--columns", "2", "--no-box", "--scale", "all", "--colormap", "magma"]
     assert main(arguments(folder, run, out, *words)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     numbers = json.loads((out / "results.json").read_text())["results"]
@@ -127,7 +128,9 @@ def test_faithfulness_beside_localization(folder, run, tmp_path, capsys):
         # Rates in percent with two digits, an index in 0..1 with three.
         assert f"{numbers[method]['confidence']['average_drop']:.2f}" in printed
         assert f"{numbers[method]['sparsity']['sparsity']:.3f}" in printed
-    assert "Change in confidence" in printed and (out / "cases.png").exists()
+    assert "Change in confidence" in printed
+    cases = (out / "cases.svg").read_text()
+    assert "in all maps." in cases and "predicted box" not in cases
 
 
 def test_an_evaluation_is_not_overwritten_and_can_be_resumed(folder, run, tmp_path, capsys):

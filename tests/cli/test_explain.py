@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from camjax.cli.figure_file import figure_path, save_figure
 from camjax.cli.main import main
 from camjax.cli.network_choice import network_choice
 from camjax.cli.photographs import explain_photos
+from camjax.cli.picture_files import find_pictures
 from camjax.data.images import load_image, resize_image
 from camjax.errors import InputError
 from camjax.terminal import Console
@@ -270,6 +272,127 @@ def test_bad_input_is_described_and_nothing_is_written(args, message, tmp_path, 
     output = capsys.readouterr()
     assert message in output.err and output.err.startswith("camjax: ") and output.out == ""
     assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def weights(network, tmp_path_factory):
+    """Words for the small network, whose file says what it is of."""
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    write_camjax_file(network, path, version="0")
+    return ["--weights", str(path)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder has `photos`: two pictures of one name, a panorama, and two files that are no pictures."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
+    for name, size in (("b/1.png", (20, 30)), ("a/1.png", (30, 20)), ("a/wide.jpg", (10, 80))):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(resize_image(load_image(CAT), size)).save(Path("photos", name))
+    Path("photos", "a", "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    Path("photos", "notes.txt").write_text("not a picture")
+    return tmp_path
+
+
+def test_every_picture_of_a_folder_but_the_torn_one(weights, folder, capsys):
+    words = ["explain", "photos", str(COFFEE), *weights, "--classes", "7", "2"]
+    assert main([*words, "--separate", "--out", "out", "--save-maps", "--json", "--format", "svg", "--no-box"]) == 1
+    output = capsys.readouterr()
+    found = json.loads(output.out)
+    assert {name: found[name] for name in ("command", "model", "weights", "threshold", "figure")} == {
+        "command": "explain",
+        "model": "small_gap",
+        "weights": weights[1],
+        "threshold": 0.2,
+        "figure": None,
+    }
+    torn, *read = sorted(found["images"], key=lambda image: "error" not in image)
+    assert torn["file"] == "photos/a/torn.jpg" and torn["error"].startswith("photos/a/torn.jpg: ")
+    # Names begin below the folder that all have in common, the root.
+    assert [image["file"] for image in read] == [
+        *("photos/a/1.png", "photos/a/wide.jpg", "photos/b/1.png"),
+        str(COFFEE),
+    ]
+    lines = output.err.splitlines()
+    assert lines == [
+        f"camjax: {torn['error']}",
+        "camjax: 1 of 5 images could not be read, see above. The others are done.",
+    ]
+    for image in read:
+        height, width = image["size"]
+        assert load_image(image["file"]).shape[:2] == (height, width)
+        rows = image["classes"]
+        assert [row["rank"] for row in rows[:5]] == [1, 2, 3, 4, 5] and {2, 7} <= {row["id"] for row in rows}
+        assert all(row["name"] is None and row["method"] == "cam" and row["valid"] for row in rows)
+        assert sum(row["probability"] for row in rows) <= 1 + 1e-6
+        figure = Path(image["figure"])
+        assert figure.parts[0] == "out" and figure.name == Path(image["file"]).name + ".svg"
+        assert ">class 7<" in figure.read_text() and "stroke-dasharray" not in figure.read_text()
+        with np.load(image["maps"]["cam"]) as maps:
+            assert maps["class_ids"].tolist() == [7, 2] and maps["names"].tolist() == ["class 7", "class 2"]
+            assert maps["maps"].dtype == np.float32 and maps["maps"].shape[0] == 2
+            assert maps["size"].tolist() == image["size"] and maps["method"] == "cam"
+            by_id = {row["id"]: row for row in rows}
+            for i, class_id in enumerate((7, 2)):
+                pixels = maps["boxes"][i] * np.tile(image["size"], 2)
+                assert np.rint(pixels).astype(int).tolist() == by_id[class_id]["box"]
+                assert maps["probabilities"][i] == np.float32(by_id[class_id]["probability"])
+    files = [path for path in Path("out").rglob("*") if path.is_file()]
+    assert len(files) == len(read) * 2
+
+
+def test_one_figure_of_a_folder_goes_on_past_what_cannot_be_read(weights, folder, capsys):
+    assert main(["explain", "photos", "nowhere.jpg", *weights, "--out", "all.pdf"]) == 1
+    output = capsys.readouterr()
+    assert "photos/b/1.png (30 x 20 pixels)" in output.out and output.out.endswith("Saved all.pdf\n")
+    assert "nowhere.jpg does not exist" in output.err and "camjax: 2 of 5 images could not be read" in output.err
+    # With JSON alone no figure is made, and none limits the number of pictures.
+    assert main(["explain", *["photos/a/torn.jpg"] * 60, "--json"]) == 1
+    output = capsys.readouterr()
+    assert len(json.loads(output.out)["images"]) == 60 and "60 of 60 images could not be read" in output.err
+    assert sorted(os.listdir()) == ["all.pdf", "photos"]
+
+
+def test_names_of_pictures(folder):
+    def names(*given):
+        return [picture.name for picture in find_pictures([Path(path) for path in given])]
+
+    assert names("photos") == ["a/1.png", "a/torn.jpg", "a/wide.jpg", "b/1.png"]
+    assert names("photos/b/1.png", "photos/a/wide.jpg") == ["b/1.png", "a/wide.jpg"]
+    assert names("photos/b/1.png") == names("photos/b/../b/1.png") == ["1.png"]
+    assert names("photos/b", "photos/a") == ["b/1.png", "a/1.png", "a/torn.jpg", "a/wide.jpg"]
+    assert names(".", "photos/a/1.png")[0] == "photos/a/1.png"
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_a_figure_is_the_same_bytes_each_time_and_its_text_is_text(suffix, tmp_path):
+    for name in ("first", "second"):
+        figure = explanation_figure(
+            [np.zeros((9, 9, 3), np.uint8)], [np.eye(2)[None]], [np.eye(4)[:1]], [["Möwe"]], [[1]]
+        )
+        save_figure(figure, tmp_path / f"{name}.{suffix}")
+    written = (tmp_path / f"first.{suffix}").read_bytes()
+    assert written == (tmp_path / f"second.{suffix}").read_bytes() and b"Date" not in written
+    if suffix == "svg":
+        assert "Möwe" in written.decode()
+    if suffix == "pdf":
+        assert b"/FontFile2" in written and b"/Type3" not in written
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_figure(tmp_path):
+    figure = explanation_figure([load_image(CAT)], [np.eye(2)[None]], [np.eye(4)[:1]], [["cat"]], [[1]])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"too large: '.*a\.png'"):
+            save_figure(figure, tmp_path / "a.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == []
+    figure.set_dpi(20_000)
+    with pytest.raises(InputError, match=r"a\.png: the figure would have \d+ x \d+ pixels; expected at most"):
+        save_figure(figure, tmp_path / "a.png")
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):

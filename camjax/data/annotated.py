@@ -25,15 +25,17 @@ def open_annotated(
 
     - A data set of tfds: "scenes", "caltech_birds2011" (boxes and masks of its own), "imagenet2012" (with `boxes`).
     - A folder of images with wsolevaluation's text lists in `lists`, see `camjax.data.annotations.wsol_lists`.
+    - Images listed in a CSV file `file,label`, see `camjax.data.annotations.label_csv`, which may have `boxes` too.
     - A folder of images, with `boxes` in a CSV file or in XML files, see `open_image_folder`.
 
     Args:
-      dataset: the name of a data set that `open_source` takes, or a folder of images. A word is a name: a folder in the
-        current one is written "./photos".
-      split: "validation", "test[:100]" ... of a tfds data set; otherwise a sub-folder of the images or of the lists.
+      dataset: the name of a data set that `open_source` takes, a folder of images, or a CSV file that lists them. A
+        word is a name: a folder in the current one is written "./photos".
+      split: "validation", "test[:100]" ... of a tfds data set; what the CSV file calls it, or "all"; otherwise a
+        sub-folder of the images or of the lists.
       data_dir: where tfds keeps its data; None is its default.
-      boxes: for "imagenet2012", `ILSVRC2012_bbox_val_v3.tgz` or a folder of its XML files; for a folder of images, a
-        CSV file or a folder of XML files.
+      boxes: for "imagenet2012", `ILSVRC2012_bbox_val_v3.tgz` or a folder of its XML files; for a folder or a list of
+        images, a CSV file or a folder of XML files.
       blacklist: ILSVRC's list of validation images that do not count.
       lists: a folder of wsolevaluation's text lists.
       masks: what the masks in these lists are relative to; None is the folder of images.

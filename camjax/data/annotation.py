@@ -50,7 +50,8 @@ class AnnotatedSource(abc.ABC):
     """Images with labels, and with boxes or masks or both: what evaluation reads.
 
     The order never changes. Several threads may read at once; so may several processes, since a source can be pickled.
-    Images are the stored pixels, not turned by an EXIF tag: boxes and masks of data sets refer to those.
+    Images are the stored pixels, not turned by an EXIF tag, since boxes and masks of data sets refer to those; only
+    pictures listed with labels in a CSV file are turned, and their boxes with them.
 
     Attributes:
       info: name, split, class names and number of images.

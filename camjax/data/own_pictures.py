@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -34,6 +35,7 @@ _SHOWN = 10
 _SHOWN_CLASSES = 20
 _AT_A_TIME = 256
 _VALIDATION = ("validation", "val", "valid")
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")  # what is not UTF-8 becomes a surrogate in Python
 _ADVICE = "Sort the pictures into a folder for each class, or list them in a CSV file with the columns file,label."
 
 
@@ -248,7 +250,7 @@ def _check_same(
 
 
 def _absolute(folder: Path) -> Path:
-    """Without "..", which means another folder behind a link."""
+    """The absolute path, without ".." unless that would lead elsewhere, behind a link."""
     absolute = Path(os.path.abspath(folder))
     return absolute if absolute.exists() and absolute.samefile(folder) else folder.resolve()
 
@@ -314,7 +316,7 @@ def _check_folders(folder: Path, names: Sequence[str]) -> list[str]:
         if len(tops) == 1:
             raise InputError(
                 f"{folder} has pictures in one folder only, {tops[0]}, which has {_few(sorted(below[tops[0]]))} in it. "
-                f"If these are the classes, give {folder / tops[0]}."
+                f"If these are the classes, or train and val, give {folder / tops[0]}."
             )
         if max(map(len, below.values())) > 1:
             places = [f"{top}/{inner}" for top in tops for inner in sorted(below[top])]
@@ -353,10 +355,10 @@ def _with_class_names(pictures: Sequence[ListedPicture], data: Path) -> list[Lis
     files: dict[str, str] = {}
     classes: dict[str, str] = {}
     for item in pictures:
-        if not {"\n", "\r", "\\"}.isdisjoint(item.name) or any("\ud800" <= char <= "\udfff" for char in item.name):
+        if _NO_NAME.search(item.name) or _NO_NAME.search(item.label):
             raise InputError(
-                f"{data} has a file named {item.name!a}: expected no line ends, no backslashes and only UTF-8 in "
-                "names. Rename it."
+                f"{data} has the file {item.name!a} of class {item.label!a}: expected names in UTF-8, without control "
+                "characters and backslashes. Rename it."
             )
         for kind, name, known in (("classes", item.label, classes), ("files", item.name, files)):
             folded = unicodedata.normalize("NFC", name).casefold()
@@ -377,8 +379,8 @@ def _check_classes(pictures: Sequence[ListedPicture], data: Path) -> None:
     names = sorted_classes(name for side in sides.values() for name in side)
     if len(names) < 2:
         raise InputError(
-            f"{data} has {_few(names) or 'no class'}: expected two classes at least. Add one, such as pictures of what "
-            "is to be told from the first."
+            f"{data} has {_number(names, 'class', 'classes')} with pictures ({_few(names)}): expected two or more. Add "
+            "pictures of what is to be told from the first."
         )
     if "" in sides:
         if len(pictures) == len(names):
@@ -402,8 +404,6 @@ def _read_all(
     """The pictures with the hashes of their files; those that cannot be read are so in their split, with the reason."""
 
     def read(item: ListedPicture) -> ListedPicture:
-        if item.sha256 or item.split == UNREADABLE:
-            return item
         try:
             data = read_regular(root / item.name, error=ImageError)
             decode_image(data, apply_exif=True)
@@ -413,14 +413,16 @@ def _read_all(
             return replace(item, split=UNREADABLE, problem=printable(error.strerror or error))
         return replace(item, sha256=hashlib.sha256(data).hexdigest())
 
-    found: list[ListedPicture] = []
+    found = list(pictures)
+    unchecked = [i for i, item in enumerate(pictures) if not item.sha256 and item.split != UNREADABLE]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # Few at a time, since an interrupt waits for those that are under way.
-        for start in range(0, len(pictures), _AT_A_TIME):
-            for item in pool.map(read, pictures[start : start + _AT_A_TIME]):
-                found.append(item)
+        for start in range(0, len(unchecked), _AT_A_TIME):
+            some = [pictures[i] for i in unchecked[start : start + _AT_A_TIME]]
+            for done, item in enumerate(pool.map(read, some), start + 1):
+                found[unchecked[done - 1]] = item
                 if progress is not None:
-                    progress(len(found), len(pictures))
+                    progress(done, len(unchecked))
     return found
 
 
@@ -444,19 +446,19 @@ def _split(pictures: Sequence[ListedPicture], share: float, seed: int) -> list[L
     same: dict[str, list[int]] = {}
     for place, item in enumerate(pictures):
         same.setdefault(item.sha256, []).append(place)
-    # One picture of two classes counts for the class that it has first.
     of_class: dict[str, list[str]] = {}
     for sha256, places in same.items():
-        of_class.setdefault(min(pictures[place].label for place in places), []).append(sha256)
+        # A picture of two classes tells nothing about the accuracy.
+        if len(names := {pictures[place].label for place in places}) == 1:
+            of_class.setdefault(names.pop(), []).append(sha256)
+    counts = Counter(item.label for item in pictures)
     to_validate: set[int] = set()
-    for hashes in of_class.values():
-        count = sum(len(same[sha256]) for sha256 in hashes)
-        room = min(max(round(share * count), 1), count - 1)
+    for name, hashes in of_class.items():
+        room = min(max(round(share * counts[name]), 1), counts[name] - 1)
         hashes.sort(key=lambda sha256: hashlib.sha256(f"{seed} {sha256}".encode()).digest())
-        fitting = [sha256 for sha256 in hashes if len(same[sha256]) <= room]
-        if not fitting and len(hashes) > 1:
-            fitting, room = [min(hashes, key=lambda sha256: len(same[sha256]))], count
-        for sha256 in fitting:
+        fewest = min(len(same[sha256]) for sha256 in hashes)
+        room = max(room, fewest) if fewest < counts[name] else 0
+        for sha256 in hashes:
             if len(same[sha256]) <= room:
                 room -= len(same[sha256])
                 to_validate.update(same[sha256])

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from camjax.boxes import box_iou, largest_component_box
+from camjax.boxes import (
+    box_iou,
+    boxes_from_maps,
+    component_boxes_from_maps,
+    largest_component_box,
+    scored_box_from_maps,
+)
+from camjax.cam import resize_map
 from camjax.components import largest_component
 
 largest = jax.jit(largest_component)
@@ -109,3 +116,53 @@ def test_edges_are_exact_shares(size):
     for end in range(1, size):
         boxes, _ = box_of(jnp.arange(size)[None] < jnp.full((size, 1), end))
         assert boxes[3] == np.float32(end / size)
+
+
+def scipy_components(heat, threshold, least):
+    """(peak, box) of each component of a resized map (H, W), by falling peak."""
+    found = []
+    if heat.max() > 0:
+        labels, _ = scipy.ndimage.label(heat > np.float32(threshold) * heat.max(), np.ones((3, 3)))
+        for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), 1):
+            own = labels == number
+            if own.mean() >= least:
+                edges = np.array([rows.start, columns.start, rows.stop, columns.stop]) / np.tile(heat.shape, 2)
+                found.append((heat[own].max() / heat.max(), *edges))
+    return np.array(sorted(found, reverse=True)).reshape(-1, 5)
+
+
+@pytest.mark.parametrize(
+    "shape, size, most, least",
+    [((7, 7), (56, 40), 4, 0.0), ((6, 9), (6, 9), 20, 0.02), ((3, 4), (1, 1), 20, 0.0)],
+)
+def test_boxes_of_all_components_equal_scipy(shape, size, most, least):
+    maps = np.random.default_rng(0).normal(size=(12, 2, 1, *shape)).astype(np.float32)
+    thresholds = np.float32([0.2, 0.6])
+    every = jax.jit(component_boxes_from_maps, static_argnums=1, static_argnames="max_boxes")
+    found = jax.device_get(every(maps, size, thresholds, max_boxes=most, min_area=least))
+    largest_ones = jax.device_get(jax.jit(scored_box_from_maps, static_argnums=1)(maps, size, thresholds))
+    boxes, valid = jax.device_get(jax.jit(boxes_from_maps, static_argnums=1)(maps, size, thresholds))
+    np.testing.assert_array_equal(largest_ones.boxes[..., 0, :], boxes)
+    np.testing.assert_array_equal(largest_ones.valid[..., 0], valid)
+    counts = []
+    for place in np.ndindex(12, 2, 2):
+        heat = np.asarray(resize_map(maps[*place[:2], 0], size))
+        expected = scipy_components(heat, thresholds[place[2]], least)
+        counts.append(len(expected))
+        own = found.valid[place]
+        got = np.concatenate([found.peaks[place][:, None], found.boxes[place]], axis=1)
+        np.testing.assert_allclose(got[own], expected[:most], rtol=1e-5, atol=1e-7)
+        assert not got[~own].any() and own.tolist() == sorted(own, reverse=True)
+        if valid[place]:  # the largest component is one of all, with the same peak
+            of_all = scipy_components(heat, thresholds[place[2]], 0)
+            (same,) = np.flatnonzero(np.isclose(of_all[:, 1:], boxes[place]).all(1))[:1]
+            np.testing.assert_allclose(largest_ones.peaks[place], of_all[same, 0], rtol=1e-5)
+    assert max(counts) > 2 or 1 in (shape[0], size[0])
+
+
+def test_maps_without_a_region_have_no_components():
+    maps = np.stack([np.zeros((4, 4)), -np.ones((4, 4)), np.full((4, 4), np.nan), np.eye(4)])
+    found = jax.jit(component_boxes_from_maps, static_argnums=1)(maps, (8, 8), 0.2)
+    assert found.valid.sum(-1).tolist() == [0, 0, 0, 1] and not found.peaks[:3].any() and not found.boxes[:3].any()
+    with pytest.raises(ValueError, match="max_boxes=0: expected at least 1"):
+        component_boxes_from_maps(maps, (8, 8), 0.2, max_boxes=0)

@@ -85,7 +85,7 @@ def annotate_folder(
         raise InputError("shard and merge: processes that were joined share the work by themselves; leave them out.")
     if shard and merge:
         raise InputError("shard and merge: first all shards, then merge.")
-    _check_apart(folder, out)
+    check_folders(folder, out)
     pictures = find_pictures(folder)
     find = make_find_fn(model, options)
     settings = settings_of(pictures, options, model_name, weights_sha256(model), version("camjax"))
@@ -137,13 +137,18 @@ def _means(name: str, number: int, names: Sequence[str]) -> bool:
         return False
 
 
-def _check_apart(folder: Path, out: Path) -> None:
+def check_folders(folder: Path, out: Path) -> None:
+    """Checks the folder of pictures and that of results, in no time; raises as `annotate_folder`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: expected a folder of pictures.")
     real_folder, real_out = folder.resolve(), out.resolve()
     if real_out.is_relative_to(real_folder) or real_folder.is_relative_to(real_out):
         raise InputError(
             f"the folder of pictures {folder} and that of results {out} lie one in the other: expected two separate "
             "folders, since results may have pictures in them. Give another folder of results."
         )
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: expected a folder of results, or a new name for one.")
 
 
 @contextlib.contextmanager

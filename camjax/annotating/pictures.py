@@ -71,11 +71,8 @@ def find_pictures(folder: Path) -> Pictures:
     """Finds the pictures of a folder.
 
     Raises:
-      FileNotFoundError: no such folder.
       ValueError: it has no pictures.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: expected a folder of pictures.")
     names = find_images(folder)
     if not names:
         raise InputError(f"{folder} has no pictures: expected files that end in {', '.join(IMAGE_SUFFIXES)}.")

@@ -1,5 +1,6 @@
 """`camjax annotate`: boxes of what a network sees in a folder of pictures, in the formats of annotation tools."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -73,10 +74,14 @@ def annotate(
       process_id: The number of this process, from 0; with --coordinator.
     """
     of_shard = _shard(shard)
+    joining = (coordinator, num_processes, process_id)
     for wrong, message in (
-        (any(not 0 <= share < 1 for share in threshold), f"--threshold {_words(threshold)}: expected 0 <= share < 1."),
         (merge and shard, "--merge and --shard: first run all shards, then --merge alone."),
         (classes and top_k != 1, "--classes and --top-k: leave out one of them."),
+        (
+            (shard or merge) and joining != (None,) * 3,
+            "--shard and --merge are for processes that do not know of each other: no --coordinator.",
+        ),
     ):
         if wrong:
             raise InputError(message)
@@ -86,6 +91,7 @@ def annotate(
     import jax
 
     from camjax.annotating import Options, annotate_folder
+    from camjax.annotating.loop import check_folders
     from camjax.attribution.methods import method_named
     from camjax.cli.class_choice import class_ids
     from camjax.cli.compilation_cache import keep_compiled_programs
@@ -93,19 +99,9 @@ def annotate(
     from camjax.terminal import Console, progress
     from camjax.training import initialize
 
-    if not (shard or merge):  # a task of a Slurm array is not to wait for the others
-        initialize(coordinator, num_processes, process_id)
-    elif coordinator or num_processes or process_id:
-        raise InputError("--shard and --merge are for processes that do not know of each other: no --coordinator.")
-    keep_compiled_programs()
-    model, weights = network_choice(model, weights)
-    errors = Console(stderr=True, quiet=jax.process_index() > 0)
-    with errors.status(f"loading {model}"):
-        network = load_model(model, weights, trust=trust)
     options = Options(
         method=method,
         top_k=top_k,
-        classes=tuple(class_ids(classes, network.class_names, method_named(method).num_classes(network))),
         boxes=boxes,
         thresholds=threshold,
         max_boxes=max_boxes,
@@ -115,6 +111,16 @@ def annotate(
         overlays=overlays,
         batch_size=batch_size,
     )
+    check_folders(folder, out)
+    if not (shard or merge):  # a task of a Slurm array is not to wait for the others
+        initialize(*joining)
+    keep_compiled_programs()
+    model, weights = network_choice(model, weights)
+    errors = Console(stderr=True, quiet=jax.process_index() > 0)
+    with errors.status(f"loading {model}"):
+        network = load_model(model, weights, trust=trust)
+    ids = class_ids(classes, network.class_names, method_named(method).num_classes(network))
+    options = dataclasses.replace(options, classes=tuple(ids))
     with progress("annotating", errors, "pictures") as show:
         manifest = annotate_folder(
             network,
@@ -178,7 +184,3 @@ def _print_summary(console: "Console", manifest: "Manifest", folder: Path, out: 
     place, boxes = shlex.quote(str(folder.absolute())), shlex.quote(str(out / "boxes.csv"))
     console.print("Next:", f"  camjax app {shlex.quote(str(out))}", sep="\n", soft_wrap=True)
     console.print(f"  camjax evaluate --dataset {place} --split all --boxes {boxes} --model ...", soft_wrap=True)
-
-
-def _words(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)

@@ -250,9 +250,11 @@ def test_options_that_are_refused(model, folder, tmp_path, options, message):
 def test_folders_that_are_refused(model, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "file").touch()
     for place, out, error, message in (
         (tmp_path / "missing", tmp_path / "out", FileNotFoundError, "missing is not a folder"),
         (tmp_path / "empty", tmp_path / "out", InputError, "empty has no pictures: expected files that end in .apng"),
+        (folder, tmp_path / "file", InputError, "file is a file: expected a folder of results"),
         (folder, folder / "out", InputError, "lie one in the other"),
         (folder / "a b", folder, InputError, "lie one in the other"),
         (tmp_path / "link", folder / "out", InputError, "lie one in the other"),

@@ -12,7 +12,7 @@ from photographs import BLACK, BLUE, GREEN, PHOTOS, RED, WHITE, encode, photo, w
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from camjax.data import decoding
-from camjax.data.decoding import ImageError, decode_image
+from camjax.data.decoding import ImageError, decode_image, decode_upright, stored_edges
 
 
 def png(width, height, depth, color_type, rows=b"", chunks=b""):
@@ -386,6 +386,12 @@ def test_exif_turns(kind, orientation):
     oracle = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     assert turned.shape == oracle.shape and np.abs(turned.astype(int) - oracle).max() <= 2
     stored = decode_image(data, apply_exif=False)
+    upright, found = decode_upright(data)
+    np.testing.assert_array_equal(upright, turned)
+    height, width = upright.shape[:2]
+    for y, x in np.argwhere(np.ones((height, width)))[::7]:  # a box around one pixel, brought back
+        y0, x0, y1, x1 = stored_edges(np.array([y, x, y + 1, x + 1]), (height, width), found)
+        np.testing.assert_array_equal(stored[y0:y1, x0:x1], upright[None, None, y, x])
     assert stored.shape == CORNERS.shape and np.abs(stored.astype(int) - CORNERS).max() <= 3
 
 

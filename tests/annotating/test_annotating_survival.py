@@ -162,3 +162,10 @@ def test_damaged_state_is_an_error(folder, tmp_path):
     with pytest.raises(InputError, match=r"part-000003.json is damaged: it has 0 pictures. Delete .*parts, and start"):
         run({"folder": folder, "out": out, "merge": True})
     assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    from benchmarks.annotate import most_memory
+
+    assert most_memory(tmp_path, 10_000) <= 1.05 * most_memory(tmp_path, 1000)

@@ -111,6 +111,8 @@ class Networks:
       pictures: the pictures.
 
     Attributes:
+      titles: of the networks.
+      pictures: the pictures.
       runs: how often a network ran on a picture, or a method on its changed copies.
       working: how far the method is that computes; "" for one that is done at once.
     """
@@ -118,7 +120,8 @@ class Networks:
     def __init__(self, loaders: Mapping[str, Callable[[], CamModel]], pictures: Pictures):
         self.titles = tuple(loaders)
         self.runs, self.working = 0, ""
-        self._loaders, self._pictures = tuple(loaders.values()), pictures
+        self._stopped = False
+        self._loaders, self.pictures = tuple(loaders.values()), pictures
         self._loaded: dict[int, Offered] = {}
         self._logits: Cache[np.ndarray] = Cache(_KEPT_BYTES)
         self._maps: Cache[Map] = Cache(_KEPT_BYTES)
@@ -144,7 +147,7 @@ class Networks:
         if (kept := self._logits.get(key)) is None:
             with self._turn():
                 if (kept := self._logits.get(key)) is None:
-                    image = resize_image(self._pictures[picture].pixels(), network.input_size)
+                    image = resize_image(self.pictures[picture].pixels(), network.input_size)
                     self.runs += 1
                     kept = np.asarray(network.logits_fn(image[None]))[0]
                     self._logits.put(key, kept, kept.nbytes)
@@ -173,7 +176,7 @@ class Networks:
             with self._turn():
                 kept = kept_maps()  # while this request waited, another one may have computed the same
                 if missing := [i for i in dict.fromkeys(class_ids) if i not in kept]:
-                    image = resize_image(self._pictures[picture].pixels(), network.image_size(row))
+                    image = resize_image(self.pictures[picture].pixels(), network.image_size(row))
                     computed = self._compute(network, row, image, missing)
                     for i, map in computed.items():
                         self._maps.put((picture, number, method, i), map, map.values.nbytes)
@@ -218,7 +221,7 @@ class Networks:
           draw_boxes: whether boxes are drawn.
           **looks: `alpha` and `colormap` of `camjax.viz.overlay`.
         """
-        network, found = self[number], self._pictures[picture]
+        network, found = self[number], self.pictures[picture]
         if not methods or len(methods) * len(class_ids) > MAX_MAPS:
             raise InputError(f"{len(methods)} methods of {len(class_ids)} classes: expected 1..{MAX_MAPS} maps.")
         maps = [np.stack([map.values for map in self.maps(picture, number, name, class_ids)]) for name in methods]
@@ -262,20 +265,23 @@ class Networks:
             raise Busy(f"{MAX_WAITING} requests wait for a network already: try again in a minute.")
         try:
             with self._computing:
-                _check_still_asked()
+                self._check_still_asked()
                 yield
         finally:
             self.working = ""
             self._waiting.release()
 
+    def stop(self) -> None:
+        """Ends what computes, as soon as it can be ended."""
+        self._stopped = True
+
+    def _check_still_asked(self) -> None:
+        if self._stopped or LEFT.get()():
+            raise Left("The one who asked has left, or camjax app ends: nothing is computed.")
+
     def _progress(self, method: str, done: int, total: int) -> None:
-        _check_still_asked()
+        self._check_still_asked()
         self.working = f"{method}: {done} of {total} changed copies of a picture seen"
-
-
-def _check_still_asked() -> None:
-    if LEFT.get()():
-        raise Left("The one who asked has left: nothing is computed.")
 
 
 _boxes_fn = jax.jit(boxes_from_maps, static_argnums=1)

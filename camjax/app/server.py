@@ -12,10 +12,12 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from types import FrameType
 from typing import Any
 
 import matplotlib
 import numpy as np
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -36,7 +38,6 @@ COLORMAPS = ("jet", "turbo", "viridis", "magma", "inferno", "cividis", "coolwarm
 LISTED = 5
 """Classes that the table has at least."""
 MAX_TOP_K = 10
-SHUTDOWN_SECONDS = 2
 
 _PAGES = {"/": "picture.html", "/results": "results.html"}
 _FILES = {"app.css": "text/css", "common.js": "text/javascript", "picture.js": "text/javascript"}
@@ -123,14 +124,27 @@ class Guard:
         return site not in ("none", "same-origin") and not opened
 
 
-def make_app(content: Content, host: str) -> Starlette:
-    """The application that answers requests.
+class Server(uvicorn.Server):
+    """Serves the page, until Ctrl-C.
 
     Args:
       content: what the page offers.
-      host: as given to the server, a name of the machine.
+      host: as the user gave it, a name of the machine.
     """
-    page = _Page(content)
+
+    def __init__(self, content: Content, host: str):
+        self._networks = Networks(content.networks, Pictures())
+        app = _application(_Page(content, self._networks), host)
+        # Without a configuration, only warnings and errors are logged, to stderr.
+        super().__init__(uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends, and also the computation that runs."""
+        self._networks.stop()
+        super().handle_exit(sig, frame)
+
+
+def _application(page: "_Page", host: str) -> Starlette:
     routes = [
         *(Route(path, _static(name, "text/html; charset=utf-8")) for path, name in _PAGES.items()),
         *(Route(f"/static/{name}", _static(name, media_type)) for name, media_type in _FILES.items()),
@@ -160,9 +174,8 @@ def make_app(content: Content, host: str) -> Starlette:
 class _Page:
     """The answers. Methods that are not `async` run in threads."""
 
-    def __init__(self, content: Content):
-        self._pictures = Pictures()
-        self._networks = Networks(content.networks, self._pictures)
+    def __init__(self, content: Content, networks: Networks):
+        self._networks, self._pictures = networks, networks.pictures
         self._examples = tuple(content.examples.items())
         self._results = content.results
 

@@ -49,10 +49,8 @@ def app(
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: expected 0..65535; 0 takes a free one.")
     try:
-        import uvicorn
-
         from camjax.app.results import open_results
-        from camjax.app.server import SHUTDOWN_SECONDS, Content, make_app
+        from camjax.app.server import Content, Server
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette"):
             raise
@@ -83,14 +81,7 @@ def app(
                 file=sys.stderr,
             )
         print("Ctrl-C ends it.", flush=True)
-        config = uvicorn.Config(
-            make_app(content, host),
-            log_level="warning",
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(content, host).run(sockets=[listening])
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -213,16 +213,18 @@ def _as_array(value: Any, name: str) -> np.ndarray:
 def _checked_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     given = f"images are {images.shape} {images.dtype}"
     if images.ndim == 4 and images.shape[3] != 3 and images.shape[1] == 3:  # PyTorch's order
-        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        images = images.transpose(0, 2, 3, 1)
     if images.shape[1:] != (*size, 3):
         raise InputError(
             f"{given}; expected (b, {size[0]}, {size[1]}, 3) or (b, 3, {size[0]}, {size[1]}), RGB of the model's "
             "input_size. Resize them where they are read"
         )
     if images.dtype == np.uint8:
-        return images
+        return images.copy(order="C")  # because the memory may be used again for the next batch
+    if images.dtype.kind not in "iuf":
+        raise InputError(f"{given}; expected RGB in 0..255, as uint8 or float")
     lowest, highest = (images.min(), images.max()) if images.size else (0, 255)
-    if images.dtype.kind not in "iuf" or not (lowest >= 0 and highest <= 255):
+    if not (lowest >= 0 and highest <= 255):
         raise InputError(
             f"{given} from {lowest:.4g} to {highest:.4g}; expected RGB in 0..255. The model normalizes by itself: "
             "leave normalization out, as torchvision's PILToTensor does"
@@ -232,7 +234,7 @@ def _checked_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             f"{given} from {lowest:.4g} to {highest:.4g}; expected RGB in 0..255. Multiply them by 255 or, better, "
             "give uint8: torchvision's PILToTensor in place of ToTensor"
         )
-    return images.astype(np.float32 if images.dtype.kind == "f" else np.uint8)
+    return images.astype(np.float32 if images.dtype.kind == "f" else np.uint8, order="C")
 
 
 def _checked_labels(labels: np.ndarray, label_shape: tuple[int, ...]) -> np.ndarray:

@@ -40,16 +40,15 @@ def network():
 @pytest.fixture(scope="module")
 def server(network):
     """The address of a running server, whose networks are one and another that can't be loaded."""
-    uvicorn = pytest.importorskip("uvicorn", reason='the server of camjax app needs pip install "camjax[app]"')
-    from camjax.app.server import Content, make_app
+    pytest.importorskip("uvicorn", reason='the server of camjax app needs pip install "camjax[app]"')
+    from camjax.app.server import Content, Server
 
     def fail():
         raise InputError("runs/torn is damaged.")
 
     listening = socket.create_server(("127.0.0.1", 0))
     content = Content({"small": lambda: network, "torn": fail}, {"chelsea.png": CAT.read_bytes})
-    config = uvicorn.Config(make_app(content, "127.0.0.1"), log_level="critical", server_header=False)
-    running = uvicorn.Server(config)
+    running = Server(content, "127.0.0.1")
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -257,6 +256,9 @@ def test_nothing_is_computed_for_one_who_left(network):
         LEFT.reset(token)
     assert seen[:3] == [""] * 3 and re.fullmatch(r"scorecam: \d+ of \d+ changed copies of a picture seen", seen[3])
     assert asked.working == "" and len(asked.maps(key, 0, "cam", [0])) == 1
+    asked.stop()
+    with pytest.raises(Left, match="camjax app ends"):
+        asked.maps(key, 0, "cam", [1])
 
 
 def test_who_comes_when_too_many_wait_is_told_so(network, monkeypatch):

@@ -57,5 +57,6 @@ def test_what_it_cannot_show(started, capsys, monkeypatch, tmp_path, words, mess
 
 def test_without_its_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "camjax.app.server", raising=False)
     assert main(["app"]) == 1
     assert 'install its extra, pip install "camjax[app]"' in capsys.readouterr().err

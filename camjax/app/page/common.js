@@ -59,11 +59,21 @@ export function boxesSVG(boxes) {
   return svg;
 }
 
-/** Draws a map (h, w), scaled from its minimum..maximum, in the colors (256 x 3) on a canvas of its own size.
+/** The least and the greatest value of a map; zeros, which no color stands for, where some are not finite. */
+export function range({ values }) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    if (!Number.isFinite(value)) return [0, 0];
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  return [low, high];
+}
+
+/** Draws a map (h, w) on a canvas, with a table of 256 colors for its values from low to high.
  *  Bilinear with half-pixel centers, as camjax.resize_map. A map without a scale has the lowest color. */
-export function drawMap(canvas, { values, shape: [rows, columns] }, colors) {
+export function drawMap(canvas, { values, shape: [rows, columns] }, colors, [low, high]) {
   const { width, height } = canvas;
-  const finite = values.every(Number.isFinite);
   const along = (length, cells) =>
     Array.from({ length }, (_, i) => {
       const place = Math.min(Math.max(((i + 0.5) * cells) / length - 0.5, 0), cells - 1);
@@ -71,26 +81,20 @@ export function drawMap(canvas, { values, shape: [rows, columns] }, colors) {
       return [low, Math.min(low + 1, cells - 1), place - low];
     });
   const xs = along(width, columns);
-  const resized = new Float32Array(width * height);
-  let low = Infinity, high = -Infinity;
+  const scale = high > low && values.every(Number.isFinite) ? 256 / (high - low) : 0;
+  const image = new ImageData(width, height);
   along(height, rows).forEach(([top, bottom, down], y) =>
     xs.forEach(([left, right, across], x) => {
       const above = values[top * columns + left] * (1 - across) + values[top * columns + right] * across;
       const below = values[bottom * columns + left] * (1 - across) + values[bottom * columns + right] * across;
       const value = above * (1 - down) + below * down;
-      resized[y * width + x] = value;
-      low = Math.min(low, value);
-      high = Math.max(high, value);
+      // Matplotlib's rule for its tables of 256 colors.
+      const color = scale ? Math.min(255, Math.max(0, Math.floor((value - low) * scale))) : 0;
+      const pixel = 4 * (y * width + x);
+      for (let channel = 0; channel < 3; channel++) image.data[pixel + channel] = colors[3 * color + channel];
+      image.data[pixel + 3] = 255;
     }),
   );
-  const scale = finite && high > low ? 1 / (high - low) : 0;
-  const image = new ImageData(width, height);
-  resized.forEach((value, i) => {
-    // Matplotlib's rule for its tables of 256 colors.
-    const color = scale ? Math.min(255, Math.floor((value - low) * scale * 256)) : 0;
-    for (let channel = 0; channel < 3; channel++) image.data[4 * i + channel] = colors[3 * color + channel];
-    image.data[4 * i + 3] = 255;
-  });
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 

@@ -1,6 +1,6 @@
 // The first page: one picture, a network, methods, classes; maps and boxes.
 
-import { ask, askJSON, boxesSVG, bytes, drawMap, element, make, percent, tell, Told } from "./common.js";
+import { ask, askJSON, boxesSVG, bytes, drawMap, element, make, percent, range, tell, Told } from "./common.js";
 
 const MAP_SIDE = 320; // pixels of a drawn map; CSS scales it
 
@@ -75,7 +75,7 @@ async function explain() {
       const answer = await askAbout("/api/explain", question, { signal }).then((response) => response.json()).finally(() => clearInterval(working));
       if (asked !== state.asked) return;
       state.classes = answer.classes;
-      maps.set(method, new Map(answer.maps.map(({ id, shape, values, box }) => [id, { shape, box, values: new Float32Array(bytes(values).buffer) }])));
+      maps.set(method, new Map(answer.maps.map(({ id, shape, values, box }) => [id, { method, shape, box, values: new Float32Array(bytes(values).buffer) }])));
       state.maps = maps;
       show();
     }
@@ -141,7 +141,7 @@ async function download(what) {
     const response = await askAbout(`/api/${what}`, {
       method: one ? state.selected.method : [...state.maps.keys()],
       class: one ? state.selected.id : ids,
-      opacity: number("opacity"), colormap: element("colormap").value, box: element("box").checked ? 1 : 0,
+      opacity: number("opacity"), colormap: element("colormap").value, scale: element("scale").value, box: element("box").checked ? 1 : 0,
     });
     const stem = state.picture.name.replace(/\.[^.]*$/, "");
     const part = one ? `_${state.selected.method}_${state.selected.id}.npy` : `_${what}`;
@@ -191,8 +191,14 @@ function layers(map) {
   return made;
 }
 
+/** The values of the lowest and of the highest color, as the scales of camjax.viz. */
+function limits(map) {
+  if (element("scale").value === "each") return range(map);
+  return [0, Math.max(0, ...[...state.maps.get(map.method).values()].map((one) => range(one)[1]))];
+}
+
 function paint(canvas) {
-  drawMap(canvas, canvas.map, state.start.colormaps[element("colormap").value]);
+  drawMap(canvas, canvas.map, state.start.colormaps[element("colormap").value], limits(canvas.map));
   canvas.style.opacity = number("opacity");
 }
 
@@ -334,7 +340,8 @@ function connect() {
   element("search").onkeydown = (event) => { if (event.key === "Enter") { event.preventDefault(); search(true); } };
   element("threshold").oninput = () => { values(); if (state.maps.size) moveBoxes(); };
   element("opacity").oninput = () => { values(); for (const canvas of document.querySelectorAll("canvas")) canvas.style.opacity = number("opacity"); };
-  element("colormap").onchange = () => { for (const canvas of document.querySelectorAll("canvas")) paint(canvas); };
+  const repaint = () => { for (const canvas of document.querySelectorAll("canvas")) paint(canvas); };
+  for (const id of ["colormap", "scale"]) element(id).onchange = repaint;
   element("box").onchange = () => { if (state.maps.size) showBoxes(); };
   for (const button of document.querySelectorAll("#downloads button")) button.onclick = () => download(button.dataset.what);
 }

@@ -91,7 +91,7 @@ def overlay(
 def explanation_figure(
     images: Sequence[np.ndarray],
     maps: Sequence[np.ndarray],
-    boxes: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray | Sequence[np.ndarray]],
     names: Sequence[Sequence[str]],
     probabilities: Sequence[Sequence[float] | np.ndarray],
     *,
@@ -109,8 +109,8 @@ def explanation_figure(
     Args:
       images: B images (H, W, 3) uint8 RGB; their sizes may differ.
       maps: for each image (N, h, w) raw maps; the same N for all.
-      boxes: for each image (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1. A box without area is not drawn: that of a map
-        without a region.
+      boxes: for each image (N, 4) `[ymin, xmin, ymax, xmax]` in 0..1, or for each of the N maps any number of boxes
+        (k, 4). A box without area is not drawn: that of a map without a region.
       names: for each image N names of classes.
       probabilities: for each image N numbers in 0..1.
       titles: B titles of the photographs, such as file names.
@@ -146,8 +146,11 @@ def explanation_figure(
     for row, image in enumerate(images):
         of_classes = zip(maps[row], limits[row], boxes[row], names[row], probabilities[row], strict=True)
         drawn = [
-            _map_cell(image, map, ends, colors, alpha, name, f"{probability:.1%}", [(box, PREDICTED)] * draw_boxes)
-            for map, ends, box, name, probability in of_classes
+            _map_cell(
+                *(image, map, ends, colors, alpha, name, f"{probability:.1%}"),
+                [(box, PREDICTED) for box in np.reshape(of_map, (-1, 4)) if draw_boxes],
+            )
+            for map, ends, of_map, name, probability in of_classes
         ]
         groups.append([Cell(np.asarray(image), titles[row]), *drawn])
     return grid_figure(

@@ -90,7 +90,7 @@ def annotate_folder(
     find = make_find_fn(model, options)
     settings = settings_of(pictures, options, model_name, weights_sha256(model), version("camjax"))
     parts = Parts(out, settings, len(pictures), -(-PICTURES // options.batch_size) * options.batch_size)
-    places = Places(pictures.names)
+    places, names = Places(pictures.names), class_names_of(model)
     with _writing(out):
         if (out / manifest.NAME).exists():
             return _complete(parts)
@@ -101,7 +101,7 @@ def annotate_folder(
         if not merge:
             with parts.lock(mine):
                 size = method_named(options.method).image_size(model)
-                _compute(find, pictures, parts, mine, size, options, places, num_workers, num_threads, progress)
+                _compute(find, pictures, parts, mine, size, options, places, names, num_workers, num_threads, progress)
         if shard:
             return None
         if jax.process_index() > 0:
@@ -109,7 +109,7 @@ def annotate_folder(
             return manifest.read(out)
         _wait(lambda: not parts.missing())
         with parts.lock(Shard(), finishing=True):
-            _finish(parts, pictures, places, class_names_of(model), options)
+            _finish(parts, pictures, places, names, options)
         return _complete(parts)
 
 
@@ -198,6 +198,7 @@ def _compute(
     size: tuple[int, int],
     options: Options,
     places: Places,
+    names: ClassNames,
     num_workers: int,
     num_threads: int,
     progress: Progress | None,
@@ -211,7 +212,7 @@ def _compute(
         progress(done, total)
     if not numbers:
         return
-    writer = _Writer(chosen, pictures, parts, numbers, options, places, num_threads)
+    writer = _Writer(chosen, pictures, parts, numbers, options, places, names)
     devices = itertools.cycle(jax.local_devices())
     with contextlib.ExitStack() as stack:
         batches = eval_batches(
@@ -268,17 +269,16 @@ class _Writer:
         numbers: Sequence[int],
         options: Options,
         places: Places,
-        num_threads: int,
+        names: ClassNames,
     ):
         self._chosen, self._pictures, self._parts, self._options = chosen, pictures, parts, options
         self._numbers = collections.deque(numbers)
-        self._places, self._num_threads = places, num_threads
+        self._places, self._names = places, names
         self._records: list[Picture] = []
         self._maps: list[np.ndarray] = []
 
     def add(self, batch: Batch, found: Found) -> None:
         """Adds the pictures of a batch."""
-        drawn = []
         for row in np.flatnonzero(batch["mask"]).tolist():
             place = self._chosen.place(int(batch["index"][row]))
             name, orientation = self._pictures.names[place], int(batch["label"][row])
@@ -295,9 +295,11 @@ class _Writer:
             if self._options.maps and found.maps is not None:
                 self._maps.append(np.asarray(found.maps[row]))
             if self._options.overlays and found.maps is not None:
-                drawn.append((place, record, np.asarray(found.maps[row])))
-        if drawn:
-            overlays.write_all(self._parts.out, self._pictures, self._places, drawn, self._num_threads)
+                path = self._parts.out / overlays.FOLDER / f"{self._places(name)}.{self._options.format}"
+                maps_of_picture = np.asarray(found.maps[row])
+                overlays.write(
+                    path, self._pictures, place, record, maps_of_picture, self._names.shown, self._options.drawing
+                )
         if len(self._records) == len(self._parts.pictures_of(self._numbers[0])):
             part = self._numbers.popleft()
             if self._options.maps:

@@ -1,8 +1,8 @@
 """What an annotation depends on: which maps, which boxes, and what is written."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import jax
 from jax.typing import ArrayLike
@@ -29,6 +29,8 @@ class Options:
       min_score: boxes with a lower score are left out.
       maps: whether raw maps are written.
       overlays: whether pictures under their maps are written.
+      drawing: of overlays, arguments of `camjax.viz.explanation_figure` in JSON's types: colormap, alpha, dpi ...
+      format: of overlays: "png", "pdf" or "svg".
       batch_size: pictures at a time, on each device.
     """
 
@@ -42,6 +44,8 @@ class Options:
     min_score: float = 0.0
     maps: bool = False
     overlays: bool = False
+    drawing: Mapping[str, Any] = field(default_factory=dict)
+    format: str = "png"
     batch_size: int = 32
 
     def __post_init__(self):

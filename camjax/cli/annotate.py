@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
 from camjax.errors import InputError
 
@@ -43,6 +44,7 @@ def annotate(
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None,
     num_processes: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
     process_id: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
+    figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
 ) -> None:
     """Write where things are in a folder of pictures: boxes as COCO JSON, as CSV and as PASCAL VOC XML.
 
@@ -64,7 +66,7 @@ def annotate(
       min_area: With --boxes components, leave out regions of a smaller share of the picture, such as 0.01.
       min_score: Leave out boxes with a lower score: the class's probability times the region's peak, 0 to 1.
       maps: Also write the raw maps, as arrays: maps/*.npz.
-      overlays: Also write each picture under its map, with its boxes: overlays/.
+      overlays: Also write a figure of each picture under its maps, with its boxes: overlays/.
       batch_size: Pictures at a time, on each device.
       workers: Processes that read pictures; 0 reads in threads.
       shard: Annotate one of N shares of the pictures only, I from 0: for the tasks of a Slurm array or an indexed job.
@@ -72,12 +74,14 @@ def annotate(
       coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
       num_processes: The number of processes that annotate together; with --coordinator.
       process_id: The number of this process, from 0; with --coordinator.
+      figures: How overlays are drawn.
     """
     of_shard = _shard(shard)
     joining = (coordinator, num_processes, process_id)
     for wrong, message in (
         (merge and shard, "--merge and --shard: first run all shards, then --merge alone."),
         (classes and top_k != 1, "--classes and --top-k: leave out one of them."),
+        (overlays and figures.scale == "all", "--scale all is for one figure: give picture, each or a number."),
         (
             (shard or merge) and joining != (None,) * 3,
             "--shard and --merge are for processes that do not know of each other: no --coordinator.",
@@ -109,6 +113,8 @@ def annotate(
         min_score=min_score,
         maps=maps,
         overlays=overlays,
+        drawing=figures.drawing() if overlays else {},
+        format=figures.format,
         batch_size=batch_size,
     )
     check_folders(folder, out)

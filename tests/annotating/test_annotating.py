@@ -151,18 +151,25 @@ def test_maps_as_arrays(model, folder, annotated):
         assert np.corrcoef(arrays["maps"][row, 0].ravel(), expected.ravel())[0, 1] > 0.9
 
 
-def test_overlays_beside_their_boxes(model, tmp_path):
-    save(tmp_path / "p/a/turned.png", [(0, 8, 2, 24, 12)], (40, 32), orientation=6)
-    annotate_folder(model, tmp_path / "p", tmp_path / "out", Options(overlays=True, top_k=2))
-    names = sorted(name for name in tree(tmp_path / "out") if name.startswith("overlays"))
-    assert names == ["overlays/a/turned.1.jpg", "overlays/a/turned.2.jpg"]
-    drawn = np.asarray(Image.open(tmp_path / "out" / names[0])).astype(int)
-    assert drawn.shape == (32, 40, 3)  # as a viewer shows it
-    # Stored rows 8..24 and columns 2..12 are columns 16..32 from the right and rows 2..12 of the upright picture.
-    inside = drawn[5:9, 40 - 24 + 4 : 40 - 8 - 4].mean((0, 1))
-    assert inside[0] > inside[2] + 50  # red and hot; the rest is cold
-    white = np.argwhere(drawn.min(-1) > 150)
-    assert len(white) and (white.min(0) >= [2, 16]).all() and (white.max(0) < [12, 32]).all()
+def test_overlays(model, tmp_path):
+    """A figure as a viewer shows the picture: the second box, which is not the largest, is drawn too."""
+    save(tmp_path / "p/a/turned.png", [(0, 8, 2, 24, 12), (0, 32, 20, 40, 28)], (40, 32), orientation=6)
+    for name, drawing in (("boxes", {}), ("none", {"draw_boxes": False}), ("gray", {"colormap": "gray", "dpi": 80})):
+        given = Options(overlays=True, boxes="components", drawing=drawing, format="svg" if name == "gray" else "png")
+        annotate_folder(model, tmp_path / "p", tmp_path / name, given)
+    assert [name for name in tree(tmp_path / "gray") if name.startswith("overlays")] == ["overlays/a/turned.svg"]
+    boxes, none = (np.asarray(Image.open(tmp_path / name / "overlays/a/turned.png")) for name in ("boxes", "none"))
+    assert boxes.shape == none.shape
+    rows, columns = np.nonzero((boxes != none).any(-1))
+    # Stored rows 8..24 and 32..40 are columns 16..32 and 0..8 of the upright picture; columns 2..12, 20..28 its rows.
+    low, high = np.array([rows.min(), columns.min()]), np.array([rows.max(), columns.max()])
+    height, width = high - low
+    assert abs(width / height - 32 / 26) < 0.05
+    heat = none[low[0] : high[0], low[1] : high[1]].astype(int)
+    peak = heat[round(height * 5 / 26), round(width * 24 / 32)]
+    assert peak[0] > peak[2] + 50 and heat[round(height * 5 / 26), round(width * 4 / 32), 2] > 50  # hot, and cold
+    with pytest.raises(InputError, match=r"drawing was \{\}, is \{'alpha': 0.1\}"):
+        annotate_folder(model, tmp_path / "p", tmp_path / "boxes", Options(overlays=True, drawing={"alpha": 0.1}))
 
 
 def test_named_classes_thresholds_and_least_scores(model, folder, tmp_path):

@@ -1,5 +1,6 @@
 """Pictures whose boxes are known, a network that finds them, and annotations in processes that tests may kill."""
 
+import atexit
 import multiprocessing
 import os
 import time
@@ -90,6 +91,7 @@ def _child(options: dict, log: str) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     run(options)
+    atexit._run_exitfuncs()  # multiprocessing's children skip them, and JAX waits there for the other processes
 
 
 def start(options: dict, log: Path) -> multiprocessing.Process:

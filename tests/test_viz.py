@@ -316,15 +316,16 @@ def test_what_options_leave_out():
 
 def test_comparisons_of_several_photographs():
     images = [np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4, 3), np.uint8)]
-    maps = [[np.full((2, 1, 2), 1.0) * [[[1]], [[2]]]] * 2, [np.full((2, 1, 2), 8.0)] * 2]
+    half_and_whole = np.ones((2, 1, 2)) * [[[0.5]], [[1]]]
+    maps = [[2 * half_and_whole] * 2, [8 * half_and_whole] * 2]
     boxes, names = [[np.zeros((2, 4))] * 2] * 2, [["cat", "dog"], ["cup", "cat"]]
     figure = comparisons_figure(images, maps, boxes, ["cam", "b"], names, [[0.5, 0.5]] * 2, titles=["1.jpg", "2.jpg"])
     titles = [axis.get_title() for axis in figure.axes if "%" in axis.get_title()]
     assert titles == ["1.jpg\ncat\n50.0%", "dog\n50.0%", "2.jpg\ncup\n50.0%", "cat\n50.0%"]
-    assert [text.get_text() for text in figure.texts][:8] == ["max 1"] * 2 + ["max 2"] * 2 + ["max 8"] * 4
-    # The two classes of a photograph share a scale: of the first, the first has half of the greatest value.
-    shown = [axis.images[0].get_array()[0, 0] for axis in figure.axes if axis.get_title() == "cam"]
-    assert (shown[1] == shown[2]).all() and (shown[0] != shown[1]).any()
+    assert [text.get_text() for text in figure.texts][:8] == [f"max {n}" for n in (1, 1, 2, 2, 4, 4, 8, 8)]
+    # The classes of each photograph share a scale.
+    shown = [axis.images[0].get_array()[0, 0].tolist() for axis in figure.axes if axis.get_title() == "cam"]
+    assert shown[0] == shown[2] != shown[1] == shown[3]
 
 
 def figure_of(name: str):

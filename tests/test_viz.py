@@ -286,19 +286,19 @@ def test_nothing_in_a_figure_lies_over_another(sizes, classes, options):
     assert overlaps.min(-1).max() < 0.03
 
 
-@pytest.mark.parametrize("number, widest", [(1, 2.5), (12, 2)])
-def test_photographs_are_a_grid_and_panoramas_are_wide(number, widest):
-    of = [np.zeros((number, 1, *size)) for size in ((2, 2), (4,))]
-    images = [np.zeros((40, 60, 3), np.uint8)] * number
-    arguments = of[0], of[1], [["cat"]] * number, [[0.5]] * number
-    width, height = explanation_figure(images, *arguments).get_size_inches()
-    assert 1 / widest < width / height < widest
-    # As wide as a page, where photographs are half as wide.
-    panorama = explanation_figure([np.zeros((10, 60, 3), np.uint8)] * number, *arguments).axes[0]
-    photograph = explanation_figure(images, *arguments).axes[0]
-    assert panorama.get_window_extent().width > 1.9 * photograph.get_window_extent().width
-    columns = explanation_figure(images, *arguments, columns=1).get_size_inches()
-    assert columns[0] == pytest.approx(6.98) and columns[1] > 2 * number
+def test_photographs_are_a_grid_and_panoramas_are_wide():
+    def figure(number, size, **options):
+        arguments = np.zeros((number, 1, 2, 2)), np.zeros((number, 1, 4)), [["cat"]] * number, [[0.5]] * number
+        return explanation_figure([np.zeros((*size, 3), np.uint8)] * number, *arguments, **options)
+
+    for number in (2, 12):
+        width, height = figure(number, (40, 60)).get_size_inches()
+        assert 1 / 2 < width / height < 2
+    width, height = figure(12, (4, 6), columns=1).get_size_inches()
+    assert width == pytest.approx(6.98) and height > 24
+    # The width of a page, where a photograph has half of it: the map is below.
+    photograph, panorama = (figure(1, size).axes[0].get_position().width for size in ((40, 60), (10, 60)))
+    assert panorama > 0.95 and photograph < 0.5
 
 
 def test_what_options_leave_out():

@@ -1,5 +1,6 @@
 """What tests share: how programs are compiled and kept, photographs, and networks."""
 
+import gc
 import os
 
 import jax
@@ -36,6 +37,13 @@ def pytest_configure(config):
     }.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector the objects that stay: it took a tenth of the time to look through them again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
 
 
 @pytest.fixture

@@ -46,17 +46,6 @@ def pytest_collection_finish():
     gc.set_threshold(10_000, 20, 10)
 
 
-@pytest.fixture
-def optimized_programs():
-    """Optimizes the programs of a test that computes for longer than it compiles."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    # Optimized programs round differently, and later tests may compare bits with those of another process.
-    jax.clear_caches()
-
-
 def photos(size=(224, 224)) -> np.ndarray:
     """(2, H, W, 3) uint8: scikit-image's cat and coffee."""
     return np.stack([resize_image(image, size) for image in (data.chelsea(), data.coffee())])

@@ -12,7 +12,7 @@ import camjax
 from camjax.data.images import resize_image
 from camjax.features import Crops, extract_features, gap_features, map_images, receptive_fields, with_linear_classifier
 from camjax.viz import overlay
-from tests.experiments.colors import SIDE, Colors, Identity, Tiny, painted
+from tests.experiments.colors import SIDE, Colors, Identity, painted
 
 
 def noise(count):
@@ -127,7 +127,7 @@ STRICT = {
     ("options", "network"),
     [
         pytest.param(STRICT, lambda: random_network("small_gap", 3), id="strict"),
-        pytest.param({"jax_disable_jit": True}, lambda: Tiny(rngs=nnx.Rngs(0)), id="without jit"),
+        pytest.param({"jax_disable_jit": True}, Identity, id="without jit"),
         pytest.param(
             {"jax_disable_jit": True},
             lambda: random_network("small_gap", 3),

@@ -1,5 +1,6 @@
 """Pictures whose boxes are known, a network that finds them, and annotations in processes that tests may kill."""
 
+import atexit
 import multiprocessing
 import os
 import time
@@ -90,6 +91,8 @@ def _child(options: dict, log: str) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     run(options)
+    # Which multiprocessing leaves out: JAX's processes wait for each other before they leave.
+    atexit._run_exitfuncs()
 
 
 def start(options: dict, log: Path) -> multiprocessing.Process:

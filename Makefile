@@ -58,7 +58,7 @@ lint: .venv/dev
 
 .venv/browser: .venv/test
 	$(BIN)/python -m pip install -q -c requirements.txt -e ".[browser]"
-	command -v chromium chromium-browser > /dev/null || test -n "$$CAMJAX_BROWSER" || \
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || test -n "$$CAMJAX_BROWSER" || \
 		{ apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || \
 		echo "Chromium could not be installed here: install it by your system, or set CAMJAX_BROWSER to a browser's path."
 	touch $@

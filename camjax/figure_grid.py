@@ -90,7 +90,7 @@ def grid_figure(
             raise InputError(f"columns={count}: expected at least 1.")
     shared = {cell.limits for cell in itertools.chain(*groups) if cell.limits}
     bar_each, one_bar = (bars is not None and n for n in (len(shared) > 1, len(shared) == 1))
-    below = (BAR + MARGIN) * bar_each + NOTE_LINE
+    below = (BAR + MARGIN) * bar_each + MARGIN / 2 + NOTE_LINE
     tried = range(1, min(len(groups), MOST_COLUMNS) + 1) if columns is None else [min(columns, len(groups))]
     layouts = (_layout(groups, n, across, cell_width if n == 1 else min(cell_width, SMALL), below) for n in tried)
     places, width, height = min(layouts, key=lambda layout: abs(math.log(layout[1] / layout[2])))
@@ -126,7 +126,7 @@ def grid_figure(
             _draw_box(axes, box, cell.picture.shape, style)
         if cell.limits is None:
             continue
-        y, center = top + place.top + place.height + MARGIN / 2, place.left + place.width / 2
+        y, center = top + place.top + place.height + MARGIN, place.left + place.width / 2
         if bar_each:
             wide = max(place.width, 0.95 * SMALL)  # room for three numbers
             draw_bar(center - wide / 2, y, wide, cell.limits)

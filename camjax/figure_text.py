@@ -28,7 +28,7 @@ def with_names(figure: Figure) -> Figure:
         warnings.warn(
             f"no installed font has the characters {' '.join(missing)}: the figure shows their codes. Install a font "
             "that has them, such as Noto Sans CJK for Chinese, Japanese and Korean.",
-            stacklevel=3,
+            stacklevel=4,
         )
     codes = {ord(char): char.encode("unicode_escape").decode() for char in missing}
     for text in texts:

@@ -288,19 +288,19 @@ def test_nothing_in_a_figure_lies_over_another(sizes, classes, options):
     assert overlaps.min(-1).max() < 0.03
 
 
-@pytest.mark.parametrize("number, widest", [(1, 2.5), (12, 2)])
-def test_photographs_are_a_grid_and_panoramas_are_wide(number, widest):
-    of = [np.zeros((number, 1, *size)) for size in ((2, 2), (4,))]
-    images = [np.zeros((40, 60, 3), np.uint8)] * number
-    arguments = of[0], of[1], [["cat"]] * number, [[0.5]] * number
-    width, height = explanation_figure(images, *arguments).get_size_inches()
-    assert 1 / widest < width / height < widest
-    # As wide as a page, where photographs are half as wide.
-    panorama = explanation_figure([np.zeros((10, 60, 3), np.uint8)] * number, *arguments).axes[0]
-    photograph = explanation_figure(images, *arguments).axes[0]
-    assert panorama.get_window_extent().width > 1.9 * photograph.get_window_extent().width
-    columns = explanation_figure(images, *arguments, columns=1).get_size_inches()
-    assert columns[0] == pytest.approx(6.98) and columns[1] > 2 * number
+def test_photographs_are_a_grid_and_panoramas_are_wide():
+    def figure(number, size, **options):
+        arguments = np.zeros((number, 1, 2, 2)), np.zeros((number, 1, 4)), [["cat"]] * number, [[0.5]] * number
+        return explanation_figure([np.zeros((*size, 3), np.uint8)] * number, *arguments, **options)
+
+    for number in (2, 12):
+        width, height = figure(number, (40, 60)).get_size_inches()
+        assert 1 / 2 < width / height < 2
+    width, height = figure(12, (4, 6), columns=1).get_size_inches()
+    assert width == pytest.approx(6.98) and height > 24
+    # The width of a page, where a photograph has half of it: the map is below.
+    photograph, panorama = (figure(1, size).axes[0].get_position().width for size in ((40, 60), (10, 60)))
+    assert panorama > 0.95 and photograph < 0.5
 
 
 def test_what_options_leave_out():
@@ -318,15 +318,16 @@ def test_what_options_leave_out():
 
 def test_comparisons_of_several_photographs():
     images = [np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4, 3), np.uint8)]
-    maps = [[np.full((2, 1, 2), 1.0) * [[[1]], [[2]]]] * 2, [np.full((2, 1, 2), 8.0)] * 2]
+    half_and_whole = np.ones((2, 1, 2)) * [[[0.5]], [[1]]]
+    maps = [[2 * half_and_whole] * 2, [8 * half_and_whole] * 2]
     boxes, names = [[np.zeros((2, 4))] * 2] * 2, [["cat", "dog"], ["cup", "cat"]]
     figure = comparisons_figure(images, maps, boxes, ["cam", "b"], names, [[0.5, 0.5]] * 2, titles=["1.jpg", "2.jpg"])
     titles = [axis.get_title() for axis in figure.axes if "%" in axis.get_title()]
     assert titles == ["1.jpg\ncat\n50.0%", "dog\n50.0%", "2.jpg\ncup\n50.0%", "cat\n50.0%"]
-    assert [text.get_text() for text in figure.texts][:8] == ["max 1"] * 2 + ["max 2"] * 2 + ["max 8"] * 4
-    # The two classes of a photograph share a scale: of the first, the first has half of the greatest value.
-    shown = [axis.images[0].get_array()[0, 0] for axis in figure.axes if axis.get_title() == "cam"]
-    assert (shown[1] == shown[2]).all() and (shown[0] != shown[1]).any()
+    assert [text.get_text() for text in figure.texts][:8] == [f"max {n}" for n in (1, 1, 2, 2, 4, 4, 8, 8)]
+    # The classes of each photograph share a scale.
+    shown = [axis.images[0].get_array()[0, 0].tolist() for axis in figure.axes if axis.get_title() == "cam"]
+    assert shown[0] == shown[2] != shown[1] == shown[3]
 
 
 def figure_of(name: str):

@@ -95,6 +95,10 @@ class Offered:
         """The name of a class."""
         return f"class {class_id}" if self.class_names is None else self.class_names[class_id]
 
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(C,) logits -> (C,) in 0..1."""
+        return class_probabilities(logits, self._model.multi_label)
+
     def image_size(self, method: Method) -> tuple[int, int]:
         """(H, W) of the image that a method takes."""
         return method.image_size(self._model)
@@ -206,8 +210,6 @@ class Networks:
         methods: Sequence[str],
         class_ids: Sequence[int],
         threshold: float,
-        *,
-        draw_boxes: bool = True,
         **looks: Any,
     ) -> Figure:
         """The figure of `camjax explain`, or of `camjax compare` for several methods.
@@ -218,8 +220,7 @@ class Networks:
           methods: at least one.
           class_ids: at least one.
           threshold: of the boxes.
-          draw_boxes: whether boxes are drawn.
-          **looks: `alpha` and `colormap` of `camjax.viz.overlay`.
+          **looks: what the two figures of `camjax.viz` have in common: alpha, colormap, scale, draw_boxes.
         """
         network, found = self[number], self.pictures[picture]
         if not methods or len(methods) * len(class_ids) > MAX_MAPS:
@@ -228,14 +229,14 @@ class Networks:
         boxes = [
             np.stack(
                 [
-                    np.zeros(4, np.float32) if box is None or not draw_boxes else box
+                    np.zeros(4, np.float32) if box is None else box
                     for box in self.boxes(picture, number, name, class_ids, threshold)
                 ]
             )
             for name in methods
         ]
         names = [network.name_of(i) for i in class_ids]
-        probabilities = class_probabilities(self.logits(picture, number))[list(class_ids)]
+        probabilities = network.probabilities(self.logits(picture, number))[list(class_ids)]
         shown = for_display(found.pixels(), SHOWN_SIDE)
         if len(methods) > 1:
             return comparison_figure(shown, maps, boxes, methods, names, probabilities, **looks)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from camjax.app.cache import Cache
-from camjax.data.decoding import ImageError, decode_image, open_image
+from camjax.data.decoding import ImageError, decode_upright, open_image
 from camjax.data.images import resize_image
 from camjax.errors import InputError, printable
 
@@ -36,17 +36,19 @@ class Picture:
       name: of its file, for messages and downloads.
       data: the file's content.
       size: (H, W) in pixels, turned by its EXIF tag.
+      orientation: what that tag says, 1 to 8.
       shown: the picture as the page shows it, a JPEG file.
     """
 
     name: str
     data: bytes
     size: tuple[int, int]
+    orientation: int
     shown: bytes
 
     def pixels(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return _pixels(self.name, self.data)
+        return _decoded(self.name, self.data)[0]
 
 
 class Pictures:
@@ -65,8 +67,8 @@ class Pictures:
         key = hashlib.sha256(name.encode() + b"\0" + data).hexdigest()
         if self._kept.get(key) is None:
             check_bytes(name, len(data))
-            pixels = _pixels(name, data)
-            picture = Picture(name, data, pixels.shape[:2], jpeg(for_display(pixels, SHOWN_SIDE)))
+            pixels, orientation = _decoded(name, data)
+            picture = Picture(name, data, pixels.shape[:2], orientation, jpeg(for_display(pixels, SHOWN_SIDE)))
             self._kept.put(key, picture, len(data) + len(picture.shown))
         return key
 
@@ -101,7 +103,8 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _pixels(name: str, data: bytes) -> np.ndarray:
+def _decoded(name: str, data: bytes) -> tuple[np.ndarray, int]:
+    """The pixels, turned by the EXIF tag, and what it says."""
     try:
         width, height = open_image(data).size
         if width * height > MAX_PIXELS:
@@ -110,6 +113,6 @@ def _pixels(name: str, data: bytes) -> np.ndarray:
                 "the image"
             )
         with _DECODING:
-            return decode_image(data, apply_exif=True)
+            return decode_upright(data)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error

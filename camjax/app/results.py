@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from typing_extensions import TypedDict
 
+from camjax.annotating import manifest
 from camjax.app.cache import Cache
 from camjax.app.pictures import for_display, jpeg
 from camjax.data.annotated import open_annotated
@@ -344,18 +345,6 @@ class _Coco(TypedDict):
     categories: list[_Category]
 
 
-class _Unreadable(TypedDict):
-    file: str
-    reason: str
-
-
-class _Manifest(TypedDict):
-    """Of `manifest.json`."""
-
-    folder: str
-    unreadable: list[_Unreadable]
-
-
 class AnnotationResults(Results):
     """What `camjax annotate` left: by the best score of a picture's boxes."""
 
@@ -364,16 +353,16 @@ class AnnotationResults(Results):
     def __init__(self, directory: Path):
         super().__init__(directory)
         advice = "Run camjax annotate again."
-        if not (directory / "manifest.json").is_file():
+        if not (directory / manifest.NAME).is_file():
             raise FileNotFoundError(
-                f"{directory / 'manifest.json'} is missing, which is written last: the annotation is not finished. Go "
+                f"{directory / manifest.NAME} is missing, which is written last: the annotation is not finished. Go "
                 "on with it by the same command."
             )
-        manifest = read_json(directory / "manifest.json", _Manifest, advice=advice)
+        found = manifest.read(directory)
         coco = read_json(directory / "coco.json", _Coco, advice=advice)
-        self._folder = Path(manifest["folder"])
+        self._folder = Path(found["folder"])
         self._sizes = [(image["height"], image["width"]) for image in coco["images"]]
-        reasons = {one["file"]: one["reason"] for one in manifest["unreadable"]}
+        reasons = {one["file"]: one["reason"] for one in found["unreadable"]}
         self.names = [image["file_name"] for image in coco["images"]] + list(reasons)
         self._reasons = list(reasons.values())
         row_of = {image["id"]: row for row, image in enumerate(coco["images"])}

@@ -27,10 +27,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from camjax.app.networks import LEFT, Busy, Networks
-from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Pictures, check_bytes
+from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Picture, Pictures, check_bytes
 from camjax.app.results import Results
 from camjax.attribution.methods import Needs
-from camjax.cam import class_probabilities
+from camjax.data.decoding import stored_edges
 from camjax.errors import InputError
 from camjax.models import CamModel
 
@@ -244,14 +244,14 @@ class _Page:
         top_k = _number(request, "top_k", 0)
         if not 0 <= top_k <= MAX_TOP_K:
             raise InputError(f"top_k={top_k}: expected 0..{MAX_TOP_K}.")
+        offered, size = self._networks[network], self._pictures[picture].size
         logits = self._networks.logits(picture, network)
         order = np.argsort(-logits, kind="stable").tolist()
         shown = list(dict.fromkeys([*order[:top_k], *asked])) or order[:1]
         maps = self._networks.maps(picture, network, method, shown)
         boxes = self._networks.boxes(picture, network, method, shown, _threshold(request))
-        probabilities = class_probabilities(logits)
+        probabilities = offered.probabilities(logits)
         ranks = {class_id: rank for rank, class_id in enumerate(order, 1)}
-        offered, size = self._networks[network], self._pictures[picture].size
         return JSONResponse(
             {
                 "classes": [
@@ -279,17 +279,27 @@ class _Page:
     def figure(self, request: Request) -> Response:
         """The figure, as PNG."""
         picture, network, methods, ids = self._question(request)
-        looks = {"alpha": _fraction(request, "opacity", 0.5), "colormap": request.query_params.get("colormap", "jet")}
-        draw_boxes = request.query_params.get("box", "1") == "1"
+        query = request.query_params
+        scale = query.get("scale", "picture")
+        if scale not in ("picture", "each"):
+            raise InputError(f"scale {scale[:40]!r}: expected picture or each.")
         figure = self._networks.figure(
-            picture, network, methods, ids, _threshold(request), draw_boxes=draw_boxes, **looks
+            picture,
+            network,
+            methods,
+            ids,
+            _threshold(request),
+            alpha=_fraction(request, "opacity", 0.5),
+            colormap=query.get("colormap", "jet"),
+            scale=scale,
+            draw_boxes=query.get("box", "1") == "1",
         )
         file = io.BytesIO()
         figure.savefig(file, format="png", pil_kwargs={"compress_level": 1})
         return Response(file.getvalue(), media_type="image/png")
 
     def boxes_csv(self, request: Request) -> Response:
-        """The boxes as CSV, in pixels, with the columns that `camjax evaluate --boxes` reads."""
+        """The boxes as CSV, in stored pixels, with the columns that `camjax evaluate --boxes` reads."""
         rows = self._rows(request)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, rows[0])
@@ -298,19 +308,19 @@ class _Page:
         return Response(text.getvalue(), media_type="text/csv")
 
     def boxes_json(self, request: Request) -> Response:
-        """The boxes as JSON, in pixels."""
+        """The boxes as JSON, in stored pixels."""
         return Response(json.dumps(self._rows(request), indent=2) + "\n", media_type="application/json")
 
     def _rows(self, request: Request) -> list[dict[str, Any]]:
         picture, network, methods, ids = self._question(request)
         threshold = _threshold(request)
         found, offered = self._pictures[picture], self._networks[network]
-        probabilities = class_probabilities(self._networks.logits(picture, network))
-        height, width = found.size
+        probabilities = offered.probabilities(self._networks.logits(picture, network))
+        height, width = found.size[::-1] if found.orientation >= 5 else found.size
         return [
             {
                 "filename": found.name,
-                **dict(zip(("xmin", "ymin", "xmax", "ymax"), _last_pixels(box, found.size), strict=True)),
+                **dict(zip(("xmin", "ymin", "xmax", "ymax"), _last_pixels(box, found), strict=True)),
                 "label": offered.name_of(i),
                 "class_id": i,
                 "probability": round(float(probabilities[i]), 6),
@@ -448,9 +458,10 @@ def _pixels(box: np.ndarray, size: tuple[int, int]) -> list[int]:
     return np.rint(box * (*size, *size)).astype(int).tolist()
 
 
-def _last_pixels(box: np.ndarray | None, size: tuple[int, int]) -> tuple[int | str, ...]:
-    """xmin, ymin, xmax, ymax, the first and the last pixels of a box; four empty strings for none."""
+def _last_pixels(box: np.ndarray | None, picture: Picture) -> tuple[int | str, ...]:
+    """xmin, ymin, xmax, ymax: the first and last stored pixels, not turned by an EXIF tag; empty for no box."""
     if box is None:
         return ("",) * 4
-    ymin, xmin, ymax, xmax = _pixels(box, size)
+    edges = stored_edges(np.array(_pixels(box, picture.size)), picture.size, picture.orientation)
+    ymin, xmin, ymax, xmax = edges.tolist()
     return xmin, ymin, max(xmax - 1, xmin), max(ymax - 1, ymin)

@@ -21,7 +21,7 @@ class FigureOptions:
 
     Attributes:
       dpi: Pixels an inch of figures, and of the pictures in a PDF or SVG.
-      columns: Pictures (compare: methods) side by side; by default as many as make the figure about as wide as high.
+      columns: Pictures (compare: methods) side by side; by default what suits their number.
       colormap: Colors of the maps, by matplotlib's name: jet, turbo, viridis, magma, ...
       alpha: Share of the map's color in the picture, 0..1.
       no_box: Draw no boxes.

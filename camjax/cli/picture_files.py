@@ -35,7 +35,7 @@ def find_pictures(given: Sequence[Path]) -> list[Picture]:
     from camjax.data.image_files import IMAGE_SUFFIXES, find_images
 
     if not given:
-        raise InputError("no image given: expected at least one file or folder, as in `camjax explain cat.jpg`.")
+        raise InputError("no image given: expected at least one file or folder of images.")
     paths: list[Path] = []
     roots = []
     for path in given:

@@ -139,7 +139,10 @@ def annotation(tmp_path):
         ],
     }
     (out / "coco.json").write_text(json.dumps(coco))
-    manifest = {"folder": str(photos), "unreadable": [{"file": "torn.png", "reason": "the file is empty"}]}
+    manifest = {
+        **{"folder": str(photos), "unreadable": [{"file": "torn.png", "reason": "the file is empty"}]},
+        **{"settings": {}, "pictures": 4, "annotated": 3, "without_boxes": 1, "boxes": 3, "classes": [], "files": {}},
+    }
     (out / "manifest.json").write_text(json.dumps(manifest))
     return out
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 import skimage
 from conftest import random_network
-from PIL import Image
+from PIL import ExifTags, Image
 
 import camjax
 from camjax.app import networks as networks_module
@@ -122,10 +122,35 @@ def test_downloads(server, picture, network):
     ymin, xmin, ymax, xmax = np.rint(np.array(shares(box)) * (300, 451, 300, 451)).astype(int)
     assert box["pixels"] == [ymin, xmin, ymax, xmax]
     assert lines[2].split(",")[1:5] == [str(edge) for edge in (xmin, ymin, xmax - 1, ymax - 1)]
+    looks = {"colormap": "viridis", "opacity": 0.25, "scale": "each", "box": 0}
     for methods in (["cam"], ["cam", "gradcam"]):
-        figure = ask(server, "figure.png", picture, method=methods, colormap="viridis", opacity=0.25, **shown)
+        figure = ask(server, "figure.png", picture, method=methods, **looks, **shown)
         with Image.open(io.BytesIO(figure.content)) as image:
             assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_boxes_of_a_turned_picture_are_in_its_stored_pixels(server, picture):
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the stored picture is turned to the right to look at it
+    Image.open(CAT).rotate(90, expand=True).save(file, "PNG", exif=exif)
+    turned = requests.post(f"{server}/api/pictures?name=turned.png", data=file.getvalue()).json()
+    assert (turned["width"], turned["height"]) == (451, 300)
+    shown = {"class": 1, "threshold": 0.5}
+    (upright,), (stored,) = (ask(server, "boxes.json", key, **shown).json() for key in (picture, turned["picture"]))
+    assert (stored["width"], stored["height"]) == (300, 451)
+    assert [stored[edge] for edge in ("xmin", "ymin", "xmax", "ymax")] == [
+        *(upright["ymin"], 450 - upright["xmax"], upright["ymax"], 450 - upright["xmin"])
+    ]
+
+
+def test_probabilities_of_a_network_of_several_labels(network):
+    several = random_network("small_gap", 3)
+    several.multi_label = True
+    logits = np.array([0, 1, -2], np.float32)
+    for model, expected in ((several, 1 / (1 + np.exp(-logits))), (network, np.exp(logits) / np.exp(logits).sum())):
+        offered = Networks({"it": lambda model=model: model}, Pictures())[0]
+        np.testing.assert_allclose(offered.probabilities(logits), expected, rtol=1e-6)
 
 
 def test_a_broken_picture_has_the_sentence_of_the_command_line(server, tmp_path):
@@ -226,10 +251,10 @@ def test_pages_are_whole_and_name_no_other_place(server):
     assert "server" not in page.headers
 
 
-def test_a_bug_is_called_one(server, monkeypatch):
+def test_a_bug_is_called_one(server, picture, monkeypatch):
     monkeypatch.setattr(Networks, "logits", lambda *_: 1 / 0)
-    with requests.get(f"{server}/api/explain?picture=&network=0&method=cam") as answer:
-        assert answer.status_code == 500 and "ZeroDivisionError: this is a bug." in answer.json()["error"]
+    answer = ask(server, "explain", picture)
+    assert answer.status_code == 500 and "ZeroDivisionError: this is a bug." in answer.json()["error"]
 
 
 def test_several_people_at_once_compute_a_map_once(network):

@@ -22,6 +22,7 @@ import camjax
 from camjax import attribution
 from camjax.attribution import METHODS, explain_linen, explain_nnx, explainer, targets
 from camjax.attribution.methods import Needs
+from camjax.inference import make_localize_fns
 
 FUNCTIONS = {
     "gradcam": attribution.grad_cam,
@@ -506,21 +507,26 @@ def small():
     return camjax.create_model("small_gap", 4, rngs=nnx.Rngs(0))
 
 
-def found_by(model, name, size):
+def found_by(model, names, size):
     images = rng(1).integers(0, 256, (2, *size, 3)).astype(np.uint8)
-    return camjax.make_localize_fn(model, name, top_k=2, **FEW.get(name, {}))(images)
+    options = {name: FEW[name] for name in names if name in FEW}
+    return make_localize_fns(model, names, top_k=2, options=options)(images)
 
 
 @pytest.mark.parametrize(
     "options", [pytest.param(STRICT, id="strict"), pytest.param({"jax_disable_jit": True}, marks=pytest.mark.long)]
 )
-@pytest.mark.parametrize("name", METHODS)
-def test_the_same_numbers_whatever_jax_is_set_to(small, name, options):
-    size = METHODS[name].image_size(small) if METHODS[name].crops else (16, 16)
-    expected = found_by(small, name, size)
+@pytest.mark.parametrize("crops", [False, True])
+def test_the_same_numbers_whatever_jax_is_set_to(small, crops, options):
+    names = [name for name, row in METHODS.items() if bool(row.crops) is crops]
+    size = METHODS[names[0]].image_size(small) if crops else (16, 16)
+    expected = found_by(small, names, size)
     with settings(options):
-        found = found_by(small, name, size)
-    for field, value in expected._asdict().items():
-        other = getattr(found, field)
-        assert other.dtype == value.dtype, field
-        np.testing.assert_allclose(other, value, rtol=1e-3, atol=1e-3 * float(np.abs(value).max()), err_msg=field)
+        found = found_by(small, names, size)
+    assert list(found) == names
+    for name in names:
+        for field, value in expected[name].top._asdict().items():
+            other = getattr(found[name].top, field)
+            assert other.dtype == value.dtype, (name, field)
+            scale = float(np.abs(value).max())
+            np.testing.assert_allclose(other, value, rtol=1e-3, atol=1e-3 * scale, err_msg=f"{name}: {field}")

@@ -60,6 +60,12 @@ def run(*args, code=None, **environment):
     )
 
 
+# Programs that compile in half of the time; what is kept of them does not depend on it.
+LITTLE_OPTIMIZED = {
+    name: os.environ[name] for name in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS") if name in os.environ
+}
+
+
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory):
     """Two starts of one command, with a cache that is empty at first: (process, files in the cache, figure) each."""
@@ -67,7 +73,9 @@ def starts(tmp_path_factory):
     starts = []
     for i in range(2):
         out = directory / f"{i}.png"
-        process = run("explain", CAT, COFFEE, "--out", out, code=COUNTED, XDG_CACHE_HOME=str(directory))
+        process = run(
+            "explain", CAT, COFFEE, "--out", out, code=COUNTED, XDG_CACHE_HOME=str(directory), **LITTLE_OPTIMIZED
+        )
         assert process.returncode == 0, process.stderr
         starts.append((process, sorted(os.listdir(directory / "camjax" / "xla")), out))
     return starts

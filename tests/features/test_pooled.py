@@ -123,10 +123,22 @@ STRICT = {
 }
 
 
-@pytest.mark.parametrize("options", [STRICT, {"jax_disable_jit": True}], ids=["strict", "without jit"])
-def test_the_same_numbers_whatever_jax_is_set_to(options, tmp_path):
-    model, source = random_network("small_gap", 3), noise(3)
-    kernel, bias = np.random.default_rng(0).normal(size=(128, 2)), np.array([0.5, -1])
+@pytest.mark.parametrize(
+    ("options", "network"),
+    [
+        pytest.param(STRICT, lambda: random_network("small_gap", 3), id="strict"),
+        pytest.param({"jax_disable_jit": True}, Identity, id="without jit"),
+        pytest.param(
+            {"jax_disable_jit": True},
+            lambda: random_network("small_gap", 3),
+            id="without jit, a network that compiles each of its operations",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_the_same_numbers_whatever_jax_is_set_to(options, network, tmp_path):
+    model, source = network(), noise(3)
+    kernel, bias = np.random.default_rng(0).normal(size=(model.head.kernel.shape[0], 2)), np.array([0.5, -1])
     images = np.stack([resize_image(image, model.input_size) for image in source.images])
 
     def found(directory):

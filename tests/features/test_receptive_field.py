@@ -31,7 +31,6 @@ NIN = [(11, 4, 0), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 1, 1), (3, 2, 0), (3, 1,
 @pytest.mark.parametrize(
     "name, layers, read", [("alexnet_gap", ALEXNET_GAP, 227), pytest.param("nin", NIN, 223, marks=pytest.mark.long)]
 )
-@pytest.mark.usefixtures("optimized_programs")  # they compute for longer than they compile
 def test_fields_of_chains_are_those_of_the_arithmetic(name, layers, read):
     fields = receptive_fields(random_network(name, 3))
     for intervals in (fields.rows, fields.columns):

@@ -9,14 +9,14 @@ NAMES = [name for name in camjax.list_models() if model_spec(name).module is Non
 """Camjax's own networks, without those that other tests register."""
 
 
-def cut(monkeypatch: pytest.MonkeyPatch, stages: int) -> None:
-    """Leaves one block in each of the first `stages` stages of the networks of today.
+def cut(monkeypatch: pytest.MonkeyPatch, stages: int, blocks: int = 1) -> None:
+    """Leaves one block, or as many as said, in each of the first `stages` stages of the networks of today.
 
     With 4 stages these are all; of fewer, the inverted residuals keep one more, because their first has no expansion.
     """
-    monkeypatch.setattr(resnet, "DEPTHS", dict.fromkeys(resnet.DEPTHS, (1,) * stages))
-    monkeypatch.setattr(densenet, "DEPTHS", (1,) * stages)
-    monkeypatch.setattr(convnext, "STAGES", tuple((1, features) for _, features in convnext.STAGES[:stages]))
+    monkeypatch.setattr(resnet, "DEPTHS", dict.fromkeys(resnet.DEPTHS, (blocks,) * stages))
+    monkeypatch.setattr(densenet, "DEPTHS", (blocks,) * stages)
+    monkeypatch.setattr(convnext, "STAGES", tuple((blocks, features) for _, features in convnext.STAGES[:stages]))
     for module in (mobilenet, efficientnet_lite):
         kept = module.STAGES if stages == 4 else module.STAGES[: stages + 1]
-        monkeypatch.setattr(module, "STAGES", tuple((1, *rest) for _, *rest in kept))
+        monkeypatch.setattr(module, "STAGES", tuple((blocks, *rest) for _, *rest in kept))

@@ -91,7 +91,8 @@ def _child(options: dict, log: str) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     run(options)
-    atexit._run_exitfuncs()  # multiprocessing's children skip them, and JAX waits there for the other processes
+    # Which multiprocessing leaves out: JAX's processes wait for each other before they leave.
+    atexit._run_exitfuncs()
 
 
 def start(options: dict, log: Path) -> multiprocessing.Process:

@@ -12,7 +12,7 @@ from camjax.errors import InputError, printable, reading
 _ADVICE = "Fetch it again."
 # Cell arrays of strings become arrays of strings, so that no pickle comes back.
 _READER = """
-import sys
+import io, sys
 import numpy as np
 from scipy.io import loadmat
 
@@ -20,7 +20,9 @@ try:
     found = loadmat(sys.argv[1], variable_names=[sys.argv[2]])[sys.argv[2]]
     if found.dtype == object:
         found = np.array([str(cell.item()) for cell in found.ravel()], str)
-    np.save(sys.stdout.buffer, found, allow_pickle=False)
+    saved = io.BytesIO()  # NumPy asks a file for its position, which a pipe does not always have
+    np.save(saved, found, allow_pickle=False)
+    sys.stdout.buffer.write(saved.getvalue())
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """

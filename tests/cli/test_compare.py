@@ -1,4 +1,5 @@
 import json
+import shutil
 import os
 from pathlib import Path
 
@@ -45,12 +46,14 @@ def test_a_grid_of_methods_by_classes(network, tmp_path, capsys):
 
 
 def test_several_photographs_as_json_and_in_one_figure(network, tmp_path, capsys):
-    narrow, out = tmp_path / "narrow.png", tmp_path / "methods.svg"
+    # Side by side, since a title is the path below the folder that both have in common.
+    narrow, cat, out = (tmp_path / name for name in ("narrow.png", "chelsea.png", "methods.svg"))
     Image.fromarray(np.asarray(Image.open(CAT))[:, :100]).save(narrow)
+    shutil.copy(CAT, cat)
     words = [
         "compare",
         str(narrow),
-        str(CAT),
+        str(cat),
         *network,
         "--method",
         "hirescam",

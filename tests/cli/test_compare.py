@@ -1,6 +1,6 @@
 import json
-import shutil
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np

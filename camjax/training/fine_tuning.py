@@ -23,7 +23,7 @@ def fine_tuning(
       num_examples: training pictures.
       batch_size: images per step, over all devices of all processes.
       epochs: times that each picture is seen.
-      learning_rate: peak learning rate of the pretrained layers; None for 0.01 for each 32 images of the batch.
+      learning_rate: peak learning rate of the pretrained layers; None for 0.001 for each 32 images of the batch.
       new_layers: places of the model that start from random weights, as in `Recipe`.
 
     Raises:
@@ -36,7 +36,7 @@ def fine_tuning(
     return Recipe(
         steps=steps,
         batch_size=batch_size,
-        learning_rate=0.01 * batch_size / 32 if learning_rate is None else learning_rate,
+        learning_rate=0.001 * batch_size / 32 if learning_rate is None else learning_rate,
         warmup_steps=steps // 10,
         decay="cosine",
         weight_decay=1e-4,

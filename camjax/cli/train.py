@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from camjax.models import CamModel
     from camjax.training import Recipe
 
-BATCH_SIZE, EPOCHS = 32, 10
+BATCH_SIZE = 32
+RATE_FROM_SCRATCH = 0.1  # for 256 images a step (Goyal et al. 2017)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,8 @@ def train(
 ) -> None:
     """Fine-tune a network on your own pictures, from class labels alone.
 
-    The recipe is one for fine-tuning: 10 epochs of 32 pictures a step, see docs/training.md. At the end, results.json
-    in --out has the accuracy and what is confused, predictions.png maps of right and of wrong predictions.
+    The recipe is one for fine-tuning: 10 epochs, at least 100 steps, of 32 pictures a step; see docs/training.md. At
+    the end, results.json in --out has the accuracy, predictions.png maps of right and of wrong predictions.
 
     Args:
       data: A folder with CLASS/* or train/CLASS/* and val/CLASS/*, a CSV file with file,label, or a prepared data set.
@@ -211,8 +212,12 @@ def _recipe(options: TrainOptions, training: TrainingOptions, model: "CamModel",
 
     new_layers = model_spec(model.created_as["name"]).new_layers if model.created_as else ("head",)
     recipe = fine_tuning(
-        num_examples, batch_size=training.batch_size or BATCH_SIZE, epochs=EPOCHS, new_layers=new_layers
+        num_examples,
+        batch_size=training.batch_size or BATCH_SIZE,
+        epochs=training.epochs,
+        new_layers=new_layers,
     )
     if options.random:
-        recipe = replace(recipe, new_layers_factor=1.0, freeze_batchnorm=False)
+        rate = RATE_FROM_SCRATCH * recipe.batch_size / 256
+        recipe = replace(recipe, learning_rate=rate, new_layers_factor=1.0, freeze_batchnorm=False)
     return training.changed_recipe(recipe, num_examples)

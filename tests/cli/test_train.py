@@ -131,7 +131,7 @@ def test_a_dry_run_writes_nothing(pictures, tmp_path, capsys):
     of_two = ("--coordinator", "127.0.0.1:1", "--num-processes", "2", "--process-id", "1")
     assert main(words(pictures, tmp_path / "run", "--dry-run", *of_two)) == 0
     printed = capsys.readouterr().out
-    assert "30 steps of 8 images (10 epochs of 24)" in printed and "MB on each device" in printed
+    assert "100 steps of 8 images (33.3 epochs of 24)" in printed and "MB on each device" in printed
     assert not (tmp_path / "run").exists()
 
 

@@ -64,6 +64,7 @@ def fine_tuning(
         weight_decay=1e-4,
         new_layers_factor=10.0,
         new_layers=new_layers,
+        freeze_batchnorm=True,
         label_smoothing=0.1,
     )
 

@@ -18,7 +18,7 @@ from camjax.training import evaluate, fit
 from camjax.training.fine_tuning import fine_tuning, fine_tuning_augmentation
 from tests.data import cutouts
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.long]
 BATCH_SIZE = 16
 NOISE = 0.04
 """How much less than PyTorch's the mean accuracy may be: about twice its standard error over three seeds."""
@@ -97,7 +97,7 @@ def by_torch(seed: int, train: Pictures, test: Pictures, side: int, epochs: int)
 
 @pytest.mark.parametrize(
     ("seeds", "count", "side", "epochs"),
-    [(1, 72, 64, 4), pytest.param(3, 270, 128, 10, marks=pytest.mark.long)],
+    [(1, 72, 96, 4), (3, 270, 128, 10)],
 )
 def test_the_recipe_reaches_what_pytorch_reaches(seeds, count, side, epochs):
     accuracies = []

@@ -1,8 +1,9 @@
 """Fine-tuning by `camjax train`'s recipe, beside a usual PyTorch loop: the same pictures, weights and number of steps.
 
 The pictures are cut-outs of real photographs on real textures, eight classes; those to train on have other textures
-than those to test, so neither gets all right. The PyTorch side is what torchvision's and timm's guides to fine-tuning do:
-all layers by SGD with Nesterov momentum and half a cosine, BatchNorm in training mode, random resized crops and flips.
+than those to test, so neither gets all right. The PyTorch side is what torchvision's and timm's guides to fine-tuning
+do: all layers by SGD with Nesterov momentum and half a cosine, BatchNorm in training mode, random resized crops and
+flips.
 """
 
 import math

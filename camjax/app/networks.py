@@ -12,12 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from camjax.app.cache import Cache
-from camjax.app.pictures import SHOWN_SIDE, Pictures, for_display
+from camjax.app.pictures import SHOWN_SIDE, Pictures
 from camjax.attribution.methods import METHODS, Method, Needs, method_named
 from camjax.boxes import boxes_from_maps
 from camjax.cam import class_probabilities
 from camjax.checks import check_threshold
-from camjax.data.images import resize_image
+from camjax.data.images import resize_image, shrink_image
 from camjax.errors import InputError
 from camjax.inference import BoundFunction, make_cam_fn
 from camjax.models import CamModel
@@ -237,7 +237,7 @@ class Networks:
         ]
         names = [network.name_of(i) for i in class_ids]
         probabilities = network.probabilities(self.logits(picture, number))[list(class_ids)]
-        shown = for_display(found.pixels(), SHOWN_SIDE)
+        shown = shrink_image(found.pixels(), SHOWN_SIDE)
         if len(methods) > 1:
             return comparison_figure(shown, maps, boxes, methods, names, probabilities, **looks)
         title = f"{found.name}, {methods[0]}"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from camjax.app.cache import Cache
 from camjax.data.decoding import ImageError, decode_upright, open_image
-from camjax.data.images import resize_image
+from camjax.data.images import shrink_image
 from camjax.errors import InputError, printable
 
 MAX_BYTES = 32 << 20
@@ -68,7 +68,7 @@ class Pictures:
         if self._kept.get(key) is None:
             check_bytes(name, len(data))
             pixels, orientation = _decoded(name, data)
-            picture = Picture(name, data, pixels.shape[:2], orientation, jpeg(for_display(pixels, SHOWN_SIDE)))
+            picture = Picture(name, data, pixels.shape[:2], orientation, jpeg(shrink_image(pixels, SHOWN_SIDE)))
             self._kept.put(key, picture, len(data) + len(picture.shown))
         return key
 
@@ -87,13 +87,6 @@ def check_bytes(name: str, number: int) -> None:
             f"{printable(name, 100)}: {number / 2**20:.1f} MiB; expected at most {MAX_BYTES >> 20} MiB. "
             "Make a smaller copy of the image."
         )
-
-
-def for_display(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3) uint8 at its own aspect, at most `side` pixels high and wide."""
-    scale = min(1, side / max(pixels.shape[:2]))
-    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-    return resize_image(pixels, (height, width))
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

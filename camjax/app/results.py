@@ -16,10 +16,11 @@ from typing_extensions import TypedDict
 
 from camjax.annotating import manifest
 from camjax.app.cache import Cache
-from camjax.app.pictures import for_display, jpeg
+from camjax.app.pictures import jpeg
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.image_files import read_stored_image
+from camjax.data.images import shrink_image
 from camjax.errors import InputError, reading
 from camjax.json_files import read_json
 
@@ -97,7 +98,7 @@ class Results(abc.ABC):
     def thumbnail(self, row: int) -> bytes:
         """A picture as a page shows it, a JPEG file; raises InputError or OSError if it can't be read."""
         if (kept := self._thumbnails.get(row)) is None:
-            kept = jpeg(for_display(self.pixels(self._checked(row)), _THUMBNAIL_SIDE))
+            kept = jpeg(shrink_image(self.pixels(self._checked(row)), _THUMBNAIL_SIDE))
             self._thumbnails.put(row, kept, len(kept))
         return kept
 

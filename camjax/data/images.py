@@ -170,6 +170,13 @@ def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, floa
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=pixels))
 
 
+def shrink_image(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) uint8 at its own aspect, at most `side` pixels high and wide."""
+    scale = min(1, side / max(image.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return resize_image(image, (height, width))
+
+
 def height_and_width(size: Size, name: str = "size") -> tuple[int, int]:
     """Returns (H, W) of a size that may be an int for a square; raises ValueError about `name` for any other size."""
     try:

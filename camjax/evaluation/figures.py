@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from camjax.cam import resize_map
 from camjax.data.annotation import AnnotatedSource
-from camjax.data.images import resize_image
+from camjax.data.images import shrink_image
 from camjax.evaluation.cases import Case, Cases
 from camjax.evaluation.runner import Evaluation
 from camjax.figure_saving import save_figure
@@ -72,7 +72,7 @@ def cases_figure(
     chosen = best + worst
     if not chosen:
         return None
-    images = [_display(source[case.index]["image"], round(400 * dpi / DPI)) for case in chosen]
+    images = [shrink_image(source[case.index]["image"], round(400 * dpi / DPI)) for case in chosen]
     annotations = [source.annotation(case.index) for case in chosen]
     names = cases.class_names
     titles = [
@@ -110,9 +110,3 @@ def save_figures(directory: Path, figures: dict[str, Figure | None], format: str
             paths.append(directory / f"{name}.{format}")
             save_figure(figure, paths[-1])
     return paths
-
-
-def _display(image: np.ndarray, side: int) -> np.ndarray:
-    """The image, no larger than a figure shows it."""
-    scale = min(1, side / max(image.shape[:2]))
-    return resize_image(image, tuple(max(1, round(n * scale)) for n in image.shape[:2]))

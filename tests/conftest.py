@@ -23,6 +23,15 @@ if "XLA_FLAGS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+STRICT = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_debug_nans": True,
+}
+"""JAX's settings for types, ranks and checks that a user may turn on together."""
+
+
 def pytest_configure(config):
     """Keeps compiled programs in pytest's cache: for xdist's workers, processes that tests start, and later sessions.
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import STRICT
 from flax import linen as nn
 from flax import nnx
 from jax.tree_util import Partial
@@ -484,13 +485,6 @@ def test_results_are_where_the_images_are():
 
 
 # JAX's settings
-
-STRICT = {
-    "jax_enable_x64": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_debug_nans": True,
-}
 
 
 @contextlib.contextmanager

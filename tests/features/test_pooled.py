@@ -5,7 +5,7 @@ import contextlib
 import jax
 import numpy as np
 import pytest
-from conftest import random_network
+from conftest import STRICT, random_network
 from flax import nnx
 
 import camjax
@@ -113,14 +113,6 @@ def test_a_classifier_of_other_features_is_an_error():
         with_linear_classifier(Identity(), np.zeros((3, 7)), np.zeros(6))
     with pytest.raises(ValueError, match="bias has numbers that are not finite"):
         with_linear_classifier(Identity(), np.zeros((3, 2)), np.array([0, np.nan]))
-
-
-STRICT = {
-    "jax_enable_x64": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_debug_nans": True,
-}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import STRICT
 from flax import nnx
 from jax.tree_util import Partial
 
@@ -169,14 +170,6 @@ def test_other_images_and_weights_give_other_numbers_and_compile_nothing(name, f
     compiled = _filled._cache_size(), _boxes_at_thresholds._cache_size()
     assert make(name, sample(seed=1)).compute() != filled[name].compute()
     assert (_filled._cache_size(), _boxes_at_thresholds._cache_size()) == compiled
-
-
-STRICT = {
-    "jax_enable_x64": True,
-    "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
-    "jax_debug_nans": True,
-}
 
 
 @pytest.mark.parametrize(

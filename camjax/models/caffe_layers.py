@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from camjax.models import layers
+from camjax.models import layers, pooling
 from camjax.models.base import InputRule
 from camjax.models.tensor_names import CONV, DENSE, Rule, Table
 
@@ -122,4 +122,4 @@ def max_pool(x: jax.Array, size: int, strides: int, padding: int = 0) -> jax.Arr
             cells -= 1
         return padding, max(0, (cells - 1) * strides + size - side - padding)
 
-    return nnx.max_pool(x, (size, size), (strides, strides), padding=(pads(x.shape[1]), pads(x.shape[2])))
+    return pooling.max_pool(x, size, strides, (pads(x.shape[1]), pads(x.shape[2])))

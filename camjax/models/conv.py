@@ -1,14 +1,25 @@
 """Convolutions that are fast on a CPU and native on accelerators; this is the only place that chooses them.
 
 XLA's CPU backend runs a depthwise convolution several times slower than the same sum written as shifted
-multiply-adds, and a 1x1 convolution, or one whose windows lie side by side, slower than the equivalent matrix product.
+multiply-adds, a 1x1 convolution, or one whose windows lie side by side, slower than the equivalent matrix product, a
+3x3 convolution of many channels slower than Winograd's form, and the gradients of most kernels slower than products.
 Accelerators want the convolution itself. The choice is made when lowering (`jax.lax.platform_dependent`), so one traced
 function is right on every platform, under `jit`, `grad` and `pmap`.
 """
 
+import jax
+import jax.numpy as jnp
 from jax import lax
 
+from camjax.models import windows
+from camjax.models.bilinear import bilinear
 from camjax.models.depthwise import depthwise
+from camjax.models.winograd import winograd
+
+# Where the forms for CPUs begin to win; `python -m benchmarks.convolutions` prints the table of docs/benchmarks.md.
+WIDE = 64  # channels: below, the transforms of the images cost more than products save
+MANY_PRODUCTS = 128 * 64  # channels in times channels out
+MANY_TILES = 64  # in the whole batch: below, the transform of the kernel costs more
 
 
 def conv_general_dilated(
@@ -75,9 +86,21 @@ def conv_general_dilated(
 
     def side_by_side(lhs, rhs):
         rows, columns = lhs.shape[1] // kh, lhs.shape[2] // kw
-        windows = lhs[:, : rows * kh, : columns * kw].reshape(len(lhs), rows, kh, columns, kw, k_in)
-        windows = windows.transpose(0, 1, 3, 2, 4, 5)
-        return lax.dot_general(windows, rhs, (((3, 4, 5), (0, 1, 2)), ((), ())), **products)
+        blocks = lhs[:, : rows * kh, : columns * kw].reshape(len(lhs), rows, kh, columns, kw, k_in)
+        blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
+        return lax.dot_general(blocks, rhs, (((3, 4, 5), (0, 1, 2)), ((), ())), **products)
+
+    def wide(lhs, rhs):
+        if _winograd_wins(lhs, rhs, window_strides, pads):
+            return winograd(lhs, rhs, pads)
+        return bilinear(native, images_cotangent, kernel_cotangent)(lhs, rhs)
+
+    def images_cotangent(rhs, cotangent):
+        images = jax.ShapeDtypeStruct(lhs.shape, lhs.dtype)
+        return jax.linear_transpose(lambda images: native(images, rhs), images)(cotangent)[0]
+
+    def kernel_cotangent(lhs, cotangent):
+        return windows.kernel_cotangent(lhs, cotangent, (kh, kw), window_strides, pads)
 
     def shifted_sum(lhs, rhs):
         return depthwise(lhs, rhs[:, :, 0], tuple(window_strides), tuple(map(tuple, pads)))
@@ -89,4 +112,16 @@ def conv_general_dilated(
         return lax.platform_dependent(lhs, rhs, cpu=side_by_side, default=native)
     if feature_group_count == k_in == k_out and kernel_in == 1:
         return lax.platform_dependent(lhs, rhs, cpu=shifted_sum, default=native)
+    plain = feature_group_count == 1 and lhs.dtype == rhs.dtype == jnp.float32 and precision is None
+    if plain and k_out >= WIDE and all(lhs.shape):
+        return lax.platform_dependent(lhs, rhs, cpu=wide, default=native)
     return native(lhs, rhs)
+
+
+def _winograd_wins(lhs, rhs, strides, pads) -> bool:
+    kh, kw, k_in, k_out = rhs.shape
+    if (kh, kw) != (3, 3) or tuple(strides) != (1, 1) or not all(0 <= p <= 2 for side in pads for p in side):
+        return False
+    height, width = (side + sum(pad) - 2 for side, pad in zip(lhs.shape[1:3], pads, strict=True))
+    tiles = len(lhs) * -(-height // 2) * -(-width // 2)
+    return min(k_in, k_out) >= WIDE and k_in * k_out >= MANY_PRODUCTS and tiles >= MANY_TILES

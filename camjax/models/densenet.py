@@ -11,6 +11,7 @@ from flax import nnx
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN, avg_pool, conv2d
+from camjax.models.pooling import max_pool
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, batchnorm, convbn, layer
 
@@ -89,7 +90,7 @@ class DenseNet121(CamModel):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
-        x = nnx.max_pool(self.stem(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(self.stem(x), 3, 2, ((1, 1), (1, 1)))
         for i, layers in enumerate(self.blocks):
             if i:
                 x = self.transitions[i - 1](x)

@@ -1,23 +1,21 @@
 """Depthwise convolution for CPUs, as a sum of shifted images, with derivatives that are as fast.
 
 JAX would differentiate the sum term by term. The gradient of the kernel would then be a reduction over the whole batch
-for each of the kernel's places, which took twenty times as long as the convolution. A convolution is linear in the
-images and in the kernel, so its derivatives are the same sum, and their transposes are written here (`linear_call`).
+for each of the kernel's places, which took twenty times as long as the convolution.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero, linear_call
+
+from camjax.models.bilinear import bilinear
+from camjax.models.windows import window
 
 # XLA splits a sum of more terms than this (ConvNeXt's 7x7) into several passes over the whole batch when it fuses the
 # sum with its neighbors; a loop over the images keeps each pass in the cache.
 LARGE_KERNEL = 25
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def depthwise(images: jax.Array, kernel: jax.Array, strides, pads) -> jax.Array:
     """Depthwise convolution as a sum over the kernel's places of shifted images times one weight a channel.
 
@@ -30,31 +28,17 @@ def depthwise(images: jax.Array, kernel: jax.Array, strides, pads) -> jax.Array:
     Returns:
       (B, H', W', K) in the dtype of `images`.
     """
-    if kernel.shape[0] * kernel.shape[1] > LARGE_KERNEL:
-        return lax.map(lambda image: _shifted_sum(image[None], kernel, strides, pads)[0], images)
-    return _shifted_sum(images, kernel, strides, pads)
 
+    def product(images, kernel):
+        if kernel.shape[0] * kernel.shape[1] > LARGE_KERNEL:
+            return lax.map(lambda image: _shifted_sum(image[None], kernel, strides, pads)[0], images)
+        return _shifted_sum(images, kernel, strides, pads)
 
-@functools.partial(depthwise.defjvp, symbolic_zeros=True)
-def _derivative(strides, pads, primals, tangents):
-    images, kernel = primals
-    images_tangent, kernel_tangent = tangents
-    tangent = jnp.zeros((), images.dtype)
-    if not isinstance(images_tangent, SymbolicZero):
-        tangent = tangent + linear_call(
-            lambda kernel, images: depthwise(images, kernel, strides, pads),
-            lambda kernel, cotangent: _images_cotangent(cotangent, kernel, images.shape, strides, pads),
-            kernel,
-            images_tangent,
-        )
-    if not isinstance(kernel_tangent, SymbolicZero):
-        tangent = tangent + linear_call(
-            lambda images, kernel: depthwise(images, kernel, strides, pads),
-            lambda images, cotangent: _kernel_cotangent(cotangent, images, kernel.shape, strides, pads),
-            images,
-            kernel_tangent,
-        )
-    return depthwise(images, kernel, strides, pads), tangent
+    return bilinear(
+        product,
+        lambda kernel, cotangent: _images_cotangent(cotangent, kernel, images.shape, strides, pads),
+        lambda images, cotangent: _kernel_cotangent(cotangent, images, kernel.shape, strides, pads),
+    )(images, kernel)
 
 
 def _shifted_sum(images, kernel, strides, pads):
@@ -62,16 +46,7 @@ def _shifted_sum(images, kernel, strides, pads):
     padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
     places = [(i, j) for i in range(kh) for j in range(kw)]
     weights = kernel[:, :, None, None, None]  # the rank of windows: some of JAX's settings allow no other
-    return sum(_window(padded, place, kernel.shape, strides) * weights[place] for place in places)
-
-
-def _window(padded, place, kernel_shape, strides):
-    """(..., H, W, K) padded images -> (..., H', W', K) the pixels that a place (i, j) of the kernel meets."""
-    slices = []
-    for axis, start, size, stride in zip((-3, -2), place, kernel_shape, strides, strict=False):
-        last = (padded.shape[axis] - size) // stride * stride
-        slices.append(slice(start, start + last + 1, stride))
-    return padded[..., slices[0], slices[1], :]
+    return sum(window(padded, place, kernel.shape[:2], strides) * weights[place] for place in places)
 
 
 def _images_cotangent(cotangent, kernel, images_shape, strides, pads):
@@ -91,7 +66,7 @@ def _kernel_cotangent(cotangent, images, kernel_shape, strides, pads):
         image, image_cotangent = image_and_cotangent
         padded = jnp.pad(image, (*pads, (0, 0)))
         products = [
-            (_window(padded, (i, j), kernel_shape, strides) * image_cotangent).astype(jnp.float32).sum(0)
+            (window(padded, (i, j), kernel_shape[:2], strides) * image_cotangent).astype(jnp.float32).sum(0)
             for i in range(kh)
             for j in range(kw)
         ]

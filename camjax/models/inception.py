@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from camjax.models import pooling
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.caffe_layers import conv, max_pool
 from camjax.models.head import Pool, PooledHead
@@ -60,7 +61,7 @@ class _Branches(nnx.Module):
             branches.append(y)
         if self.branch_pool is None:
             pads = ((self.padding, self.padding),) * 2
-            branches.append(nnx.max_pool(x, (3, 3), (self.strides, self.strides), padding=pads))
+            branches.append(pooling.max_pool(x, 3, self.strides, pads))
         else:
             branches.append(self.branch_pool(_average(x)))
         return jnp.concatenate(branches, -1)
@@ -148,7 +149,7 @@ class _Trunk(CamModel):
         return x
 
     def _pool(self, x):
-        return max_pool(x, 3, 2, 1) if self.padded else nnx.max_pool(x, (3, 3), (2, 2))
+        return max_pool(x, 3, 2, 1) if self.padded else pooling.max_pool(x, 3, 2)
 
 
 class InceptionV3(_Trunk):

@@ -18,6 +18,7 @@ from flax import nnx
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN
+from camjax.models.pooling import max_pool
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import DENSE, convbn, layer
 
@@ -99,7 +100,7 @@ class ResNet(CamModel):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, ceil(H / stride), ceil(W / stride), K)."""
-        x = nnx.max_pool(self.stem(x), (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(self.stem(x), 3, 2, ((1, 1), (1, 1)))
         for blocks in self.stages:
             for block in blocks:
                 x = block(x)

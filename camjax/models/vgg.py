@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from camjax.models import pooling
 from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, max_pool
 from camjax.models.head import FullyConnectedHead, Pool, PooledHead
@@ -54,7 +55,7 @@ class _Trunk(CamModel):
             for i in range(1, repeats + 1):
                 x = nnx.relu(getattr(self, f"conv{stage}_{i}")(x))
             if stage in self.pools:
-                x = max_pool(x, 2, 2) if self.caffe else nnx.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, 2, 2) if self.caffe else pooling.max_pool(x, 2, 2)
         return x
 
 

@@ -1,0 +1,44 @@
+"""The gradient of a convolution's kernel as a product of the images' windows, for CPUs."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def window(padded: jax.Array, place: tuple[int, int], kernel_size: tuple[int, int], strides) -> jax.Array:
+    """(..., H, W, K) padded images -> (..., H', W', K) the pixels that a place (i, j) of a kernel meets."""
+    slices = []
+    for axis, start, size, stride in zip((-3, -2), place, kernel_size, strides, strict=True):
+        last = (padded.shape[axis] - size) // stride * stride
+        slices.append(slice(start, start + last + 1, stride))
+    return padded[..., slices[0], slices[1], :]
+
+
+def kernel_cotangent(images: jax.Array, cotangent: jax.Array, kernel_size: tuple[int, int], strides, pads: Pads):
+    """The cotangent of a dense convolution's kernel: one matrix product for each image, which keeps it in the cache.
+
+    Args:
+      images: (B, H, W, K_in).
+      cotangent: (B, H', W', K_out), of the convolution's output.
+      kernel_size: (kh, kw).
+      strides: (sy, sx).
+      pads: ((top, bottom), (left, right)), in pixels of zeros.
+
+    Returns:
+      (kh, kw, K_in, K_out).
+    """
+    kh, kw = kernel_size
+    channels, outputs = images.shape[-1], cotangent.shape[-1]
+    zero = jnp.zeros((), images.dtype)
+
+    def add_image(total, image_and_cotangent):
+        image, by = image_and_cotangent
+        padded = lax.pad(image, zero, (*((low, high, 0) for low, high in pads), (0, 0, 0)))
+        windows = [window(padded, (i, j), kernel_size, strides) for i in range(kh) for j in range(kw)]
+        matrix = lax.optimization_barrier(jnp.concatenate(windows, -1)).reshape(-1, kh * kw * channels)
+        return total + lax.dot_general(matrix, by.reshape(-1, outputs), (((0,), (0,)), ((), ()))), None
+
+    start = jnp.zeros((kh * kw * channels, outputs), cotangent.dtype)
+    return lax.scan(add_image, start, (images, cotangent))[0].reshape(kh, kw, channels, outputs)

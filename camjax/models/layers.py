@@ -88,7 +88,11 @@ def relu(x: jax.Array) -> jax.Array:
     """
     if x.dtype != jnp.bfloat16:
         return nnx.relu(x)
-    return jax.lax.platform_dependent(x, cpu=lambda x: nnx.relu(x.astype(jnp.float32)).astype(x.dtype), default=nnx.relu)
+
+    def by_float32(x):
+        return nnx.relu(x.astype(jnp.float32)).astype(x.dtype)
+
+    return jax.lax.platform_dependent(x, cpu=by_float32, default=nnx.relu)
 
 
 def avg_pool(x: jax.Array, size: int, strides: int, padding: str = "VALID") -> jax.Array:

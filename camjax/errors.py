@@ -2,7 +2,8 @@
 
 import contextlib
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 
 
 class InputError(ValueError):
@@ -20,6 +21,12 @@ def printable(text: object, limit: int = 200) -> str:
     """
     line = "".join(char if char.isprintable() else " " for char in str(text)[: 4 * limit])
     return textwrap.shorten(line, limit, placeholder=" ...") if len(line) > limit else line
+
+
+def few(entries: Collection[object], most: int = 10) -> str:
+    """The first few of many names, and how many more there are."""
+    shown = ", ".join(printable(entry, 80) for entry in islice(entries, most))
+    return f"{shown} and {len(entries) - most} more" if len(entries) > most else shown
 
 
 @contextlib.contextmanager

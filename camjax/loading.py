@@ -16,7 +16,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from camjax.class_names import imagenet_class_names
-from camjax.errors import InputError
+from camjax.errors import InputError, few
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
@@ -27,7 +27,7 @@ from camjax.runs import load_run
 from camjax.weights import camjax_file
 from camjax.weights.camjax_file import Description
 from camjax.weights.errors import WeightsError
-from camjax.weights.placing import NameTable, few, not_finite
+from camjax.weights.placing import NameTable, not_finite
 from camjax.weights.readers import read_tensors
 
 

@@ -4,6 +4,7 @@ import gc
 import os
 
 import jax
+import jaxlib.version
 import numpy as np
 import pytest
 from flax import nnx
@@ -18,7 +19,9 @@ from camjax.models.shapes import model_shapes
 # rounding alone. So the tests, and every process that they start, compile with little of it. XLA_FLAGS in the
 # environment wins: `XLA_FLAGS= pytest` runs the programs that users run, as `make test-parity` and `make test-long` do.
 if "XLA_FLAGS" not in os.environ:
-    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"
+    if jaxlib.version.__version_info__ < (0, 12):  # which has no other emitters, and ends the process at the flag
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)
 

@@ -42,7 +42,7 @@ def test_what_it_says_to_add_works(tmp_path):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     checks, path = [SETUP], None
     sections = (ROOT / "CONTRIBUTING.md").read_text().split("\n## Add ")[1:]
-    assert len(sections) == 5
+    assert len(sections) == 6
     for section in sections:
         for block in BLOCK.finditer(section):
             path = tmp_path / block["path"] if block["path"] else path if block["language"] == "diff" else None

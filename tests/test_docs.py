@@ -3,14 +3,20 @@
 import json
 import re
 import shlex
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from conftest import random_network
 from flax import nnx
 from PIL import Image
+from requests.adapters import HTTPAdapter
 from skimage import data
+from urllib3.util import Retry
 
 import camjax
 from camjax.cli import network_choice
@@ -91,11 +97,10 @@ def test_other_methods_and_how_faithful_they_are(small_network, tmp_path, monkey
 
 
 def commands_of(name: str) -> list[list[str]]:
-    """The commands of a document, as words, without those that a browser test runs."""
+    """The commands of a document, as words."""
     blocks = re.findall(r"^```\n(.*?)^```", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    words = [shlex.split(line) for line in lines if line.startswith("camjax ")]
-    return [line[1:] for line in words if line[1] != "app"]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("camjax ")]
 
 
 def cat_and_coffee(folder: Path, each: int) -> None:
@@ -127,8 +132,8 @@ def test_from_a_folder_to_boxes_as_written(tmp_path, monkeypatch, capsys):
 
 def run_the_page(more_of_training: list[str], capsys) -> None:
     commands = commands_of("docs/own_pictures.md")
-    assert [command[0] for command in commands] == ["train", "explain", "annotate", "evaluate", "evaluate"]
-    for command in commands:
+    assert [command[0] for command in commands] == ["train", "explain", "annotate", "evaluate", "evaluate", "app"]
+    for command in commands[:-1]:
         more = more_of_training if command[0] == "train" else []
         assert main([*command, *more]) == 0, (command, capsys.readouterr().err)
     assert Path("cats.png").stat().st_size > 10_000
@@ -138,6 +143,43 @@ def run_the_page(more_of_training: list[str], capsys) -> None:
     results = json.loads(Path("evaluation/results.json").read_text())
     numbers = results["results"]["cam"]["ilsvrc"]
     assert numbers["top1_localization_error"] == pytest.approx(numbers["top1_classification_error"], abs=1e-3)
+    open_the_page(commands[-1], len(boxes["images"]))
+
+
+def open_the_page(command: list[str], pictures: int) -> None:
+    """Starts `camjax app` at a free port, opens both pages, and ends it by Ctrl-C."""
+    pytest.importorskip("uvicorn", reason='camjax app needs pip install "camjax[app]"')
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+
+    def visit() -> list[requests.Response]:
+        retry = Retry(connect=8, backoff_factor=0.05)
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=retry))
+            found = [session.get(address)]
+            try:
+                for path in (
+                    "results",
+                    "api/start",
+                    "api/network?network=0",
+                    *map("api/results?results={}".format, "01"),
+                ):
+                    found.append(session.get(f"{address}/{path}"))
+            finally:
+                signal.raise_signal(signal.SIGINT)
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        visiting = pool.submit(visit)
+        assert main([*command, "--port", address.rpartition(":")[2]]) == 130
+        found = visiting.result()
+    assert {answer.status_code for answer in found} == {200}
+    assert all("<title>camjax" in page.text for page in found[:2])
+    start, network, annotation, evaluation = (answer.json() for answer in found[2:])
+    assert start["networks"][0] == "runs/mine" and network["class_names"] == ["cat", "coffee"]
+    assert (annotation["title"], evaluation["title"]) == ("boxes", "evaluation")
+    assert annotation["total"] == evaluation["total"] == pictures
+    assert evaluation["rows"][0]["true"] and not evaluation["rows"][0]["note"]
 
 
 @pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])

@@ -8,16 +8,14 @@ import numpy as np
 
 from camjax.annotating.pictures import Pictures
 from camjax.annotating.records import Picture
-from camjax.data.decoding import stored_edges
 from camjax.data.images import resize_image
+from camjax.data.pixel_boxes import turn_boxes
 from camjax.figure_saving import save_figure
 from camjax.viz import explanation_figure
 
 FOLDER = "overlays"
 SIDE = 800
 """Pixels; larger pictures are drawn at this height or width."""
-
-_INVERSE = {6: 8, 8: 6}  # of an EXIF orientation; the others are their own
 
 
 def write(
@@ -46,8 +44,7 @@ def write(
     for class_id, _ in record.classes:
         corners = [box.corners for box in record.boxes if box.class_id == class_id]
         stored = np.array(corners, int).reshape(-1, 4)[:, [1, 0, 3, 2]]
-        upright = stored_edges(stored, record.size, _INVERSE.get(orientation, orientation))
-        boxes.append(upright / (height, width, height, width))
+        boxes.append(turn_boxes(stored, orientation, record.size) / (height, width, height, width))
     scale = min(1.0, SIDE / max(height, width))
     shown = resize_image(image, (max(1, round(height * scale)), max(1, round(width * scale))))
     figure = explanation_figure(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from camjax.data.decoding import stored_edges
+from camjax.data.pixel_boxes import turn_boxes_back, whole_pixels
 from camjax.json_files import read_json
 
 
@@ -86,7 +86,7 @@ def picture_record(
       min_score: the least score of a box.
     """
     ids, probabilities = found.class_ids[row].tolist(), found.probabilities[row].tolist()
-    edges = stored_edges(_whole_pixels(np.asarray(found.boxes[row]), upright_size), upright_size, orientation)
+    edges = turn_boxes_back(whole_pixels(found.boxes[row], upright_size), orientation, upright_size)
     boxes = []
     for n, t, k in np.argwhere(found.valid[row]).tolist():
         score = round(probabilities[n] * float(found.peaks[row, n, t, k]), 6)
@@ -95,13 +95,6 @@ def picture_record(
             boxes.append(Box(ids[n], score, thresholds[t], (xmin, ymin, xmax, ymax)))
     size = upright_size[::-1] if orientation >= 5 else upright_size
     return Picture(name, size, [(i, round(p, 6)) for i, p in zip(ids, probabilities, strict=True)], boxes)
-
-
-def _whole_pixels(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Boxes in 0..1 as edges between pixels of an image of (H, W): the nearest, and at least a pixel apart."""
-    low, high = (np.rint(boxes[..., part] * size).astype(np.int64) for part in (slice(2), slice(2, None)))
-    low = np.minimum(low, np.array(size) - 1)
-    return np.concatenate([low, np.maximum(high, low + 1)], axis=-1)
 
 
 def read_part(path: Path, advice: str) -> list[Picture]:

@@ -30,7 +30,7 @@ from camjax.app.networks import LEFT, Busy, Networks
 from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Picture, Pictures, check_bytes
 from camjax.app.results import Results
 from camjax.attribution.methods import Needs
-from camjax.data.decoding import stored_edges
+from camjax.data.pixel_boxes import turn_boxes_back, whole_pixels
 from camjax.errors import InputError
 from camjax.models import CamModel
 
@@ -451,17 +451,13 @@ def _colors(name: str) -> np.ndarray:
 
 def _edges(box: np.ndarray | None, size: tuple[int, int]) -> dict[str, list] | None:
     """Top, left, bottom and right of a box, as shares of the picture and in its pixels, half-open; None for none."""
-    return None if box is None else {"shares": [float(edge) for edge in box], "pixels": _pixels(box, size)}
-
-
-def _pixels(box: np.ndarray, size: tuple[int, int]) -> list[int]:
-    return np.rint(box * (*size, *size)).astype(int).tolist()
+    return None if box is None else {"shares": box.tolist(), "pixels": whole_pixels(box, size).tolist()}
 
 
 def _last_pixels(box: np.ndarray | None, picture: Picture) -> tuple[int | str, ...]:
     """xmin, ymin, xmax, ymax: the first and last stored pixels, not turned by an EXIF tag; empty for no box."""
     if box is None:
         return ("",) * 4
-    edges = stored_edges(np.array(_pixels(box, picture.size)), picture.size, picture.orientation)
+    edges = turn_boxes_back(whole_pixels(box, picture.size), picture.orientation, picture.size)
     ymin, xmin, ymax, xmax = edges.tolist()
-    return xmin, ymin, max(xmax - 1, xmin), max(ymax - 1, ymin)
+    return xmin, ymin, xmax - 1, ymax - 1

@@ -137,14 +137,11 @@ def for_display(photo: np.ndarray, pixels: float = DISPLAY_PIXELS) -> np.ndarray
     return resize_image(photo, (height, width))
 
 
-def box_in_pixels(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A box in 0..1 as integers `[ymin, xmin, ymax, xmax]` in pixels of an image (H, W); half-open."""
-    return np.rint(box * (*size, *size)).astype(int)
-
-
 def edges_in_pixels(box: np.ndarray, size: tuple[int, int]) -> str:
     """A box in 0..1 as a table's columns of top, left, bottom and right, in pixels of an image (H, W)."""
-    return "{:5} {:5} {:6} {:5}".format(*box_in_pixels(box, size))
+    from camjax.data.pixel_boxes import whole_pixels
+
+    return "{:5} {:5} {:6} {:5}".format(*whole_pixels(box, size))
 
 
 Localize = Callable[[np.ndarray], tuple[ClassMaps, ClassMaps | None]]

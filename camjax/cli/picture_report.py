@@ -245,7 +245,7 @@ def _folder(out: Path, pictures: Sequence[Picture]) -> Path:
 
 def _rows(method: str, of_method: "ClassMaps", found: Found) -> list[dict[str, Any]]:
     """The classes of a picture in JSON."""
-    from camjax.cli.photographs import box_in_pixels
+    from camjax.data.pixel_boxes import whole_pixels
 
     return [
         {
@@ -254,7 +254,7 @@ def _rows(method: str, of_method: "ClassMaps", found: Found) -> list[dict[str, A
             "name": None if found.names is None else found.names[class_id],
             "rank": int(rank),
             "probability": float(probability) if math.isfinite(probability) else None,
-            "box": box_in_pixels(box, found.size).tolist(),
+            "box": whole_pixels(box, found.size).tolist(),
             "valid": bool(valid),
         }
         for class_id, rank, probability, _, box, valid in zip(*of_method, strict=True)

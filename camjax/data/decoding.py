@@ -47,7 +47,8 @@ def decode_upright(data: bytes) -> tuple[np.ndarray, int]:
     """Decodes an image and turns it as a viewer does, as `decode_image` with `apply_exif`; raises the same errors.
 
     Returns:
-      The image, and its EXIF orientation, 1 to 8: with it, `stored_edges` brings boxes back to the stored pixels.
+      The image, and its EXIF orientation, 1 to 8, by which `camjax.data.pixel_boxes.turn_boxes_back` brings boxes to
+      the stored pixels.
     """
     return _decode_turned(data, apply_exif=True)
 
@@ -213,30 +214,6 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def stored_edges(edges: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
-    """Converts boxes of an upright image to boxes of its stored pixels, the inverse of turning it.
-
-    Args:
-      edges: (..., 4) integers y0, x0, y1, x1: edges between pixels of the upright image, half-open.
-      size: (H, W) of the upright image in pixels.
-      orientation: as `decode_upright` gives it.
-
-    Returns:
-      (..., 4) y0, x0, y1, x1 in the stored pixels.
-    """
-    if orientation == 1:
-        return edges
-    height, width = size
-    y0, x0, y1, x1 = np.moveaxis(edges, -1, 0)
-    if orientation in (2, 3, 6, 7):
-        x0, x1 = width - x1, width - x0
-    if orientation in (3, 4, 7, 8):
-        y0, y1 = height - y1, height - y0
-    if orientation in (5, 6, 7, 8):
-        y0, x0, y1, x1 = x0, y0, x1, y1
-    return np.stack([y0, x0, y1, x1], axis=-1)
 
 
 def _damaged(image: Image.Image | TiffImage, error: Exception | None = None) -> ImageError:

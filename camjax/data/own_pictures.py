@@ -29,7 +29,7 @@ from camjax.data.decoding import ImageError, decode_image
 from camjax.data.image_files import IMAGE_SUFFIXES, find_images
 from camjax.data.regular_files import read_regular
 from camjax.data.sources import Source, SourceInfo, open_source
-from camjax.errors import InputError, printable
+from camjax.errors import InputError, few, printable
 
 _SHOWN = 10
 _SHOWN_CLASSES = 20
@@ -94,10 +94,10 @@ class OwnPictures:
             lines += _table(found.counts)
         if found.too_few:
             many = _number(found.too_few, "class has", "classes have")
-            lines.append(f"{many} fewer than two pictures: {_few(found.too_few)}.")
+            lines.append(f"{many} fewer than two pictures: {few(found.too_few)}.")
         absent = [name for name, count in found.counts.get(VALIDATION, {}).items() if not count]
         if absent := [name for name in absent if name not in set(found.too_few)]:
-            lines.append(f"Without a picture to validate: {_few(absent)}.")
+            lines.append(f"Without a picture to validate: {few(absent)}.")
         lines += _listed(
             [f"{name}: {reason}" for name, reason in found.unreadable.items()],
             _number(found.unreadable, "file", "files") + " cannot be read and will be left out:",
@@ -239,7 +239,7 @@ def _check_same(
     changed = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])
     if more or gone or changed:
         what = [
-            f"{_number(names, 'picture', 'pictures')} {word}: {_few(names)}"
+            f"{_number(names, 'picture', 'pictures')} {word}: {few(names)}"
             for word, names in (("more", more), ("less", gone), ("of another class or split", changed))
             if names
         ]
@@ -289,7 +289,7 @@ def _from_folder(folder: Path) -> tuple[list[ListedPicture], str, list[str]]:
         pictures += [ListedPicture(f"{side}/{name}", name.partition("/")[0], split) for name in own]
     rest = Counter(name.partition("/")[0] for name in names if name.partition("/")[0] not in chosen)
     unused = [f"{name} ({_number(count, 'picture', 'pictures')})" for name, count in sorted(rest.items())]
-    notes += [f"Not used, beside {' and '.join(chosen)}: {_few(unused)}."] * bool(unused)
+    notes += [f"Not used, beside {' and '.join(chosen)}: {few(unused)}."] * bool(unused)
     return pictures, f"The folders {' and '.join(chosen)} of {folder}.", notes
 
 
@@ -315,23 +315,23 @@ def _check_folders(folder: Path, names: Sequence[str]) -> list[str]:
         tops = sorted(below)
         if len(tops) == 1:
             raise InputError(
-                f"{folder} has pictures in one folder only, {tops[0]}, which has {_few(sorted(below[tops[0]]))} in it. "
+                f"{folder} has pictures in one folder only, {tops[0]}, which has {few(sorted(below[tops[0]]))} in it. "
                 f"If these are the classes, or train and val, give {folder / tops[0]}."
             )
         if max(map(len, below.values())) > 1:
             places = [f"{top}/{inner}" for top in tops for inner in sorted(below[top])]
             raise InputError(
-                f"{folder} has all pictures in folders of folders: {_few(places)}. It is not clear which are the "
-                f"classes: {_few(tops[:3])}, or what is in them? Give a folder with a folder for each class, which has "
+                f"{folder} has all pictures in folders of folders: {few(places)}. It is not clear which are the "
+                f"classes: {few(tops[:3])}, or what is in them? Give a folder with a folder for each class, which has "
                 "pictures itself; one with train and val, which have such folders; or a CSV file with the columns "
                 "file,label."
             )
     notes = []
     if deep and len(deep) < len(names):
-        deeper = _few([f"{top}/{inner}" for top in sorted(below) for inner in sorted(below[top])])
+        deeper = few([f"{top}/{inner}" for top in sorted(below) for inner in sorted(below[top])])
         notes.append(f"Pictures in deeper folders of {folder} belong to the class of the upper one: {deeper}.")
     if empty := sorted(set(_folders(folder)) - {name.partition("/")[0] for name in names}):
-        notes.append(f"Folders of {folder} without pictures, which are no classes: {_few(empty)}.")
+        notes.append(f"Folders of {folder} without pictures, which are no classes: {few(empty)}.")
     return notes
 
 
@@ -379,7 +379,7 @@ def _check_classes(pictures: Sequence[ListedPicture], data: Path) -> None:
     names = sorted_classes(name for side in sides.values() for name in side)
     if len(names) < 2:
         raise InputError(
-            f"{data} has {_number(names, 'class', 'classes')} with pictures ({_few(names)}): expected two or more. Add "
+            f"{data} has {_number(names, 'class', 'classes')} with pictures ({few(names)}): expected two or more. Add "
             "pictures of what is to be told from the first."
         )
     if "" in sides:
@@ -394,7 +394,7 @@ def _check_classes(pictures: Sequence[ListedPicture], data: Path) -> None:
     if absent := [name for name in names if name not in sides[TRAIN]]:
         raise InputError(
             f"{data} has pictures to validate of {_number(absent, 'class', 'classes')} without any to train on: "
-            f"{_few(absent)}. Those to train on are of {_few(list(sides[TRAIN]))}. Add pictures, or correct the names."
+            f"{few(absent)}. Those to train on are of {few(sides[TRAIN])}. Add pictures, or correct the names."
         )
 
 
@@ -518,10 +518,6 @@ def _listed(items: Sequence[str], title: str) -> list[str]:
         return []
     rest = [f"  ... and {len(items) - _SHOWN} more"] * (len(items) > _SHOWN)
     return [title, *(f"  {item}" for item in items[:_SHOWN]), *rest]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _number(things: int | Sized, one: str, several: str) -> str:

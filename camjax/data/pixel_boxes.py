@@ -1,4 +1,4 @@
-"""Boxes in pixels, as annotation files list them: checks, and their conversion to shares of the image."""
+"""Boxes in pixels, as annotation files list them: checks, turning, and conversion to shares of the image and back."""
 
 import math
 from collections.abc import Sequence
@@ -98,20 +98,28 @@ def check_corners(corners: Corners, size: tuple[int, int], where: str) -> None:
         )
 
 
-def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
+def turn_boxes(boxes: np.ndarray, orientation: int, size: tuple[int, int] = (1, 1)) -> np.ndarray:
     """Boxes of an image's stored pixels as boxes of the image that is turned by its EXIF tag.
 
     Args:
-      boxes: (n, 4) `[ymin, xmin, ymax, xmax]` in 0..1.
+      boxes: (..., 4) `[ymin, xmin, ymax, xmax]`, half-open.
       orientation: 1..8, see `camjax.data.image_files.read_orientation`.
+      size: (H, W) of the stored image in pixels; (1, 1) for boxes in 0..1.
     """
+    height, width = size
     if orientation in (5, 6, 7, 8):
-        boxes = boxes[:, [1, 0, 3, 2]]
+        boxes, height, width = boxes[..., [1, 0, 3, 2]], width, height
+    ymin, xmin, ymax, xmax = np.moveaxis(boxes, -1, 0)
     if orientation in (3, 4, 7, 8):
-        boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+        ymin, ymax = height - ymax, height - ymin
     if orientation in (2, 3, 6, 7):
-        boxes = np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], axis=1)
-    return boxes
+        xmin, xmax = width - xmax, width - xmin
+    return np.stack([ymin, xmin, ymax, xmax], axis=-1)
+
+
+def turn_boxes_back(boxes: np.ndarray, orientation: int, size: tuple[int, int] = (1, 1)) -> np.ndarray:
+    """Boxes of an upright image as boxes of its stored pixels; `size` is that of the upright one. See `turn_boxes`."""
+    return turn_boxes(boxes, {6: 8, 8: 6}.get(orientation, orientation), size)  # the others are their own inverses
 
 
 def shares(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
@@ -127,3 +135,22 @@ def shares(corners: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndar
     height, width = size
     edges = np.asarray(corners, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
     return np.clip(edges / [height, width, height, width], 0, 1).astype(np.float32)
+
+
+def whole_pixels(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Boxes in 0..1 as the nearest edges between pixels.
+
+    A box with an area has at least a pixel; one without, which stands for none, has none.
+
+    Args:
+      boxes: (..., 4) `[ymin, xmin, ymax, xmax]`.
+      size: (H, W) of the image.
+
+    Returns:
+      (..., 4) int64, half-open.
+    """
+    low, high = np.split(np.asarray(boxes), 2, axis=-1)
+    least = (high > low).astype(np.int64)
+    low, high = (np.rint(part * size).astype(np.int64) for part in (low, high))
+    low = np.minimum(low, np.array(size) - least)
+    return np.concatenate([low, np.maximum(high, low + least)], axis=-1)

@@ -13,6 +13,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, lrn, max_pool
 from camjax.models.head import FullyConnectedHead, Pool, PooledHead
+from camjax.models.layers import relu
 from camjax.models.spec import ModelSpec, WeightsSource, cam_release
 
 
@@ -37,10 +38,10 @@ class _Trunk(CamModel):
     def trunk(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, K), conv5 with its ReLU; 13 x 13 for 227 x 227."""
         for layer in (self.conv1, self.conv2):
-            x = nnx.relu(layer(x))
+            x = relu(layer(x))
             x = lrn(max_pool(x, 3, 2)) if self.pool_first else max_pool(lrn(x), 3, 2)
         for layer in (self.conv3, self.conv4, self.conv5):
-            x = nnx.relu(layer(x))
+            x = relu(layer(x))
         return x
 
 
@@ -73,7 +74,7 @@ class AlexNetGap(_Trunk):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
-        return nnx.relu(self.cam_conv(self.trunk(x)))
+        return relu(self.cam_conv(self.trunk(x)))
 
 
 class AlexNetStarGap(_Trunk):
@@ -91,7 +92,7 @@ class AlexNetStarGap(_Trunk):
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, 512)."""
         x = max_pool(self.trunk(x), 3, 1)
-        return nnx.relu(self.conv7(nnx.relu(self.conv6(x))))
+        return relu(self.conv7(relu(self.conv6(x))))
 
 
 _CAFFE = WeightsSource("Caffe", "bvlc_alexnet", "caffemodel")

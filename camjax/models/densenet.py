@@ -10,8 +10,12 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
+<<<<<<< HEAD
 from camjax.models.layers import ConvBN, avg_pool, conv2d
 from camjax.models.pooling import max_pool
+=======
+from camjax.models.layers import ConvBN, avg_pool, conv2d, relu
+>>>>>>> main
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, batchnorm, convbn, layer
 
@@ -33,7 +37,7 @@ class BatchNormReLU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., K) -> (..., K) in the compute dtype."""
-        return nnx.relu(self.bn(x)).astype(self.dtype)
+        return relu(self.bn(x)).astype(self.dtype)
 
 
 class DenseLayer(nnx.Module):

@@ -14,6 +14,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, lrn, max_pool
 from camjax.models.head import Pool, PooledHead
+from camjax.models.layers import relu
 from camjax.models.spec import ModelSpec, WeightsSource, cam_release
 
 # Szegedy et al. 2015, table 1: K_out of 1x1, of 3x3 reduce and 3x3, of 5x5 reduce and 5x5, of the pool's projection.
@@ -48,11 +49,11 @@ class Inception(nnx.Module):
         """(B, H, W, K_in) -> (B, H, W, out_features)."""
         branches = (
             self.b1x1(x),
-            self.b3x3(nnx.relu(self.b3x3_reduce(x))),
-            self.b5x5(nnx.relu(self.b5x5_reduce(x))),
+            self.b3x3(relu(self.b3x3_reduce(x))),
+            self.b5x5(relu(self.b5x5_reduce(x))),
             self.pool_proj(max_pool(x, 3, 1, 1)),
         )
-        return nnx.relu(jnp.concatenate(branches, -1))
+        return relu(jnp.concatenate(branches, -1))
 
 
 class _Trunk(CamModel):
@@ -73,8 +74,8 @@ class _Trunk(CamModel):
 
     def trunk(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, trunk_features)."""
-        x = lrn(max_pool(nnx.relu(self.conv1(x)), 3, 2))
-        x = lrn(nnx.relu(self.conv2(nnx.relu(self.conv2_reduce(x)))))
+        x = lrn(max_pool(relu(self.conv1(x)), 3, 2))
+        x = lrn(relu(self.conv2(relu(self.conv2_reduce(x)))))
         for name in self.names:
             if name in ("3a", "4a", "5a"):
                 x = max_pool(x, 3, 2)
@@ -107,7 +108,7 @@ class GoogLeNetGap(_Trunk):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
-        return nnx.relu(self.cam_conv(self.trunk(x)))
+        return relu(self.cam_conv(self.trunk(x)))
 
 
 _CAFFE = WeightsSource("Caffe", "bvlc_googlenet", "caffemodel")

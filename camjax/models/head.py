@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from camjax.errors import InputError
+from camjax.models.layers import relu
 
 Pool = Literal["gap", "gmp"]
 
@@ -175,8 +176,8 @@ class FullyConnectedHead(nnx.Module):
                 f"{self.map_size[0]} x {self.map_size[1]}. Give images of the network's input_size."
             )
         x = features.transpose(0, 3, 1, 2).reshape(len(features), -1)
-        x = self.dropout(nnx.relu(self.fc6(x)))
-        x = self.dropout(nnx.relu(self.fc7(x)))
+        x = self.dropout(relu(self.fc6(x)))
+        x = self.dropout(relu(self.fc7(x)))
         return self.fc8(x)
 
 

@@ -20,7 +20,7 @@ from camjax.models import pooling
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.caffe_layers import conv, max_pool
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN, avg_pool
+from camjax.models.layers import ConvBN, avg_pool, relu
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, convbn, layer
 
@@ -222,7 +222,7 @@ class InceptionV3Wsol(_Trunk):
         x = self.to_5d(x)
         x = self.to_6e(x if self.large else max_pool(x, 3, 2))
         for spg in (self.SPG_A3_1b, self.SPG_A3_2b):
-            x = nnx.relu(spg(self.dropout(x)))
+            x = relu(spg(self.dropout(x)))
         return self.dropout(x)
 
 

@@ -79,6 +79,22 @@ def conv2d(
     )
 
 
+def relu(x: jax.Array) -> jax.Array:
+    """`nnx.relu`: the same numbers and derivatives, by way of float32 where x is bfloat16 and the platform is a CPU.
+
+    There jaxlib 0.12 reads memory that nobody has written, where one program has two bfloat16 maxima with the same
+    constant before a pooling or a mean: the features are NaN, or large. XLA hands such a program to YNNPACK as a whole;
+    in float32 it is right. `tests/models/test_layers.py` says when this can go.
+    """
+    if x.dtype != jnp.bfloat16:
+        return nnx.relu(x)
+
+    def by_float32(x):
+        return nnx.relu(x.astype(jnp.float32)).astype(x.dtype)
+
+    return jax.lax.platform_dependent(x, cpu=by_float32, default=nnx.relu)
+
+
 def avg_pool(x: jax.Array, size: int, strides: int, padding: str = "VALID") -> jax.Array:
     """The means over windows of size x size, with zeros outside of the image, as `nnx.avg_pool` counts them.
 
@@ -112,7 +128,7 @@ class ConvBN(nnx.Module):
         *,
         padding: str | int = "SAME",
         groups: int = 1,
-        activation: Callable[[jax.Array], jax.Array] | None = nnx.relu,
+        activation: Callable[[jax.Array], jax.Array] | None = relu,
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         dtype: DTypeLike = jnp.float32,

@@ -12,6 +12,7 @@ from flax import nnx
 from camjax.models.base import CamModel
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, CAFFE_NAMES, conv, max_pool
 from camjax.models.head import MapHead, Pool
+from camjax.models.layers import relu
 from camjax.models.spec import ModelSpec, WeightsSource
 
 
@@ -44,11 +45,11 @@ class NIN(CamModel):
             (self.conv3, self.cccp5, self.cccp6),
         ):
             for layer in layers:
-                x = nnx.relu(layer(x))
+                x = relu(layer(x))
             x = max_pool(x, 3, 2)
         x = self.dropout(x)
         for layer in (self.conv4, self.cccp7, self.cccp8):
-            x = nnx.relu(layer(x))
+            x = relu(layer(x))
         return x
 
 

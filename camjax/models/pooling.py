@@ -1,7 +1,8 @@
 """Max pooling that is fast on a CPU, and native on accelerators.
 
 XLA's CPU backend takes ten times as long for the gradient (`select_and_scatter`) as for the maximum of shifted images,
-which takes the same pixels: of those that share a window's maximum, the first has its gradient, as in PyTorch.
+which takes the same pixels: of those that share a window's maximum, the first has its gradient, as in PyTorch. Other
+dtypes than float32 keep the native form.
 """
 
 import functools
@@ -31,6 +32,8 @@ def max_pool(x: jax.Array, size: int, strides: int, pads: Pads = ((0, 0), (0, 0)
     def native(x):
         return nnx.max_pool(x, (size, size), (strides, strides), padding=pads)
 
+    if x.dtype != jnp.float32:
+        return native(x)
     return lax.platform_dependent(x, cpu=_shifted_maximum(size, strides, pads), default=native)
 
 

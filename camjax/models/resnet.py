@@ -17,7 +17,7 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN
+from camjax.models.layers import ConvBN, relu
 from camjax.models.pooling import max_pool
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import DENSE, convbn, layer
@@ -42,7 +42,7 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K_in) -> (B, H', W', features)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        return nnx.relu(self.conv2(self.conv1(x)) + shortcut)
+        return relu(self.conv2(self.conv1(x)) + shortcut)
 
 
 class Bottleneck(nnx.Module):
@@ -61,7 +61,7 @@ class Bottleneck(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K_in) -> (B, H', W', 4 * features)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        return nnx.relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
+        return relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
 
 
 class ResNet(CamModel):

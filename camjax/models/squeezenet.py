@@ -35,8 +35,8 @@ class Fire(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K_in) -> (B, H, W, 2 * expand)."""
-        x = nnx.relu(self.squeeze(x))
-        return nnx.relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
+        x = layers.relu(self.squeeze(x))
+        return layers.relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
 
 
 class SqueezeNet(CamModel):
@@ -70,12 +70,12 @@ class SqueezeNet(CamModel):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, C)."""
-        x = nnx.relu(self.stem(x))
+        x = layers.relu(self.stem(x))
         for fires in self.groups:
             x = max_pool(x, 3, 2)
             for fire in fires:
                 x = fire(x)
-        return nnx.relu(self.classifier(self.dropout(x)))
+        return layers.relu(self.classifier(self.dropout(x)))
 
 
 # The Fire modules' numbers among torchvision's `features`, by group.

@@ -21,6 +21,7 @@ from camjax.models import pooling
 from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, max_pool
 from camjax.models.head import FullyConnectedHead, Pool, PooledHead
+from camjax.models.layers import relu
 from camjax.models.spec import ModelSpec, WeightsSource, cam_release, torchvision
 from camjax.models.tensor_names import CONV, DENSE, layer
 
@@ -53,7 +54,7 @@ class _Trunk(CamModel):
         """(B, H, W, 3) normalized images -> (B, h, w, 512)."""
         for stage, (_, repeats) in enumerate(STAGES, 1):
             for i in range(1, repeats + 1):
-                x = nnx.relu(getattr(self, f"conv{stage}_{i}")(x))
+                x = relu(getattr(self, f"conv{stage}_{i}")(x))
             if stage in self.pools:
                 x = max_pool(x, 2, 2) if self.caffe else pooling.max_pool(x, 2, 2)
         return x
@@ -88,7 +89,7 @@ class VGG16Gap(_Trunk):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, ceil(H / 16), ceil(W / 16), 1024)."""
-        return nnx.relu(self.cam_conv(self.trunk(x)))
+        return relu(self.cam_conv(self.trunk(x)))
 
 
 class VGG16Wsol(_Trunk):
@@ -114,7 +115,7 @@ class VGG16Wsol(_Trunk):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
-        return nnx.relu(self.conv6(self.trunk(x)))
+        return relu(self.conv6(self.trunk(x)))
 
 
 # torchvision and the benchmark number the layers of `features`, poolings and ReLUs among them. Without the fourth

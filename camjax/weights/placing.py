@@ -1,14 +1,14 @@
 """Places the tensors of a file in a model, by a table of names."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from camjax.errors import printable
+from camjax.errors import few, printable
 from camjax.models import CamModel
 from camjax.models.tensor_names import DENSE, Rule
 from camjax.weights.errors import WeightsError
@@ -219,13 +219,6 @@ def not_finite(array: np.ndarray, given: np.ndarray | None = None) -> str | None
         return f"{bad:,} of {array.size:,} numbers are too large for {array.dtype}"
     also = f", {too_large:,} of them since they are too large for {array.dtype}" if too_large else ""
     return f"{bad:,} of {array.size:,} numbers are NaN or infinite{also}"
-
-
-def few(entries: Collection[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    entries = list(entries)
-    shown = ", ".join(printable(entry, 80) for entry in entries[:_SHOWN])
-    return f"{shown} and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else shown
 
 
 def _in_model_order(tensor: np.ndarray, rule: Rule) -> np.ndarray:

@@ -21,7 +21,7 @@ from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation
 from camjax.data.annotations import FORMATS, Request
 from camjax.data.annotations._format import OPTIONS
 from camjax.data.loader import eval_batches
-from camjax.data.pixel_boxes import same_aspect
+from camjax.data.pixel_boxes import same_aspect, whole_pixels
 
 # One picture of 60 x 40 pixels, of the class "cat" of "ant", "bee", "cat", with one box: pixels 6..41 and 8..29.
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -155,6 +155,18 @@ def test_a_scaled_copy_has_the_same_aspect_and_another_image_has_not(seed):
         ((375, 500), (372, 500)),
     ):
         assert not same_aspect(listed, size) and not same_aspect(size, listed)
+
+
+def test_boxes_in_whole_pixels():
+    boxes = [
+        [0, 0, 1, 1],
+        [0.24, 0.26, 0.46, 0.96],  # edges at 2.4, 5.2, 4.6, 19.2
+        [0.31, 0.5, 0.34, 0.51],  # narrower than a pixel
+        [0.99, 0.99, 1, 1],  # the same, at the end
+        [0, 0, 0, 0],  # of a map without a region
+    ]
+    expected = [[0, 0, 10, 20], [2, 5, 5, 19], [3, 10, 4, 11], [9, 19, 10, 20], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(whole_pixels(np.array(boxes, np.float32), (10, 20)), expected)
 
 
 @pytest.mark.parametrize("case", [ilsvrc_case, lists_case])

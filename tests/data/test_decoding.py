@@ -12,7 +12,8 @@ from photographs import BLACK, BLUE, GREEN, PHOTOS, RED, WHITE, encode, photo, w
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from camjax.data import decoding
-from camjax.data.decoding import ImageError, decode_image, decode_upright, stored_edges
+from camjax.data.decoding import ImageError, decode_image, decode_upright
+from camjax.data.pixel_boxes import turn_boxes, turn_boxes_back
 
 
 def png(width, height, depth, color_type, rows=b"", chunks=b""):
@@ -389,9 +390,11 @@ def test_exif_turns(kind, orientation):
     upright, found = decode_upright(data)
     np.testing.assert_array_equal(upright, turned)
     height, width = upright.shape[:2]
-    for y, x in np.argwhere(np.ones((height, width)))[::7]:  # a box around one pixel, brought back
-        y0, x0, y1, x1 = stored_edges(np.array([y, x, y + 1, x + 1]), (height, width), found)
+    for y, x in np.argwhere(np.ones((height, width)))[::7]:  # a box around one pixel, brought back, and turned again
+        box = np.array([y, x, y + 1, x + 1])
+        y0, x0, y1, x1 = back = turn_boxes_back(box, found, (height, width))
         np.testing.assert_array_equal(stored[y0:y1, x0:x1], upright[None, None, y, x])
+        np.testing.assert_array_equal(turn_boxes(back, found, stored.shape[:2]), box)
     assert stored.shape == CORNERS.shape and np.abs(stored.astype(int) - CORNERS).max() <= 3
 
 

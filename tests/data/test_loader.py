@@ -9,11 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from examples import Damaged, numbered, sizes
 
 from camjax.data.loader import eval_batches, train_batches
 from camjax.data.sources import open_source
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
+from examples import Damaged, numbered, sizes
 
 SOON = 300  # seconds that nothing here takes, unless it hangs
 

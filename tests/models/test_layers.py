@@ -1,0 +1,50 @@
+"""ReLU in bfloat16, and the fault of XLA that it goes around."""
+
+import jax
+import jax.numpy as jnp
+import jaxlib.version
+import numpy as np
+import pytest
+from flax import nnx
+
+from camjax.models.layers import relu
+
+# The first and the last jaxlib whose numbers are known to be wrong, see `relu`.
+WRONG = ((0, 11, 0), (0, 12, 0, 1))
+NUMBERS = jnp.asarray(np.random.default_rng(0).standard_normal((2, 16, 16, 64)), jnp.bfloat16)
+
+
+def is_right(activation):
+    """Whether maxima over two activations are those of the same bfloat16 numbers in NumPy, each time."""
+
+    @jax.jit
+    def highest(x):
+        return activation(activation(x) * x).max((1, 2))
+
+    positive = np.maximum(np.asarray(NUMBERS, np.float32), 0)
+    expected = (positive**2).astype(jnp.bfloat16).max((1, 2))
+    # bfloat16 has 8 bits; XLA keeps more of the product's.
+    return all(np.allclose(np.asarray(highest(NUMBERS), np.float32), expected, rtol=2**-7) for _ in range(10))
+
+
+def test_two_activations_before_a_maximum():
+    assert is_right(relu)
+
+
+def test_xla_still_needs_the_way_around(request):
+    if jaxlib.version.__version_info__ < WRONG[0]:
+        pytest.skip("this jaxlib is older than the fault")
+    assert not is_right(nnx.relu), (
+        f"jaxlib {jaxlib.version.__version__} is right: once camjax asks for it, `camjax.models.layers.relu` can be "
+        "`nnx.relu` again, and this file can go."
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_numbers_and_derivatives_of_nnx(dtype):
+    x = jnp.asarray([-np.inf, -3e38, -1.5, -1e-40, -0.0, 0.0, 1e-40, 1.0078125, 3e38, np.inf, np.nan], dtype)
+    for found, expected in zip(jax.vjp(jax.jit(relu), x), jax.vjp(nnx.relu, x), strict=True):
+        if callable(found):
+            (found,), (expected,) = found(x), expected(x)
+        assert found.dtype == expected.dtype == x.dtype
+        np.testing.assert_array_equal(np.asarray(found, np.float32), np.asarray(expected, np.float32))

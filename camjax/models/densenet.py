@@ -10,12 +10,8 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-<<<<<<< HEAD
-from camjax.models.layers import ConvBN, avg_pool, conv2d
-from camjax.models.pooling import max_pool
-=======
 from camjax.models.layers import ConvBN, avg_pool, conv2d, relu
->>>>>>> main
+from camjax.models.pooling import max_pool
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, batchnorm, convbn, layer
 

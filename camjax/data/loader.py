@@ -9,11 +9,12 @@ and SIGTERM, which a terminal and most schedulers send to every process of a run
 this process, however it ends.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import grain
 import jax
 import numpy as np
 
@@ -22,6 +23,9 @@ from camjax.data.images import Size, height_and_width
 from camjax.data.rows import RandomAccessSource, eval_row, train_row, with_position
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
+
+if TYPE_CHECKING:
+    import grain
 
 Batch = dict[str, np.ndarray]
 
@@ -164,6 +168,8 @@ def eval_batches(
         raise InputError(f"start_batch is {start_batch}; expected a non-negative integer")
     if size is None and (crop or unreadable == "mark"):
         raise InputError(f"crop is {crop!r} and unreadable {unreadable!r} without size; give size=(H, W)")
+    import grain  # here, so that `camjax.training` starts without it
+
     image_shape = _shape_of_first_image(source, size)
     padded_length = -(-len(source) // batch_size) * batch_size
     mark = _keys_of_first_readable(source) if unreadable == "mark" else None
@@ -182,6 +188,8 @@ def eval_batches(
 
 def _shuffled(length: int, seed: int) -> grain.MapDataset:
     """The order of the examples for training; each repetition has another one."""
+    import grain
+
     return grain.MapDataset.range(length).seed(seed).shuffle()
 
 

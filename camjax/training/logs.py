@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from camjax.errors import InputError
 from camjax.files import write_whole
 from camjax.json_files import parse_json
-from camjax.training.event_file import EventFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +31,8 @@ class MetricsLog:
     """
 
     def __init__(self, directory: str | os.PathLike, step: int = 0):
+        from camjax.training.event_file import EventFile  # here, because only a run's directory needs tensorboardX
+
         self.path = Path(directory) / "metrics.jsonl"
         lines = [(line, _numbers(line)) for line in _lines(self.path)]
         kept = [(line, numbers) for line, numbers in lines if numbers.get("step", math.inf) <= step]

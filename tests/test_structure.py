@@ -19,7 +19,7 @@ PACKAGE = Path(camjax.__file__).parent
 LEVELS = (
     {
         *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "json_files", "models"),
-        *("addresses", "locks", "terminal", "weights"),
+        *("addresses", "locks", "processes", "terminal", "weights"),
     },
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
@@ -212,7 +212,7 @@ def test_json_is_read_in_one_place():
     reads = re.compile(r"\bjson\.(loads?|JSONDecod\w+)\b|from json import")
     users = {module for module, tree in TREES.items() if reads.search(ast.unparse(tree))}
     # What these read is what this process, or another one of the same run, has just written.
-    assert users == {"camjax.evaluation.run_files", "camjax.metrics.streaming"}
+    assert users == {"camjax.evaluation.run_files", "camjax.processes"}
 
 
 @pytest.mark.parametrize("module", sorted(TREES))

@@ -195,20 +195,18 @@ class EvaluationResults(Results):
         self.class_names = self._summary.get("class_names")
         self._opening = threading.Lock()
         methods = list(self._summary["results"])
-        tables = sorted(directory.glob("images*.csv"))  # one for each process
-        if not tables:
-            raise FileNotFoundError(f"{directory / 'images.csv'} is missing: it has the pictures of the evaluation.")
-        rows: list[dict[str, str]] = []
-        for table in tables:
-            with reading(table, "a table of `camjax evaluate`", advice), table.open(newline="") as file:
-                rows += csv.DictReader(file)
+        table = directory / "images.csv"
+        if not table.exists():
+            raise FileNotFoundError(f"{table} is missing: it has the pictures of the evaluation.")
+        with reading(table, "a table of `camjax evaluate`", advice), table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
         if len(rows) != self._summary["num_images"]:
             raise InputError(
-                f"{directory / 'images.csv'} has {len(rows)} pictures, and results.json is of "
+                f"{table} has {len(rows)} pictures, and results.json is of "
                 f"{self._summary['num_images']}: they are not of one evaluation. Go on with it by --resume, or run it "
                 "again."
             )
-        with reading(tables[0], "a table of `camjax evaluate`", advice):
+        with reading(table, "a table of `camjax evaluate`", advice):
             rows.sort(key=lambda row: int(row["index"]))
             self.names = [row["filename"] for row in rows]
             self._index = [int(row["index"]) for row in rows]
@@ -224,7 +222,7 @@ class EvaluationResults(Results):
         if self.class_names is not None and rows:
             highest = max(self._label.max(), self._prediction.max())
             if highest >= len(self.class_names):
-                raise InputError(f"{tables[0]}: class {highest} has no name in results.json. {advice}")
+                raise InputError(f"{table}: class {highest} has no name in results.json. {advice}")
         self.rows_of_class = _grouped(self._label)
 
     def facts(self) -> str:

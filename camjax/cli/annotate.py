@@ -10,6 +10,7 @@ import tyro
 
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
+from camjax.cli.options import ALONE, Processes
 from camjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,10 +42,8 @@ def annotate(
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="")] = None,
     merge: tyro.conf.FlagCreatePairsOff[bool] = False,
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None,
-    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
-    process_id: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
+    processes: Processes = ALONE,
 ) -> None:
     """Write where things are in a folder of pictures: boxes as COCO JSON, as CSV and as PASCAL VOC XML.
 
@@ -71,19 +70,16 @@ def annotate(
       workers: Processes that read pictures; 0 reads in threads.
       shard: Annotate one of N shares of the pictures only, I from 0: for the tasks of a Slurm array or an indexed job.
       merge: Write the files from the finished shards.
-      coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
-      num_processes: The number of processes that annotate together; with --coordinator.
-      process_id: The number of this process, from 0; with --coordinator.
       figures: How overlays are drawn.
+      processes: Which processes annotate together.
     """
     of_shard = _shard(shard)
-    joining = (coordinator, num_processes, process_id)
     for wrong, message in (
         (merge and shard, "--merge and --shard: first run all shards, then --merge alone."),
         (classes and top_k != 1, "--classes and --top-k: leave out one of them."),
         (overlays and figures.scale == "all", "--scale all is for one figure: give picture, each or a number."),
         (
-            (shard or merge) and joining != (None,) * 3,
+            (shard or merge) and processes != ALONE,
             "--shard and --merge are for processes that do not know of each other: no --coordinator.",
         ),
     ):
@@ -91,17 +87,14 @@ def annotate(
             raise InputError(message)
 
     # Imported here, because other commands do not need them.
-
-    import jax
-
     from camjax.annotating import Options, annotate_folder
     from camjax.annotating.loop import check_folders
     from camjax.attribution.methods import method_named
     from camjax.cli.class_choice import class_ids
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.loading import load_model
+    from camjax.processes import is_first
     from camjax.terminal import Console, progress
-    from camjax.training import initialize
 
     options = Options(
         method=method,
@@ -119,10 +112,10 @@ def annotate(
     )
     check_folders(folder, out)
     if not (shard or merge):  # a task of a Slurm array is not to wait for the others
-        initialize(*joining)
+        processes.join()
     keep_compiled_programs()
     model, weights = network_choice(model, weights)
-    errors = Console(stderr=True, quiet=jax.process_index() > 0)
+    errors = Console(stderr=True, quiet=not is_first())
     with errors.status(f"loading {model}"):
         network = load_model(model, weights, trust=trust)
     ids = class_ids(classes, network.class_names, method_named(method).num_classes(network))
@@ -139,7 +132,7 @@ def annotate(
             num_workers=workers,
             progress=show,
         )
-    console = Console(quiet=jax.process_index() > 0)
+    console = Console(quiet=not is_first())
     if manifest is None:
         console.print(f"Shard {shard} is finished. After all of them, run the command with --merge.", soft_wrap=True)
         return

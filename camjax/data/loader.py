@@ -48,7 +48,7 @@ def train_batches(
     """Reads batches for training, without end: each epoch is a new shuffle, and batches run on across epochs.
 
     Batch k is the same for a run that starts at step k and for one that went through steps 0..k-1, with any number of
-    workers and threads. The n processes together read the same batch k as one process, in another order.
+    workers and threads. The n processes together read the same batch k as one process, each a block of it.
 
     Args:
       source: the examples.
@@ -98,7 +98,7 @@ def train_batches(
         label_shape=label_shape,
     )
     rows = order.map_with_index(with_position).random_map(read).repeat()
-    batches = rows[shard].batch(local_batch_size, drop_remainder=True)
+    batches = rows.batch(local_batch_size, drop_remainder=True)[shard]
     return iterate(batches[start_step:], num_workers, num_threads)
 
 
@@ -130,7 +130,7 @@ def eval_batches(
 
     Every process gets the same number of batches of the same shape, so that collectives meet; the last rows may be
     padding, zeros with mask False. Batch k of all processes together holds the examples from k * batch_size on, in
-    the source's order.
+    the source's order: that of process 0 comes first.
 
     Args:
       source: the examples.
@@ -182,7 +182,7 @@ def eval_batches(
         image_shape=image_shape,
         label_shape=label_shape,
     )
-    batches = grain.MapDataset.range(padded_length)[shard].map(read).batch(local_batch_size, drop_remainder=True)
+    batches = grain.MapDataset.range(padded_length).map(read).batch(local_batch_size, drop_remainder=True)[shard]
     return iterate(batches[start_batch:], num_workers, num_threads)
 
 
@@ -207,7 +207,10 @@ def _keys_of_first_readable(source: RandomAccessSource) -> tuple[str, ...]:
 
 
 def _shard(batch_size: int, shard_index: int | None, shard_count: int | None) -> tuple[slice, int]:
-    """Which rows this process reads, and how many of a batch."""
+    """Which blocks of rows this process reads, and how many rows a block has.
+
+    Blocks, so that each device gets the images that it would get if one process had them all.
+    """
     shard_index = jax.process_index() if shard_index is None else shard_index
     shard_count = jax.process_count() if shard_count is None else shard_count
     if not 0 <= shard_index < shard_count:

@@ -1,7 +1,9 @@
 """What an evaluation keeps on disk while it runs, so that it can go on where it was interrupted."""
 
+import contextlib
 import csv
 import hashlib
+import heapq
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -47,8 +49,33 @@ def _sha256(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**state, "sha256": ""}).encode()).hexdigest()
 
 
+def _parts() -> list[str]:
+    """What tells the files of the processes apart."""
+    count = jax.process_count()
+    return [f"-{index}" for index in range(count)] if count > 1 else [""]
+
+
+def merge_images(directory: str | os.PathLike[str]) -> None:
+    """Writes `images.csv` from the tables of all processes, in the order of the source; of one, it is there already."""
+    parts = _parts()
+    if len(parts) == 1:
+        return
+    with contextlib.ExitStack() as stack:
+        paths = [Path(directory, f"images{part}.csv") for part in parts]
+        tables = [csv.reader(stack.enter_context(path.open(newline=""))) for path in paths]
+        columns, *_ = [next(table) for table in tables]
+        draft = stack.enter_context(whole_file(Path(directory, "images.csv")))
+        rows = csv.writer(stack.enter_context(draft.open("w", newline="")))
+        rows.writerow(columns)
+        merged = heapq.merge(*tables, key=lambda row: int(row[0]))
+        rows.writerows(merged)
+
+
 class RunFiles:
-    """The state of an evaluation and its table of images, in a directory; each process has its own.
+    """The state of an evaluation and its table of images, in a directory.
+
+    Each of several processes has its own, with its number in the names, as `state-0.json`; `merge_images` makes one
+    table of theirs.
 
     - `state.json`: options, batches done, counts and the sums of all metrics.
     - `images.csv`: a row for each image of the batches done.
@@ -76,7 +103,14 @@ class RunFiles:
     ):
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        process = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
+        parts = _parts()
+        process = parts[jax.process_index()]
+        expected = {f"state{part}.json" for part in parts}
+        if others := sorted({path.name for path in self.directory.glob("state*.json")} - expected):
+            raise InputError(
+                f"{self.directory} holds an evaluation of another number of processes ({others[0]}), and now there "
+                f"are {len(parts)}. Go on with as many as it had, or give another --out."
+            )
         self._state_file = self.directory / f"state{process}.json"
         self._arrays_file = self.directory / f"cases{process}.npz"
         self._images_file = self.directory / f"images{process}.csv"

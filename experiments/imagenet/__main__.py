@@ -42,14 +42,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from camjax.class_names import imagenet_class_names
 from camjax.cli import training_run
 from camjax.data.sources import SourceInfo
 from camjax.json_files import read_json
 from camjax.models import CamModel
 from camjax.models.shapes import model_shapes
+from camjax.processes import is_first
 from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.imagenet.data import open_data, training_view
@@ -76,7 +75,7 @@ def starting_model(options: Options, info: SourceInfo) -> CamModel:
 def main(options: Options) -> None:
     """Trains, or describes the run without training."""
     options.join()
-    console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
+    console = Console(soft_wrap=True, quiet=not is_first())
     size = model_shapes(options.network).input_size
     train, validation = open_data(options, size)
     out = options.out or (None if options.fake_data else Path("runs", options.network))
@@ -94,7 +93,7 @@ def main(options: Options) -> None:
         notes=[("data", f"{train.info.name}, {options.train_split} and {options.eval_split}")],
         dry_run=options.dry_run,
     )
-    if trained is not None and validation is not None and out is not None and jax.process_index() == 0:
+    if trained is not None and validation is not None and out is not None and is_first():
         card = read_json(out / "run_card.json", dict[str, Any], advice="Train again.")
         accuracy = card["results"]["eval/accuracy"]
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]

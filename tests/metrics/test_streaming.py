@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camjax.metrics.streaming import StreamingMetric, gather, merge_across_processes, rows_of
+from camjax.metrics.streaming import StreamingMetric, merge_across_processes, rows_of
+from camjax.processes import gather
 
 # Beyond float32 and float64 as integers, beyond float32 as floats.
 COUNTS = [2**53 + 1, -(2**40) - 3, 0]
@@ -23,7 +24,8 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
 assert jax.process_count() == 2 and jax.local_device_count() == 2
-from camjax.metrics.streaming import gather, merge_across_processes
+from camjax.metrics.streaming import merge_across_processes
+from camjax.processes import gather
 from tests.metrics.test_streaming import Totals
 metric = Totals()
 metric.update(rank)

@@ -21,8 +21,9 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
+from camjax import processes
 from camjax.models import CamModel, ConvBN, PooledHead
-from camjax.training import Checkpoints, Recipe, distributed, fit, initialize
+from camjax.training import Checkpoints, Recipe, fit, initialize
 
 BATCH_SIZE = 8
 
@@ -79,7 +80,7 @@ def arrays(run_dir) -> dict[str, np.ndarray]:
 
 def main(options: dict) -> None:
     jax.config.update("jax_num_cpu_devices", options.get("devices", 1))
-    distributed.HEARTBEAT_SECONDS = options.get("heartbeat_seconds", distributed.HEARTBEAT_SECONDS)
+    processes.HEARTBEAT_SECONDS = options.get("heartbeat_seconds", processes.HEARTBEAT_SECONDS)
     initialize(options.get("coordinator"), options.get("num_processes"), options.get("process_id"))
     fit(
         Net(options.get("dropout", 0.2)),

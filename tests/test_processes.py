@@ -1,4 +1,4 @@
-"""Joining processes: what is refused in words, and what does nothing. Real processes are in test_survival.py."""
+"""Joining processes: what is refused in words, and what does nothing; `training/test_survival.py` has real ones."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ import sys
 import jax
 import pytest
 
+from camjax.processes import started_in_many
 from camjax.training import initialize
-from camjax.training.distributed import _in_cluster
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_one_process_without_arguments_is_left_alone():
 
 
 def test_slurm_is_found(monkeypatch):
-    assert not _in_cluster()
+    assert not started_in_many()
     for name, value in {
         "SLURM_JOB_ID": "7",
         "SLURM_STEP_NODELIST": "node1",
@@ -45,7 +45,7 @@ def test_slurm_is_found(monkeypatch):
         "SLURM_STEP_NUM_NODES": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    assert _in_cluster()
+    assert started_in_many()
 
 
 def test_too_late():

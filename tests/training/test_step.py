@@ -50,6 +50,9 @@ def test_cross_entropy_by_hand():
     assert float(cross_entropy(logits, np.array([0]), 0.3)[0]) == pytest.approx(expected, rel=1e-6)
 
 
+evaluated = jax.jit(eval_step)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("label", [-3, -1, 3, 7])
 def test_a_label_outside_of_the_classes_has_no_loss(label, smoothing):
@@ -58,7 +61,7 @@ def test_a_label_outside_of_the_classes_has_no_loss(label, smoothing):
     assert np.isnan(losses[0]) and np.isfinite(losses[1])
     # Padding has no label.
     padded = {**batch(), "label": np.array([0, 1, 2, 0, 1, label]), "mask": np.array([True] * 5 + [False])}
-    assert np.isfinite(eval_step(Net(), padded)["loss"])
+    assert np.isfinite(evaluated(Net(), padded)["loss"])
 
 
 @pytest.mark.parametrize("labels", [np.array([0.9, 1.9]), np.eye(3)[:2], np.eye(3, dtype=int)[:2], np.array(1)])
@@ -115,7 +118,7 @@ def test_eval_step_counts_what_is_not_padding():
     model = Net(dropout=0.5)
     before = arrays(model)
     mask = np.array([True, True, True, True, False, False])
-    sums = jax.jit(eval_step)(model, {**batch(), "mask": mask})
+    sums = evaluated(model, {**batch(), "mask": mask})
     model.eval()
     logits = np.asarray(model(batch()["image"]))[:4].astype(np.float64)
     labels = batch()["label"][:4]

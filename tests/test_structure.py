@@ -18,7 +18,18 @@ PACKAGE = Path(camjax.__file__).parent
 # From the ground up: a part imports from its own level and those below. A new part gets its place here.
 LEVELS = (
     {
-        *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "json_files", "models"),
+        *(
+            "cam",
+            "checks",
+            "class_names",
+            "components",
+            "errors",
+            "files",
+            "interrupts",
+            "jax_private",
+            "json_files",
+            "models",
+        ),
         *("locks", "terminal", "weights"),
     },
     {"boxes", "checkpoints", "runs"},
@@ -188,6 +199,13 @@ def test_no_circles():
 
 def test_pmap_is_the_business_of_one_file():
     assert [module for module, tree in TREES.items() if mentions(tree, "pmap")] == ["camjax.training.parallel"]
+
+
+def test_private_names_of_jax_are_the_business_of_one_file():
+    users = [module for module, tree in TREES.items() if "jax._src" in ast.unparse(tree)]
+    assert users == ["camjax.jax_private"]
+    experiments = PACKAGE.parent.joinpath("experiments").rglob("*.py")
+    assert [path for path in experiments if "jax._src" in path.read_text()] == []
 
 
 def test_files_imports_only_the_standard_library():

@@ -18,8 +18,8 @@ import sys
 import traceback
 
 import jax
-from jax._src import clusters
 
+from camjax import jax_private
 from camjax.errors import InputError
 
 HEARTBEAT_SECONDS = 10
@@ -52,7 +52,7 @@ def initialize(coordinator: str | None = None, num_processes: int | None = None,
         )
     if coordinator is not None and num_processes is not None and process_id is not None:
         _check(coordinator, num_processes, process_id)
-    if jax.distributed.is_initialized() or (missing and not _in_cluster()):
+    if jax.distributed.is_initialized() or (missing and not jax_private.in_cluster()):
         return
     # The only collectives between processes on CPU; other platforms ignore it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -69,13 +69,6 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
         raise InputError(
             f"process_id={process_id} of num_processes={num_processes}: expected 0..num_processes-1, each once."
         )
-
-
-def _in_cluster() -> bool:
-    """Whether JAX can find the processes by itself."""
-    # Private, but what `jax.distributed.initialize` asks; its error does not tell this case from others.
-    kinds = (kind for kind in clusters.ClusterEnv._cluster_types if not kind.opt_in_only_method)
-    return any(kind.is_env_present() for kind in kinds)
 
 
 def _leave(kind, error, trace) -> None:

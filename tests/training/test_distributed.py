@@ -7,7 +7,6 @@ import jax
 import pytest
 
 from camjax.training import initialize
-from camjax.training.distributed import _in_cluster
 
 
 @pytest.mark.parametrize(
@@ -32,20 +31,6 @@ def test_one_process_without_arguments_is_left_alone():
     initialize()
     assert not jax.distributed.is_initialized()
     assert sys.excepthook is hook
-
-
-def test_slurm_is_found(monkeypatch):
-    assert not _in_cluster()
-    for name, value in {
-        "SLURM_JOB_ID": "7",
-        "SLURM_STEP_NODELIST": "node1",
-        "SLURM_NTASKS": "2",
-        "SLURM_PROCID": "0",
-        "SLURM_LOCALID": "0",
-        "SLURM_STEP_NUM_NODES": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    assert _in_cluster()
 
 
 def test_too_late():

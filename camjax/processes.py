@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import clusters, distributed
 
+from camjax import jax_private
 from camjax.errors import InputError
 
 HEARTBEAT_SECONDS = 10
@@ -77,7 +77,7 @@ def initialize(
         )
     if coordinator is not None and num_processes is not None and process_id is not None:
         _check(coordinator, num_processes, process_id)
-    if jax.distributed.is_initialized() or (missing and _cluster() is None):
+    if jax.distributed.is_initialized() or (missing and jax_private.cluster() is None):
         return
     # The only collectives between processes on CPU; other platforms ignore it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -90,7 +90,7 @@ def initialize(
 
 def started_in_many() -> bool:
     """Whether this process is one of several that Cloud TPU, Slurm, Open MPI or Kubernetes started together."""
-    cluster = _cluster()
+    cluster = jax_private.cluster()
     return cluster is not None and cluster.get_process_count() > 1
 
 
@@ -114,7 +114,7 @@ def in_first(function: Callable[[], _T]) -> _T:
         return function()
     key = f"camjax/{next(_COUNT)}"
     if is_first():
-        _client().key_value_set(key, json.dumps(function()))
+        jax_private.coordinator().key_value_set(key, json.dumps(function()))
     return json.loads(_told(key))
 
 
@@ -127,7 +127,7 @@ def gather(value: Any) -> list[Any]:
         return [value]
     key = f"camjax/{next(_COUNT)}"
     # Not by a collective operation: JAX would round 64-bit numbers to 32 on the way, and Gloo waits for half an hour.
-    _client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
+    jax_private.coordinator().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
     return [json.loads(_told(f"{key}/{index}")) for index in range(jax.process_count())]
 
 
@@ -147,16 +147,11 @@ def gather_arrays(tree: Any) -> Any:
     return multihost_utils.process_allgather(jax.tree.map(np.asarray, tree), tiled=False)
 
 
-def _client():
-    """The connection of this process to the coordinator."""
-    return distributed.global_state.client
-
-
 def _told(key: str) -> str:
     """Waits for what a process tells the others under a key; in parts, so that Ctrl-C is heard."""
     while True:
         try:
-            return _client().blocking_key_value_get(key, _POLL_MS)
+            return jax_private.coordinator().blocking_key_value_get(key, _POLL_MS)
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
@@ -172,13 +167,6 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
         )
 
 
-def _cluster() -> type[clusters.ClusterEnv] | None:
-    """What JAX can find the processes by, if there is something."""
-    # Private, but what `jax.distributed.initialize` asks; its error does not tell this case from others.
-    kinds = (kind for kind in clusters.ClusterEnv._cluster_types if not kind.opt_in_only_method)
-    return next((kind for kind in kinds if kind.is_env_present()), None)
-
-
 def _watch() -> None:
     """Starts a thread that ends this process with a sentence when another one dies.
 
@@ -188,7 +176,7 @@ def _watch() -> None:
 
     def wait() -> None:
         try:
-            _client().wait_at_barrier("camjax/all are alive", _FOREVER_MS)  # nobody passes it
+            jax_private.coordinator().wait_at_barrier("camjax/all are alive", _FOREVER_MS)  # nobody passes it
         except jax.errors.JaxRuntimeError as error:
             if not leaving.is_set():
                 found = re.search(r"Task (\d+) ", str(error))

@@ -5,7 +5,6 @@ import sys
 import jax
 import pytest
 
-from camjax.processes import started_in_many
 from camjax.training import initialize
 
 
@@ -31,20 +30,6 @@ def test_one_process_without_arguments_is_left_alone():
     initialize()
     assert not jax.distributed.is_initialized()
     assert sys.excepthook is hook
-
-
-def test_slurm_is_found(monkeypatch):
-    assert not started_in_many()
-    for name, value in {
-        "SLURM_JOB_ID": "7",
-        "SLURM_STEP_NODELIST": "node1",
-        "SLURM_NTASKS": "2",
-        "SLURM_PROCID": "0",
-        "SLURM_LOCALID": "0",
-        "SLURM_STEP_NUM_NODES": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    assert started_in_many()
 
 
 def test_too_late():

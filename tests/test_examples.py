@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,32 @@ def test_slurm_queues_a_stopped_run_again(calls):
     )
     tasks = int(settings["nodes"]) * int(settings["ntasks-per-node"])
     assert tasks == CHIPS["slurm.sbatch"] and settings["ntasks-per-node"] == settings["gpus-per-node"]
+
+
+@pytest.mark.long
+def test_tasks_of_slurm_find_each_other(calls, imagenet, tmp_path):
+    """Two tasks on this machine, as srun would start them: with its variables, and without options that join them."""
+    words = [*trained(calls("slurm.sbatch")), "--data-dir", str(imagenet), "--out", str(tmp_path / "run")]
+    words += ["--model", TINY, "--batch-size", "8", "--steps", "2", "--workers", "0"]
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.imagenet", *words],
+            cwd=EXAMPLES.parent,
+            env=os.environ | slurm | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        first, second = (task.communicate(timeout=300)[0] for task in tasks)
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [0, 0], first + second
+    assert "devices     2 x cpu" in first and "step 2/2" in first and "step 2/2" not in second
 
 
 def test_gpu_node_installs_once(calls):

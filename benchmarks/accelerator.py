@@ -8,8 +8,8 @@ network, and none of camjax's other dependencies. With timm, EfficientNet-Lite0 
 its maps; with Grain, `fit` also reads single examples. What is missing is named.
 
 Each figure is a line of its own as soon as it is there, the most important first, and a line of JSON in the file that
-`--out` names. Sections that the minutes have no room for are named. A section that fails, crashes or takes too long
-does not stop those after it.
+`--out` names. The ratios come again at the end. Sections that the minutes have no room for are named. A section that
+fails, crashes or takes too long does not stop those after it.
 
 - A RATIO is the other's time over camjax's: above 1, camjax is faster. It is the median over rounds in which both take
   turns. "In flight" means that ten calls are started before the last one is waited for: the time of the device alone,
@@ -39,7 +39,7 @@ from pathlib import Path
 from benchmarks.accelerator_report import Report
 
 MARK = "@section "
-START = 90  # seconds in which a worker has to begin its first section
+START = 150  # seconds in which a worker has to begin its first section
 NAMES = (
     *("environment", "peak", "cam", "localize", "components", "train", "lite0", "fit"),
     *("profile", "convolutions", "variants"),
@@ -58,7 +58,13 @@ def main() -> None:
     if unknown := set(names) - set(NAMES):
         parser.error(f"--sections: no section {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     deadline = time.monotonic() + 60 * arguments.minutes
-    (work if arguments.worker else supervise)(names, deadline, arguments)
+    if arguments.worker:
+        return work(names, deadline, arguments)
+    ratios: list[str] = []
+    try:
+        return supervise(names, deadline, arguments, ratios)
+    finally:
+        print("", *ratios, sep="\n", flush=True)
 
 
 def work(names: list[str], deadline: float, arguments: argparse.Namespace) -> None:
@@ -84,8 +90,8 @@ def work(names: list[str], deadline: float, arguments: argparse.Namespace) -> No
             sys.modules["torch"].cuda.empty_cache()
 
 
-def supervise(names: list[str], deadline: float, arguments: argparse.Namespace) -> None:
-    """Has sections run in a process of their own; starts another one where it hangs or dies."""
+def supervise(names: list[str], deadline: float, arguments: argparse.Namespace, ratios: list[str]) -> None:
+    """Has sections run in a process of their own; starts another one where it hangs or dies. Collects the ratios."""
     report = Report(arguments.out)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worker ends, too
     while names:
@@ -101,7 +107,7 @@ def supervise(names: list[str], deadline: float, arguments: argparse.Namespace) 
             start_new_session=True,
         )  # fmt: skip
         try:
-            running, code = _follow(worker, min(START, left))
+            running, code = _follow(worker, min(START, left), ratios)
         finally:
             _end(worker)
         if code == 0:
@@ -122,8 +128,14 @@ def _environment(dry_run: bool) -> dict[str, str]:
     return own | dict(os.environ) | ({"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""} if dry_run else {})
 
 
-def _follow(worker: subprocess.Popen, seconds: float) -> tuple[str | None, int | None]:
-    """Prints a worker's lines until it ends or its section is over time: the last section, the exit code or None."""
+def _follow(worker: subprocess.Popen, seconds: float, ratios: list[str]) -> tuple[str | None, int | None]:
+    """Prints a worker's lines until it ends or its section is over time: the last section, the exit code or None.
+
+    Args:
+      worker: prints `MARK`, a section's name and the seconds that it may take, and then its figures.
+      seconds: until the first section.
+      ratios: gets the ratios, each with what it is of.
+    """
     lines: queue.Queue[str | None] = queue.Queue()
 
     def read():
@@ -145,6 +157,8 @@ def _follow(worker: subprocess.Popen, seconds: float) -> tuple[str | None, int |
             until = time.monotonic() + float(allowed)
         else:
             print(line, end="", flush=True)
+            if "RATIO" in line:
+                ratios.append(line.partition(";")[0])
 
 
 def _end(worker: subprocess.Popen) -> None:

@@ -47,7 +47,7 @@ def print_kernels(report: Report, what: str, run: Callable[[], object]) -> None:
         + ", ".join(f"{kind} {share / total:.1%}" for kind, share in kinds.most_common()),
         **{kind: share / total for kind, share in kinds.items()},
     )
-    computes = _instructions()
+    computes = _instructions({_plain(name) for name in times})
     for name, nanoseconds in times.most_common(SHOWN):
         report.line(
             f"  {nanoseconds / total:6.1%} {nanoseconds / CALLS / 1e6:8.3f} ms x{counts[name] / CALLS:<5.3g}",
@@ -78,16 +78,17 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
-def _instructions() -> dict[str, str]:
-    """By a kernel's name, the shape and the place in the model of the instruction of that name in a compiled program.
+def _instructions(kernels: set[str]) -> dict[str, str]:
+    """By a kernel's name, the shape and the place in the model of the instruction of that name.
 
-    Programs number their instructions alike, so that one of another program may be among them.
+    The program is the one with the most instructions of these names: others have some, too.
     """
-    found = {}
+    programs = []
     for executable in jax.devices()[0].client.live_executables():
         for module in executable.hlo_modules():
-            text = module.to_string()
-            for match in re.finditer(r'^\s*(?:ROOT )?%?([\w.-]+) = (\S+) .*?op_name="([^"]*)"', text, re.MULTILINE):
-                name, shape, place = match.groups()
-                found[_plain(name)] = f"| {shape[:60]} | {place[-90:]}"
-    return found
+            found = _INSTRUCTION.findall(module.to_string())
+            programs.append({_plain(name): f"| {shape[:60]} | {place[-90:]}" for name, shape, place in found})
+    return max(programs, key=lambda program: len(kernels & program.keys()), default={})
+
+
+_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\S+) .*?op_name="([^"]*)"', re.MULTILINE)

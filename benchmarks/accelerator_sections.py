@@ -73,7 +73,6 @@ def environment(report: Report, sizes: Sizes) -> None:
 
         from benchmarks.accelerator_torch import DEVICE
 
-        torch.backends.cudnn.benchmark = True
         torch.set_num_threads(1 if sizes.dry_run else cpu_count())
         name = torch.cuda.get_device_name() if DEVICE == "cuda" else DEVICE
         report.line("PyTorch", f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}, on {name}")
@@ -167,7 +166,7 @@ def forward(report: Report, sizes: Sizes, name: str, dtype: str, batch: int) -> 
     from benchmarks import accelerator_torch as peer
 
     images = peer.to_device(images)
-    function = peer.compiled(peer.cam_function(network, model, dtype), mode="reduce-overhead", dry_run=sizes.dry_run)
+    function = peer.compiled(peer.Cam(network, model, dtype), mode="reduce-overhead", dry_run=sizes.dry_run)
     theirs = Side("torch.compile", inference(lambda: function(images)), peer.repeated)
     difference = differences(ours.first(), [x.float().cpu().numpy() for x in theirs.first()])
     return compare(report, sizes, what, ours, theirs, batch, difference)
@@ -194,7 +193,7 @@ def localize(report: Report, sizes: Sizes) -> None:
             """PyTorch's program written for this by hand: maps resized on the device, boxes by OpenCV on the host."""
             size = (sizes.side, sizes.side)
             function = peer.compiled(
-                peer.cam_function(network, model, "float32", TOP_K, size),
+                peer.Cam(network, model, "float32", TOP_K, size),
                 mode="reduce-overhead",
                 dry_run=sizes.dry_run,
             )
@@ -694,7 +693,7 @@ def torch_network(name: str):
 
 SECTIONS: dict[str, tuple[Callable[[Report, Sizes], None], int, int]] = {
     # the function, about how many seconds it takes at least, and when it is stopped
-    "environment": (environment, 5, 60),
+    "environment": (environment, 5, 150),
     "peak": (peak, 5, 60),
     "cam": (cam, 40, 200),
     "localize": (localize, 30, 100),

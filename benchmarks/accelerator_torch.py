@@ -14,6 +14,8 @@ from torch.nn import functional
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
+torch.backends.cudnn.benchmark = True  # PyTorch, too, tries several algorithms
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -45,8 +47,10 @@ def compiled(function: Callable, *, mode: str, dry_run: bool) -> Callable:
     return torch.compile(function, mode=mode, dynamic=False)
 
 
-def cam_function(network, model, dtype: str, top_k: int = 1, size: tuple[int, int] | None = None) -> Callable:
+class Cam(torch.nn.Module):
     """Images -> logits (B, C), class ids (B, N) and maps (B, N, h, w), all but the features in float32.
+
+    A module, so that `torch.compile` takes its arrays for constants, as it does a network's weights.
 
     Args:
       network: of torchvision or timm, with global average pooling and one dense layer at its end.
@@ -55,34 +59,54 @@ def cam_function(network, model, dtype: str, top_k: int = 1, size: tuple[int, in
       top_k: N.
       size: (H, W) to resize the maps to, bilinear with half-pixel centers; None leaves them as they are.
     """
-    network = copy.deepcopy(network).eval().to(DEVICE, memory_format=torch.channels_last)
-    if hasattr(network, "forward_features"):  # timm
-        features_of, head = network.forward_features, network.get_classifier()
-    else:
-        *layers, _, head = network.children()
-        features_of = torch.nn.Sequential(*layers)
-    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
-    network.to(DTYPES[dtype])
-    normalized = _normalized(model)
 
-    def cam(images):
-        features = features_of(normalized(images).to(DTYPES[dtype])).float()
-        logits = features.mean((2, 3)) @ weight.T + bias
-        class_ids = logits.topk(top_k).indices
-        maps = torch.einsum("bkhw,bnk->bnhw", features, weight[class_ids])
-        if size is not None:
-            maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+    def __init__(self, network, model, dtype: str, top_k: int = 1, size: tuple[int, int] | None = None):
+        super().__init__()
+        self.network = copy.deepcopy(network).eval()
+        if hasattr(network, "forward_features"):  # timm
+            head = self.network.get_classifier()
+        else:
+            *layers, _, head = self.network.children()
+            self.network = torch.nn.Sequential(*layers)
+        self.network.to(DTYPES[dtype], memory_format=torch.channels_last)
+        self.normalized = Normalized(model)
+        self.register_buffer("weight", head.weight.detach().float())
+        self.register_buffer("bias", head.bias.detach().float())
+        self.dtype, self.top_k, self.size = DTYPES[dtype], top_k, size
+        self.to(DEVICE)
+
+    def forward(self, images):
+        """(B, H, W, 3) uint8."""
+        x = self.normalized(images).to(self.dtype)
+        of_timm = hasattr(self.network, "forward_features")
+        features = (self.network.forward_features(x) if of_timm else self.network(x)).float()
+        logits = features.mean((2, 3)) @ self.weight.T + self.bias
+        class_ids = logits.topk(self.top_k).indices
+        maps = torch.einsum("bkhw,bnk->bnhw", features, self.weight[class_ids])
+        if self.size is not None:
+            maps = functional.interpolate(maps, self.size, mode="bilinear", align_corners=False)
         return logits, class_ids, maps
 
-    return cam
+
+class Normalized(torch.nn.Module):
+    """(B, H, W, 3) uint8 images -> (B, 3, H, W) normalized ones, channels_last."""
+
+    def __init__(self, model):
+        super().__init__()
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(model, name), dtype=torch.float32))
+
+    def forward(self, images):
+        """As the class says."""
+        return ((images.float() - self.mean) / self.std).permute(0, 3, 1, 2)
 
 
 def train_step(network, model, recipe, dtype: str, compile_function: Callable, images, labels) -> Callable:
     """A function that takes one step with SGD and Nesterov's momentum on the mean cross-entropy; weights in float32.
 
     Args:
-      network: as in `cam_function`.
-      model: as in `cam_function`.
+      network: as in `Cam`.
+      model: as in `Cam`.
       recipe: a `camjax.training.Recipe` with a constant learning rate.
       dtype: of the convolutions, by `torch.autocast`.
       compile_function: compiles the loss and with it its gradient.
@@ -98,7 +122,7 @@ def train_step(network, model, recipe, dtype: str, compile_function: Callable, i
         weight_decay=recipe.weight_decay,
         fused=DEVICE == "cuda",
     )
-    normalized = _normalized(model)
+    normalized = Normalized(model).to(DEVICE)
 
     @compile_function
     def loss_of(images, labels):
@@ -112,11 +136,6 @@ def train_step(network, model, recipe, dtype: str, compile_function: Callable, i
         optimizer.step()
 
     return step
-
-
-def _normalized(model) -> Callable:
-    mean, std = (torch.tensor(numbers, dtype=torch.float32, device=DEVICE) for numbers in (model.mean, model.std))
-    return lambda images: ((images.float() - mean) / std).permute(0, 3, 1, 2)
 
 
 def opencv_boxes(masks: np.ndarray) -> np.ndarray:

@@ -347,7 +347,8 @@ def fit_beside_step(report: Report, sizes: Sizes) -> None:
         report.line(f"fit, {name}, examples by Grain", f"not run: {reason}")
     else:
         sources["examples in memory, by Grain's threads"] = examples(sizes, batch)
-    for what, (source, read) in sources.items():
+
+    def measure(what: str, source, read: list[float]):
         fit(model, source, recipe, progress=False)
         # When a batch was read: the loop is a fixed number of batches ahead, so that a span of reads is one of steps.
         spent = (read[last * batch - 1] - read[first * batch - 1]) / (last - first)
@@ -357,6 +358,9 @@ def fit_beside_step(report: Report, sizes: Sizes) -> None:
             images_per_second=batch / spent,
             outside=1 - seconds / spent,
         )
+
+    for what, (source, read) in sources.items():
+        guarded(report, f"fit, {name}, {what}", lambda: measure(what, source, read))  # noqa: B023
 
 
 def in_memory(sizes: Sizes, batch: int):

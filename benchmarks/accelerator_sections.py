@@ -51,7 +51,7 @@ class Sizes:
 
 
 FULL = Sizes()
-TINY = Sizes("resnet18", "resnet18", "float32", 32, 2, 2, 2, (1, 2), 64, 1, 2, (2, 4), True)
+TINY = Sizes("resnet18", "resnet18", "float32", 32, 2, 2, 2, (1, 2), 64, 1, 2, (5, 7), True)
 
 ALONE = replace(TINY, network="small_gap", small_network="small_gap")
 """Without PyTorch, whose networks have no smaller one."""
@@ -346,8 +346,9 @@ def fit_beside_step(report: Report, sizes: Sizes) -> None:
     if reason := missing("grain"):
         report.line(f"fit, {name}, examples by Grain", f"not run: {reason}")
     else:
-        sources["examples in memory, by Grain's threads"] = examples(sizes, batch)
-    for what, (source, read) in sources.items():
+        sources["examples in memory, by Grain's threads"] = examples(sizes, batch, model.head.num_classes)
+
+    def measure(what: str, source, read: list[float]):
         fit(model, source, recipe, progress=False)
         # When a batch was read: the loop is a fixed number of batches ahead, so that a span of reads is one of steps.
         spent = (read[last * batch - 1] - read[first * batch - 1]) / (last - first)
@@ -357,6 +358,9 @@ def fit_beside_step(report: Report, sizes: Sizes) -> None:
             images_per_second=batch / spent,
             outside=1 - seconds / spent,
         )
+
+    for what, (source, read) in sources.items():
+        guarded(report, f"fit, {name}, {what}", lambda: measure(what, source, read))  # noqa: B023
 
 
 def in_memory(sizes: Sizes, batch: int):
@@ -372,7 +376,7 @@ def in_memory(sizes: Sizes, batch: int):
     return camjax.data.Batches(Watched()), read
 
 
-def examples(sizes: Sizes, batch: int):
+def examples(sizes: Sizes, batch: int, classes: int):
     """`FakeImages`, and the times at which each was read."""
     read: list[float] = []
 
@@ -381,7 +385,7 @@ def examples(sizes: Sizes, batch: int):
             read.append(time.perf_counter())
             return super().__getitem__(index)
 
-    return Watched(10 * batch, image_size=(sizes.side, sizes.side)), read
+    return Watched(10 * batch, num_classes=classes, image_size=(sizes.side, sizes.side)), read
 
 
 CONVOLUTIONS = (

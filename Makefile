@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT := demo_out
 
-.PHONY: demo test test-optimized test-parity test-long test-browser lint benchmark clean
+.PHONY: demo test test-optimized test-parity test-long test-browser test-buckets lint benchmark clean
 
 # A pretrained network on two photographs, then a network that is trained from scratch.
 demo: .venv/demo
@@ -14,7 +14,7 @@ demo: .venv/demo
 	$(BIN)/python -m experiments.scenes --out $(OUT)/scenes --data-dir $(OUT)/tensorflow_datasets
 
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long and not browser"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long and not browser and not buckets"
 
 # The tests of maps, networks and metrics again, with the optimized programs that users run.
 test-optimized: .venv/test
@@ -31,6 +31,10 @@ test-long: .venv/peers
 # The page of `camjax app` in Debian's Chromium, or in the browser that CAMJAX_BROWSER names. Without one, it says so.
 test-browser: .venv/browser
 	XLA_FLAGS= $(BIN)/python -m pytest -m browser -rs tests/browser
+
+# Runs, evaluations and annotations at gs:// and s3:// addresses, against servers of both protocols on this machine.
+test-buckets: .venv/buckets .venv-servers/ready
+	$(BIN)/python -m pytest -m buckets tests/training/test_buckets.py
 
 benchmark: .venv/peers
 	$(BIN)/python -m benchmarks.cam_throughput
@@ -64,6 +68,16 @@ lint: .venv/dev
 		echo "Chromium could not be installed here: install it by your system, or set CAMJAX_BROWSER to a browser's path."
 	touch $@
 
+.venv/buckets: .venv/test
+	$(BIN)/python -m pip install -q -c requirements.txt -e ".[buckets]"
+	touch $@
+
+# In their own environment, since s3fs and moto want different versions of AWS's client.
+.venv-servers/ready: .venv/bin/python
+	$(BIN)/python -m venv .venv-servers
+	.venv-servers/bin/python -m pip install -q "moto[s3,server]" gcp-storage-emulator
+	touch $@
+
 # Other implementations to compare with; the module lists them and says why they are not an extra of the package.
 .venv/peers: .venv/test benchmarks/peers.py
 	$(BIN)/python -m benchmarks.peers
@@ -76,4 +90,4 @@ lint: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-prepare
+	rm -rf .venv .venv-prepare .venv-servers

@@ -16,7 +16,7 @@ from typing import cast
 from camjax.errors import InputError, printable
 
 _CLIENTS = {"gs": "gcsfs", "s3": "s3fs"}
-_ADDRESS = re.compile(r"(\w{2,}):/+([^/]*)(.*)", re.DOTALL)  # a pathlib.Path drops a slash of an address
+_ADDRESS = re.compile(r"(\w{2,}):/{1,2}([^/]*)(.*)", re.DOTALL)  # a pathlib.Path drops a slash of an address
 
 
 def is_address(name: str | os.PathLike[str]) -> bool:
@@ -43,8 +43,8 @@ def as_path(name: str | os.PathLike[str]) -> Path:
     scheme, bucket, rest = found.groups()
     if scheme not in _CLIENTS or not bucket or set(text) & set("*?[]\\"):
         raise InputError(
-            f"{printable(text)} is no address of a bucket: expected a folder, or gs://BUCKET/NAME or s3://BUCKET/NAME "
-            "without the characters * ? [ ] \\."
+            f"{printable(f'{scheme}://{bucket}{rest}')} is no address of a bucket: expected a folder, or "
+            "gs://BUCKET/NAME or s3://BUCKET/NAME without the characters * ? [ ] \\."
         )
     if importlib.util.find_spec(_CLIENTS[scheme]) is None:
         raise ImportError(
@@ -67,12 +67,14 @@ def local_path(name: str | os.PathLike[str], what: str) -> Path:
     """The path of a file or folder on this machine, with its `~` replaced.
 
     Raises:
-      InputError: an address; `what` says in the message for what it was given, and why that is no use.
+      InputError: an address; the message begins with `what`, such as "--data-dir".
     """
-    if is_address(name):
+    if found := _ADDRESS.match(os.fspath(name)):
+        scheme, bucket, rest = found.groups()
         raise InputError(
-            f"{what}: {printable(os.fspath(name))} is an address, expected a folder or file of this machine. Mount the "
-            "bucket as a folder (gcsfuse for gs://, mountpoint-s3 for s3://); docs/tpu_pods.md shows how."
+            f"{what} {printable(f'{scheme}://{bucket}{rest}')}: expected a folder or file of this machine, not an "
+            "address. Mount the bucket as a folder (gcsfuse for gs://, mountpoint-s3 for s3://), or copy it; "
+            "docs/tpu_pods.md shows how."
         )
     return Path(name).expanduser()
 
@@ -108,6 +110,19 @@ def upload(path: Path, content: bytes | Path) -> None:
             system.pipe_file(name, content)
         else:
             system.put_file(os.fspath(content), name)
+
+
+def upload_folder(path: Path, folder: Path) -> None:
+    """Writes the files of a folder, and of those below it, as objects of a bucket, many at a time; as `upload` each."""
+    import fsspec
+
+    with reaching(path):
+        system, name = fsspec.url_to_fs(os.fspath(path))
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        if files:
+            system.put(
+                [str(file) for file in files], [f"{name}/{file.relative_to(folder).as_posix()}" for file in files]
+            )
 
 
 @contextlib.contextmanager

@@ -62,8 +62,13 @@ _CHECKSUMS = "sha256"
 """The item of a checkpoint that has the SHA-256 of each other item. Checkpoints of an older camjax have none."""
 
 
-# Orbax logs, with a traceback, each error that it also raises.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno < logging.ERROR)
+def _is_said(record: logging.LogRecord) -> bool:
+    """Whether a line of Orbax's log is shown: no error that it also raises, nor that a checkpoint has no metrics."""
+    needless = record.levelno >= logging.ERROR or "did not provide metrics" in str(record.msg)
+    return "orbax" not in record.pathname or not needless
+
+
+logging.getLogger("absl").addFilter(_is_said)
 
 
 _COMMIT_FILE = orbax_options.AtomicityOptions(mode=orbax_options.AtomicityMode.COMMIT_FILE)
@@ -117,6 +122,10 @@ def metric_to_compare(metrics: Mapping[str, float], prefix: str = "") -> str:
     return precision if precision in metrics else f"{prefix}accuracy"
 
 
+def _compared(metrics: Mapping[str, float]) -> float:
+    return metrics[metric_to_compare(metrics)]
+
+
 class Checkpoints:
     """The checkpoints of one run, each a directory named by its step.
 
@@ -148,12 +157,13 @@ class Checkpoints:
                 [
                     checkpoint_managers.LatestN(_KEEP_NEWEST),
                     checkpoint_managers.BestN(
-                        get_metric_fn=lambda metrics: metrics[metric_to_compare(metrics)],
+                        get_metric_fn=_compared,
                         n=1,
                         keep_checkpoints_without_metrics=False,
                     ),
                 ]
             ),
+            best_fn=_compared,  # or Orbax would forget the metrics when the process ends
             # Not Orbax's read_only, which logs three warnings each time; nothing is written unless `save` is called.
             create=not read_only,
             cleanup_tmp_directories=not read_only,

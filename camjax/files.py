@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from camjax.addresses import as_path, is_address, make_folder, upload
+from camjax.addresses import as_path, is_address, make_folder, upload, upload_folder
 
 UPLOAD_SECONDS = 10
 """How often a `GrowingFile` in a bucket is replaced."""
@@ -73,6 +73,18 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes, *, make_pare
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+@contextlib.contextmanager
+def filled_folder(path: Path) -> Iterator[Path]:
+    """A folder to write many small files to, one by one: the folder itself, or one that then goes to a bucket."""
+    if not is_address(path):
+        path.mkdir(exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="camjax-") as folder:
+        yield Path(folder)
+        upload_folder(path, Path(folder))
+
+
 class GrowingFile:
     """A file that grows while a program runs, such as a log, and is there from its start.
 
@@ -109,8 +121,10 @@ class GrowingFile:
             self._start_upload()
 
     def flush(self) -> None:
-        """Returns once all is in the file, also in a bucket; raises OSError."""
-        if self._file is None:
+        """Returns once all is on the disk, or in the bucket; raises OSError."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        else:
             self._wait()
             if self._uploaded < len(self._content):
                 self._start_upload()

@@ -80,7 +80,8 @@ def directory_lock(directory: Path, name: str, sentence: str, *, timeout: float 
 
 def lock_names(directory: Path) -> list[str]:
     """The names of the locks of a directory, those that nobody holds too."""
-    return sorted({path.name.removesuffix(".json").removesuffix(".lock") for path in directory.glob("*.lock*")})
+    names = [path.name.removesuffix(".json") for path in directory.glob("*.lock*")]
+    return sorted({name.removesuffix(".lock") for name in names if name.endswith(".lock")})
 
 
 def _this_process() -> dict[str, Any]:

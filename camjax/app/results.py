@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from typing_extensions import TypedDict
 
+from camjax.addresses import local_path
 from camjax.annotating import manifest
 from camjax.app.cache import Cache
 from camjax.app.pictures import jpeg
@@ -148,6 +149,7 @@ def open_results(directory: Path) -> Results:
       FileNotFoundError: the directory has no files of these commands, or not all of them.
       InputError: a file is damaged.
     """
+    local_path(directory, "results in")
     if (directory / "results.json").is_file():
         return EvaluationResults(directory)
     if (directory / "coco.json").is_file():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import ALONE, Processes
@@ -52,7 +53,7 @@ def annotate(
 
     Args:
       folder: The folder of pictures; those in folders below it count too.
-      out: Where everything is written: coco.json, boxes.csv, voc/, and last manifest.json.
+      out: Where everything is written, a folder or gs://, s3://: coco.json, boxes.csv, voc/, and last manifest.json.
       model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
@@ -111,6 +112,7 @@ def annotate(
         batch_size=batch_size,
     )
     check_folders(folder, out)
+    out = as_path(out) if is_address(out) else out
     if not (shard or merge):  # a task of a Slurm array is not to wait for the others
         processes.join()
     keep_compiled_programs()
@@ -180,6 +182,8 @@ def _print_summary(console: "Console", manifest: "Manifest", folder: Path, out: 
         console.print(f"  and {len(unreadable) - 5} more: see {out / 'manifest.json'}", soft_wrap=True)
     for name in (*FORMATS, *(name for name in ("maps", "overlays") if name in manifest["files"]), "manifest.json"):
         console.print(f"Saved {out / name}", soft_wrap=True)
+    if is_address(out):
+        return
     place, boxes = shlex.quote(str(folder.absolute())), shlex.quote(str(out / "boxes.csv"))
     console.print("Next:", f"  camjax app {shlex.quote(str(out))}", sep="\n", soft_wrap=True)
     console.print(f"  camjax evaluate --dataset {place} --split all --boxes {boxes} --model ...", soft_wrap=True)

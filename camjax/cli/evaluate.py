@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import ALONE, Processes
@@ -62,7 +63,7 @@ def evaluate(
       batch_size: Images at a time, over all devices of all processes.
       crop: "none" squashes an image to the network's input; "center" takes its largest centered part.
       limit: Evaluate the first N images only.
-      out: Where everything is written.
+      out: Where everything is written, a folder or gs://, s3://.
       resume: Continue an interrupted evaluation in --out; the results match an uninterrupted run.
       save_maps: Also write the maps of the true classes, 224 x 224 in 0..1: scoremaps/[METHOD/]NAME.npy.
       workers: Processes that read images; 0 reads in threads.
@@ -86,6 +87,7 @@ def evaluate(
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
     processes.join()
     console, errors = Console(quiet=not is_first()), Console(stderr=True, quiet=not is_first())
+    out = as_path(out) if is_address(out) else out
     files: dict[str, Any] = {
         "data_dir": data_dir,
         "boxes": boxes,

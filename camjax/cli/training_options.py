@@ -1,7 +1,5 @@
 """The options of commands that train, and what they change of a recipe: one name, one meaning and one sentence each."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -131,13 +129,3 @@ def more_than_zero(options: object, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected more than 0.")
-
-
-def no_addresses(options: object, names: Sequence[str]) -> None:
-    """Raises ValueError for the first of the named folders that is an address."""
-    for name in names:
-        if re.match(r"\w{2,}:/", str(getattr(options, name))):  # a Path drops a slash of an address
-            raise InputError(
-                f"--{name.replace('_', '-')} {getattr(options, name)}: expected a folder, not an address. Mount the "
-                "bucket as a folder; docs/tpu_pods.md shows how."
-            )

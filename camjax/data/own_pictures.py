@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from camjax.addresses import as_path, local_path
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.annotations.label_csv import (
     SPLITS,
@@ -170,7 +171,7 @@ def open_own_pictures(
     """
     if not 0 < validation < 1:
         raise InputError(f"validation is {validation}: expected a share of the pictures, above 0 and below 1.")
-    path = Path(data).expanduser()
+    path = as_path(data) if os.fspath(data).lower().endswith(".csv") else local_path(data, "pictures in")
     if data_dir is not None or not (path.exists() or isinstance(data, os.PathLike) or path.suffix.lower() == ".csv"):
         return _prepared(str(data), validation, data_dir)
     if path.is_dir():

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from camjax.addresses import local_path
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError, reading
 from camjax.features.pooled import Progress, batch_results, pooled_fn, unreadable_because
@@ -216,7 +217,7 @@ def extract_features(
     """
     if batch_size < 1 or shard_size < 1:
         raise InputError(f"batch_size={batch_size}, shard_size={shard_size}: expected at least 1 each.")
-    directory = Path(directory)
+    directory = local_path(directory, "features in")
     directory.mkdir(parents=True, exist_ok=True)
     shard_size = -(-shard_size // batch_size) * batch_size
     pooled = pooled_fn(model)

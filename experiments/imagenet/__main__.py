@@ -42,6 +42,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from camjax.addresses import as_path, is_address
 from camjax.class_names import imagenet_class_names
 from camjax.cli import training_run
 from camjax.data.sources import SourceInfo
@@ -79,6 +80,8 @@ def main(options: Options) -> None:
     size = model_shapes(options.network).input_size
     train, validation = open_data(options, size)
     out = options.out or (None if options.fake_data else Path("runs", options.network))
+    if out is not None and is_address(out):
+        out = as_path(out)
     recipe = recipe_of(options, len(train))
     trained = training_run.run_training(
         starting_model(options, train.info),
@@ -99,10 +102,11 @@ def main(options: Options) -> None:
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]
         words += ["--data-dir", str(options.data_dir)] if options.data_dir else []
         words += ["--threshold-step", "0.001"] if options.recipe == "wsol" else []  # as published
+        run = str(out) if is_address(out) else os.path.join(".", out)
         console.print(
             f"Top-1 error on {options.eval_split}, {len(validation):,} images: {1 - accuracy:.1%}. "
             f"Curves and settings: {out / 'run_card.md'}\n"
-            f"Boxes and top-5 errors: {shlex.join([*words, '--model', os.path.join('.', out)])}"
+            f"Boxes and top-5 errors: {shlex.join([*words, '--model', run])}"
         )
 
 

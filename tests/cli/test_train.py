@@ -145,7 +145,8 @@ def test_a_dry_run_writes_nothing(pictures, tmp_path, capsys):
         (["--batch-size", "-4"], "--batch-size -4: expected more than 0"),
         (["--model", "resnet51"], "resnet51"),
         (["--model", "small_gap", "--image-size", "3"], "--image-size 3"),
-        (["--out", "gs://bucket/run"], "expected a folder, not an address"),
+        (["--out", "hf://bucket/run"], "hf://bucket/run is no address of a bucket: expected a folder, or gs://"),
+        (["--data-dir", "gs://bucket/tfds"], "--data-dir gs://bucket/tfds: expected a folder or file of this machine"),
     ],
 )
 def test_options_that_do_not_fit(pictures, tmp_path, monkeypatch, capsys, change, said):

@@ -75,8 +75,11 @@ def test_new_layers_are_those_of_the_network():
         ({"recipe": "resnet50", "fake_data": "jpeg", "steps": 9, "dataset": "scenes"}, "--fake-data with"),
         ({"recipe": "wsol", "weights": "a.pth", "dataset": "caltech_birds2011"}, "experiments.cub"),
         ({"recipe": "resnet50", "coordinator": "10.0.0.1:1234"}, "all three, or none"),
-        ({"recipe": "resnet50", "data_dir": Path("gs://bucket/tfds")}, "--data-dir gs:/bucket/tfds: expected a folder"),
-        ({"recipe": "resnet50", "out": Path("s3://bucket/run")}, "--out s3:/bucket/run: expected a folder"),
+        (
+            {"recipe": "resnet50", "data_dir": Path("gs://bucket/tfds")},
+            "--data-dir gs://bucket/tfds: expected a folder",
+        ),
+        ({"recipe": "resnet50", "out": Path("hf://bucket/run")}, "is no address of a bucket"),
         ({"recipe": "resnet50", "model": "resnet51"}, "Did you mean resnet50"),
         ({**FINE_TUNING, "model": "vgg16", "pool": "gmp"}, "fully connected"),
         ({"recipe": "resnet50", "batch_size": 100, "accumulate": 3}, "a divisor of batch_size=100"),

@@ -629,6 +629,7 @@ def test_new_head(lite0):
     assert type(model) is type(lite0)
     assert_same(backbone(model), backbone(lite0))
     assert not np.array_equal(model.head.kernel[...], lite0.head.kernel[...])
+    assert np.var(model.head.kernel[...]) == pytest.approx(1 / (3 * 1280), rel=0.01)  # torch.nn.Linear's
     assert model.class_names is None
     assert (model.head.pool, model.head.dropout.rate) == ("gap", 0.2)
     other = camjax.with_new_head(lite0, 3, rngs=nnx.Rngs(6))

@@ -6,21 +6,21 @@ was killed or its machine broke, the others end too:
 - if it is the coordinator, the others notice the closed connection at once;
 - otherwise, the coordinator misses its heartbeats for `HEARTBEAT_SECONDS`, and ends all processes.
 
-The others say which process it was, and end with exit code 1; or JAX is faster, and ends them by SIGABRT (exit code
-134, or -6 in Python), with a message that names the tasks "that stopped sending heartbeats". If a collective operation
-notices first, as Gloo does on CPU, the process gets an exception.
+JAX ends a process by SIGABRT (exit code 134, or -6 in Python), with a message that names the tasks that stopped sending
+heartbeats; a sentence of ours follows it. If a collective operation notices first, as Gloo does on CPU, the process
+gets an exception.
 
 After an uncaught exception a process exits without waiting for the others, which may be waiting for it in a collective
 operation; so they end within seconds, too.
 """
 
 import atexit
+import functools
 import itertools
 import json
 import os
-import re
+import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -36,7 +36,6 @@ HEARTBEAT_SECONDS = 10
 step or a long evaluation does not stop them."""
 
 _POLL_MS = 2000
-_FOREVER_MS = 10 * 365 * 24 * 3600 * 1000
 
 # One count for all that the processes tell each other: they tell the same things in the same order.
 _COUNT = itertools.count()
@@ -84,8 +83,7 @@ def initialize(
     jax.config.update("jax_enable_preemption_service", preemption)
     jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     if jax.process_count() > 1:
-        sys.excepthook = _leave
-        _watch()
+        sys.excepthook = functools.partial(_leave, _watched())
 
 
 def started_in_many() -> bool:
@@ -167,53 +165,40 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
         )
 
 
-def _watch() -> None:
-    """Starts a thread that ends this process with a sentence when another one dies.
+_AGAIN = "Start all processes again with the same commands: what is finished is kept, and the rest goes on."
 
-    JAX would end it too, with the stack of its own threads and no word about what to do, at about the same time.
+
+def _watched() -> subprocess.Popen:
+    """Starts a program of a line that says what to do if this process is killed, as JAX does when another one dies.
+
+    JAX says which one it was, and leaves no time for a word of ours.
     """
-    leaving = threading.Event()
-
-    def wait() -> None:
-        try:
-            jax_private.coordinator().wait_at_barrier("camjax/all are alive", _FOREVER_MS)  # nobody passes it
-        except jax.errors.JaxRuntimeError as error:
-            if not leaving.is_set():
-                found = re.search(r"Task (\d+) ", str(error))
-                who = f"Process {found[1]}" if found else "Process 0, the coordinator,"
-                print(
-                    f"{who} of {count} has died: its own output, or its machine's log, says why. {_TOGETHER}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(1)
+    sentence = (
+        f"Process {jax.process_index()} of {jax.process_count()} has ended before its work was done: it was killed, or "
+        f"JAX ended it because another process had died, which the lines above name. {_AGAIN}"
+    )
+    # It waits until this process says a line, or is gone.
+    program = ["sh", "-c", 'read -r line || echo "$0" >&2', sentence]
+    watcher = subprocess.Popen(program, stdin=subprocess.PIPE, start_new_session=True)
 
     def leave() -> None:
-        leaving.set()
-        jax.distributed.shutdown()  # ends the wait
-        thread.join(5)
+        jax.distributed.shutdown()
+        watcher.communicate(b"end\n")
 
-    count = jax.process_count()
-    thread = threading.Thread(target=wait, daemon=True, name="other processes")
-    thread.start()
     atexit.register(leave)
+    return watcher
 
 
-_TOGETHER = (
-    "All processes end together. Start all of them again with the same commands: what is finished is kept, and the "
-    "rest goes on."
-)
-
-
-def _leave(kind, error, trace) -> None:
+def _leave(watcher: subprocess.Popen, kind, error, trace) -> None:
     """Exits after an uncaught exception without waiting for the other processes, which may be waiting for this one."""
     traceback.print_exception(kind, error, trace)
     print(
         f"Process {jax.process_index()} of {jax.process_count()} ends with this error, and the others within "
         f"{HEARTBEAT_SECONDS} seconds. If it is the error of a collective operation (Gloo, NCCL, a barrier), another "
-        f"process has died first: look at its output. {_TOGETHER}",
+        f"process has died first: look at its output. {_AGAIN}",
         file=sys.stderr,
         flush=True,
     )
     sys.stdout.flush()
+    watcher.communicate(b"end\n")
     os._exit(1)

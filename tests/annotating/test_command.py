@@ -72,13 +72,16 @@ def test_no_picture_can_be_read(tmp_path, capsys):
     assert json.loads((tmp_path / "out/manifest.json").read_text())["unreadable"][0]["file"] == "torn.png"
 
 
+JOINED = ["--coordinator", "127.0.0.1:1", "--num-processes", "2", "--process-id", "0"]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         (["--shard", "8/8"], "--shard 8/8: expected I/N with I below N, since the first of eight shards is 0/8."),
         (["--shard", "1"], "--shard 1: expected I/N, as 0/8 for the first of eight shards."),
         (["--shard", "0/2", "--merge"], "--merge and --shard: first run all shards, then --merge alone."),
-        (["--shard", "0/2", "--process-id", "0"], "no --coordinator"),
+        (["--shard", "0/2", *JOINED], "--shard and --merge are for processes that do not know of each other"),
         (["--classes", "red", "--top-k", "2"], "--classes and --top-k: leave out one of them."),
         (["--classes", "rad"], "--classes 'rad': no class of this network has that name. Did you mean 'red'?"),
         (["--threshold", "0.2", "1"], "thresholds=(0.2, 1.0): expected shares of the map's maximum, each once"),

@@ -207,8 +207,8 @@ def _no_classes(folder: Path, class_names: Sequence[str] | None) -> list[str]:
     from camjax.class_names import class_id
 
     wrong = []
-    for path in sorted(folder.iterdir()) if class_names else ():
-        if path.is_dir() and not path.name.startswith("."):
+    for path in sorted(folder.iterdir()):
+        if class_names and path.is_dir() and not path.name.startswith("."):
             try:
                 class_id(path.name, class_names)
             except InputError:

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from camjax.app.networks import LEFT, Busy, Networks
 from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Picture, Pictures, check_bytes
-from camjax.app.results import Results
+from camjax.app.result_pages import Results
 from camjax.attribution.methods import Needs
 from camjax.data.pixel_boxes import turn_boxes_back, whole_pixels
 from camjax.errors import InputError

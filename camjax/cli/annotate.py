@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import ALONE, Processes
-from camjax.errors import InputError
+from camjax.errors import InputError, few
 
 if TYPE_CHECKING:
     from camjax.annotating import Manifest
@@ -138,7 +139,7 @@ def annotate(
     if manifest is None:
         console.print(f"Shard {shard} is finished. After all of them, run the command with --merge.", soft_wrap=True)
         return
-    _print_summary(console, manifest, folder, out)
+    _print_summary(console, manifest, folder, out, network.class_names)
     if not manifest["annotated"]:
         raise InputError(
             f"none of the {manifest['pictures']} pictures can be read: {out / 'manifest.json'} has the reasons."
@@ -156,7 +157,9 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return index, count
 
 
-def _print_summary(console: "Console", manifest: "Manifest", folder: Path, out: Path) -> None:
+def _print_summary(
+    console: "Console", manifest: "Manifest", folder: Path, out: Path, class_names: Sequence[str] | None
+) -> None:
     from rich import box
     from rich.table import Table
 
@@ -186,4 +189,25 @@ def _print_summary(console: "Console", manifest: "Manifest", folder: Path, out: 
         return
     place, boxes = shlex.quote(str(folder.absolute())), shlex.quote(str(out / "boxes.csv"))
     console.print("Next:", f"  camjax app {shlex.quote(str(out))}", sep="\n", soft_wrap=True)
-    console.print(f"  camjax evaluate --dataset {place} --split all --boxes {boxes} --model ...", soft_wrap=True)
+    if wrong := _no_classes(folder, class_names):
+        console.print(
+            f"camjax evaluate takes a picture's folder for its class, and this network has no {few(wrong)}: to measure "
+            "the boxes, sort the pictures by class, or move them beside each other and annotate again.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"  camjax evaluate --dataset {place} --split all --boxes {boxes} --model ...", soft_wrap=True)
+
+
+def _no_classes(folder: Path, class_names: Sequence[str] | None) -> list[str]:
+    """The folders of pictures that have the name of no class."""
+    from camjax.class_names import class_id
+
+    wrong = []
+    for path in sorted(folder.iterdir()):
+        if class_names and path.is_dir() and not path.name.startswith("."):
+            try:
+                class_id(path.name, class_names)
+            except InputError:
+                wrong.append(path.name)
+    return wrong

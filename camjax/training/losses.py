@@ -241,8 +241,7 @@ def _checked_weights(name: str, weights: Sequence[float] | None) -> tuple[float,
         numbers = ()
     if not any(numbers) or not all(0 <= number < math.inf for number in numbers):
         raise InputError(
-            f"{name}={weights!r}: expected a number for each class of the model, in its order, at least 0 and not all "
-            "0."
+            f"{name}={weights!r}: expected a number of 0 or more for each class of the model, in its order, not all 0."
         )
     return numbers
 

@@ -56,6 +56,14 @@ def test_the_commands_to_type_next_run(tmp_path, capsys):
     assert results["top1_localization_error"] == 0  # of boxes with themselves
 
 
+def test_folders_that_are_no_classes_cannot_be_measured(tmp_path, capsys):
+    save(tmp_path / "p/2024/05/1.png", [(0, 2, 4, 10, 14)])
+    save(tmp_path / "p/red/1.png", [(0, 2, 4, 10, 14)])
+    assert annotate(tmp_path / "p", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "this network has no 2024: to measure the boxes, sort" in said and "camjax evaluate --" not in said
+
+
 def test_shards(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert annotate(folder, "--out", out, "--shard", "0/2") == 0

@@ -376,7 +376,7 @@ caught = []
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: caught.append(number))
 
-closed = batches() if sys.argv[1:] == ["closed"] else None
+closed = batches() if "closed" in sys.argv else None
 dropped = prefetch(batches(), lambda batch: batch["label"].tolist())
 running = threading.Event()
 
@@ -451,27 +451,19 @@ signal.pause()
 
 
 @pytest.mark.parametrize("also", [(), pytest.param(("closed",), marks=pytest.mark.long)])
-def test_a_run_with_workers_ends_without_a_word(also):
-    process = started(WITH_WORKERS + ENDS, *also)
+def test_a_worker_that_is_stopped_killed_or_fails_and_a_run_that_ends_without_a_word(also):
+    process = started(WITH_WORKERS + DIES + ENDS, *also)
     try:
         # Until all of its processes have closed the pipes: the tracker of leaked memory ends, and speaks, last.
         out, err = process.communicate(timeout=SOON)
     finally:
         end_group(process)
-    assert (process.returncode, out, err) == (3, "done\n", "")
-
-
-def test_a_worker_that_is_stopped_killed_or_fails():
-    process = started(WITH_WORKERS + DIES)
-    try:
-        out, err = process.communicate(timeout=SOON)
-    finally:
-        end_group(process)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err) == (3, "")
     assert out == (
         "An input worker (process PID) was killed by SIGKILL. The system sends SIGKILL when memory runs out: then use "
         "fewer workers (num_workers), or smaller batches.\n"
         "RuntimeError Unkind: no cable True\n"
+        "done\n"
     )
 
 

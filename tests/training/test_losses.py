@@ -280,7 +280,7 @@ def test_the_guide():
 
 @pytest.mark.parametrize("weights", [(), (0, 0, 0), (1, -1, 1), (1, np.nan, 1), "abc", 3.0])
 def test_weights_that_are_none(weights):
-    with pytest.raises(InputError, match=r"expected a number for each class .* at least 0 and not all 0"):
+    with pytest.raises(InputError, match=r"expected a number of 0 or more for each class .*, not all 0"):
         SoftmaxCrossEntropy(class_weights=weights)
 
 

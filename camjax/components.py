@@ -146,8 +146,8 @@ def _component_labels(blocks: jax.Array) -> jax.Array:
     quarter as many nodes as the image has pixels. Components come from a parallel union-find like FastSV (Zhang, Azad
     and Hu 2020, "FastSV: a distributed-memory connected component algorithm with fast convergence", algorithm 2):
     every node holds a parent, and a round hooks trees onto the least parent among the neighbors, then shortens all
-    paths to a quarter. It ends when no parent changes: after 4 to 5 rounds on masks of class activation maps at 224x224, 8
-    on a spiral through all of it, where propagating labels from pixel to pixel takes hundreds.
+    paths to a quarter. It ends when no parent changes: after 4 to 5 rounds on masks of class activation maps of 224x224
+    pixels, 8 on a spiral through all of it, where propagating labels from pixel to pixel takes hundreds.
 
     Args:
       blocks: (M, rows, columns, 2, 2) bool, with a border of empty blocks.

@@ -16,9 +16,9 @@ def laid_out_like(
 ) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
     """Decorates a function whose results all begin with the leading dimensions of one of its arrays.
 
-    With explicit axes JAX asks, at each gather and at many a reshape, where the result shall lie: inside of networks and
-    of its own functions too. In the decorated function the compiler decides that, as it does for all other meshes, and
-    what the results' types say is how the argument's leading dimensions lie.
+    With explicit axes JAX asks, at each gather and at many a reshape, where the result shall lie: inside of networks
+    and of its own functions too. In the decorated function the compiler decides that, as it does for all other meshes,
+    and the results lie as the argument's leading dimensions do.
 
     Args:
       argument: position of the array.

@@ -87,7 +87,9 @@ def check(name, ways, function, *arrays):
             if "boxes" in where or not np.issubdtype(value.dtype, np.floating):
                 np.testing.assert_array_equal(other, value, where)
             else:
-                scale = float(np.abs(value).max())
+                # Differences of scores, and directions in which a map varies most, magnify rounding.
+                magnified = any(name in jax.tree_util.keystr(place) for name in ("eigen", *ON_HOST))
+                scale = float(np.abs(value).max()) * (100 if magnified else 1)
                 np.testing.assert_allclose(other, value, rtol=0, atol=1e-6 * scale, err_msg=where)
     print(name, *(way.__name__ for way in ways), flush=True)
 
@@ -141,20 +143,19 @@ def check_arrays(ways):
 
 def main(full: bool) -> None:
     jax.config.update("jax_num_cpu_devices", 4)
-    check_arrays((*SPLITTING, *MAPPING) if full else (with_explicit_axes_in_jit, jit_with_shardings, shard_map))
-    check_gradients((direct, *SPLITTING) if full else (with_explicit_axes_in_jit, shard_map))
+    check_methods("small_gap", (16, 16), ["cam", "gradcam"], SPLITTING)
+    check_methods("small_gap", (16, 16), ["ablationcam"], (with_explicit_axes,))
+    if not full:
+        return
     compiled = [name for name, row in METHODS.items() if name not in ON_HOST and not row.crops]
-    if full:
-        check_methods("small_gap", (24, 20), [*METHODS.keys() - {"cam_ten_crop"}], EAGER)
-        check_methods("small_gap", (24, 20), compiled, (*SPLITTING, *MAPPING))
-        check_methods("small_gap", (24, 20), ["cam_ten_crop"], (*EAGER, *SPLITTING, *MAPPING))
-        for network in ("resnet18", "efficientnet_lite0", "squeezenet1_1", "densenet121"):
-            check_methods(network, (64, 64), ["cam", "gradcam", "backprop", "ablationcam"], EAGER)
-            check_methods(network, (64, 64), ["cam", "gradcam"], SPLITTING)
-    else:
-        check_methods("small_gap", (16, 16), ["cam", "backprop", "sscam"], EAGER)
-        check_methods("small_gap", (16, 16), ["cam", "eigengradcam"], (*SPLITTING, *MAPPING))
-        check_methods("resnet18", (32, 32), ["cam", "gradcam"], (with_explicit_axes_in_jit, shard_map))
+    check_arrays((*SPLITTING, *MAPPING))
+    check_gradients((direct, *SPLITTING))
+    check_methods("small_gap", (24, 20), [name for name, row in METHODS.items() if not row.crops], EAGER)
+    check_methods("small_gap", (24, 20), compiled, (*SPLITTING, *MAPPING))
+    check_methods("small_gap", (24, 20), ["cam_ten_crop"], (*EAGER, *SPLITTING, *MAPPING))
+    for network in ("resnet18", "efficientnet_lite0", "squeezenet1_1"):
+        check_methods(network, (64, 64), ["cam", "gradcam", "backprop", "ablationcam"], EAGER)
+        check_methods(network, (64, 64), ["cam", "gradcam"], SPLITTING)
 
 
 @pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.long)])

@@ -35,8 +35,8 @@ def mean_scores(
     any channel's perturbation, one for each image and repeat.
 
     The values of `changes` determine the number of chunks, and are read once. All chunks have one shape, the last one
-    padded with rows of no image, so that other values compile nothing. Where `changes` are split over devices by images,
-    each device scores the copies of its own images, a chunk of them at a time.
+    padded with rows of no image, so that other values compile nothing. Where `changes` are split over devices by
+    images, each device scores the copies of its own images, a chunk of them at a time.
 
     Args:
       outputs_of: (of_images, places (R,), rows (R, 3) int32 of image, channel and repeat) -> outputs (R, ...) of the
@@ -86,7 +86,7 @@ def mean_scores(
 
 def _rows(scored: np.ndarray, repeats: int, images: np.ndarray) -> np.ndarray:
     """(B, K + 1) bool -> (rows, 3) int32 of image, channel and repeat, repeat by repeat and image by image."""
-    pairs = np.argwhere(scored[images]) + [images[0], 0]
+    pairs = np.argwhere(scored[images]) + np.array((images[0], 0))
     rows = np.column_stack([np.tile(pairs, (repeats, 1)), np.repeat(np.arange(repeats), len(pairs))])
     return rows.astype(np.int32)
 

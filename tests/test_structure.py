@@ -19,7 +19,7 @@ PACKAGE = Path(camjax.__file__).parent
 LEVELS = (
     {
         *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "jax_private", "json_files"),
-        *("addresses", "locks", "models", "processes", "terminal", "weights"),
+        *("addresses", "locks", "models", "processes", "sharding", "terminal", "weights"),
     },
     {"boxes", "checkpoints", "runs"},
     {"attribution"},

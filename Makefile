@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT := demo_out
 
-.PHONY: demo test test-optimized test-parity test-long test-browser test-buckets lint benchmark clean
+.PHONY: demo test test-latest test-optimized test-parity test-long test-browser test-buckets lint benchmark clean
 
 # A pretrained network on two photographs, then a network that is trained from scratch.
 demo: .venv/demo
@@ -15,6 +15,17 @@ demo: .venv/demo
 
 test: .venv/test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long and not browser and not buckets"
+
+# The tests with the newest versions that the registry has, in an environment of their own; PYTHON=python3.13 chooses
+# Python's. What camjax and the experiments use of other libraries and is deprecated by now fails, with the warning.
+# Checkpoints go from .venv to this environment and back, if .venv is there. TESTS names files to run; empty, all run.
+DEPRECATED := DeprecationWarning PendingDeprecationWarning FutureWarning
+test-latest: .venv-latest/bin/python
+	.venv-latest/bin/python -m pip install -q -U --upgrade-strategy eager -e ".[test]"
+	.venv-latest/bin/python -m pip list | grep -E "^(jax|jaxlib|flax|optax|orbax-checkpoint|grain|numpy) "
+	CAMJAX_OTHER_PYTHON=$(abspath $(wildcard .venv/bin/python)) .venv-latest/bin/python -m pytest -n 2 --dist worksteal \
+		-m "not parity and not long and not browser and not buckets" $(TESTS) \
+		-o filterwarnings="$$(printf 'error::%s:(camjax|experiments)\n' $(DEPRECATED))"
 
 # The tests of maps, networks and metrics again, with the optimized programs that users run.
 test-optimized: .venv/test
@@ -48,6 +59,9 @@ lint: .venv/dev
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "camjax needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
+
+.venv-latest/bin/python:
+	$(PYTHON) -m venv .venv-latest
 
 .venv/demo: .venv/bin/python pyproject.toml requirements.txt
 	$(BIN)/python -m pip install -q -c requirements.txt -e ".[experiments]"
@@ -90,4 +104,4 @@ lint: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-prepare .venv-servers
+	rm -rf .venv .venv-latest .venv-prepare .venv-servers

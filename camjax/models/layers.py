@@ -82,9 +82,10 @@ def conv2d(
 def relu(x: jax.Array) -> jax.Array:
     """`nnx.relu`: the same numbers and derivatives, by way of float32 where x is bfloat16 and the platform is a CPU.
 
-    There jaxlib 0.12 reads memory that nobody has written, where one program has two bfloat16 maxima with the same
-    constant before a pooling or a mean: the features are NaN, or large. XLA hands such a program to YNNPACK as a whole;
-    in float32 it is right. `tests/models/test_layers.py` says when this can go.
+    There jaxlib reads memory that nobody has written, since 0.11.2 and in 0.12.0.1, where one program takes two
+    bfloat16 maxima with the same constant before a pooling, a mean or a maximum: features are NaN, or large. XLA hands
+    such a program to YNNPACK as one piece, which is right in float32. `tests/models/test_layers.py` says when this can
+    go.
     """
     if x.dtype != jnp.bfloat16:
         return nnx.relu(x)

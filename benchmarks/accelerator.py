@@ -84,7 +84,7 @@ def work(names: list[str], deadline: float, arguments: argparse.Namespace) -> No
             continue
         print(f"{MARK}{name} {min(left, most) + 10}", flush=True)
         start = time.monotonic()
-        guarded(report, name, lambda: run(report, tiny() if arguments.dry_run else FULL))  # noqa: B023
+        guarded(report, name, lambda: run(report, tiny(name) if arguments.dry_run else FULL))  # noqa: B023
         report.line(f"section {name}", f"{time.monotonic() - start:.0f} s")
         if "torch" in sys.modules:
             sys.modules["torch"].cuda.empty_cache()

@@ -6,6 +6,7 @@ object of a bucket is written as a whole and replaced as a whole; there is no ap
 
 import contextlib
 import importlib.util
+import logging
 import os
 import re
 import uuid
@@ -54,6 +55,8 @@ def as_path(name: str | os.PathLike[str]) -> Path:
         )
     # Where TensorFlow is installed, epath would take it for these addresses, with other credentials and without s3://.
     os.environ.setdefault("EPATH_USE_TF", "false")
+    # It logs, with a traceback, each error that it also raises.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     import fsspec.config
     from etils import epath
 

@@ -182,7 +182,7 @@ def test_train_evaluate_and_annotate(bucket, pictures, tmp_path, capsys):
 
     capsys.readouterr()
     words = ("evaluate", "--dataset", f"{bucket}/run/pictures.csv", "--split", "validation", "--model", f"{bucket}/run")
-    assert main([*words, "--out", f"{bucket}/evaluation"]) == 1
+    assert main([*words, "--metrics", "insertion", "--out", f"{bucket}/evaluation"]) == 1
     assert "holds an evaluation already" in capsys.readouterr().err
 
 
@@ -191,7 +191,7 @@ def test_one_run_at_a_time_and_one_of_a_dead_machine_does_not_count(bucket, monk
     monkeypatch.setattr(locks, "STALE_SECONDS", 2.0)
     directory = as_path(bucket)
     with run_lock(directory), pytest.raises(ValueError, match=rf"{bucket} is in use: process {os.getpid()} on "):
-        fit(Net(), Colors(), tiny_recipe(1), run_dir=bucket, progress=False)
+        fit(Net(), Colors(), tiny_recipe(2), run_dir=bucket, progress=False)
     assert names(bucket) == set()
     note = {"process": 1, "host": "another", "since": "yesterday", "token": "a", "beat": 7}
     upload(directory / "run.lock.json", json.dumps(note).encode())

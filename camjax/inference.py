@@ -246,13 +246,13 @@ class BoundFunction:
         return jax.tree.unflatten(self._structure, self._leaves(images))
 
     def _leaves(self, images) -> list:
-        place = _place_of_weights(images)
+        place = place_of_weights(images)
         if place not in self._placed:
             self._placed[place] = jax.device_put(self._placed[None], place)
         return self._placed[place]
 
 
-def _place_of_weights(images: Any) -> jax.Device | NamedSharding | None:
+def place_of_weights(images: Any) -> jax.Device | NamedSharding | None:
     """Where images were put deliberately: a device, or all of a mesh; None for NumPy, traced and uncommitted ones."""
     if not isinstance(images, jax.Array) or isinstance(images, jax.core.Tracer) or not images.committed:
         return None

@@ -36,7 +36,8 @@ def laid_out_like(
 
             def of_arrays(*arrays):
                 found = dict(zip(places, arrays, strict=True))
-                args, kwargs = structure.unflatten(found.get(place, leaf) for place, leaf in enumerate(leaves))
+                whole = [found.get(place, leaf) for place, leaf in enumerate(leaves)]
+                args, kwargs = jax.tree.unflatten(structure, whole)
                 return function(*args, **kwargs)
 
             leading = jax.typeof(like).sharding.spec[: like.ndim - trailing]

@@ -19,7 +19,7 @@ from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
-from camjax.inference import committed_device
+from camjax.inference import place_of_weights
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
 from camjax.models.inference_mode import inference_view, run_for_inference
@@ -218,10 +218,10 @@ def pooled_fn(model: CamModel) -> Callable[[Any, Any], jax.Array]:
     placed = {None: fold_batchnorm(model)}
 
     def pooled(images: np.ndarray | jax.Array, _: Any) -> jax.Array:
-        device = committed_device(images)
-        if device not in placed:
-            placed[device] = jax.device_put(placed[None], device)
-        return _pooled(placed[device], images)
+        place = place_of_weights(images)
+        if place not in placed:
+            placed[place] = jax.device_put(placed[None], place)
+        return _pooled(placed[place], images)
 
     return pooled
 

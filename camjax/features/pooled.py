@@ -215,7 +215,7 @@ def gap_features(
 
 def pooled_fn(model: CamModel) -> Callable[[Any, Any], jax.Array]:
     """A function for `map_images` that returns pooled features (B, K) float32, bound to a snapshot of a network."""
-    placed = {None: fold_batchnorm(model)}
+    placed: dict[Any, CamModel] = {None: fold_batchnorm(model)}
 
     def pooled(images: np.ndarray | jax.Array, _: Any) -> jax.Array:
         place = place_of_weights(images)

@@ -44,6 +44,12 @@ def test_what_does_not_fit_together(arguments, message):
         initialize(*arguments)
 
 
+@pytest.mark.parametrize("command", ["evaluate --dataset x", "annotate x", "train x --out y"])
+def test_commands_take_all_three_or_none(command, capsys):
+    assert main([*command.split(), "--coordinator", "10.0.0.1:8476"]) == 1
+    assert capsys.readouterr().err == "camjax: --coordinator, --num-processes, --process-id: all three, or none.\n"
+
+
 def test_one_process_without_arguments_is_left_alone():
     hook = sys.excepthook
     initialize()

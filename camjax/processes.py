@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import clusters, distributed
 
+from camjax import jax_private
 from camjax.errors import InputError
 
 HEARTBEAT_SECONDS = 10
@@ -76,7 +76,7 @@ def initialize(
         )
     if coordinator is not None and num_processes is not None and process_id is not None:
         _check(coordinator, num_processes, process_id)
-    if jax.distributed.is_initialized() or (missing and _cluster() is None):
+    if jax.distributed.is_initialized() or (missing and not jax_private.in_cluster()):
         return
     # The only collectives between processes on CPU; other platforms ignore it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -88,8 +88,7 @@ def initialize(
 
 def started_in_many() -> bool:
     """Whether this process is one of several that Cloud TPU, Slurm, Open MPI or Kubernetes started together."""
-    cluster = _cluster()
-    return cluster is not None and cluster.get_process_count() > 1
+    return jax_private.processes_in_cluster() > 1
 
 
 def is_first() -> bool:
@@ -112,7 +111,7 @@ def in_first(function: Callable[[], _T]) -> _T:
         return function()
     key = f"camjax/{next(_COUNT)}"
     if is_first():
-        _client().key_value_set(key, json.dumps(function()))
+        jax_private.coordination_client().key_value_set(key, json.dumps(function()))
     return json.loads(_told(key))
 
 
@@ -125,7 +124,7 @@ def gather(value: Any) -> list[Any]:
         return [value]
     key = f"camjax/{next(_COUNT)}"
     # Not by a collective operation: JAX would round 64-bit numbers to 32 on the way, and Gloo waits for half an hour.
-    _client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
+    jax_private.coordination_client().key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
     return [json.loads(_told(f"{key}/{index}")) for index in range(jax.process_count())]
 
 
@@ -145,16 +144,11 @@ def gather_arrays(tree: Any) -> Any:
     return multihost_utils.process_allgather(jax.tree.map(np.asarray, tree), tiled=False)
 
 
-def _client():
-    """The connection of this process to the coordinator."""
-    return distributed.global_state.client
-
-
 def _told(key: str) -> str:
     """Waits for what a process tells the others under a key; in parts, so that Ctrl-C is heard."""
     while True:
         try:
-            return _client().blocking_key_value_get(key, _POLL_MS)
+            return jax_private.coordination_client().blocking_key_value_get(key, _POLL_MS)
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
@@ -168,13 +162,6 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
         raise InputError(
             f"process_id={process_id} of num_processes={num_processes}: expected 0..num_processes-1, each once."
         )
-
-
-def _cluster() -> type[clusters.ClusterEnv] | None:
-    """What JAX can find the processes by, if there is something."""
-    # Private, but what `jax.distributed.initialize` asks; its error does not tell this case from others.
-    kinds = (kind for kind in clusters.ClusterEnv._cluster_types if not kind.opt_in_only_method)
-    return next((kind for kind in kinds if kind.is_env_present()), None)
 
 
 _AGAIN = "Start all processes again with the same commands: what is finished is kept, and the rest goes on."

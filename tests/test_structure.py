@@ -19,7 +19,7 @@ PACKAGE = Path(camjax.__file__).parent
 LEVELS = (
     {
         *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "json_files", "models"),
-        *("locks", "processes", "terminal", "weights"),
+        *("jax_private", "locks", "processes", "terminal", "weights"),
     },
     {"boxes", "checkpoints", "runs"},
     {"attribution"},

@@ -43,6 +43,12 @@ def test_what_does_not_fit_together(arguments, message):
         initialize(*arguments)
 
 
+@pytest.mark.parametrize("command", ["evaluate --dataset x", "annotate x", "train x --out y"])
+def test_commands_take_all_three_or_none(command, capsys):
+    assert main([*command.split(), "--coordinator", "10.0.0.1:8476"]) == 1
+    assert capsys.readouterr().err == "camjax: --coordinator, --num-processes, --process-id: all three, or none.\n"
+
+
 def test_one_process_without_arguments_is_left_alone():
     hook = sys.excepthook
     initialize()
@@ -83,7 +89,7 @@ def paint(folder: Path, number: int) -> Path:
 
 
 def work(options: dict) -> None:
-    """Trains, evaluates, annotates and extracts features, as commands do, and writes everything to "out"."""
+    """Evaluates, extracts features and trains, as commands do, and writes everything to "out"."""
     join(options)
     weights, out, size = options["weights"], Path(options["out"]), str(options["batch"])
     model = camjax.load_model(TINY, weights)
@@ -93,7 +99,6 @@ def work(options: dict) -> None:
         words = ["evaluate", "--dataset", pictures, "--split", "all", "--boxes", str(folder / "boxes.csv"), *network]
         words += ["--out", str(written / "evaluation"), "--batch-size", size, "--save-maps", "--resume"]
         assert main([*words, "--metrics", "ilsvrc", "maxboxaccv2", "insertion"]) == 0
-        assert main(["annotate", pictures, *network, "--out", str(written / "boxes"), "--batch-size", "2"]) == 0
         source = open_annotated(pictures, "all")
         store = extract_features(model, source, written / "features", batch_size=2, shard_size=4)
         pooled = gap_features(model, First(source, int(store.readable.argmin()) or len(source)), batch_size=2)

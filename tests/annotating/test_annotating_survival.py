@@ -97,10 +97,11 @@ def test_shards_give_the_files_of_one(folder, whole, tmp_path):
         assert tree(out) == whole
 
 
-def test_two_processes_give_the_files_of_one(folder, whole, tmp_path):
-    given = together(2, folder=folder, out=tmp_path / "out", wait=0.02)
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_processes_of_two_devices_give_the_files_of_one(folder, whole, tmp_path, count):
+    given = together(count, folder=folder, out=tmp_path / "out", wait=0.02, devices=2)
     processes = [start(options, tmp_path / "log.txt") for options in given]
-    assert [end(process) for process in processes] == [0, 0], (tmp_path / "log.txt").read_text()
+    assert [end(process) for process in processes] == [0] * count, (tmp_path / "log.txt").read_text()
     assert tree(tmp_path / "out") == whole
 
 

@@ -74,7 +74,6 @@ def test_new_layers_are_those_of_the_network():
         ({"recipe": "resnet50", "fake_data": "jpeg"}, "add --steps 200"),
         ({"recipe": "resnet50", "fake_data": "jpeg", "steps": 9, "dataset": "scenes"}, "--fake-data with"),
         ({"recipe": "wsol", "weights": "a.pth", "dataset": "caltech_birds2011"}, "experiments.cub"),
-        ({"recipe": "resnet50", "coordinator": "10.0.0.1:1234"}, "all three, or none"),
         (
             {"recipe": "resnet50", "data_dir": Path("gs://bucket/tfds")},
             "--data-dir gs://bucket/tfds: expected a folder",

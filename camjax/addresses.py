@@ -128,6 +128,21 @@ def upload_folder(path: Path, folder: Path) -> None:
             )
 
 
+def move_folder(path: Path, target: Path) -> None:
+    """Renames a folder. In a bucket its objects are copied and then removed: a kill may leave some in both places."""
+    if not is_address(path):
+        path.rename(target)
+        return
+    import fsspec
+
+    with reaching(path):
+        system, name = fsspec.url_to_fs(os.fspath(path))
+        _, new = fsspec.url_to_fs(os.fspath(target))
+        for found in system.find(name):
+            system.cp_file(found, f"{new}{found.removeprefix(name)}")
+        system.rm(name, recursive=True)
+
+
 @contextlib.contextmanager
 def reaching(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns what the clients of buckets raise, of many classes, into one OSError; leaves other paths alone."""

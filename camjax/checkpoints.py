@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint import options as orbax_options
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from camjax.addresses import as_path, is_address, make_folder
+from camjax.addresses import as_path, is_address, make_folder, move_folder
 from camjax.errors import InputError, printable, reading
 from camjax.models import CamModel
 from camjax.weights.fingerprint import tree_sha256
@@ -274,7 +274,7 @@ class Checkpoints:
             multihost_utils.sync_global_devices("every process has seen the checkpoints")
             if jax.process_index() == 0:
                 for step, path in moved.items():
-                    (self.directory / str(step)).rename(path)
+                    move_folder(self.directory / str(step), path)
             multihost_utils.sync_global_devices("the checkpoints are moved")
             self._manager.reload()
         return list(moved.values())

@@ -22,7 +22,7 @@ from camjax.models.shapes import model_shapes
 # environment wins: `XLA_FLAGS= pytest` runs the programs that users run, as `make test-parity` and `make test-long` do.
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"
-    if jaxlib.version.__version_info__ < (0, 12):  # which has no other emitters, and ends the process at the flag
+    if jaxlib.version.__version_info__ < (0, 11, 1):  # later ones do not know the flag, and end the process
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)

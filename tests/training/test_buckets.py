@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_checkpoints import state_of
 from tiny_run import Colors, Net, start, tiny_recipe
 
 import camjax
@@ -127,6 +128,22 @@ def test_a_killed_run_leaves_a_whole_checkpoint_and_is_taken_up_again(bucket, tm
     assert losses[0] == losses[1] and len(losses[0]) == 12
     kept = {name for name in names(bucket) if not name.startswith(("checkpoints/", "events"))}
     assert kept == {"curves.png", "metrics.jsonl", "run.json", "run_card.json", "run_card.md"}  # and no lock
+
+
+def test_a_damaged_checkpoint_is_moved_aside(bucket):
+    """Moving is copying there, which a kill may cut: what is left has fewer arrays, and is damaged still."""
+    with Checkpoints(bucket) as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(state_of(step))
+    for part in names(f"{bucket}/6/model"):
+        if part.startswith("d/"):
+            upload(as_path(f"{bucket}/6/model/{part}"), b"damaged")
+    with Checkpoints(bucket) as checkpoints:
+        with pytest.warns(UserWarning, match=f"{bucket}/6 .* The checkpoint of step 3 is used in its place"):
+            assert int(checkpoints.restore(state_of(0)).step) == 3
+        (moved,) = checkpoints.set_aside(3)
+        assert str(moved) == f"{bucket}.damaged-6" and checkpoints.steps() == [3]
+    assert not any(name.startswith("6/") for name in names(bucket)) and len(names(moved)) > 5
 
 
 @pytest.fixture(scope="module")

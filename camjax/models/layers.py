@@ -167,6 +167,8 @@ def fold_batchnorm(model: Module) -> Module:
 
     With `s = scale / sqrt(var + epsilon)` of the running statistics, `bn(conv(x)) = conv_{kernel * s}(x) +
     (bias - mean * s)`: the same function up to rounding, with one pass less over the feature map.
+
+    Layers that compute in bfloat16 keep their weights in bfloat16, to which each of their calls would round them.
     """
     model = nnx.clone(model)
     for _, module in nnx.iter_modules(model):
@@ -177,6 +179,11 @@ def fold_batchnorm(model: Module) -> Module:
             conv.kernel = nnx.Param(jax.device_put(_numbers(conv.kernel) * factor))
             conv.bias = nnx.data(nnx.Param(jax.device_put(bias - mean * factor)))
             conv.use_bias, module.bn = True, None
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.Conv | nnx.Linear) and module.dtype is not None:
+            for weights in (module.kernel, module.bias):
+                if weights is not None:
+                    weights.set_value(weights[...].astype(module.dtype))
     return model
 
 

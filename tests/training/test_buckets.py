@@ -33,6 +33,24 @@ SERVERS = Path(os.environ.get("CAMJAX_BUCKET_SERVERS", ROOT / ".venv-servers" / 
 BUCKET = "bucket"
 
 
+GCS = """
+import contextlib
+from gcp_storage_emulator.exceptions import NotFound
+from gcp_storage_emulator.handlers import objects
+
+def download(request, response, storage, *rest, plain=objects.download, **options):
+    with contextlib.suppress(NotFound):
+        found = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
+        response["x-goog-generation"] = found["generation"]
+    plain(request, response, storage, *rest, **options)
+
+objects.download = download
+from gcp_storage_emulator.__main__ import main
+main()
+"""
+"""The emulator, with a header that Google sends and TensorStore needs: without it, it refuses to write now and then."""
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -46,7 +64,7 @@ def servers(tmp_path_factory):
     log = (tmp_path_factory.mktemp("servers") / "log").open("w")
     commands = (
         [SERVERS / "moto_server", "-H", "127.0.0.1", "-p", str(s3)],
-        [SERVERS / "gcp-storage-emulator", "start", "--host=127.0.0.1", f"--port={gcs}", "--in-memory"],
+        [SERVERS / "python", "-c", GCS, "start", "--host=127.0.0.1", f"--port={gcs}", "--in-memory"],
     )
     commands[1].append(f"--default-bucket={BUCKET}")
     started = [subprocess.Popen(command, stdout=log, stderr=log) for command in commands]

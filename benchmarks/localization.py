@@ -29,6 +29,7 @@ from rich.table import Table
 
 import camjax
 from benchmarks.cam_throughput import photographs
+from benchmarks.grad_cam import check_maps, grad_cam
 from benchmarks.peers import import_torchvision, missing
 from benchmarks.timing import cpu_count, cpu_name, interleaved, ratio
 from camjax.data.annotation import AnnotatedSource, Annotation
@@ -99,38 +100,15 @@ def five_maps(console: Console, table: Table, figures: dict, rounds: int) -> Non
             out = jax.device_get(localize_fn(on_device))
             mean, std = (np.array(constant, np.float32) for constant in (model.mean, model.std))
             x = torch.from_numpy((images - mean) / std).permute(0, 3, 1, 2).contiguous()
-            grad_cam, maps = _grad_cam(network, layer(network), x, out.class_ids)
+            run_grad_cam, maps = grad_cam(network, layer(network), x, out.class_ids)
             if name == "resnet50":
-                _check(out.maps, maps)
-            functions = {"camjax": functools.partial(localize_fn, on_device), "grad-cam": grad_cam}
+                check_maps(out.maps, maps)
+            functions = {"camjax": functools.partial(localize_fn, on_device), "grad-cam": run_grad_cam}
             times = interleaved(functions, rounds)
             value = ratio(times["grad-cam"], times["camjax"])
             figures[f"{name}_b{batch}_five_maps_vs_grad_cam"] = round(value, 3)
             measured = ", ".join(f"{who} {1e3 * np.median(seconds):.0f} ms" for who, seconds in times.items())
             table.add_row(f"{name}, {batch} images, {CLASSES} classes", measured, f"{value:.2f}", _promise(value, 5))
-
-
-def _grad_cam(network, layer, x, class_ids):
-    """A function that computes the maps of (B, N) classes, and its result (B, N, H, W) in 0..1."""
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    targets = [ClassifierOutputTarget(int(c)) for c in np.ravel(class_ids)]
-    cam = GradCAM(model=network, target_layers=[layer])
-    repeated = x.repeat_interleave(class_ids.shape[1], 0)
-    maps = functools.partial(cam, input_tensor=repeated, targets=targets)
-    return maps, maps().reshape(*class_ids.shape, *x.shape[2:])
-
-
-def _check(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Raises RuntimeError unless Grad-CAM's maps are CAM's positive part, each scaled to its own range."""
-    positive = np.maximum(ours, 0)
-    resized = np.asarray(camjax.resize_map(positive, theirs.shape[-2:]))
-    spans = [m - m.min((-2, -1), keepdims=True) for m in (resized, theirs)]
-    scaled = [m / np.maximum(m.max((-2, -1), keepdims=True), 1e-7) for m in spans]
-    error = np.abs(scaled[0] - scaled[1]).mean()
-    if not error < 0.05:
-        raise RuntimeError(f"the maps differ by {error:.3f} of their range on average; these are not the same maps.")
 
 
 def evaluation(table: Table, figures: dict, images: int, repeats: int) -> None:

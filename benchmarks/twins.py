@@ -29,13 +29,18 @@ TWINS = (
 
 def twin(name: str):
     """A torchvision network in evaluation mode with random weights, and camjax's with the same."""
+    network = getattr(import_torchvision().models, name)().eval()
+    return network, with_weights_of(network, name)
+
+
+def with_weights_of(network, name: str, dtype=jnp.float32):
+    """Camjax's network of that name with the weights of PyTorch's, which compute in `dtype`."""
     from safetensors.torch import save_file
 
-    network = getattr(import_torchvision().models, name)().eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.safetensors")
         save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
-        return network, camjax.load_model(name, weights=path)
+        return camjax.load_model(name, weights=path, dtype=dtype)
 
 
 def network_times(name: str, images: np.ndarray, rounds: int) -> tuple[dict[str, np.ndarray], list[tuple]]:

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from camjax.cam import resize_map
 from camjax.components import describe_components, largest_component
 from camjax.errors import InputError
+from camjax.sharding import laid_out_like
 
 
 class ScoredBoxes(NamedTuple):
@@ -28,6 +29,7 @@ class ScoredBoxes(NamedTuple):
     valid: jax.Array
 
 
+@laid_out_like(0, trailing=2)
 def largest_component_box(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The bounding box of the largest 8-connected component of each mask (Zhou et al. 2016, section 3.2).
 
@@ -45,6 +47,7 @@ def largest_component_box(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _box_of(largest_component(mask))
 
 
+@laid_out_like(0, trailing=2)
 def boxes_from_maps(maps: jax.Array, size: tuple[int, int], threshold: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """The paper's box of each map (Zhou et al. 2016, section 3.2): from any method's maps to boxes.
 
@@ -65,6 +68,7 @@ def boxes_from_maps(maps: jax.Array, size: tuple[int, int], threshold: ArrayLike
     return largest_component_box(_regions(maps, size, threshold)[0])
 
 
+@laid_out_like(0, trailing=2)
 def scored_box_from_maps(maps: jax.Array, size: tuple[int, int], threshold: ArrayLike) -> ScoredBoxes:
     """The box of `boxes_from_maps` with its score; arguments as there.
 
@@ -78,6 +82,7 @@ def scored_box_from_maps(maps: jax.Array, size: tuple[int, int], threshold: Arra
     return ScoredBoxes(box[..., None, :], peak[..., None], valid[..., None])
 
 
+@laid_out_like(0, trailing=2)
 def component_boxes_from_maps(
     maps: jax.Array, size: tuple[int, int], threshold: ArrayLike, *, max_boxes: int = 10, min_area: ArrayLike = 0.0
 ) -> ScoredBoxes:

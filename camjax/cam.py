@@ -10,10 +10,12 @@ from jax.typing import ArrayLike
 
 from camjax.checks import check_no_label_vectors
 from camjax.errors import InputError
+from camjax.sharding import laid_out_like
 
 _Array = TypeVar("_Array", jax.Array, np.ndarray)
 
 
+@laid_out_like(0, trailing=3)
 def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: ArrayLike | None = None) -> jax.Array:
     """Class activation maps `M_c(y, x) = sum_k f_k(y, x) w[k, c]` (Zhou et al. 2016, eq. 2).
 
@@ -98,6 +100,7 @@ def class_probabilities(logits: _Array, multi_label: bool = False) -> _Array:
     return (exponentials / exponentials.sum(-1, keepdims=True))[..., :classes]
 
 
+@laid_out_like(0, trailing=3)
 def class_maps(features: jax.Array, kernel: jax.Array | None, class_ids: ArrayLike | None = None) -> jax.Array:
     """`class_activation_map`; without a kernel the features' channels, which are the class maps already.
 
@@ -120,6 +123,7 @@ def class_maps(features: jax.Array, kernel: jax.Array | None, class_ids: ArrayLi
     return jnp.where(known[..., None, None], maps, jnp.nan)
 
 
+@laid_out_like(0, trailing=2)
 def resize_map(
     maps: jax.Array, size: int | Sequence[int], method: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
 ) -> jax.Array:

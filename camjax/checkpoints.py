@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import glob
 import itertools
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -19,7 +21,10 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint import options as orbax_options
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from camjax.addresses import as_path, is_address, make_folder, move_folder
 from camjax.errors import InputError, printable, reading
 from camjax.models import CamModel
 from camjax.weights.fingerprint import tree_sha256
@@ -57,8 +62,48 @@ _CHECKSUMS = "sha256"
 """The item of a checkpoint that has the SHA-256 of each other item. Checkpoints of an older camjax have none."""
 
 
-# Orbax logs, with a traceback, each error that it also raises.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno < logging.ERROR)
+def _is_said(record: logging.LogRecord) -> bool:
+    """Whether a line of Orbax's log is shown: no error that it also raises, nor that a checkpoint has no metrics."""
+    needless = record.levelno >= logging.ERROR or "did not provide metrics" in str(record.msg)
+    return "orbax" not in record.pathname or not needless
+
+
+logging.getLogger("absl").addFilter(_is_said)
+
+
+_COMMIT_FILE = orbax_options.AtomicityOptions(mode=orbax_options.AtomicityMode.COMMIT_FILE)
+
+
+def _with_s3(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Makes Orbax's description of where TensorStore keeps arrays know `s3://`; Orbax itself knows `gs://` only.
+
+    It can go once Orbax writes to `s3://`: https://github.com/google/orbax/pull/2739.
+    """
+
+    def on_s3(spec: Any) -> Any:
+        if not isinstance(spec, dict):
+            return spec
+        if spec.get("driver") not in ("gcs", "gcs_grpc"):
+            return {name: on_s3(value) for name, value in spec.items()}
+        spec = {**spec, "driver": "s3"}
+        # TensorStore reads neither of these variables of the AWS tools.
+        if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+            region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+            spec |= {"endpoint": endpoint, "aws_region": region}
+        if "AWS_ACCESS_KEY_ID" in os.environ:  # otherwise it logs each other place where it looks in vain
+            spec["aws_credentials"] = {"type": "environment"}
+        return spec
+
+    @functools.wraps(build)
+    def build_with_s3(directory: str, *args, **kwargs) -> dict[str, Any]:
+        if not (found := re.match("s3:/+", directory)):
+            return build(directory, *args, **kwargs)
+        return on_s3(build(f"gs://{directory[found.end() :]}", *args, **kwargs))
+
+    return build_with_s3
+
+
+tensorstore_utils.build_kvstore_tspec = _with_s3(tensorstore_utils.build_kvstore_tspec)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -77,12 +122,19 @@ def metric_to_compare(metrics: Mapping[str, float], prefix: str = "") -> str:
     return precision if precision in metrics else f"{prefix}accuracy"
 
 
+def _compared(metrics: Mapping[str, float]) -> float:
+    return metrics[metric_to_compare(metrics)]
+
+
 class Checkpoints:
     """The checkpoints of one run, each a directory named by its step.
 
     A checkpoint is written in the background while training continues. It has a temporary name until it is complete,
     and what a killed process leaves under such a name is removed before the next checkpoint is written. The newest two
     checkpoints are kept, and the best one by `metric_to_compare`.
+
+    In a bucket there are no temporary names: a checkpoint is complete once it has `commit_success.txt`, which is
+    written last.
 
     A checkpoint has checksums of its arrays, which are compared on reading: a damaged one is an error, or, where the
     newest is asked for, a warning and the one before.
@@ -93,30 +145,35 @@ class Checkpoints:
     Use it as a context manager, or call `close`, which waits for the last checkpoint.
 
     Args:
-      directory: created if it does not exist, unless read_only.
+      directory: a folder, or an address of a bucket; created if it does not exist, unless read_only.
       read_only: create and change nothing; `save` is an error.
     """
 
     def __init__(self, directory: str | os.PathLike, *, read_only: bool = False):
+        directory = as_path(directory)
+        in_bucket = is_address(directory)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [
                     checkpoint_managers.LatestN(_KEEP_NEWEST),
                     checkpoint_managers.BestN(
-                        get_metric_fn=lambda metrics: metrics[metric_to_compare(metrics)],
+                        get_metric_fn=_compared,
                         n=1,
                         keep_checkpoints_without_metrics=False,
                     ),
                 ]
             ),
+            best_fn=_compared,  # or Orbax would forget the metrics when the process ends
             # Not Orbax's read_only, which logs three warnings each time; nothing is written unless `save` is called.
             create=not read_only,
             cleanup_tmp_directories=not read_only,
+            # Orbax does so by itself for gs://; elsewhere it renames a folder, which no bucket does in one step.
+            atomicity_options=_COMMIT_FILE if in_bucket else None,
         )
         self._read_only = read_only
-        self.directory = Path(directory).expanduser().absolute()
+        self.directory = directory if in_bucket else directory.absolute()
         if not read_only:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self.directory)
         self._stack = contextlib.ExitStack()
         # By name, since Orbax finds the handlers of saved items only after the first call that saves or restores one.
         handlers: dict[str, ocp.CheckpointHandler] = {name: ocp.StandardCheckpointHandler() for name in _PARTS}
@@ -217,7 +274,7 @@ class Checkpoints:
             multihost_utils.sync_global_devices("every process has seen the checkpoints")
             if jax.process_index() == 0:
                 for step, path in moved.items():
-                    (self.directory / str(step)).rename(path)
+                    move_folder(self.directory / str(step), path)
             multihost_utils.sync_global_devices("the checkpoints are moved")
             self._manager.reload()
         return list(moved.values())
@@ -309,7 +366,7 @@ class Checkpoints:
 @contextlib.contextmanager
 def _without_wildcards(directory: Path) -> Iterator[Path]:
     r"""A path to a directory without `*`, `?`, `[` and `\`, which Orbax takes for patterns and so finds no files."""
-    if not glob.has_magic(str(directory)) and "\\" not in str(directory):
+    if is_address(directory) or (not glob.has_magic(str(directory)) and "\\" not in str(directory)):
         yield directory
         return
     with tempfile.TemporaryDirectory(prefix="camjax-") as folder:

@@ -137,7 +137,7 @@ def check_class_ids(class_ids: Any, batch: int, classes: int) -> Any:
     if not traced and (ids.min() < 0 or ids.max() >= classes):
         wrong = np.unique(ids[(ids < 0) | (ids >= classes)])
         raise InputError(f"class_ids {wrong[:10].tolist()} out of range: the model has classes 0..{classes - 1}.")
-    return ids.reshape(batch, -1).astype(np.int32)
+    return (ids[:, None] if ids.ndim == 1 else ids).astype(np.int32)
 
 
 def check_no_label_vectors(class_ids: Any, classes: int) -> None:

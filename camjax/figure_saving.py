@@ -1,12 +1,12 @@
 """Writing figures: the same bytes each time, with text that can be searched and edited."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from camjax.addresses import as_path
 from camjax.errors import InputError
 from camjax.files import whole_file
 
@@ -29,7 +29,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
       InputError: the figure has more pixels than fit in memory.
       OSError: the file cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     suffix = path.suffix[1:].lower()
     width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
     if suffix not in ("pdf", "svg") and (max(width, height) > LARGEST_SIDE or width * height > MOST_PIXELS):

@@ -2,8 +2,17 @@
 
 import contextlib
 import os
+import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
+
+from camjax.addresses import as_path, is_address, make_folder, upload, upload_folder
+
+UPLOAD_SECONDS = 10
+"""How often a `GrowingFile` in a bucket is replaced."""
 
 
 @contextlib.contextmanager
@@ -17,8 +26,10 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
     one step: a reader sees the old content or the new. The file's mode follows the umask, for any library that writes
     the draft. Where the block raises, the draft is removed and the file stays as it was.
 
+    In a bucket, the draft is a file of this machine, and the object is replaced by it.
+
     Args:
-      path: of the file.
+      path: of the file, or the address of an object.
       make_parent: create its folder, and those above it, where they are missing.
 
     Yields:
@@ -27,9 +38,16 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
     Raises:
       OSError: the file cannot be written; the message names it.
     """
-    path = Path(path)
+    path = as_path(path)
+    if is_address(path):
+        with tempfile.TemporaryDirectory(prefix="camjax-") as folder:
+            draft = Path(folder, path.name)
+            draft.touch()
+            yield draft
+            upload(path, draft)
+        return
     if make_parent:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     # Two processes that write the same file have two drafts.
     draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
     try:
@@ -53,3 +71,81 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes, *, make_pare
     """Writes a file by `whole_file`; text as UTF-8."""
     with whole_file(path, make_parent=make_parent) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def filled_folder(path: Path) -> Iterator[Path]:
+    """A folder to write many small files to, one by one: the folder itself, or one that then goes to a bucket."""
+    if not is_address(path):
+        path.mkdir(exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="camjax-") as folder:
+        yield Path(folder)
+        upload_folder(path, Path(folder))
+
+
+class GrowingFile:
+    """A file that grows while a program runs, such as a log, and is there from its start.
+
+    What `write` got is in the file when it returns. An object of a bucket can't grow: it is replaced by a longer one,
+    in the background, at most every `UPLOAD_SECONDS`, and whenever `flush` or `close` is called.
+
+    Args:
+      path: of the file, or the address of an object.
+      content: of the file at first, in place of what it has.
+    """
+
+    def __init__(self, path: Path, content: bytes = b""):
+        self.path = path
+        write_whole(path, content)
+        self._file: BinaryIO | None = None
+        if not is_address(path):
+            self._file = path.open("ab", buffering=0)
+            return
+        self._content, self._uploaded, self._last = bytearray(content), len(content), time.monotonic()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        self._upload: Future[None] | None = None
+
+    def write(self, content: bytes) -> None:
+        """Adds to the file.
+
+        Raises:
+          OSError: this or an earlier content cannot be written.
+        """
+        if self._file is not None:
+            self._file.write(content)
+            return
+        self._content += content
+        if time.monotonic() - self._last > UPLOAD_SECONDS and (self._upload is None or self._upload.done()):
+            self._start_upload()
+
+    def flush(self) -> None:
+        """Returns once all is on the disk, or in the bucket; raises OSError."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        else:
+            self._wait()
+            if self._uploaded < len(self._content):
+                self._start_upload()
+                self._wait()
+
+    def close(self) -> None:
+        """Flushes and closes the file; raises OSError."""
+        if self._file is not None:
+            self._file.close()
+            return
+        try:
+            self.flush()
+        finally:
+            self._pool.shutdown()
+
+    def _start_upload(self) -> None:
+        self._wait()
+        self._uploaded, self._last = len(self._content), time.monotonic()
+        self._upload = self._pool.submit(upload, self.path, bytes(self._content))
+
+    def _wait(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.result()

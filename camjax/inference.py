@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from camjax.attribution.engine import all_classes, attribute
 from camjax.attribution.methods import METHODS, Method, Needs, common_image_size, method_named
@@ -23,8 +24,10 @@ from camjax.checks import (
     num_classes,
     warn_if_scaled,
 )
+from camjax.errors import InputError
 from camjax.models.inference_mode import inference_view
 from camjax.models.layers import fold_batchnorm
+from camjax.sharding import laid_out_like
 
 
 class CamOutput(NamedTuple):
@@ -100,6 +103,7 @@ def cam_fn(model: nnx.Module, images: Any, class_ids: Any = None) -> CamOutput:
 
 
 @jax.jit
+@laid_out_like(1, trailing=3)
 def _cam_jit(model, images, class_ids) -> CamOutput:
     row = METHODS["cam"]
     return _maps(model, images, class_ids, [row], _ids_or_top(1))[row.name]
@@ -123,8 +127,8 @@ def make_cam_fn(
 
     Returns:
       `cam_fn(images, class_ids=None) -> CamOutput`, with the arguments and errors of `camjax.cam_fn`; class_ids
-      override top_k. It runs on the device that the images were put on. A second call with the same shapes compiles
-      nothing.
+      override top_k. It runs on the device that the images were put on, or on all devices of a mesh over which their
+      first axis is sharded; results lie as the images do. A second call with the same shapes compiles nothing.
 
     Raises:
       ValueError: unknown method or option, top_k not in 1..C, or a model without what the method needs.
@@ -206,7 +210,8 @@ class BoundFunction:
 
     `bound(images, class_ids=None)` calls `function` with images (B, H, W, 3) and class_ids (B, N) or None, and raises
     ValueError for other images or class_ids as `cam_fn` does. The snapshot follows the images: for images committed to
-    a device (`jax.device_put(images, device)`) it is copied there at the first call, and the results are there too.
+    a device (`jax.device_put(images, device)`) it is copied there at the first call, and the results are there too; for
+    images over a mesh, to each of its devices, and the results lie as the images do.
 
     Args:
       model: any model that `function` takes.
@@ -218,11 +223,12 @@ class BoundFunction:
     def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any):
         leaves, structure = jax.tree.flatten((fold_batchnorm(model), *arguments))
         self._structure = structure
-        self._placed: dict[jax.Device | None, list] = {None: leaves}
+        self._placed: dict[jax.Device | NamedSharding | None, list] = {None: leaves}
         self._check = ImageCheck(model)
         self._classes = classes
 
         @jax.jit
+        @laid_out_like(1, trailing=3)
         def compiled(leaves, images, class_ids):
             model, *arguments = jax.tree.unflatten(structure, leaves)
             return function(model, images, class_ids, *arguments)
@@ -240,16 +246,18 @@ class BoundFunction:
         return jax.tree.unflatten(self._structure, self._leaves(images))
 
     def _leaves(self, images) -> list:
-        device = committed_device(images)
-        if device not in self._placed:
-            self._placed[device] = jax.device_put(self._placed[None], device)
-        return self._placed[device]
+        place = place_of_weights(images)
+        if place not in self._placed:
+            self._placed[place] = jax.device_put(self._placed[None], place)
+        return self._placed[place]
 
 
-def committed_device(images: Any) -> jax.Device | None:
-    """The one device that images were put on deliberately; None for NumPy, traced, uncommitted or sharded ones."""
+def place_of_weights(images: Any) -> jax.Device | NamedSharding | None:
+    """Where images were put deliberately: a device, or all of a mesh; None for NumPy, traced and uncommitted ones."""
     if not isinstance(images, jax.Array) or isinstance(images, jax.core.Tracer) or not images.committed:
         return None
+    if isinstance(images.sharding, NamedSharding):
+        return NamedSharding(images.sharding.mesh, PartitionSpec())
     devices = images.devices()
     return next(iter(devices)) if len(devices) == 1 else None
 
@@ -280,6 +288,7 @@ def _bind_methods(
     looped = [row for row in rows if row.needs is Needs.CHANGED_IMAGES]
     on_host = {row.name: row.host_boxes for row in rows if row.host_boxes and threshold is not None}
 
+    @laid_out_like(1, trailing=3)
     def finish(out, images, threshold):
         boxes = () if threshold is None else boxes_from_maps(out.maps, images.shape[1:3], threshold)
         return _split(_for_each_class(out, boxes), split)
@@ -305,6 +314,11 @@ def _bind_methods(
 
     def run(images, class_ids=None):
         images = as_array(images, "images")
+        if isinstance(images, jax.core.Tracer) and (of_host := [*on_host, *(row.name for row in looped)]):
+            raise InputError(
+                f"{', '.join(of_host)} inside of jax.jit or another transformation: part of it runs on the host, which "
+                "sees no values there. Call it outside; on images that are sharded over devices it uses all of them."
+            )
         found, forward = bound(images, class_ids)
         for name, host_boxes in on_host.items():
             out = found[name]
@@ -338,16 +352,22 @@ def _ids_or_top(top_k: int | None) -> Callable[[jax.Array, jax.Array | None], ja
     """The class ids that were given; for None the top_k classes, or all (None)."""
 
     def choose(logits, class_ids):
-        return jax.lax.top_k(logits, top_k)[1] if class_ids is None and top_k is not None else class_ids
+        return _top(logits, top_k) if class_ids is None and top_k is not None else class_ids
 
     return choose
+
+
+def _top(logits: jax.Array, count: int) -> jax.Array:
+    """(B, C) -> (B, count) int32 class ids by falling logit."""
+    # Of logits on several devices XLA gathers those of the whole batch for a top_k, and none for a maximum.
+    return jax.lax.argmax(logits, 1, jnp.int32)[:, None] if count == 1 else jax.lax.top_k(logits, count)[1]
 
 
 def _top_and_ids(top_k: int) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
     """The top_k classes, followed by the class ids that were given."""
 
     def choose(logits, class_ids):
-        top = jax.lax.top_k(logits, top_k)[1]
+        top = _top(logits, top_k)
         return top if class_ids is None else jnp.concatenate([top, class_ids], axis=1)
 
     return choose

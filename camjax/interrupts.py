@@ -12,10 +12,11 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 
 import jax  # noqa: F401  before `_end_at_once` is registered, so that this is called before JAX waits for its threads
+
+from camjax import jax_private
 
 EXIT_CODE = 128 + signal.SIGINT
 """130: the exit code that a shell reports for a process that Ctrl-C ended."""
@@ -97,8 +98,7 @@ def end_without_compilation(interrupt: KeyboardInterrupt) -> None:
     JAX raises the interrupt, but compiles on in threads of its own. The interpreter would wait for them, and crash
     when they end (jaxlib 0.10).
     """
-    frames = traceback.walk_tb(interrupt.__traceback__)
-    if any(frame.f_globals.get("__name__") == "jax._src.compiler" for frame, _ in frames):
+    if jax_private.compiles(interrupt.__traceback__):
         _COMPILING.set()
 
 

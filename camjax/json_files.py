@@ -3,9 +3,9 @@
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
+from camjax.addresses import as_path
 from camjax.errors import InputError, printable
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ def read_json(path: str | os.PathLike[str], form: type[T], *, advice: str) -> T:
         run = read_json(directory / "run.json", Run, advice="Restore the file from a copy.")
 
     Args:
-      path: of the file, in UTF-8.
+      path: of the file, in UTF-8, or its address in a bucket.
       form: the expected form, as a type: a dataclass, a `typing_extensions.TypedDict`, or built-in types such as
         `dict[str, list[float]]`. No value is converted, but for whole numbers where floats are expected; NaN and
         Infinity are read as Python writes them. Fields that the form does not name are left out.
@@ -31,7 +31,7 @@ def read_json(path: str | os.PathLike[str], form: type[T], *, advice: str) -> T:
       InputError: the file is not JSON, or has another form. The message names the file, the first fields that are
         wrong, and what was expected.
     """
-    return parse_json(Path(path).read_bytes(), form, name=str(path), advice=advice)
+    return parse_json(as_path(path).read_bytes(), form, name=str(path), advice=advice)
 
 
 def parse_json(text: str | bytes, form: type[T], *, name: str, advice: str) -> T:

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from camjax.addresses import as_path, reaching
 from camjax.class_names import imagenet_class_names
 from camjax.errors import InputError, few
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
@@ -48,7 +49,8 @@ def load_model(
     Args:
       name: one of `camjax.list_models()`, or `MODULE:NAME`, see `camjax.register_model`; or the directory of a run of
         camjax's own training, written as a path: with a `/` ("runs/cub", "./cub") or as a `pathlib.Path`; or the path
-        of a file that `camjax convert` wrote, which says what network it is of.
+        of a file that `camjax convert` wrote, which says what network it is of. A run may also be in a bucket:
+        "gs://BUCKET/run", "s3://BUCKET/run".
       weights: None for the weights that are installed with camjax (EfficientNet-Lite0 to 2: ImageNet) or for a run,
         which has its own. Otherwise
 
@@ -193,23 +195,25 @@ def _is_address(weights: str | os.PathLike) -> TypeGuard[str]:
 
 def _run_model(name: str | os.PathLike, weights, pool, dtype, backbone_only: bool, trust: bool) -> CamModel:
     """The model of a run of camjax's own training."""
-    if _is_address(name):
+    if _is_address(name) and not name.startswith(("gs://", "s3://")):
         raise InputError(
             f"load_model({name!r}): this is an address. Give the model's name first: "
             f"load_model(NAME, weights={name!r})."
         )
-    directory = Path(name)
+    directory = as_path(name)
     if backbone_only:
         raise InputError(
             f"load_model({str(name)!r}, backbone_only=True): a run has all of its weights. For its backbone alone with "
             "a new head, see camjax.with_new_head."
         )
-    if directory.is_file():
+    with reaching(directory):
+        is_file, is_folder = directory.is_file(), directory.is_dir()
+    if is_file:
         raise InputError(
             f"load_model({str(directory)!r}): this is a file. Give the model's name first: "
             f"load_model(NAME, weights={str(directory)!r})."
         )
-    if not directory.is_dir():
+    if not is_folder:
         raise FileNotFoundError(
             f"Run directory {directory} not found. Give the directory that training wrote to, or a model's name "
             f"({', '.join(list_models())}); a file of weights is given as load_model(NAME, weights=FILE)."

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from typing_extensions import TypedDict  # pydantic reads typing's own from Python 3.12 on
 
+from camjax.addresses import as_path, reaching
 from camjax.errors import InputError, reading
 from camjax.json_files import read_json
 from camjax.models import CamModel
@@ -65,7 +66,7 @@ class _Version(TypedDict):
 
 def checkpoints_of(directory: str | os.PathLike) -> Path:
     """The directory of a run's checkpoints."""
-    return Path(directory).expanduser() / "checkpoints"
+    return as_path(directory) / "checkpoints"
 
 
 def read_run(directory: str | os.PathLike) -> Run:
@@ -75,8 +76,10 @@ def read_run(directory: str | os.PathLike) -> Run:
       FileNotFoundError: the directory holds no run.
       ValueError: the file is damaged, or of a later version.
     """
-    path = Path(directory).expanduser() / "run.json"
-    if not path.is_file():
+    path = as_path(directory) / "run.json"
+    with reaching(path):
+        exists = path.is_file()
+    if not exists:
         raise FileNotFoundError(
             f"{directory} is no run directory: expected {path}, which camjax.training.fit(run_dir=...) writes."
         )
@@ -91,7 +94,7 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None, tr
     """The model of a run's newest checkpoint that is not damaged.
 
     Args:
-      directory: the `run_dir` of `camjax.training.fit`.
+      directory: the `run_dir` of `camjax.training.fit`, a folder or an address of a bucket.
       dtype: compute dtype, float32 or bfloat16; None for the run's own.
       trust: whether to import the module that the run names, if its network is `MODULE:NAME`. Importing a module runs
         its code. A module that is imported already, and a network that is registered, need no trust.
@@ -120,7 +123,7 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None, tr
             f"code. If you trust this run, give --trust or trust=True, or import {module} first."
         )
     rule = run["input"]
-    with _of_file(Path(directory).expanduser() / "run.json"):
+    with _of_file(as_path(directory) / "run.json"):
         model = model_shapes(**run["model"], dtype=jnp.dtype(run["dtype"] if dtype is None else dtype))
         model.class_names = run["class_names"]
         if "input_size" in run:

@@ -170,14 +170,7 @@ def comparison_figure(
     methods: Sequence[str],
     names: Sequence[str],
     probabilities: Sequence[float] | np.ndarray,
-    *,
-    columns: int | None = None,
-    alpha: float = 0.5,
-    colormap: str | Colormap = "jet",
-    scale: Scale = "picture",
-    colorbar: bool = False,
-    draw_boxes: bool = True,
-    dpi: float = DPI,
+    **options: Any,
 ) -> Figure:
     """A grid of M methods by N classes: a row for each class, with the photograph and each method's map and box.
 
@@ -188,13 +181,7 @@ def comparison_figure(
       methods: M names.
       names: N names of classes.
       probabilities: N numbers in 0..1.
-      columns: pictures side by side, the photograph among them; None for all methods in one row.
-      alpha: as in `overlay`.
-      colormap: as in `overlay`.
-      scale: what the colors range over, see `Scale`. The values of one method are not those of another.
-      colorbar: whether to draw the colors with the values of their ends.
-      draw_boxes: whether to draw the boxes.
-      dpi: pixels an inch.
+      **options: as in `comparisons_figure`: columns, alpha, colormap, scale, colorbar, draw_boxes, dpi.
 
     Returns:
       A matplotlib figure that needs no display; `figure.savefig(path)` writes it.
@@ -203,21 +190,7 @@ def comparison_figure(
       ValueError: numbers of maps, boxes, methods, names or probabilities that differ, or none at all, columns below 1,
         an unknown scale, and what `overlay` raises.
     """
-    return comparisons_figure(
-        [image],
-        [maps],
-        [boxes],
-        methods,
-        [names],
-        [probabilities],
-        columns=columns,
-        alpha=alpha,
-        colormap=colormap,
-        scale=scale,
-        colorbar=colorbar,
-        draw_boxes=draw_boxes,
-        dpi=dpi,
-    )
+    return comparisons_figure([image], [maps], [boxes], methods, [names], [probabilities], **options)
 
 
 def comparisons_figure(
@@ -247,10 +220,10 @@ def comparisons_figure(
       names: for each image N names of classes.
       probabilities: for each image N numbers in 0..1.
       titles: B titles of the photographs, such as file names.
-      columns: as in `comparison_figure`, and so are the options below.
+      columns: pictures side by side, the photograph among them; None for all methods in one row.
       alpha: as in `overlay`.
       colormap: as in `overlay`.
-      scale: what the colors range over, see `Scale`.
+      scale: what the colors range over, see `Scale`. The values of one method are not those of another.
       colorbar: whether to draw the colors with the values of their ends.
       draw_boxes: whether to draw the boxes.
       dpi: pixels an inch.

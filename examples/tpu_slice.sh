@@ -5,7 +5,7 @@
 #
 #   create     queues a request for the slice, which costs money from the moment that it is granted
 #   state      says how far the request is: ACTIVE means that the slice is there
-#   install    installs camjax and mounts the bucket, on every machine
+#   install    installs camjax and mounts the data, on every machine
 #   train      starts training on every machine; it goes on without your connection. Started again, it resumes.
 #   log        follows the log of the first machine; Ctrl-C leaves it
 #   stop       ends training with a checkpoint, and whatever else still holds the TPUs
@@ -20,10 +20,11 @@ ZONE=us-east5-b
 NAME=camjax
 ACCELERATOR=v6e-16            # 16 chips on four machines
 RUNTIME=v2-alpha-tpuv6e
-BUCKET=my-bucket              # with hierarchical namespace, and the prepared data in tfds/
+BUCKET=my-bucket              # with the prepared data in tfds/; the run goes to runs/
 REPOSITORY=https://github.com/OWNER/camjax
 BATCH_SIZE=4096
 WORKERS=32                    # on each machine
+CACHE_MB=180000               # memory for the data; ImageNet has 160 GB. Less on v5e, whose machines have 192 GB.
 
 on_all() {
     gcloud compute tpus tpu-vm ssh "$NAME" --project="$PROJECT" --zone="$ZONE" --worker=all --command="$1"
@@ -40,26 +41,28 @@ state)
         --format='value(state.state)'
     ;;
 install)
-    # uv brings its own Python: that of the images is too old for camjax. gcsfuse mounts the bucket as a folder.
+    # uv brings its own Python: that of the images is too old for camjax. gcsfuse mounts the data as a folder, and keeps
+    # them in memory, since the disk has only 100 GB; records are read at random, which it caches only when told to.
     on_all "set -e
         curl -LsSf https://astral.sh/uv/install.sh | sh
         git clone $REPOSITORY camjax
         cd camjax
         ~/.local/bin/uv venv --python 3.12
-        ~/.local/bin/uv pip install -r requirements.txt -e . 'jax[tpu]'
+        ~/.local/bin/uv pip install -c requirements.txt -e '.[buckets]' 'jax[tpu]'
         echo deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt \
             gcsfuse-\$(lsb_release -cs) main | sudo tee /etc/apt/sources.list.d/gcsfuse.list
         curl -sS https://packages.cloud.google.com/apt/doc/apt-key.gpg |
             sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
         sudo apt-get update -qq
         sudo apt-get install -y -qq gcsfuse
-        mkdir -p ~/bucket ~/cache
-        gcsfuse --implicit-dirs --cache-dir ~/cache --file-cache-max-size-mb -1 $BUCKET ~/bucket"
+        mkdir -p ~/bucket
+        gcsfuse -o ro --implicit-dirs --cache-dir=/dev/shm/bucket --file-cache-max-size-mb=$CACHE_MB \
+            --file-cache-cache-file-for-range-read=true $BUCKET ~/bucket"
     ;;
 train)
     on_all "cd camjax
         nohup .venv/bin/python -m experiments.imagenet --recipe resnet50 --batch-size $BATCH_SIZE \
-            --data-dir ~/bucket/tfds --out ~/bucket/runs/resnet50 --workers $WORKERS > ~/log.txt 2>&1 < /dev/null &"
+            --data-dir ~/bucket/tfds --out gs://$BUCKET/runs/resnet50 --workers $WORKERS > ~/log.txt 2>&1 < /dev/null &"
     ;;
 log)
     gcloud compute tpus tpu-vm ssh "$NAME" --project="$PROJECT" --zone="$ZONE" --worker=0 \

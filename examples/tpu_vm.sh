@@ -18,7 +18,7 @@ ZONE=us-east5-a
 NAME=camjax
 MACHINE=ct6e-standard-4t                         # four v6e chips
 IMAGE=ubuntu-accel-2204-amd64-tpu-v5e-v5p-v6e    # for TPU7x: ubuntu-accel-2404-amd64-tpu-tpu7x
-BUCKET=my-bucket                                 # with the prepared data in tfds/
+BUCKET=my-bucket                                 # with the prepared data in tfds/; the run goes to runs/
 REPOSITORY=https://github.com/OWNER/camjax
 BATCH_SIZE=1024
 WORKERS=32
@@ -30,7 +30,8 @@ on_machine() {
 case "${1:-}" in
 create)
     # A machine with TPUs can't move, so maintenance ends it. For a Spot machine, which is cheaper and may be taken away
-    # at any time, add --provisioning-model=SPOT --instance-termination-action=DELETE.
+    # at any time, add --provisioning-model=SPOT --instance-termination-action=DELETE. Eight chips of v6e
+    # (ct6e-standard-8t) also need --threads-per-core=1.
     gcloud compute instances create "$NAME" --project="$PROJECT" --zone="$ZONE" --machine-type="$MACHINE" \
         --image-project=ubuntu-os-accelerator-images --image-family="$IMAGE" --boot-disk-size=500GB \
         --maintenance-policy=TERMINATE --scopes=cloud-platform
@@ -42,14 +43,14 @@ install)
         git clone $REPOSITORY camjax
         cd camjax
         ~/.local/bin/uv venv --python 3.12
-        ~/.local/bin/uv pip install -r requirements.txt -e . 'jax[tpu]'
+        ~/.local/bin/uv pip install -c requirements.txt -e '.[buckets]' 'jax[tpu]'
         .venv/bin/python -c 'import jax; print(jax.devices())'
         gcloud storage cp -r gs://$BUCKET/tfds ~/"
     ;;
 train)
     on_machine "cd camjax
         nohup .venv/bin/python -m experiments.imagenet --recipe resnet50 --batch-size $BATCH_SIZE \
-            --data-dir ~/tfds --out ~/runs/resnet50 --workers $WORKERS > ~/log.txt 2>&1 < /dev/null &"
+            --data-dir ~/tfds --out gs://$BUCKET/runs/resnet50 --workers $WORKERS > ~/log.txt 2>&1 < /dev/null &"
     ;;
 log)
     on_machine "tail -n 50 -f ~/log.txt"

@@ -2,12 +2,14 @@
 
 import gc
 import os
+import sys
 
 import jax
 import jaxlib.version
 import numpy as np
 import pytest
 from flax import nnx
+from matplotlib.figure import Figure
 from skimage import data
 
 import camjax
@@ -20,7 +22,7 @@ from camjax.models.shapes import model_shapes
 # environment wins: `XLA_FLAGS= pytest` runs the programs that users run, as `make test-parity` and `make test-long` do.
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = "--xla_cpu_parallel_codegen_split_count=1"
-    if jaxlib.version.__version_info__ < (0, 12):  # which has no other emitters, and ends the process at the flag
+    if jaxlib.version.__version_info__ < (0, 11, 1):  # later ones do not know the flag, and end the process
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     jax.config.update("jax_disable_most_optimizations", True)
@@ -51,11 +53,23 @@ def pytest_configure(config):
         jax.config.update(name, value)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Imports no tests that `-m "not parity"` leaves out: PyTorch and others take seconds."""
+    return True if collection_path.name.endswith("_parity.py") and "not parity" in config.option.markexpr else None
+
+
 def pytest_collection_finish():
     """Spares the garbage collector the objects that stay: it took a tenth of the time to look through them again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
+
+
+@pytest.fixture(autouse=True)
+def curves(monkeypatch):
+    """Finished runs leave an empty figure, since a real one takes a third of a second; test_run_card.py has that."""
+    if run_card := sys.modules.get("camjax.training.run_card"):
+        monkeypatch.setattr(run_card, "curves_figure", lambda lines: Figure(figsize=(1, 1)))
 
 
 def photos(size=(224, 224)) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,8 +85,9 @@ def imagenet(tmp_path_factory):
 
 
 def dry_run(words, imagenet, capsys, *more):
-    """What the command says that it would do, with the small data set in place of its own."""
-    options = tyro.cli(Options, args=[*words, "--data-dir", str(imagenet), "--dry-run", *more])
+    """What the command says that it would do, with a small data set and a folder in place of those of a cloud."""
+    here = ["--data-dir", str(imagenet), "--out", str(imagenet / "run"), "--dry-run"]
+    options = tyro.cli(Options, args=[*words, *here, *more])
     main(options)
     return options, capsys.readouterr().out
 
@@ -114,10 +116,11 @@ def test_every_example_is_tried():
 def test_its_training_command(name, calls, imagenet, capsys):
     words = pod_of(jobset())[1]["containers"][0]["args"] if name == "jobset.yaml" else None
     words = words or trained(calls(name, "train" if name.startswith("tpu") else ""))
+    assert "--out" in " ".join(words)
     options, said = dry_run(words, imagenet, capsys, "--model", TINY)
-    assert options.recipe == "resnet50" and options.out is not None and options.workers > 0
+    assert options.recipe == "resnet50" and options.workers > 0
     assert options.batch_size % CHIPS[name] == 0
-    assert f"of {options.batch_size} images" in said and f"written to  {options.out}, a checkpoint" in said
+    assert f"of {options.batch_size} images" in said and "written to  " in said
 
 
 @pytest.mark.long
@@ -152,6 +155,32 @@ def test_slurm_queues_a_stopped_run_again(calls):
     assert tasks == CHIPS["slurm.sbatch"] and settings["ntasks-per-node"] == settings["gpus-per-node"]
 
 
+@pytest.mark.long
+def test_tasks_of_slurm_find_each_other(calls, imagenet, tmp_path):
+    """Two tasks on this machine, as srun would start them: with its variables, and without options that join them."""
+    words = [*trained(calls("slurm.sbatch")), "--data-dir", str(imagenet), "--out", str(tmp_path / "run")]
+    words += ["--model", TINY, "--batch-size", "8", "--steps", "2", "--workers", "0"]
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.imagenet", *words],
+            cwd=EXAMPLES.parent,
+            env=os.environ | slurm | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        first, second = (task.communicate(timeout=300)[0] for task in tasks)
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [0, 0], first + second
+    assert "devices     2 x cpu" in first and "step 2/2" in first and "step 2/2" not in second
+
+
 def test_gpu_node_installs_once(calls):
     installs = [call for call in calls("gpu_node.sh") if "pip" in call]
     assert len(installs) == 1 and "jax[cuda13]" in installs[0]
@@ -169,4 +198,4 @@ def test_the_jobset_has_a_pod_for_each_machine():
     assert job["completions"] == job["parallelism"] and job["backoffLimit"] == 0
     assert container["command"] == ["python", "-m", "experiments.imagenet"]
     volumes = {volume["name"] for volume in pod["volumes"]}
-    assert volumes == {mount["name"] for mount in container["volumeMounts"]}
+    assert volumes == {mount["name"] for mount in container["volumeMounts"]} | {"gke-gcsfuse-cache"}

@@ -18,8 +18,8 @@ PACKAGE = Path(camjax.__file__).parent
 # From the ground up: a part imports from its own level and those below. A new part gets its place here.
 LEVELS = (
     {
-        *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "json_files", "models"),
-        *("locks", "terminal", "weights"),
+        *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "jax_private", "json_files"),
+        *("addresses", "locks", "models", "processes", "sharding", "terminal", "weights"),
     },
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
@@ -190,8 +190,16 @@ def test_pmap_is_the_business_of_one_file():
     assert [module for module, tree in TREES.items() if mentions(tree, "pmap")] == ["camjax.training.parallel"]
 
 
-def test_files_imports_only_the_standard_library():
-    assert {top(name) for name, _ in IMPORTS["camjax.files"]} <= sys.stdlib_module_names
+def test_files_imports_only_the_standard_library_before_an_address_is_given():
+    at_start = {top(name) for module in ("files", "addresses") for name, start in IMPORTS[f"camjax.{module}"] if start}
+    assert at_start <= sys.stdlib_module_names | {"camjax"}
+
+
+def test_private_names_of_jax_are_the_business_of_one_file():
+    users = [module for module, tree in TREES.items() if "jax._src" in ast.unparse(tree)]
+    assert users == ["camjax.jax_private"]
+    experiments = PACKAGE.parent.joinpath("experiments").rglob("*.py")
+    assert [path for path in experiments if "jax._src" in path.read_text()] == []
 
 
 def test_orbax_is_the_business_of_one_file():
@@ -211,7 +219,7 @@ def test_json_is_read_in_one_place():
     reads = re.compile(r"\bjson\.(loads?|JSONDecod\w+)\b|from json import")
     users = {module for module, tree in TREES.items() if reads.search(ast.unparse(tree))}
     # What these read is what this process, or another one of the same run, has just written.
-    assert users == {"camjax.evaluation.run_files", "camjax.metrics.streaming"}
+    assert users == {"camjax.evaluation.run_files", "camjax.processes"}
 
 
 @pytest.mark.parametrize("module", sorted(TREES))

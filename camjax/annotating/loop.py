@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from camjax.addresses import as_path, is_address, local_path
 from camjax.annotating import manifest, maps, overlays
 from camjax.annotating.devices import make_find_fn
 from camjax.annotating.finished import ClassNames, Finished
@@ -61,8 +62,8 @@ def annotate_folder(
     Args:
       model: a classifier that has what the method needs.
       folder: of pictures, in any of the formats of `camjax.data.image_files`.
-      out: the folder of results. Its files are those of `camjax.annotating.formats.FORMATS`, maps and overlays if asked
-        for, and last the manifest.
+      out: the folder of results, or an address of a bucket. Its files are those of
+        `camjax.annotating.formats.FORMATS`, maps and overlays if asked for, and last the manifest.
       options: what to write.
       model_name: for the manifest.
       shard: (I, N): annotate the I-th of N shares of the pictures only, I from 0, without the files of all. Processes
@@ -80,7 +81,8 @@ def annotate_folder(
         annotation in `out` that has other settings, is in use, or lacks shards to merge; the message says which.
       OSError: no such folder, or `out` can't be written to. Finished parts are kept.
     """
-    folder, out = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
+    folder = Path(os.path.abspath(local_path(folder, "pictures in")))
+    out = as_path(out) if is_address(out) else Path(os.path.abspath(out))
     if (shard or merge) and jax.process_count() > 1:
         raise InputError("shard and merge: processes that were joined share the work by themselves; leave them out.")
     if shard and merge:
@@ -139,8 +141,12 @@ def _means(name: str, number: int, names: Sequence[str]) -> bool:
 
 def check_folders(folder: Path, out: Path) -> None:
     """Checks the folder of pictures and that of results, in no time; raises as `annotate_folder`."""
+    local_path(folder, "pictures in")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: expected a folder of pictures.")
+    if is_address(out):
+        as_path(out)
+        return
     real_folder, real_out = folder.resolve(), out.resolve()
     if real_out.is_relative_to(real_folder) or real_folder.is_relative_to(real_out):
         raise InputError(
@@ -310,7 +316,7 @@ class _Writer:
 
 def _finish(parts: Parts, pictures: Pictures, places: Places, names: ClassNames, options: Options) -> None:
     """Writes all files from the parts."""
-    for folder in (parts.out, parts.out / maps.FOLDER):
+    for folder in () if is_address(parts.out) else (parts.out, parts.out / maps.FOLDER):
         for draft in folder.glob("*.draft"):  # of a process that was killed
             draft.unlink()
     finished = Finished(parts.pictures, names, places)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from camjax.addresses import is_address
 from camjax.annotating.pictures import Pictures
 from camjax.annotating.records import Picture
 from camjax.data.images import resize_image
@@ -56,5 +57,6 @@ def write(
         titles=[record.name.rpartition("/")[2]],
         **drawing,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_address(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)

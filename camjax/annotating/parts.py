@@ -8,20 +8,20 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from camjax.addresses import is_address, make_folder, reaching
 from camjax.annotating.options import Options
 from camjax.annotating.pictures import Pictures
 from camjax.annotating.records import Picture, read_part
 from camjax.errors import InputError, printable
 from camjax.files import write_whole
 from camjax.json_files import read_json
-from camjax.locks import directory_lock
+from camjax.locks import directory_lock, lock_names
 
 PICTURES = 256
 """The number of pictures in a part, rounded up to whole batches."""
@@ -86,13 +86,13 @@ class Parts:
 
     def missing(self, shard: Shard | None = None) -> list[int]:
         """The parts, of a shard or of all, that are not finished."""
-        finished = set(os.listdir(self.directory)) if self.directory.is_dir() else set()
+        finished = {path.name for path in self.directory.iterdir()} if self.directory.is_dir() else set()
         mine = range(self.count) if shard is None else filter(shard.has, range(self.count))
         return [part for part in mine if self.path(part).name not in finished]
 
     def open(self) -> None:
         """Creates the directory; ValueError if it holds parts of an annotation with other settings."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         path = self.directory / "settings.json"
         if not path.exists():
             write_whole(path, json.dumps(self.settings, indent=1))
@@ -109,12 +109,12 @@ class Parts:
         own = "finish" if finishing else shard.name
         with directory_lock(self.directory, own, sentence):
             beside = re.compile(rf"shard-\d+-of-{shard.count}" if shard.count > 1 and not finishing else own)
-            for path in sorted(self.directory.glob("*.lock")):
-                if not beside.fullmatch(path.stem):
+            for name in lock_names(self.directory):
+                if not beside.fullmatch(name):
                     # Another process of this run may be about to end.
-                    with directory_lock(self.directory, path.stem, sentence, timeout=10 if finishing else 0):
+                    with directory_lock(self.directory, name, sentence, timeout=10 if finishing else 0):
                         pass
-            (self.directory / f"{shard.name}.started").touch()
+            write_whole(self.directory / f"{shard.name}.started", b"")
             yield
 
     def check_all_there(self) -> None:
@@ -144,7 +144,11 @@ class Parts:
 
     def remove(self) -> None:
         """Removes what only an unfinished annotation needs."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if is_address(self.directory):
+            with reaching(self.directory), contextlib.suppress(FileNotFoundError):
+                self.directory.rmtree()  # type: ignore[attr-defined]  # epath has it
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
     def _advice(self) -> str:

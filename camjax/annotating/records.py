@@ -86,7 +86,7 @@ def picture_record(
       min_score: the least score of a box.
     """
     ids, probabilities = found.class_ids[row].tolist(), found.probabilities[row].tolist()
-    edges = turn_boxes_back(whole_pixels(found.boxes[row], upright_size), orientation, upright_size)
+    edges = turn_boxes_back(whole_pixels(np.asarray(found.boxes[row]), upright_size), orientation, upright_size)
     boxes = []
     for n, t, k in np.argwhere(found.valid[row]).tolist():
         score = round(probabilities[n] * float(found.peaks[row, n, t, k]), 6)

@@ -5,6 +5,7 @@ from xml.sax.saxutils import escape
 
 from camjax.annotating.finished import Finished
 from camjax.annotating.records import Picture
+from camjax.files import filled_folder
 
 _FILE = """\
 <annotation>
@@ -42,15 +43,15 @@ def write(folder: Path, finished: Finished) -> None:
 
     Pixels count from 0 in the stored picture, and `<xmax>`, `<ymax>` are the last ones of the box.
     """
-    folder.mkdir(exist_ok=True)
-    made = {folder}
-    for picture in finished.pictures():
-        if not picture.unreadable:
-            path = folder / f"{finished.places(picture.name)}.xml"
-            if path.parent not in made:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                made.add(path.parent)
-            path.write_bytes(_xml(picture, finished).encode())
+    with filled_folder(folder) as filled:
+        made = {filled}
+        for picture in finished.pictures():
+            if not picture.unreadable:
+                path = filled / f"{finished.places(picture.name)}.xml"
+                if path.parent not in made:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    made.add(path.parent)
+                path.write_bytes(_xml(picture, finished).encode())
 
 
 def _xml(picture: Picture, finished: Finished) -> str:

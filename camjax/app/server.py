@@ -5,9 +5,7 @@ import base64
 import contextlib
 import csv
 import io
-import ipaddress
 import json
-import socket
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,11 +22,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from camjax.app.guard import Guard
 from camjax.app.networks import LEFT, Busy, Networks
 from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Picture, Pictures, check_bytes
-from camjax.app.results import Results
+from camjax.app.result_pages import Results
 from camjax.attribution.methods import Needs
 from camjax.data.pixel_boxes import turn_boxes_back, whole_pixels
 from camjax.errors import InputError
@@ -43,15 +41,6 @@ _PAGES = {"/": "picture.html", "/results": "results.html"}
 _FILES = {"app.css": "text/css", "common.js": "text/javascript", "picture.js": "text/javascript"}
 _FILES |= {"results.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
-_HEADERS = {
-    # Nothing comes from elsewhere, nothing goes elsewhere, and no other page shows this one in a frame.
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
 _KEPT = {"cache-control": "private, max-age=3600"}
 
 
@@ -68,60 +57,6 @@ class Content:
     networks: Mapping[str, Callable[[], CamModel]]
     examples: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
     results: Sequence[Results] = ()
-
-
-class Guard:
-    """Answers only requests that this page makes, or a person who typed its address.
-
-    Another page in the same browser could otherwise send requests here: directly, or under a name of its own whose
-    address it changes to this machine's (DNS rebinding). So the name in the address is one that no one else can give:
-    a number, or this machine's.
-    """
-
-    def __init__(self, app: ASGIApp, host: str):
-        self._app = app
-        self._names = {"localhost", host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or refuses it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Request(scope).headers
-        host = headers.get("host", "")
-        if not self._is_own(host):
-            await _refusal(
-                f"The address of this page has the name {host[:100]!r}: expected localhost, this machine's name or "
-                "its number. Give --host NAME to camjax app to use another."
-            )(scope, receive, send)
-        elif self._is_foreign(headers, host, scope["path"]):
-            await _refusal("Another page sent this request: it is not answered.")(scope, receive, send)
-        else:
-
-            async def send_with_headers(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    has = {name for name, _ in message["headers"]}
-                    added = ((name.encode(), value.encode()) for name, value in _HEADERS.items())
-                    message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in has)]
-                await send(message)
-
-            await self._app(scope, receive, send_with_headers)
-
-    def _is_own(self, host: str) -> bool:
-        name = host.lower()
-        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-        with contextlib.suppress(ValueError):
-            return bool(ipaddress.ip_address(name))
-        return name in self._names
-
-    @staticmethod
-    def _is_foreign(headers: Mapping[str, str], host: str, path: str) -> bool:
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            return True
-        site = headers.get("sec-fetch-site", "none")
-        opened = path in _PAGES and headers.get("sec-fetch-mode") == "navigate"
-        return site not in ("none", "same-origin") and not opened
 
 
 class Server(uvicorn.Server):
@@ -166,7 +101,7 @@ def _application(page: "_Page", host: str) -> Starlette:
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, host=host)],
+        middleware=[Middleware(Guard, host=host, pages=tuple(_PAGES))],
         exception_handlers={InputError: _explained, OSError: _explained, Exception: _bug},
     )
 
@@ -401,10 +336,6 @@ def _while_asked(answer: Callable[[Request], Response]) -> Callable[[Request], A
 def _static(name: str, media_type: str) -> Callable[[Request], Response]:
     content = files("camjax.app").joinpath("page", name).read_bytes()
     return lambda request: Response(content, media_type=media_type)
-
-
-def _refusal(sentence: str) -> Response:
-    return JSONResponse({"error": sentence}, status_code=403)
 
 
 def _explained(request: Request, error: Exception) -> Response:

@@ -30,11 +30,13 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
     outputs, pullback = jax.vjp(function, inputs)
 
     def gradients(targets):
-        scores, to_outputs = jax.vjp(as_target(targets, outputs), outputs)
+        target = as_target(targets, outputs)
+        scores = target(outputs)
         batch, count = scores.shape
         # One direction for each target, the same for all images: no score depends on another image.
-        directions = jnp.broadcast_to(jnp.eye(count, dtype=scores.dtype)[:, None], (count, batch, count))
-        (cotangents,) = jax.vmap(to_outputs)(directions)
+        directions = jnp.eye(count, dtype=scores.dtype)[:, None]
+        to_outputs = jax.grad(lambda outputs, direction: (target(outputs) * direction).sum())
+        cotangents = jax.vmap(to_outputs, (None, 0))(outputs, directions)
         try:
             (found,) = jax.vmap(pullback, out_axes=1)(cotangents)
         except NotImplementedError:

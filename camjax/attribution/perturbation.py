@@ -46,6 +46,7 @@ from camjax.attribution.perturbation_chunks import Progress, mean_scores
 from camjax.attribution.targets import Target, as_target
 from camjax.cam import normalize_map, resize_map
 from camjax.errors import InputError
+from camjax.sharding import laid_out_like
 
 
 def score_cam(
@@ -236,7 +237,8 @@ def ablation_cam_maps(
     """`ablation_cam` of a network that is cut in two."""
     features = jnp.asarray(features)
     scores, reference = mean_scores(
-        Partial(_ablated_outputs, network.head, images, features),
+        Partial(_ablated_outputs, network.head),
+        (images, features),
         target,
         _is_not_zero(features),
         chunk_size=chunk_size,
@@ -250,14 +252,16 @@ def _is_not_zero(features):
     return (features != 0).any((1, 2))
 
 
-def _ablated_outputs(head, images, features, rows):
-    image, channel, _ = rows.T
+def _ablated_outputs(head, of_images, places, rows):
+    images, features = of_images
+    channel = rows[:, 1]
     ablated = jnp.arange(features.shape[-1], dtype=channel.dtype)[None] == channel[:, None]
-    copies = jnp.where(ablated[:, None, None], 0.0, features[image].astype(jnp.float32))
-    return head(copies, jax.tree.map(lambda array: jnp.asarray(array)[image], images))
+    copies = jnp.where(ablated[:, None, None], 0.0, features[places].astype(jnp.float32))
+    return head(copies, jax.tree.map(lambda array: jnp.asarray(array)[places], images))
 
 
 @jax.jit
+@laid_out_like(0, trailing=3)
 def _weighted_by_drop(features, scores, reference):
     weights = (reference - scores) / jnp.where(reference == 0, 1, reference)
     return jax.nn.relu(weighted_sum(features.astype(jnp.float32), jnp.swapaxes(weights, 1, 2)))
@@ -335,8 +339,11 @@ def _masked_maps(
     if repeats < 1:
         raise InputError(f"num_samples={repeats}: expected the number of masks of each channel, at least 1.")
     masked = _varies(features)
+    unseen = baseline.reshape([1] * (images.ndim - baseline.ndim) + [*baseline.shape])
+    unseen = jnp.broadcast_to(unseen, (len(images), *unseen.shape[1:]))
     scores, _ = mean_scores(
-        Partial(_masked_outputs, network, images, features, masked, baseline, masking),
+        Partial(_masked_outputs, network, masking),
+        (images, features, masked, unseen),
         target,
         masked,
         repeats=repeats,
@@ -354,17 +361,19 @@ def _varies(features):
     return (high > low) & jnp.isfinite(low) & jnp.isfinite(high)
 
 
-def _masked_outputs(network, images, features, masked, baseline, masking, rows):
-    image, channel, _ = rows.T
-    maps = resize_map(features[image, :, :, channel], images.shape[1:3])
-    has_mask = jnp.pad(masked, ((0, 0), (0, 1)))[image, channel]
+def _masked_outputs(network, masking, of_images, places, rows):
+    images, features, masked, unseen = of_images
+    channel = rows[:, 1]
+    maps = resize_map(features[places, :, :, channel], images.shape[1:3])
+    has_mask = jnp.pad(masked, ((0, 0), (0, 1)))[places, channel]
     masks = masking(jnp.where(has_mask[:, None, None], normalize_map(maps), 0), rows)
-    seen = images[image].astype(jnp.float32)
-    unseen = jnp.broadcast_to(baseline, images.shape)[image]
+    seen = images[places].astype(jnp.float32)
+    unseen = unseen[places]
     return network(unseen + masks[..., None] * (seen - unseen))
 
 
 @jax.jit
+@laid_out_like(0, trailing=3)
 def _weighted_by_softmax(features, scores):
     weights = jax.nn.softmax(scores, axis=1)
     return jax.nn.relu(weighted_sum(features.astype(jnp.float32), jnp.swapaxes(weights, 1, 2)))

@@ -6,10 +6,12 @@ computes the scores of all targets of each. No more than one chunk of copies exi
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from camjax.errors import InputError
 
@@ -18,7 +20,8 @@ Progress = Callable[[int, int], None]
 
 
 def mean_scores(
-    outputs_of: Callable[[jax.Array], jax.Array],
+    outputs_of: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    of_images: Any,
     target: Callable[[jax.Array], jax.Array],
     changes: jax.Array,
     *,
@@ -32,16 +35,19 @@ def mean_scores(
     any channel's perturbation, one for each image and repeat.
 
     The values of `changes` determine the number of chunks, and are read once. All chunks have one shape, the last one
-    padded with rows of no image, so that other values compile nothing.
+    padded with rows of no image, so that other values compile nothing. Where `changes` are split over devices by
+    images, each device scores the copies of its own images, a chunk of them at a time.
 
     Args:
-      outputs_of: rows (R, 3) int32 of image, channel and repeat -> outputs (R, ...) of the network; a pytree. Channel K
-        is the reference. The image of padding rows is B: indexing takes the last image for it, and their outputs are
-        dropped.
+      outputs_of: (of_images, places (R,), rows (R, 3) int32 of image, channel and repeat) -> outputs (R, ...) of the
+        network; a pytree. Places are those of the rows' images in `of_images`, which on several devices holds the
+        device's own. Channel K is the reference. The image of padding rows is B: indexing takes the last image for it,
+        and their outputs are dropped.
+      of_images: a tree of arrays (B, ...).
       target: outputs (B, ...) -> (B, N) float32; a pytree.
       changes: (B, K) bool, whether the copy with that channel perturbed differs from the reference.
       repeats: copies of each, at least 1.
-      chunk_size: the largest R.
+      chunk_size: the largest R on a device.
       progress: see `Progress`. Without it the host does not wait for the device.
 
     Returns:
@@ -54,32 +60,57 @@ def mean_scores(
         raise InputError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
     batch, channels = changes.shape
     scored = np.pad(np.asarray(changes), ((0, 0), (0, 1)), constant_values=True)
-    rows = _rows(scored, repeats)
-    total = len(rows)
-    chunk_size = min(chunk_size, repeats * scored.size)
-    rows = np.pad(rows, ((0, -total % chunk_size), (0, 0)), constant_values=batch)
-    count = jax.eval_shape(_scores, outputs_of, target, rows[:chunk_size], batch).shape[1]
+    split = _split_of(changes)
+    devices = 1 if split is None else batch // split.shard_shape(changes.shape)[0]
+    rows = [_rows(scored, repeats, images) for images in np.split(np.arange(batch), devices)]
+    chunk_size = min(chunk_size, repeats * scored.size // devices)
+    length = -(-max(map(len, rows)) // chunk_size) * chunk_size
+    padded = np.stack([np.pad(of, ((0, length - len(of)), (0, 0)), constant_values=batch) for of in rows])
+    shapes = jax.tree.map(_shape, (outputs_of, of_images, target))
+    count = jax.eval_shape(functools.partial(_scores, batch=batch), *shapes, padded[0, :chunk_size], 0).shape[1]
     sums = jnp.zeros((batch, channels + 1, count), jnp.float32)
-    for start in range(0, total, chunk_size):
+    if split is not None:
+        everywhere = NamedSharding(split.mesh, PartitionSpec())
+        outputs_of, target = jax.tree.map(functools.partial(_put, everywhere), (outputs_of, target))
+        sums, of_images = jax.device_put((sums, of_images), split)
+    for start in range(0, length, chunk_size):
         # A chunk adds to the sums of the one before it and waits for them: no two chunks run at a time.
-        sums = _add_scores(sums, outputs_of, target, rows[start : start + chunk_size])
+        chunk = padded[:, start : start + chunk_size].reshape(-1, 3)
+        chunk = chunk if split is None else jax.device_put(chunk, split)
+        sums = _add_scores(sums, outputs_of, of_images, target, chunk, split)
         if progress:
             sums.block_until_ready()
-            progress(min(start + chunk_size, total), total)
+            progress(sum(min(start + chunk_size, len(of)) for of in rows), sum(map(len, rows)))
     return _means(sums, changes, repeats)
 
 
-def _rows(scored: np.ndarray, repeats: int) -> np.ndarray:
+def _rows(scored: np.ndarray, repeats: int, images: np.ndarray) -> np.ndarray:
     """(B, K + 1) bool -> (rows, 3) int32 of image, channel and repeat, repeat by repeat and image by image."""
-    pairs = np.argwhere(scored)
+    pairs = np.argwhere(scored[images]) + np.array((images[0], 0))
     rows = np.column_stack([np.tile(pairs, (repeats, 1)), np.repeat(np.arange(repeats), len(pairs))])
     return rows.astype(np.int32)
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _scores(outputs_of, target, rows, batch):
-    """(R, 3) rows -> (R, N): each output's scores by the targets of its own image."""
-    outputs = outputs_of(rows)
+def _split_of(changes: jax.Array) -> NamedSharding | None:
+    """How the images are split over the devices of a mesh; None if they are not."""
+    sharding = changes.sharding
+    if not isinstance(sharding, NamedSharding) or not sharding.spec or sharding.spec[0] is None:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
+
+
+def _shape(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
+
+
+def _put(sharding: NamedSharding, leaf: Any) -> Any:
+    """Numbers stay numbers, which take any array's type."""
+    return jax.device_put(leaf, sharding) if isinstance(leaf, jax.Array) else leaf
+
+
+def _scores(outputs_of, of_images, target, rows, first, *, batch):
+    """(R, 3) rows of images from `first` on -> (R, N): each output's scores by the targets of its own image."""
+    outputs = outputs_of(of_images, rows[:, 0] - first, rows)
 
     def of_row(output, image):
         # A target takes a whole batch, and may differ between images: the output is repeated for all of them.
@@ -90,10 +121,20 @@ def _scores(outputs_of, target, rows, batch):
     return jax.lax.map(lambda row: of_row(*row), (outputs, rows[:, 0]), batch_size=at_once)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _add_scores(sums, outputs_of, target, rows):
-    scores = _scores(outputs_of, target, rows, len(sums)).astype(sums.dtype)
-    return sums.at[rows[:, 0], rows[:, 1]].add(scores, mode="drop")
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=5)
+def _add_scores(sums, outputs_of, of_images, target, rows, split):
+    batch = len(sums)
+
+    def add(sums, outputs_of, of_images, target, rows):
+        first = 0 if split is None else jax.lax.axis_index(split.spec[0]) * len(sums)
+        scores = _scores(outputs_of, of_images, target, rows, first, batch=batch).astype(sums.dtype)
+        return sums.at[rows[:, 0] - first, rows[:, 1]].add(scores, mode="drop")
+
+    if split is not None:
+        here, everywhere = split.spec, PartitionSpec()
+        specs = here, everywhere, here, everywhere, here
+        add = jax.shard_map(add, mesh=split.mesh, in_specs=specs, out_specs=here)
+    return add(sums, outputs_of, of_images, target, rows)
 
 
 @jax.jit

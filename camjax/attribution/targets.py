@@ -158,7 +158,7 @@ def as_target(targets: Any, outputs: jax.Array | jax.ShapeDtypeStruct) -> Target
         outputs that are not (B, C), or scores that are not (B, N).
     """
     target = Partial(_float32, targets if callable(targets) else classes(targets))
-    scores = jax.eval_shape(target, outputs)
+    scores = jax.eval_shape(target, jax.ShapeDtypeStruct(outputs.shape, outputs.dtype))
     if scores.ndim != 2 or scores.shape[0] != outputs.shape[0] or not scores.shape[1]:
         raise InputError(
             f"the target gives scores of shape {scores.shape} for {outputs.shape[0]} images: expected "

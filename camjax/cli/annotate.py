@@ -3,14 +3,17 @@
 import dataclasses
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
-from camjax.errors import InputError
+from camjax.cli.options import ALONE, Processes
+from camjax.errors import InputError, few
 
 if TYPE_CHECKING:
     from camjax.annotating import Manifest
@@ -41,10 +44,8 @@ def annotate(
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="")] = None,
     merge: tyro.conf.FlagCreatePairsOff[bool] = False,
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None,
-    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
-    process_id: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
+    processes: Processes = ALONE,
 ) -> None:
     """Write where things are in a folder of pictures: boxes as COCO JSON, as CSV and as PASCAL VOC XML.
 
@@ -53,7 +54,7 @@ def annotate(
 
     Args:
       folder: The folder of pictures; those in folders below it count too.
-      out: Where everything is written: coco.json, boxes.csv, voc/, and last manifest.json.
+      out: Where everything is written, a folder or gs://, s3://: coco.json, boxes.csv, voc/, and last manifest.json.
       model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
@@ -71,19 +72,16 @@ def annotate(
       workers: Processes that read pictures; 0 reads in threads.
       shard: Annotate one of N shares of the pictures only, I from 0: for the tasks of a Slurm array or an indexed job.
       merge: Write the files from the finished shards.
-      coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
-      num_processes: The number of processes that annotate together; with --coordinator.
-      process_id: The number of this process, from 0; with --coordinator.
       figures: How overlays are drawn.
+      processes: Which processes annotate together.
     """
     of_shard = _shard(shard)
-    joining = (coordinator, num_processes, process_id)
     for wrong, message in (
         (merge and shard, "--merge and --shard: first run all shards, then --merge alone."),
         (classes and top_k != 1, "--classes and --top-k: leave out one of them."),
         (overlays and figures.scale == "all", "--scale all is for one figure: give picture, each or a number."),
         (
-            (shard or merge) and joining != (None,) * 3,
+            (shard or merge) and processes != ALONE,
             "--shard and --merge are for processes that do not know of each other: no --coordinator.",
         ),
     ):
@@ -91,17 +89,14 @@ def annotate(
             raise InputError(message)
 
     # Imported here, because other commands do not need them.
-
-    import jax
-
     from camjax.annotating import Options, annotate_folder
     from camjax.annotating.loop import check_folders
     from camjax.attribution.methods import method_named
     from camjax.cli.class_choice import class_ids
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.loading import load_model
+    from camjax.processes import is_first
     from camjax.terminal import Console, progress
-    from camjax.training import initialize
 
     options = Options(
         method=method,
@@ -118,11 +113,12 @@ def annotate(
         batch_size=batch_size,
     )
     check_folders(folder, out)
+    out = as_path(out) if is_address(out) else out
     if not (shard or merge):  # a task of a Slurm array is not to wait for the others
-        initialize(*joining)
+        processes.join()
     keep_compiled_programs()
     model, weights = network_choice(model, weights)
-    errors = Console(stderr=True, quiet=jax.process_index() > 0)
+    errors = Console(stderr=True, quiet=not is_first())
     with errors.status(f"loading {model}"):
         network = load_model(model, weights, trust=trust)
     ids = class_ids(classes, network.class_names, method_named(method).num_classes(network))
@@ -139,11 +135,11 @@ def annotate(
             num_workers=workers,
             progress=show,
         )
-    console = Console(quiet=jax.process_index() > 0)
+    console = Console(quiet=not is_first())
     if manifest is None:
         console.print(f"Shard {shard} is finished. After all of them, run the command with --merge.", soft_wrap=True)
         return
-    _print_summary(console, manifest, folder, out)
+    _print_summary(console, manifest, folder, out, network.class_names)
     if not manifest["annotated"]:
         raise InputError(
             f"none of the {manifest['pictures']} pictures can be read: {out / 'manifest.json'} has the reasons."
@@ -161,7 +157,9 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return index, count
 
 
-def _print_summary(console: "Console", manifest: "Manifest", folder: Path, out: Path) -> None:
+def _print_summary(
+    console: "Console", manifest: "Manifest", folder: Path, out: Path, class_names: Sequence[str] | None
+) -> None:
     from rich import box
     from rich.table import Table
 
@@ -187,6 +185,29 @@ def _print_summary(console: "Console", manifest: "Manifest", folder: Path, out: 
         console.print(f"  and {len(unreadable) - 5} more: see {out / 'manifest.json'}", soft_wrap=True)
     for name in (*FORMATS, *(name for name in ("maps", "overlays") if name in manifest["files"]), "manifest.json"):
         console.print(f"Saved {out / name}", soft_wrap=True)
+    if is_address(out):
+        return
     place, boxes = shlex.quote(str(folder.absolute())), shlex.quote(str(out / "boxes.csv"))
     console.print("Next:", f"  camjax app {shlex.quote(str(out))}", sep="\n", soft_wrap=True)
-    console.print(f"  camjax evaluate --dataset {place} --split all --boxes {boxes} --model ...", soft_wrap=True)
+    if wrong := _no_classes(folder, class_names):
+        console.print(
+            f"camjax evaluate takes a picture's folder for its class, and this network has no {few(wrong)}: to measure "
+            "the boxes, sort the pictures by class, or move them beside each other and annotate again.",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"  camjax evaluate --dataset {place} --split all --boxes {boxes} --model ...", soft_wrap=True)
+
+
+def _no_classes(folder: Path, class_names: Sequence[str] | None) -> list[str]:
+    """The folders of pictures that have the name of no class."""
+    from camjax.class_names import class_id
+
+    wrong = []
+    for path in sorted(folder.iterdir()):
+        if class_names and path.is_dir() and not path.name.startswith("."):
+            try:
+                class_id(path.name, class_names)
+            except InputError:
+                wrong.append(path.name)
+    return wrong

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from camjax.addresses import as_path
 from camjax.cli.network_choice import network_choice
 from camjax.errors import InputError
 
@@ -126,7 +127,7 @@ def _networks(
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "run.json").is_file()
+    return (as_path(path) / "run.json").is_file()
 
 
 def _examples(folder: Path | None) -> dict[str, Callable[[], bytes]]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from camjax.addresses import local_path
 from camjax.errors import InputError
 
 
@@ -29,6 +30,7 @@ def convert(
       num_classes: Number of classes in IN, where it is not the network's default.
     """
     # The command line's help keeps the line breaks of the text above, so each argument is one line.
+    local_path(target, "OUT")
     if target.suffix != ".safetensors":
         raise InputError(f"{target}: expected a file that ends in .safetensors.")
     if not target.parent.is_dir():

@@ -7,6 +7,7 @@ import jax
 
 from camjax import interrupts
 from camjax.errors import InputError
+from camjax.processes import in_first
 
 
 def run_command(name: str, command: Callable[[], object]) -> int:
@@ -30,6 +31,8 @@ def run_command(name: str, command: Callable[[], object]) -> int:
     try:
         with interrupts.announced(f"{name} ends after the computation that runs. Ctrl-C again ends it at once."):
             command()
+            if jax.distributed.is_initialized():
+                in_first(lambda: None)  # which may write for longer than JAX waits at the end
     except Exception as error:
         if not isinstance(error, InputError | OSError | ImportError):
             raise

@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
+from camjax.cli.options import ALONE, Processes
 from camjax.errors import InputError
 
 _Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
@@ -36,6 +38,7 @@ def evaluate(
     save_maps: bool = False,
     workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
+    processes: Processes = ALONE,
 ) -> None:
     """Measure how well maps localize the objects of a data set, and how faithful they are to the network.
 
@@ -57,14 +60,15 @@ def evaluate(
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
       threshold_step: Between the thresholds of maxboxacc, maxboxaccv2 and pxap; published numbers are with 0.001.
-      batch_size: Images at a time, over all devices.
+      batch_size: Images at a time, over all devices of all processes.
       crop: "none" squashes an image to the network's input; "center" takes its largest centered part.
       limit: Evaluate the first N images only.
-      out: Where everything is written.
+      out: Where everything is written, a folder or gs://, s3://.
       resume: Continue an interrupted evaluation in --out; the results match an uninterrupted run.
       save_maps: Also write the maps of the true classes, 224 x 224 in 0..1: scoremaps/[METHOD/]NAME.npy.
       workers: Processes that read images; 0 reads in threads.
       figures: How figures are drawn.
+      processes: Which processes evaluate together.
     """
     # Imported here, because other commands do not need them.
 
@@ -75,12 +79,15 @@ def evaluate(
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
     from camjax.evaluation.runner import evaluate_localization
     from camjax.loading import load_model
+    from camjax.processes import is_first
     from camjax.terminal import Console, progress
     from camjax.weights.fingerprint import weights_sha256
 
     if not 0 <= threshold < 1:
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
-    console = Console()
+    processes.join()
+    console, errors = Console(quiet=not is_first()), Console(stderr=True, quiet=not is_first())
+    out = as_path(out) if is_address(out) else out
     files: dict[str, Any] = {
         "data_dir": data_dir,
         "boxes": boxes,
@@ -91,7 +98,7 @@ def evaluate(
     source = open_annotated(dataset, split, **files)
     keep_compiled_programs()
     model, weights = network_choice(model, weights)
-    with Console(stderr=True).status(f"loading {model}"):
+    with errors.status(f"loading {model}"):
         network = load_model(model, weights, trust=trust)
     source = with_classes_of(source, network.class_names, network.head.num_classes)
     names = source.info.class_names
@@ -100,7 +107,7 @@ def evaluate(
         sentence = f"The names of the network's classes are not known; they are taken in the data's order: {pairs}."
         console.print(sentence, soft_wrap=True)
     sha256 = weights_sha256(network)
-    with progress("evaluating", Console(stderr=True), "images") as show:
+    with progress("evaluating", errors, "images") as show:
         evaluation = evaluate_localization(
             network,
             source,
@@ -118,6 +125,8 @@ def evaluate(
             num_workers=workers,
             progress=show,
         )
+    if not is_first():
+        return
     results = summary(
         evaluation,
         {

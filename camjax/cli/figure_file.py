@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
+from camjax.addresses import as_path, is_address, make_folder
 from camjax.errors import InputError, printable
 from camjax.figure_saving import save_figure
 
@@ -28,6 +29,8 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str, format: str
     """
     if out is None:
         out = Path(f"{images[0].stem}_{what}.{format}" if len(images) == 1 else f"{what}.{format}")
+    in_bucket = is_address(out)
+    out = as_path(out)
     formats = FigureCanvasBase.get_supported_filetypes()
     if out.is_dir():
         raise InputError(
@@ -37,11 +40,13 @@ def figure_path(images: Sequence[Path], out: Path | None, what: str, format: str
         raise InputError(
             f"--out {out}: expected a file that ends in .png, or in one of .{', .'.join(sorted(formats))}."
         )
-    if any(out.resolve() == image.resolve() for image in images):
+    if in_bucket:
+        make_folder(out.parent)
+    elif any(out.resolve() == image.resolve() for image in images):
         raise InputError(f"--out {out} is one of the images: expected another file, the figure would overwrite it.")
-    if not out.parent.is_dir():
+    elif not out.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: the directory {out.parent} does not exist; create it first.")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
+    elif not os.access(out if out.exists() else out.parent, os.W_OK):
         raise PermissionError(f"--out {out}: no permission to write there; give another --out FILE.")
     if out.suffix.lower() != ".png":
         _try_format(out)

@@ -1,5 +1,6 @@
-"""The types of options that several commands and experiments have: one placeholder and one default each."""
+"""The options that several commands and experiments have: one placeholder and one default each."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -30,3 +31,38 @@ def at_least_one(options: object, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """Which processes share the work, on one machine or several.
+
+    Attributes:
+      coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
+      num_processes: The number of processes that share the work; with --coordinator.
+      process_id: The number of this process, from 0; with --coordinator.
+    """
+
+    coordinator: Annotated[str | None, arg("HOST:PORT", default=False)] = None
+    num_processes: OptionalCount = None
+    process_id: OptionalCount = None
+
+    def __post_init__(self):
+        missing = [value is None for value in (self.coordinator, self.num_processes, self.process_id)]
+        if any(missing) and not all(missing):
+            raise InputError("--coordinator, --num-processes, --process-id: all three, or none.")
+
+    def join(self, *, preemption: bool = False) -> None:
+        """Joins the other processes; before any use of JAX.
+
+        Args:
+          preemption: as in `camjax.training.initialize`, for what trains.
+        """
+        from camjax.processes import initialize
+
+        initialize(self.coordinator, self.num_processes, self.process_id, preemption=preemption)
+
+
+Processes = Annotated[ProcessOptions, tyro.conf.arg(name="")]
+ALONE = ProcessOptions()
+"""The default: this process alone, or those that JAX finds by itself."""

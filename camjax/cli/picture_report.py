@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
+from camjax.addresses import local_path
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.picture_files import Picture
 from camjax.errors import InputError, printable
@@ -232,6 +233,7 @@ class PictureReport:
 
 def _folder(out: Path, pictures: Sequence[Picture]) -> Path:
     """The folder of separate figures, checked; it may not exist yet."""
+    local_path(out, "--out")
     above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not above.is_dir():
         raise InputError(f"--out {out}: {above} is a file; expected a folder, since --separate writes several figures.")

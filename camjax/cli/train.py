@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from camjax.addresses import as_path, is_address, local_path
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import Folder, OptionalCount, OptionalFolder, Share, Weights, arg, at_least_one
-from camjax.cli.training_options import TrainingOptions, no_addresses
+from camjax.cli.training_options import TrainingOptions
 from camjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class TrainOptions:
     """What `camjax train` starts from, and where it goes.
 
     Attributes:
-      out: Where the run goes. The same command continues a run that was interrupted.
+      out: Where the run goes, a folder or gs://, s3://. The same command continues a run that was interrupted.
       model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), a short name, or "random".
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
@@ -42,7 +43,9 @@ class TrainOptions:
     data_dir: OptionalFolder = None
 
     def __post_init__(self):
-        no_addresses(self, ("data_dir", "out"))
+        as_path(self.out)
+        if self.data_dir is not None:
+            local_path(self.data_dir, "--data-dir")
         at_least_one(self, "image_size")
         if not 0 < self.validation < 1:
             raise InputError(f"--validation {self.validation}: expected a share of the pictures, above 0 and below 1.")
@@ -74,19 +77,17 @@ def train(
     training.join()
 
     # Imported here: `camjax --help` and other commands do not need them.
-    import jax
-
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.training_report import draw_predictions, print_results, write_results
     from camjax.cli.training_run import run_training
     from camjax.evaluation.classification import classify
+    from camjax.processes import is_first
     from camjax.terminal import Console, progress
     from camjax.training.fine_tuning import fine_tuning_augmentation
 
-    out = options.out.expanduser()
-    first = jax.process_index() == 0
-    console = Console(soft_wrap=True, quiet=not first)
-    errors = Console(stderr=True, quiet=not first)
+    out = as_path(options.out)
+    console = Console(soft_wrap=True, quiet=not is_first())
+    errors = Console(stderr=True, quiet=not is_first())
     pictures = _open(data, options, training, errors)
     for line in pictures.lines():
         console.print(line)
@@ -117,42 +118,45 @@ def train(
             num_workers=training.workers,
             progress=show,
         )
-    if first:
+    if is_first():
         with errors.status("drawing predictions"):
             draw_predictions(trained, pictures, found, out / "predictions.png", seed=training.seed)
         write_results(out, data, trained, pictures, recipe, found)
-        print_results(console, found, data, options.out)
+        print_results(console, found, data, out if is_address(out) else options.out)
 
 
 def _open(data: str, options: TrainOptions, training: TrainingOptions, console) -> "OwnPictures":
     """The pictures; those of a run that exists have its split. The first process writes it for the others."""
-    import jax
-    from jax.experimental import multihost_utils
-
     from camjax.data.own_pictures import open_own_pictures
+    from camjax.processes import in_first
     from camjax.terminal import progress
     from camjax.training.checks import check_writable
 
-    listed = options.out.expanduser() / "pictures.csv"
-    if jax.process_index() > 0:
-        multihost_utils.sync_global_devices("the pictures are listed")
-    with progress("reading the pictures", console, "files") as show:
-        pictures = open_own_pictures(
-            data,
-            validation=options.validation,
-            seed=training.seed,
-            data_dir=options.data_dir,
-            known=listed if listed.exists() else None,
-            progress=show,
-        )
-    if jax.process_index() > 0:
-        return pictures
-    if pictures.root is not None and not training.dry_run:
-        check_writable(listed.parent)
-        pictures.write(listed)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the pictures are listed")
-    return pictures
+    listed = as_path(options.out) / "pictures.csv"
+    opened = []
+
+    def read() -> None:
+        with progress("reading the pictures", console, "files") as show:
+            pictures = open_own_pictures(
+                data,
+                validation=options.validation,
+                seed=training.seed,
+                data_dir=options.data_dir,
+                known=listed if listed.exists() else None,
+                progress=show,
+            )
+        opened.append(pictures)
+
+    def read_and_list() -> None:
+        read()
+        if opened[0].root is not None and not training.dry_run:
+            check_writable(listed.parent)
+            opened[0].write(listed)
+
+    in_first(read_and_list)
+    if not opened:
+        read()
+    return opened[0]
 
 
 def _starting_model(

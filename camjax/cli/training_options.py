@@ -1,13 +1,11 @@
 """The options of commands that train, and what they change of a recipe: one name, one meaning and one sentence each."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from camjax.cli.options import Count, OptionalCount, OptionalRate, arg
+from camjax.cli.options import ALONE, Count, OptionalCount, OptionalRate, Processes, arg
 from camjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,9 +74,7 @@ class TrainingOptions(RecipeOptions):
       eval_every: Steps between two evaluations; about an epoch if not given.
       checkpoint_every: Steps between two checkpoints, a divisor of --eval-every; about 1,000 if not given.
       dry_run: Describe the run (settings, parameters, memory, steps), and do not train.
-      coordinator: host:port of process 0, on machines that JAX can't join by itself; see docs/tpu_pods.md.
-      num_processes: The number of processes that train together; with --coordinator.
-      process_id: The number of this process, from 0; with --coordinator.
+      processes: Which processes train together.
     """
 
     batch_size: OptionalCount = None
@@ -88,13 +84,10 @@ class TrainingOptions(RecipeOptions):
     eval_every: OptionalCount = None
     checkpoint_every: OptionalCount = None
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
-    coordinator: Annotated[str | None, arg("HOST:PORT", default=False)] = None
-    num_processes: OptionalCount = None
-    process_id: OptionalCount = None
+    processes: Processes = ALONE
 
     def __post_init__(self):
         more_than_zero(self, "batch_size", "epochs", "steps", "eval_every", "checkpoint_every")
-        joining = [value is None for value in (self.coordinator, self.num_processes, self.process_id)]
         for wrong, message in (
             (self.steps and self.epochs, "--steps and --epochs: leave out one of them."),
             (
@@ -102,17 +95,14 @@ class TrainingOptions(RecipeOptions):
                 f"--eval-every {self.eval_every} is no multiple of --checkpoint-every {self.checkpoint_every}: the "
                 "best checkpoint is the best of those that are evaluated.",
             ),
-            (any(joining) and not all(joining), "--coordinator, --num-processes, --process-id: all three, or none."),
         ):
             if wrong:
                 raise InputError(message)
 
     def join(self) -> None:
         """Joins the other processes of the run, except for a dry run, which needs none; before any use of JAX."""
-        from camjax.training import initialize
-
         if not self.dry_run:
-            initialize(self.coordinator, self.num_processes, self.process_id)
+            self.processes.join(preemption=True)
 
     def changed_recipe(self, recipe: "Recipe", num_examples: int) -> "Recipe":
         """The recipe with the changes that the options ask for, see `RecipeOptions.changed`."""
@@ -139,13 +129,3 @@ def more_than_zero(options: object, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected more than 0.")
-
-
-def no_addresses(options: object, names: Sequence[str]) -> None:
-    """Raises ValueError for the first of the named folders that is an address."""
-    for name in names:
-        if re.match(r"\w{2,}:/", str(getattr(options, name))):  # a Path drops a slash of an address
-            raise InputError(
-                f"--{name.replace('_', '-')} {getattr(options, name)}: expected a folder, not an address. Mount the "
-                "bucket as a folder; docs/tpu_pods.md shows how."
-            )

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 
 import camjax
+from camjax.addresses import as_path
 from camjax.cli.figure_file import save_figure
 from camjax.cli.photographs import for_display
 from camjax.data.images import resize_image
@@ -68,7 +69,7 @@ def print_results(console: Console, found: Classified, data: str, out: Path) -> 
             console.print(f"  {pair.true}, taken for {pair.predicted}: {pair.images}")
     names = ("results.json", "predictions.png", "run_card.md", "pictures.csv")
     for name in names:
-        if (path := out.expanduser() / name).exists():
+        if (path := as_path(out) / name).exists():
             console.print(f"Saved {path}")
     run = str(out) if str(out).startswith(("/", "./", "~")) or "/" in str(out) else f"./{out}"
     commands = [
@@ -81,7 +82,7 @@ def print_results(console: Console, found: Classified, data: str, out: Path) -> 
         ["camjax", "app", run],
     ]
     console.print("\nNext:")
-    for words in commands if (out.expanduser() / "pictures.csv").exists() else (commands[0], commands[-1]):
+    for words in commands if (as_path(out) / "pictures.csv").exists() else (commands[0], commands[-1]):
         console.print(f"  {shlex.join(words)}")
 
 

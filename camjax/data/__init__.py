@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from camjax.data.prefetching import prefetch
     from camjax.data.preparing import prepare
     from camjax.data.rows import RandomAccessSource
-    from camjax.data.sources import Source, SourceInfo, open_source
+    from camjax.data.source_info import SourceInfo
+    from camjax.data.sources import Source, open_source
 
 __all__ = [
     "AnnotatedSource",
@@ -58,7 +59,8 @@ _MODULES = {
     "prefetching": ("prefetch",),
     "preparing": ("prepare",),
     "rows": ("RandomAccessSource",),
-    "sources": ("Source", "SourceInfo", "open_source"),
+    "source_info": ("SourceInfo",),
+    "sources": ("Source", "open_source"),
 }
 
 

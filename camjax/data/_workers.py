@@ -1,5 +1,7 @@
 """Reads batches in threads or in worker processes, and makes sure that these end."""
 
+from __future__ import annotations
+
 import contextlib
 import mmap
 import multiprocessing
@@ -15,11 +17,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from multiprocessing.util import Finalize
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cloudpickle
-import grain
 import numpy as np
+
+if TYPE_CHECKING:
+    import grain
 
 _Batch = dict[str, np.ndarray]
 
@@ -43,6 +47,8 @@ class BatchIterator(Protocol):
 
 def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> BatchIterator:
     """Iterates over batches that threads or worker processes compute ahead."""
+    import grain  # here, so that `camjax.training` starts without it
+
     # Batched before to_iter_dataset: batching after it would deal examples instead of batches to the workers.
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     return _FromWorkers(batches, num_workers, options) if num_workers else _from_threads(batches, options)

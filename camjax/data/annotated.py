@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from camjax.addresses import local_path
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.annotations import FORMATS, Request
 
@@ -50,9 +51,11 @@ def open_annotated(
         file and line.
     """
     text = os.fspath(dataset)
+    if not text.lower().endswith(".csv"):  # such as the pictures.csv of a run in a bucket
+        local_path(text, "dataset")
     is_folder = _is_folder(dataset, lists)
     paths = {"boxes": boxes, "blacklist": blacklist, "lists": lists, "masks": masks}
-    given = {name: Path(path).expanduser() for name, path in paths.items() if path is not None}
+    given = {name: local_path(path, name) for name, path in paths.items() if path is not None}
     request = Request(text, split, is_folder, data_dir, class_names=class_names, **given)
     chosen = next(format for format in FORMATS if format.recognizes(request))
     chosen.check_options(request)

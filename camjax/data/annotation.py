@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from camjax.data.sources import SourceInfo
+from camjax.data.source_info import SourceInfo
 from camjax.errors import InputError
 
 BLACKLISTED = "blacklisted"

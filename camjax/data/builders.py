@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from camjax.addresses import local_path
 from camjax.data.archives import base_name
 from camjax.data.scenes import Scenes
 from camjax.errors import InputError, reading
@@ -44,7 +45,11 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
 
 
 def check_data_dir(directory: Path | None) -> None:
-    """Raises ValueError for tfds' folder if its name has characters that tfds would take for a pattern of names."""
+    """Raises ValueError for tfds' folder if it is an address, or has characters that tfds takes for a pattern of names.
+
+    tfds itself reads at addresses, but ArrayRecord's reader opens files of this machine only.
+    """
+    local_path(directory or tfds.core.constants.DATA_DIR, "data_dir")
     path = str(directory or tfds.core.constants.DATA_DIR)
     if found := sorted(set(path) & set("*?[")):
         raise InputError(

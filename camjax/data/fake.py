@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from camjax.data.decoding import decode_image
-from camjax.data.sources import SourceInfo
+from camjax.data.source_info import SourceInfo
 from camjax.errors import InputError
 
 # Smooth color with fine noise on top, so that a JPEG of it takes the bytes and the time of a photograph's.

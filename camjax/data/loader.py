@@ -9,11 +9,12 @@ and SIGTERM, which a terminal and most schedulers send to every process of a run
 this process, however it ends.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import grain
 import jax
 import numpy as np
 
@@ -22,6 +23,9 @@ from camjax.data.images import Size, height_and_width
 from camjax.data.rows import RandomAccessSource, eval_row, train_row, with_position
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
+
+if TYPE_CHECKING:
+    import grain
 
 Batch = dict[str, np.ndarray]
 
@@ -44,7 +48,7 @@ def train_batches(
     """Reads batches for training, without end: each epoch is a new shuffle, and batches run on across epochs.
 
     Batch k is the same for a run that starts at step k and for one that went through steps 0..k-1, with any number of
-    workers and threads. The n processes together read the same batch k as one process, in another order.
+    workers and threads. The n processes together read the same batch k as one process, each a block of it.
 
     Args:
       source: the examples.
@@ -94,7 +98,7 @@ def train_batches(
         label_shape=label_shape,
     )
     rows = order.map_with_index(with_position).random_map(read).repeat()
-    batches = rows[shard].batch(local_batch_size, drop_remainder=True)
+    batches = rows.batch(local_batch_size, drop_remainder=True)[shard]
     return iterate(batches[start_step:], num_workers, num_threads)
 
 
@@ -126,7 +130,7 @@ def eval_batches(
 
     Every process gets the same number of batches of the same shape, so that collectives meet; the last rows may be
     padding, zeros with mask False. Batch k of all processes together holds the examples from k * batch_size on, in
-    the source's order.
+    the source's order: that of process 0 comes first.
 
     Args:
       source: the examples.
@@ -164,6 +168,8 @@ def eval_batches(
         raise InputError(f"start_batch is {start_batch}; expected a non-negative integer")
     if size is None and (crop or unreadable == "mark"):
         raise InputError(f"crop is {crop!r} and unreadable {unreadable!r} without size; give size=(H, W)")
+    import grain  # here, so that `camjax.training` starts without it
+
     image_shape = _shape_of_first_image(source, size)
     padded_length = -(-len(source) // batch_size) * batch_size
     mark = _keys_of_first_readable(source) if unreadable == "mark" else None
@@ -176,12 +182,14 @@ def eval_batches(
         image_shape=image_shape,
         label_shape=label_shape,
     )
-    batches = grain.MapDataset.range(padded_length)[shard].map(read).batch(local_batch_size, drop_remainder=True)
+    batches = grain.MapDataset.range(padded_length).map(read).batch(local_batch_size, drop_remainder=True)[shard]
     return iterate(batches[start_batch:], num_workers, num_threads)
 
 
 def _shuffled(length: int, seed: int) -> grain.MapDataset:
     """The order of the examples for training; each repetition has another one."""
+    import grain
+
     return grain.MapDataset.range(length).seed(seed).shuffle()
 
 
@@ -199,7 +207,10 @@ def _keys_of_first_readable(source: RandomAccessSource) -> tuple[str, ...]:
 
 
 def _shard(batch_size: int, shard_index: int | None, shard_count: int | None) -> tuple[slice, int]:
-    """Which rows this process reads, and how many of a batch."""
+    """Which blocks of rows this process reads, and how many rows a block has.
+
+    Blocks, so that each device gets the images that it would get if one process had them all.
+    """
     shard_index = jax.process_index() if shard_index is None else shard_index
     shard_count = jax.process_count() if shard_count is None else shard_count
     if not 0 <= shard_index < shard_count:

@@ -5,14 +5,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from camjax.addresses import as_path, local_path
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.annotations.label_csv import (
-    SPLITS,
     TEST,
     TRAIN,
     UNREADABLE,
@@ -26,7 +26,8 @@ from camjax.data.annotations.label_csv import (
 )
 from camjax.data.builders import prepared_builder
 from camjax.data.decoding import ImageError, decode_image
-from camjax.data.image_files import IMAGE_SUFFIXES, find_images
+from camjax.data.image_files import IMAGE_SUFFIXES
+from camjax.data.picture_folders import ADVICE, number, pictures_of_folder
 from camjax.data.regular_files import read_regular
 from camjax.data.sources import Source, SourceInfo, open_source
 from camjax.errors import InputError, few, printable
@@ -36,7 +37,6 @@ _SHOWN_CLASSES = 20
 _AT_A_TIME = 256
 _VALIDATION = ("validation", "val", "valid")
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")  # what is not UTF-8 becomes a surrogate in Python
-_ADVICE = "Sort the pictures into a folder for each class, or list them in a CSV file with the columns file,label."
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ class OwnPictures:
         if found.counts:
             lines += _table(found.counts)
         if found.too_few:
-            many = _number(found.too_few, "class has", "classes have")
+            many = number(found.too_few, "class has", "classes have")
             lines.append(f"{many} fewer than two pictures: {few(found.too_few)}.")
         absent = [name for name, count in found.counts.get(VALIDATION, {}).items() if not count]
         if absent := [name for name in absent if name not in set(found.too_few)]:
             lines.append(f"Without a picture to validate: {few(absent)}.")
         lines += _listed(
             [f"{name}: {reason}" for name, reason in found.unreadable.items()],
-            _number(found.unreadable, "file", "files") + " cannot be read and will be left out:",
+            number(found.unreadable, "file", "files") + " cannot be read and will be left out:",
         )
         lines += _listed(
             [f"{one} and {other}" for one, other in found.in_both],
@@ -170,14 +170,14 @@ def open_own_pictures(
     """
     if not 0 < validation < 1:
         raise InputError(f"validation is {validation}: expected a share of the pictures, above 0 and below 1.")
-    path = Path(data).expanduser()
+    path = as_path(data) if os.fspath(data).lower().endswith(".csv") else local_path(data, "pictures in")
     if data_dir is not None or not (path.exists() or isinstance(data, os.PathLike) or path.suffix.lower() == ".csv"):
         return _prepared(str(data), validation, data_dir)
     if path.is_dir():
         root = _absolute(path)
-        pictures, origin, notes = _from_folder(path)
+        pictures, origin, notes = pictures_of_folder(path)
     elif path.exists() and path.suffix.lower() in IMAGE_SUFFIXES:
-        raise InputError(f"{path} is one picture: expected a folder of pictures, or a CSV file. {_ADVICE}")
+        raise InputError(f"{path} is one picture: expected a folder of pictures, or a CSV file. {ADVICE}")
     else:
         root, pictures = read_label_csv(path)
         pictures, notes = _without_test(pictures)
@@ -239,7 +239,7 @@ def _check_same(
     changed = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])
     if more or gone or changed:
         what = [
-            f"{_number(names, 'picture', 'pictures')} {word}: {few(names)}"
+            f"{number(names, 'picture', 'pictures')} {word}: {few(names)}"
             for word, names in (("more", more), ("less", gone), ("of another class or split", changed))
             if names
         ]
@@ -255,86 +255,6 @@ def _absolute(folder: Path) -> Path:
     return absolute if absolute.exists() and absolute.samefile(folder) else folder.resolve()
 
 
-def _from_folder(folder: Path) -> tuple[list[ListedPicture], str, list[str]]:
-    """The pictures with their splits, if there are any; a sentence about them, and the notes."""
-    names = find_images(folder)
-    if not names:
-        raise InputError(
-            f"{folder} has no pictures: expected a folder for each class with files that end in "
-            f"{', '.join(IMAGE_SUFFIXES)}."
-        )
-    folders = _folders(folder)
-    by_split: dict[str, list[str]] = {}
-    for name in folders:
-        if (split := SPLITS.get(name.lower(), UNREADABLE)) != UNREADABLE:
-            by_split.setdefault(split, []).append(name)
-    if TRAIN not in by_split or len(by_split) == 1:
-        notes = _check_folders(folder, names)
-        pictures = [ListedPicture(name, name.partition("/")[0]) for name in names]
-        return pictures, f"One folder for each class in {folder}.", notes
-    used = {TRAIN: TRAIN, VALIDATION: VALIDATION} if VALIDATION in by_split else {TRAIN: TRAIN, TEST: VALIDATION}
-    pictures, notes, chosen = [], [], []
-    for kind, split in used.items():
-        if len(by_split[kind]) > 1:
-            raise InputError(
-                f"{folder} has the folders {' and '.join(by_split[kind])}: expected one to {kind}. Merge them, or move "
-                "one away."
-            )
-        (side,) = by_split[kind]
-        chosen.append(side)
-        own = [name.removeprefix(f"{side}/") for name in names if name.startswith(f"{side}/")]
-        if not own:
-            raise InputError(f"{folder / side} has no pictures: expected a folder for each class with some.")
-        notes += _check_folders(folder / side, own)
-        pictures += [ListedPicture(f"{side}/{name}", name.partition("/")[0], split) for name in own]
-    rest = Counter(name.partition("/")[0] for name in names if name.partition("/")[0] not in chosen)
-    unused = [f"{name} ({_number(count, 'picture', 'pictures')})" for name, count in sorted(rest.items())]
-    notes += [f"Not used, beside {' and '.join(chosen)}: {few(unused)}."] * bool(unused)
-    return pictures, f"The folders {' and '.join(chosen)} of {folder}.", notes
-
-
-def _folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _check_folders(folder: Path, names: Sequence[str]) -> list[str]:
-    """Raises InputError unless the classes of a folder's pictures are clear; returns notes on its folders."""
-    loose = [name for name in names if "/" not in name]
-    if loose:
-        some = "all" if len(loose) == len(names) else str(len(loose))
-        raise InputError(
-            f"{folder} has pictures that lie in no folder of a class ({some} of {len(names)}, such as {loose[0]}). "
-            f"{_ADVICE}"
-        )
-    deep = [name for name in names if name.count("/") > 1]
-    below: dict[str, set[str]] = {}
-    for name in deep:
-        above, inner = name.split("/")[:2]
-        below.setdefault(above, set()).add(inner)
-    if len(deep) == len(names):
-        tops = sorted(below)
-        if len(tops) == 1:
-            raise InputError(
-                f"{folder} has pictures in one folder only, {tops[0]}, which has {few(sorted(below[tops[0]]))} in it. "
-                f"If these are the classes, or train and val, give {folder / tops[0]}."
-            )
-        if max(map(len, below.values())) > 1:
-            places = [f"{top}/{inner}" for top in tops for inner in sorted(below[top])]
-            raise InputError(
-                f"{folder} has all pictures in folders of folders: {few(places)}. It is not clear which are the "
-                f"classes: {few(tops[:3])}, or what is in them? Give a folder with a folder for each class, which has "
-                "pictures itself; one with train and val, which have such folders; or a CSV file with the columns "
-                "file,label."
-            )
-    notes = []
-    if deep and len(deep) < len(names):
-        deeper = few([f"{top}/{inner}" for top in sorted(below) for inner in sorted(below[top])])
-        notes.append(f"Pictures in deeper folders of {folder} belong to the class of the upper one: {deeper}.")
-    if empty := sorted(set(_folders(folder)) - {name.partition("/")[0] for name in names}):
-        notes.append(f"Folders of {folder} without pictures, which are no classes: {few(empty)}.")
-    return notes
-
-
 def _without_test(pictures: list[ListedPicture]) -> tuple[list[ListedPicture], list[str]]:
     """The pictures of a list with the splits train and validation: of validation and test, the first that is there."""
     found = Counter(item.split for item in pictures)
@@ -342,7 +262,7 @@ def _without_test(pictures: list[ListedPicture]) -> tuple[list[ListedPicture], l
         return pictures, []
     if not found[VALIDATION]:
         return [replace(item, split=VALIDATION) if item.split == TEST else item for item in pictures], []
-    note = f"Not used, beside train and validation: {_number(found[TEST], 'picture', 'pictures')} of the split test."
+    note = f"Not used, beside train and validation: {number(found[TEST], 'picture', 'pictures')} of the split test."
     return [item for item in pictures if item.split != TEST], [note]
 
 
@@ -379,7 +299,7 @@ def _check_classes(pictures: Sequence[ListedPicture], data: Path) -> None:
     names = sorted_classes(name for side in sides.values() for name in side)
     if len(names) < 2:
         raise InputError(
-            f"{data} has {_number(names, 'class', 'classes')} with pictures ({few(names)}): expected two or more. Add "
+            f"{data} has {number(names, 'class', 'classes')} with pictures ({few(names)}): expected two or more. Add "
             "pictures of what is to be told from the first."
         )
     if "" in sides:
@@ -393,7 +313,7 @@ def _check_classes(pictures: Sequence[ListedPicture], data: Path) -> None:
             raise InputError(f"{data} has no picture of the split {split} that can be read: expected some. Add them.")
     if absent := [name for name in names if name not in sides[TRAIN]]:
         raise InputError(
-            f"{data} has pictures to validate of {_number(absent, 'class', 'classes')} without any to train on: "
+            f"{data} has pictures to validate of {number(absent, 'class', 'classes')} without any to train on: "
             f"{few(absent)}. Those to train on are of {few(sides[TRAIN])}. Add pictures, or correct the names."
         )
 
@@ -436,7 +356,7 @@ def _check_readable(pictures: Sequence[ListedPicture], data: Path) -> None:
     for name, items in bad.items():
         if 2 * len(items) > counts[name]:
             raise InputError(
-                f"{data}: {len(items)} of {_number(counts[name], 'picture', 'pictures')} of class {name!r} cannot be "
+                f"{data}: {len(items)} of {number(counts[name], 'picture', 'pictures')} of class {name!r} cannot be "
                 f"read, such as {items[0].name}: {items[0].problem}. Get complete copies, or take the class away."
             )
 
@@ -518,8 +438,3 @@ def _listed(items: Sequence[str], title: str) -> list[str]:
         return []
     rest = [f"  ... and {len(items) - _SHOWN} more"] * (len(items) > _SHOWN)
     return [title, *(f"  {item}" for item in items[:_SHOWN]), *rest]
-
-
-def _number(things: int | Sized, one: str, several: str) -> str:
-    count = things if isinstance(things, int) else len(things)
-    return f"{count} {one if count == 1 else several}"

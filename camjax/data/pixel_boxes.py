@@ -149,7 +149,7 @@ def whole_pixels(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
       (..., 4) int64, half-open.
     """
-    low, high = np.split(np.asarray(boxes), 2, axis=-1)
+    low, high = np.split(boxes, 2, axis=-1)
     least = (high > low).astype(np.int64)
     low, high = (np.rint(part * size).astype(np.int64) for part in (low, high))
     low = np.minimum(low, np.array(size) - least)

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
+from camjax.addresses import local_path
 from camjax.data.archives import Archives, base_name, file_name, published, readable_size
 from camjax.data.builders import prepared_builder
 from camjax.errors import InputError
@@ -66,6 +67,8 @@ def prepare(
       ValueError: no such data set; it is prepared in another format (the message has the command that converts it);
         an archive or a number of examples is not the published one; or tfds' builder failed.
     """
+    if archives is not None:
+        local_path(archives, "archives")
     try:
         builder, made = prepared_builder(name, data_dir=data_dir), False
     except FileNotFoundError:

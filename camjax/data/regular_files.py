@@ -3,8 +3,8 @@
 import contextlib
 import os
 import stat
-from pathlib import Path
 
+from camjax.addresses import as_path
 from camjax.errors import InputError
 
 
@@ -25,4 +25,4 @@ def check_regular(path: str | os.PathLike[str], *, error: type[InputError] = Inp
 def read_regular(path: str | os.PathLike[str], *, error: type[InputError] = InputError) -> bytes:
     """Reads a file that a user names, see `check_regular`. Raises OSError if it cannot be read."""
     check_regular(path, error=error)
-    return Path(path).read_bytes()
+    return as_path(path).read_bytes()

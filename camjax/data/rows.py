@@ -1,15 +1,19 @@
 """Rows of batches: examples that are read, changed at random for training, and resized to the batch's size."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import grain
 import numpy as np
 
 from camjax.data.images import center_view, resize_image
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
+
+if TYPE_CHECKING:
+    import grain
 
 _MOST_SKIPPED = 100
 

@@ -4,7 +4,6 @@ import contextlib
 import operator
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from camjax.data.builders import ARRAY_RECORD, prepared_builder, reading_prepared
 from camjax.data.decoding import decode_gray, decode_image
+from camjax.data.source_info import SourceInfo
 from camjax.errors import InputError
 
 _Parsed = TypeVar("_Parsed")
@@ -20,30 +20,6 @@ _Parsed = TypeVar("_Parsed")
 # caltech_birds2011 and scenes say "image/filename", imagenet2012 and others "file_name".
 _FILENAME_FEATURES = ("image/filename", "file_name")
 _MASK_FEATURE = "segmentation_mask"
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """What a source holds.
-
-    Attributes:
-      name: the data set, as tfds calls it.
-      split: the split or slice that was opened, such as "train[:90%]".
-      class_names: one name for each label, in the order of the labels.
-      num_examples: the number of examples in this split or slice.
-      keys: the keys of every example, such as ("image", "label", "bbox", "filename").
-    """
-
-    name: str
-    split: str
-    class_names: tuple[str, ...]
-    num_examples: int
-    keys: tuple[str, ...]
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes: labels are 0..num_classes-1."""
-        return len(self.class_names)
 
 
 class Source:

@@ -6,9 +6,9 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
+from camjax.addresses import as_path
 from camjax.data.regular_files import read_regular
 from camjax.errors import InputError
 
@@ -29,7 +29,7 @@ def read_lines(
       OSError: the file cannot be read.
       ValueError: the file is not UTF-8 (the message names file and line), or no file but a named pipe, say.
     """
-    data = read_regular(Path(path).expanduser())
+    data = read_regular(as_path(path))
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(f"{path} is UTF-16, as its first two bytes say. Save the file as UTF-8.")
     try:

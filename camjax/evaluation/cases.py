@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from camjax.processes import gather
+
 CASES = 6
 """How many of the best cases are kept, and as many of the worst."""
 
@@ -60,9 +62,21 @@ class Cases:
         number = min(CASES, len(self._kept) // 2) or len(self._kept)
         return self._kept[:number], self._kept[number:][-number:]
 
+    def merge_across_processes(self) -> None:
+        """Adds the cases that the other processes keep; every process has to call it."""
+        own = self.arrays()
+        for kept in gather({name: array.tolist() for name, array in own.items()}):
+            other = Cases(self.class_names)
+            other.restore({name: np.array(kept[name], array.dtype) for name, array in own.items()})
+            self.add(other._kept)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """All that is kept, as arrays by name; `restore` takes it back."""
-        return {column.name: np.array([getattr(case, column.name) for case in self._kept]) for column in fields(Case)}
+        types: dict[str, type] = {"map": np.float32, "box": np.float32, "view": np.float32}  # of no case, too
+        return {
+            column.name: np.array([getattr(case, column.name) for case in self._kept], types.get(column.name))
+            for column in fields(Case)
+        }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Replaces what is kept by what `arrays()` returned.

@@ -12,10 +12,10 @@ import numpy as np
 from camjax.cam import class_probabilities
 from camjax.data.loader import RandomAccessSource, eval_batches
 from camjax.data.relabeled import with_classes_of
-from camjax.metrics.streaming import gather
 from camjax.models import CamModel
 from camjax.models.inference_mode import inference_view, run_for_inference
 from camjax.models.layers import fold_batchnorm
+from camjax.processes import gather
 
 
 class Confusion(NamedTuple):

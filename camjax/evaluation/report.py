@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import io
 import json
 import platform
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from camjax.evaluation.runner import Evaluation
+from camjax.files import write_whole
 from camjax.metrics import METRICS
 
 PACKAGES = ("camjax", "jax", "flax", "numpy", "opencv-python-headless", "pillow", "tensorflow-datasets")
@@ -51,14 +53,15 @@ def write_results(directory: Path, results: Mapping) -> list[Path]:
       results: from `summary`.
     """
     as_json, as_csv = directory / "results.json", directory / "results.csv"
-    as_json.write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(as_json, json.dumps(results, indent=2) + "\n")
     common = {key: results[key] for key in ("model", "weights_sha256", "dataset", "split", "num_images")}
-    with as_csv.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow([*common, "method", "metric", "name", "value"])
-        for method, by_metric in results["results"].items():
-            for metric, numbers in by_metric.items():
-                rows.writerows([*common.values(), method, metric, name, value] for name, value in numbers.items())
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow([*common, "method", "metric", "name", "value"])
+    for method, by_metric in results["results"].items():
+        for metric, numbers in by_metric.items():
+            rows.writerows([*common.values(), method, metric, name, value] for name, value in numbers.items())
+    write_whole(as_csv, text.getvalue())
     return [as_json, as_csv]
 
 

@@ -2,10 +2,13 @@
 
 import csv
 import hashlib
+import heapq
+import io
 import json
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -13,10 +16,14 @@ import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt
 from typing_extensions import TypedDict
 
+from camjax.addresses import as_path, is_address, make_folder, upload
 from camjax.errors import InputError, printable, reading
-from camjax.files import whole_file, write_whole
+from camjax.files import GrowingFile, whole_file, write_whole
 from camjax.json_files import read_json
 from camjax.metrics import Truth, score_map
+
+_UPLOADS = 16
+"""Maps that are written to a bucket at the same time."""
 
 FORMAT = 4
 """Of the state: another number is the state of another version of camjax. Version 1 had no number, and the tables of
@@ -47,8 +54,29 @@ def _sha256(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**state, "sha256": ""}).encode()).hexdigest()
 
 
+def _parts() -> list[str]:
+    """What tells the files of the processes apart."""
+    count = jax.process_count()
+    return [f"-{index}" for index in range(count)] if count > 1 else [""]
+
+
+def merge_images(directory: str | os.PathLike[str]) -> None:
+    """Writes `images.csv` from the tables of all processes, in the order of the source; of one, it is there already."""
+    parts = _parts()
+    if len(parts) == 1:
+        return
+    folder = as_path(directory)
+    texts = [(folder / f"images{part}.csv").read_bytes().decode() for part in parts]
+    tables = [csv.reader(io.StringIO(text, newline="")) for text in texts]
+    columns, *_ = [next(table) for table in tables]
+    write_whole(folder / "images.csv", _csv([columns, *heapq.merge(*tables, key=lambda row: int(row[0]))]))
+
+
 class RunFiles:
-    """The state of an evaluation and its table of images, in a directory; each process has its own.
+    """The state of an evaluation and its table of images, in a directory.
+
+    Each of several processes has its own, with its number in the names, as `state-0.json`; `merge_images` makes one
+    table of theirs.
 
     - `state.json`: options, batches done, counts and the sums of all metrics.
     - `images.csv`: a row for each image of the batches done.
@@ -56,7 +84,7 @@ class RunFiles:
     - `scoremaps/`: maps in the layout that wsolevaluation reads.
 
     Args:
-      directory: created where it is missing.
+      directory: a folder, created where it is missing, or an address of a bucket.
       options: what the results depend on, in JSON's types.
       columns: of `images.csv`.
       resume: whether to go on where an evaluation in this directory stopped, if there is one.
@@ -74,31 +102,37 @@ class RunFiles:
     def __init__(
         self, directory: str | os.PathLike[str], options: Mapping[str, Any], columns: Sequence[str], resume: bool
     ):
-        self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        process = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
+        self.directory = as_path(directory)
+        make_folder(self.directory)
+        parts = _parts()
+        process = parts[jax.process_index()]
+        expected = {f"state{part}.json" for part in parts}
+        if others := sorted({path.name for path in self.directory.glob("state*.json")} - expected):
+            raise InputError(
+                f"{self.directory} holds an evaluation of another number of processes ({others[0]}), and now there "
+                f"are {len(parts)}. Go on with as many as it had, or give another --out."
+            )
         self._state_file = self.directory / f"state{process}.json"
         self._arrays_file = self.directory / f"cases{process}.npz"
         self._images_file = self.directory / f"images{process}.csv"
         self._options = json.loads(json.dumps(dict(options)))
         self.state: dict[str, Any] | None = None
         self.arrays: dict[str, np.ndarray] = {}
+        images = _csv([columns])
         if self._state_file.exists():
             if not resume:
                 raise FileExistsError(
                     f"{self.directory} holds an evaluation already. Go on with it by --resume, or give another --out."
                 )
-            self.state, self.arrays = self._read()
-        self._images = self._images_file.open("a+", newline="")
-        self._images.truncate(self.state["images_bytes"] if self.state else 0)
-        self._images.seek(0, os.SEEK_END)
-        self._rows = csv.writer(self._images)
-        if not self.state:
-            self._rows.writerow(columns)
+            self.state, self.arrays, images = self._read()
+        self._images = GrowingFile(self._images_file, images)
+        self._images_bytes = len(images)
 
     def write_images(self, rows: Sequence[Sequence]) -> None:
         """Adds rows to `images.csv`; they count once `save` was called."""
-        self._rows.writerows(rows)
+        content = _csv(rows)
+        self._images.write(content)
+        self._images_bytes += len(content)
 
     def write_maps(self, truth: Truth, maps: jax.Array | np.ndarray, folder: str = ".") -> None:
         """Writes `scoremaps/<folder>/<file name>.npy` for each image that counts, of its raw map in maps (B, h, w).
@@ -109,13 +143,25 @@ class RunFiles:
         Raises:
           ValueError: a file name that leads out of the folder.
         """
-        root = (self.directory / "scoremaps" / folder).resolve()
-        for i in np.flatnonzero(truth.counted).tolist():
-            path = (root / f"{truth.filenames[i]}.npy").resolve()
-            if not path.is_relative_to(root):
-                raise InputError(f"file name {truth.filenames[i]!r} leads out of {root}: the map is not written.")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, score_map(maps[i]))
+        in_bucket = is_address(self.directory)
+        root = self.directory / "scoremaps" / folder
+        root = root if in_bucket else root.resolve()
+        with ThreadPoolExecutor(_UPLOADS) as pool:
+            uploads = []
+            for i in np.flatnonzero(truth.counted).tolist():
+                name = f"{truth.filenames[i]}.npy"
+                path = root / posixpath.normpath(name) if in_bucket else (root / name).resolve()
+                if not path.is_relative_to(root) or ".." in path.parts:
+                    raise InputError(f"file name {truth.filenames[i]!r} leads out of {root}: the map is not written.")
+                if in_bucket:
+                    content = io.BytesIO()
+                    np.save(content, score_map(maps[i]))
+                    uploads.append(pool.submit(upload, path, content.getvalue()))
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    np.save(path, score_map(maps[i]))
+            for done in uploads:
+                done.result()
 
     def save(self, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Replaces the state, in JSON's types, and keeps the rows written until now: both or neither.
@@ -123,8 +169,7 @@ class RunFiles:
         The arrays are replaced first: after a crash they may be newer than the state.
         """
         self._images.flush()
-        os.fsync(self._images.fileno())
-        self.state = {"format": FORMAT, "options": self._options, **state, "images_bytes": self._images.tell()}
+        self.state = {"format": FORMAT, "options": self._options, **state, "images_bytes": self._images_bytes}
         self.arrays = dict(arrays)
         with whole_file(self._arrays_file) as draft, draft.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # for NumPy, any may be `allow_pickle`
@@ -134,7 +179,8 @@ class RunFiles:
         """Closes the files."""
         self._images.close()
 
-    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray], bytes]:
+        """The state, the arrays, and the rows that it counts."""
         advice = f"Delete {self.directory}, and start again."
         whole = read_json(self._state_file, dict[str, Any], advice=advice)
         version = whole.get("format", 1)
@@ -150,9 +196,10 @@ class RunFiles:
             if not path.is_file():
                 raise InputError(f"{path} is missing. {advice}")
         what = "the best and worst cases of an evaluation"
-        with reading(self._arrays_file, what, advice), np.load(self._arrays_file) as file:
+        with reading(self._arrays_file, what, advice), np.load(io.BytesIO(self._arrays_file.read_bytes())) as file:
             arrays = dict(file)
-        if self._images_file.stat().st_size < state["images_bytes"]:
+        images = self._images_file.read_bytes()
+        if len(images) < state["images_bytes"]:
             raise InputError(f"{self._images_file} is shorter than it was: delete {self.directory} and start again.")
         options = state["options"]
         keys = sorted(options.keys() | self._options.keys())
@@ -165,4 +212,10 @@ class RunFiles:
             raise InputError(
                 f"{self.directory} holds an evaluation with other options: {listed}. Give these, or another --out."
             )
-        return state, arrays
+        return state, arrays, images[: state["images_bytes"]]
+
+
+def _csv(rows: Sequence[Sequence]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

@@ -16,13 +16,14 @@ from camjax.data.relabeled import with_classes_of
 from camjax.errors import InputError, reading
 from camjax.evaluation.batches import computed_batches
 from camjax.evaluation.cases import Cases
-from camjax.evaluation.run_files import RunFiles
+from camjax.evaluation.run_files import RunFiles, merge_images
 from camjax.evaluation.tally import Tally
 from camjax.evaluation.truth import First, read_truth
 from camjax.inference import make_localize_fns
 from camjax.metrics import METRICS, StreamingMetric
 from camjax.metrics.streaming import THRESHOLD_STEP
 from camjax.models import CamModel
+from camjax.processes import in_first
 
 SAVE_SECONDS = 10
 """How often the state is saved."""
@@ -37,7 +38,7 @@ class Evaluation:
       counts: status -> number of images.
       num_images: the number of images of the split, or of its first `limit`: the sum of `counts`.
       seconds: wall time, over all the runs that it took.
-      cases: the best and worst images of the first method, among those that this process saw.
+      cases: the best and worst images of the first method.
       threshold_step: of the metrics that are `stepped`.
     """
 
@@ -87,7 +88,7 @@ def evaluate_localization(
       crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect.
       limit: evaluate the first `limit` images only.
       run_dir: where to keep the state, a table of images, and maps; None keeps nothing.
-      resume: continue the evaluation in `run_dir`, if it has one.
+      resume: continue the evaluation in `run_dir`, if it has one, with as many processes.
       save_maps: write the map of each image's true class, in wsolevaluation's layout; of several methods, each has a
         folder of its own in it.
       options: further things that the results depend on, in JSON's types, such as the weights' hash. A run can be
@@ -97,7 +98,8 @@ def evaluate_localization(
       progress: called with the number of images done and of all images after each batch.
 
     Returns:
-      `Evaluation`, the same in every process, except its cases.
+      `Evaluation`, the same in every process but for its seconds, and the same as of one process that has as many
+      devices as all of them together, to the bit.
 
     Raises:
       ValueError: options that do not fit together, or the source or the model; labels that the model has no class for;
@@ -167,6 +169,8 @@ def evaluate_localization(
                 progress(finished, len(source))
         seconds += time.monotonic() - clock
     counts = tally.merge_across_processes()
+    if run_dir is not None:
+        in_first(functools.partial(merge_images, run_dir))
     if sum(counts.values()) != len(source):
         raise RuntimeError(f"{sum(counts.values())} images were counted of {len(source)}; please report this.")
     return Evaluation(tally.metrics, counts, len(source), seconds, tally.cases, threshold_step)

@@ -21,10 +21,10 @@ from camjax.evaluation.truth import STATUSES
 from camjax.inference import Localization
 from camjax.metrics import METRICS, Sample, StreamingMetric, merge_across_processes
 from camjax.metrics.localization.box_overlap import iou_matrix
-from camjax.metrics.streaming import gather
 from camjax.models import CamModel
 from camjax.models.inference_mode import inference_view, run_for_inference
 from camjax.models.layers import fold_batchnorm
+from camjax.processes import gather
 
 
 class Tally:
@@ -149,10 +149,11 @@ class Tally:
                 metric.restore(state["metrics"][method][name])
 
     def merge_across_processes(self) -> dict[str, int]:
-        """Merges the metrics of all processes into those of each; returns the counts of all processes."""
+        """Merges the metrics and cases of all processes into those of each; returns the counts of all processes."""
         for by_name in self.metrics.values():
             for name in by_name:
                 by_name[name] = merge_across_processes(by_name[name])
+        self.cases.merge_across_processes()
         counts: collections.Counter[str] = collections.Counter()
         for own in gather(dict(self.counts)):
             counts.update(own)

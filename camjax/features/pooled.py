@@ -5,6 +5,8 @@ them gives maps for classes that the network never saw (Zhou et al. 2016, sectio
 """
 
 import contextlib
+import itertools
+import operator
 from collections.abc import Callable, Generator
 from typing import Any, Literal
 
@@ -17,9 +19,11 @@ from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
+from camjax.inference import place_of_weights
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
 from camjax.models.inference_mode import inference_view, run_for_inference
+from camjax.processes import gather_arrays
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images done, and the number of all."""
@@ -72,12 +76,15 @@ def map_images(
     num_threads: int = 4,
     progress: Progress | None = None,
 ) -> Any:
-    """Applies a function of batches to all images of a source, in its order.
+    """Applies a function of batches to all images of a source, in its order, on all devices of all processes.
+
+    Each device takes whole batches, so that results do not depend on the number of devices or processes; all processes
+    get all results, and have to call this together.
 
     Args:
-      function: takes images (batch_size, H, W, 3) uint8 and their indices in the source (batch_size,), and returns one
-        or more arrays (batch_size, ...). The last batch is padded with black images of index 0, whose results are
-        dropped.
+      function: takes images (batch_size, H, W, 3) uint8, on the device that is to compute if there are several, and
+        their indices in the source (batch_size,); returns one or more arrays (batch_size, ...) of at most 32 bits. The
+        last batch is padded with black images of index 0, whose results are dropped.
       source: the images, each squashed to `size`.
       size: (H, W).
       batch_size: images in a call.
@@ -123,36 +130,41 @@ def batch_results(
       progress: as in `map_images`.
 
     Yields:
-      The batch of `camjax.data.loader.eval_batches`, and the results for the images in its mask, NumPy.
+      The batch of `camjax.data.loader.eval_batches` without its images, and the results for the images in its mask,
+      NumPy.
 
     Raises:
       ValueError: the source is empty, or an image can't be read.
     """
-    done = start_batch * batch_size
+    processes, devices = jax.process_count(), jax.local_devices()
+    next_device = itertools.cycle(devices).__next__
 
-    def fetch(batch: Batch, results: Any) -> tuple[Batch, Any]:
-        nonlocal done
-        results = jax.tree.map(lambda result: np.asarray(result)[batch["mask"]], results)
-        done = min(done + batch_size, len(source))
-        if progress:
-            progress(done, len(source))
-        return batch, results
+    def start(batch: Batch) -> Any:
+        images = batch["image"] if len(devices) == 1 else jax.device_put(batch["image"], next_device())
+        return function(images, np.maximum(batch["index"], 0))
 
+    # In each round, every process has the next batch of its own.
     batches = eval_batches(
         source,
-        batch_size=batch_size,
+        batch_size=batch_size * processes,
         size=size,
         unreadable=unreadable,
-        start_batch=start_batch,
+        start_batch=start_batch // processes,
         num_threads=num_threads,
-        shard_index=0,
-        shard_count=1,
     )
     with contextlib.closing(batches):
-        for batch, results in overlapped(
-            batches, lambda batch: function(batch["image"], np.maximum(batch["index"], 0))
-        ):
-            yield fetch(batch, results)
+        number = start_batch // processes * processes
+        for batch, own in overlapped(batches, start, ahead=len(devices)):
+            told = {name: array for name, array in batch.items() if name != "image"}
+            gathered = gather_arrays((told, own))
+            for process in range(processes):
+                batch, results = jax.tree.map(operator.itemgetter(process), gathered)
+                if start_batch <= number and number * batch_size < len(source):
+                    results = jax.tree.map(operator.itemgetter(batch["mask"]), results)
+                    if progress:
+                        progress(min((number + 1) * batch_size, len(source)), len(source))
+                    yield batch, results
+                number += 1
 
 
 def unreadable_because(source: RandomAccessSource, index: int) -> str:
@@ -175,7 +187,7 @@ def gap_features(
 ) -> np.ndarray:
     """The global average of a network's last feature map, for each image (Zhou et al. 2016, section 4).
 
-    This is the average even if the network's own head pools otherwise. It runs on one device.
+    This is the average even if the network's own head pools otherwise. It runs on all devices of all processes.
 
     Args:
       model: has `features(images) -> (B, h, w, K)`; runs in inference mode, and is not changed.
@@ -201,10 +213,17 @@ def gap_features(
     )
 
 
-def pooled_fn(model: CamModel) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
+def pooled_fn(model: CamModel) -> Callable[[Any, Any], jax.Array]:
     """A function for `map_images` that returns pooled features (B, K) float32, bound to a snapshot of a network."""
-    model = fold_batchnorm(model)
-    return lambda images, _: _pooled(model, images)
+    placed: dict[Any, CamModel] = {None: fold_batchnorm(model)}
+
+    def pooled(images: np.ndarray | jax.Array, _: Any) -> jax.Array:
+        place = place_of_weights(images)
+        if place not in placed:
+            placed[place] = jax.device_put(placed[None], place)
+        return _pooled(placed[place], images)
+
+    return pooled
 
 
 @jax.jit

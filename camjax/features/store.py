@@ -7,12 +7,13 @@ A shard is a .npy file, followed by the CRC-32 of its bytes and of its notes, wh
 read. Shards that were written without one are read unchecked.
 """
 
+import functools
 import io
 import itertools
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -21,12 +22,14 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from camjax.addresses import local_path
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError, reading
 from camjax.features.pooled import Progress, batch_results, pooled_fn, unreadable_because
 from camjax.files import write_whole
 from camjax.json_files import read_json
 from camjax.models import CamModel
+from camjax.processes import in_first, is_first
 from camjax.weights.fingerprint import weights_sha256
 
 SHARD_SIZE = 4096
@@ -192,6 +195,9 @@ def extract_features(
     After an interruption at any moment, the same call computes only the missing shards, and leaves the same files as an
     uninterrupted call. An image that can't be read gets features of NaN and an entry in `unreadable`.
 
+    Several processes call it together, see `camjax.features.map_images`: the first one writes, and all have to see the
+    directory. Their number may be another when the call is continued.
+
     Args:
       model: as in `gap_features`.
       source: the images. If it has an `info`, as camjax's sources do, data set and split are recorded.
@@ -211,7 +217,7 @@ def extract_features(
     """
     if batch_size < 1 or shard_size < 1:
         raise InputError(f"batch_size={batch_size}, shard_size={shard_size}: expected at least 1 each.")
-    directory = Path(directory)
+    directory = local_path(directory, "features in")
     directory.mkdir(parents=True, exist_ok=True)
     shard_size = -(-shard_size // batch_size) * batch_size
     pooled = pooled_fn(model)
@@ -225,9 +231,8 @@ def extract_features(
         "batch_size": batch_size,
         "shard_size": shard_size,
     }
-    _describe(directory, description)
-    shards = range(-(-len(source) // shard_size))
-    missing = [number for number in shards if not _shard_path(directory, number).exists()]
+    in_first(functools.partial(_describe, directory, description))
+    missing = _missing(directory, range(-(-len(source) // shard_size)))
     while missing:
         missing = _extract_run(pooled, source, directory, missing, description, num_threads, progress)
     if progress:
@@ -260,10 +265,16 @@ def _extract_run(pooled, source, directory: Path, missing: list[int], descriptio
                 rows[batch["index"][batch["mask"]] - start] = features
                 marked = batch["index"][~batch["mask"] & (batch["index"] >= 0)]
                 unreadable |= {int(index): unreadable_because(source, int(index)) for index in marked}
-            _write_shard(_shard_path(directory, number), rows, unreadable)
+            if is_first():
+                _write_shard(_shard_path(directory, number), rows, unreadable)
     finally:
         results.close()
-    return [number for number in missing if not _shard_path(directory, number).exists()]
+    return _missing(directory, missing)
+
+
+def _missing(directory: Path, numbers: Iterable[int]) -> list[int]:
+    """Which of some shards are not there; the same in all processes."""
+    return in_first(lambda: [number for number in numbers if not _shard_path(directory, number).exists()])
 
 
 def _write_shard(path: Path, rows: np.ndarray, unreadable: Mapping[int, str]) -> None:

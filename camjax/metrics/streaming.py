@@ -2,16 +2,15 @@
 
 import abc
 import copy
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from camjax.errors import InputError
 from camjax.metrics.sample import Sample
+from camjax.processes import gather
 
 Need = Literal["boxes", "masks", "scores"]
 Unit = Literal["percent", "score", "correlation", "index", "share"]
@@ -164,20 +163,6 @@ def merge_across_processes(metric: _Metric) -> _Metric:
     for state in others:
         metric.merge(metric.empty().restore(state))
     return metric
-
-
-def gather(value: Any) -> list[Any]:
-    """The values of all processes, in their order, of JSON's types; every process has to call it."""
-    if jax.process_count() == 1:
-        return [value]
-    from jax.experimental import multihost_utils
-
-    # As bytes: JAX would round 64-bit numbers to 32 on the way. JSON keeps them exactly.
-    own = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.array([len(own)], np.int32), tiled=False)).ravel()
-    padded = np.pad(own, (0, int(lengths.max()) - len(own)))
-    rows = np.asarray(multihost_utils.process_allgather(padded, tiled=False))
-    return [json.loads(bytes(row[:length])) for row, length in zip(rows, lengths, strict=True)]
 
 
 def rows_of(mask, batch: int) -> np.ndarray:

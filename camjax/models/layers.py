@@ -82,9 +82,10 @@ def conv2d(
 def relu(x: jax.Array) -> jax.Array:
     """`nnx.relu`: the same numbers and derivatives, by way of float32 where x is bfloat16 and the platform is a CPU.
 
-    There jaxlib 0.12 reads memory that nobody has written, where one program has two bfloat16 maxima with the same
-    constant before a pooling or a mean: the features are NaN, or large. XLA hands such a program to YNNPACK as a whole;
-    in float32 it is right. `tests/models/test_layers.py` says when this can go.
+    There jaxlib reads memory that nobody has written, since 0.11.2 and in 0.12.0.1, where one program takes two
+    bfloat16 maxima with the same constant before a pooling, a mean or a maximum: features are NaN, or large. XLA hands
+    such a program to YNNPACK as one piece, which is right in float32. `tests/models/test_layers.py` says when this can
+    go.
     """
     if x.dtype != jnp.bfloat16:
         return nnx.relu(x)
@@ -166,6 +167,8 @@ def fold_batchnorm(model: Module) -> Module:
 
     With `s = scale / sqrt(var + epsilon)` of the running statistics, `bn(conv(x)) = conv_{kernel * s}(x) +
     (bias - mean * s)`: the same function up to rounding, with one pass less over the feature map.
+
+    Layers that compute in bfloat16 keep their weights in bfloat16, to which each of their calls would round them.
     """
     model = nnx.clone(model)
     for _, module in nnx.iter_modules(model):
@@ -176,6 +179,11 @@ def fold_batchnorm(model: Module) -> Module:
             conv.kernel = nnx.Param(jax.device_put(_numbers(conv.kernel) * factor))
             conv.bias = nnx.data(nnx.Param(jax.device_put(bias - mean * factor)))
             conv.use_bias, module.bn = True, None
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.Conv | nnx.Linear) and module.dtype is not None:
+            for weights in (module.kernel, module.bias):
+                if weights is not None:
+                    weights.set_value(weights[...].astype(module.dtype))
     return model
 
 

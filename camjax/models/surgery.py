@@ -14,7 +14,8 @@ def with_new_head(model: CamModel, num_classes: int, *, rngs: nnx.Rngs | None = 
 
     The weights of the backbone are copied, so that training either model leaves the other as it is. The new head has
     the pooling, dropout rate and mode (training or inference) of the old one. In networks where another layer has one
-    unit a class (the last of fully connected ones; the last convolution of NIN and SqueezeNet), that layer is new.
+    unit a class (the last of fully connected ones; the last convolution of NIN and SqueezeNet), that layer is new. The
+    kernel of a new pooled head of K features has a variance of 1 / (3 K), as PyTorch's `Linear`.
 
     Args:
       model: a model with a pooled head, or one of `camjax.list_models()`; it is left as it was.
@@ -45,6 +46,7 @@ def _with_pooled_head(model: CamModel, old: PooledHead, num_classes: int, rngs: 
     dropout = old.dropout
     rate = 0.0 if dropout is None else dropout.rate
     head = PooledHead(old.kernel.shape[0], num_classes, pool=old.pool, dropout=rate, rngs=rngs)
+    head.kernel[...] /= 3**0.5  # from 1 / K: larger logits at the start made short fine-tuning end lower
     if dropout is not None and head.dropout is not None:
         head.dropout.deterministic = dropout.deterministic
     created_as = model.created_as

@@ -4,9 +4,9 @@ Recipes from publications are in `camjax.training.published`.
 """
 
 from camjax.checkpoints import Checkpoints, TrainingError
+from camjax.processes import initialize
 from camjax.runs import load_run
 from camjax.training.accuracy import evaluate
-from camjax.training.distributed import initialize
 from camjax.training.loop import fit
 from camjax.training.losses import (
     SigmoidBinaryCrossEntropy,

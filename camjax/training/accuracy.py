@@ -86,7 +86,8 @@ def evaluate(
             sums = jax.tree.map(jnp.add, sums, found) if sums else found
     if stop is not None and stop():
         return None
-    metrics = {"loss": float(sums["loss"] / sums["weight"]), "accuracy": float(sums["correct"] / sums["count"])}
+    loss_or_0 = float(sums["loss"] / sums["weight"]) if sums["weight"] else 0.0  # 0 where no image's class counts
+    metrics = {"loss": loss_or_0, "accuracy": float(sums["correct"] / sums["count"])}
     if is_multi_label(loss):
         metrics["mean_average_precision"] = mean_average_precision(np.concatenate(logits), np.concatenate(labels))
     return metrics

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from camjax.addresses import is_address, make_folder
 from camjax.checkpoints import TrainingError
 from camjax.data.batches import Batches
 from camjax.data.loader import RandomAccessSource, batch_indices
@@ -59,21 +60,24 @@ def check_writable(directory: Path) -> None:
       OSError: that is not possible; the message contains the system's.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        make_folder(directory)
+        if not is_address(directory):
+            with tempfile.TemporaryFile(dir=directory):
+                pass
     except OSError as error:
         raise OSError(f"{directory} is not writable ({error}): choose another run_dir.") from error
 
 
 def check_room(directory: Path, checkpoint_bytes: int, count: int) -> None:
-    """Raises OSError unless a disk has room for more checkpoints.
+    """Raises OSError unless a disk has room for more checkpoints; a bucket has.
 
     Args:
       directory: on the disk.
       checkpoint_bytes: size of one checkpoint.
       count: how many more checkpoints the disk has to hold at once, including one that is being written.
     """
+    if is_address(directory):
+        return
     free = shutil.disk_usage(directory).free
     needed = checkpoint_bytes * count
     if free < needed:

@@ -11,11 +11,13 @@ from tensorboardX import summary
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
+from camjax.files import GrowingFile
+
 _NAMES = "events.out.tfevents.*"  # what TensorBoard looks for
 
 
 class EventFile:
-    """Writes scalars as TensorBoard events; each is on the disk when `write` returns.
+    """Writes scalars as TensorBoard events to a `camjax.files.GrowingFile`.
 
     The events of earlier starts up to the step that the run resumes at are kept, in one new file, and the others are
     dropped. What a killed process left half-written is dropped too: TensorBoard would read nothing after it.
@@ -30,8 +32,8 @@ class EventFile:
         kept = [record for path in old for record in _records(path.read_bytes()) if 0 < _step(record) <= step]
         # Written by this class and not by SummaryWriter, which has no way to go on in a file, and fails in its thread.
         path = directory / f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}"
-        self._file = path.open("xb", buffering=0)
-        self._file.write(_record(Event(wall_time=time.time(), file_version="brain.Event:2")) + b"".join(kept))
+        first = _record(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._file = GrowingFile(path, first + b"".join(kept))
         for replaced in old:
             replaced.unlink()
 
@@ -42,6 +44,10 @@ class EventFile:
             Event(wall_time=now, step=step, summary=summary.scalar(name, value)) for name, value in values.items()
         ]
         self._file.write(b"".join(map(_record, events)))
+
+    def flush(self) -> None:
+        """Returns once all is in the file."""
+        self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""

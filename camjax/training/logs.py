@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from camjax.addresses import as_path
 from camjax.errors import InputError
-from camjax.files import write_whole
+from camjax.files import GrowingFile
 from camjax.json_files import parse_json
-from camjax.training.event_file import EventFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +24,7 @@ class MetricsLog:
 
     A run that resumes at step n computes the steps after n again: their old lines are dropped, and so is a line that a
     killed process left half-written. A line of a step and group that is there already is not written again.
+    In a bucket, lines appear some seconds late: see `camjax.files.GrowingFile`.
 
     Args:
       directory: of the run.
@@ -32,14 +32,17 @@ class MetricsLog:
     """
 
     def __init__(self, directory: str | os.PathLike, step: int = 0):
-        self.path = Path(directory) / "metrics.jsonl"
-        lines = [(line, _numbers(line)) for line in _lines(self.path)]
+        from camjax.training.event_file import EventFile  # here, because only a run's directory needs tensorboardX
+
+        directory = as_path(directory)
+        self.path = directory / "metrics.jsonl"
+        before = self.path.read_bytes() if self.path.exists() else b""
+        lines = [(line, _numbers(line)) for line in _lines(before)]
         kept = [(line, numbers) for line, numbers in lines if numbers.get("step", math.inf) <= step]
-        write_whole(self.path, "".join(f"{line}\n" for line, _ in kept))
         groups = ((numbers["step"], name.partition("/")[0]) for _, numbers in kept for name in numbers)
         self._written = set(groups)
-        self._file = self.path.open("ab", buffering=0)
-        self._events = EventFile(Path(directory), step)
+        self._file = GrowingFile(self.path, "".join(f"{line}\n" for line, _ in kept).encode())
+        self._events = EventFile(directory, step)
 
     def write(self, step: int, group: str, values: dict[str, float]) -> None:
         """Writes one line {"step": ..., "group/name": value, ...}, and one TensorBoard scalar for each value.
@@ -55,7 +58,14 @@ class MetricsLog:
             self._file.write((json.dumps({"step": step, **named}) + "\n").encode())
             self._events.write(step, named)
         except OSError as error:
+            if error.errno is None:  # of a bucket: it names the object
+                raise
             raise OSError(error.errno, f"{error.strerror} (step {step} is not logged)", str(self.path)) from error
+
+    def flush(self) -> None:
+        """Returns once all is in the files, also in a bucket."""
+        self._file.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Closes both."""
@@ -70,9 +80,8 @@ def read_metrics(directory: str | os.PathLike) -> list[dict]:
       FileNotFoundError: the directory has no such file.
       ValueError: a line is damaged. A last line that a killed process left half-written is left out.
     """
-    path = Path(directory).expanduser() / "metrics.jsonl"
-    path.stat()
-    lines = _lines(path)
+    path = as_path(directory) / "metrics.jsonl"
+    lines = _lines(path.read_bytes())
     if lines and "step" not in _numbers(lines[-1]):
         lines.pop()
     advice = "Delete the line, or restore the file from a copy."
@@ -82,8 +91,8 @@ def read_metrics(directory: str | os.PathLike) -> list[dict]:
     ]
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", errors="replace").splitlines()
 
 
 def metric_curve(lines: list[dict], name: str) -> tuple[list[int], list[float]]:

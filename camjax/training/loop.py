@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.experimental import multihost_utils
 
+from camjax.addresses import as_path
 from camjax.checkpoints import KEPT, Checkpoints, checkpoint_bytes
 from camjax.data.batches import Batches, source_or_batches
 from camjax.data.loader import RandomAccessSource, train_batches
@@ -76,8 +77,9 @@ def fit(
         `SoftmaxCrossEntropy(class_weights=...)`, or `SigmoidBinaryCrossEntropy()` for images of several classes, whose
         labels are C numbers in 0..1. None for `SoftmaxCrossEntropy(recipe.label_smoothing)`, and for evaluation
         without smoothing.
-      run_dir: for `run.json`, checkpoints, `metrics.jsonl`, TensorBoard event files and, at the end, `run_card.json`,
-        `run_card.md` and `curves.png`. All processes must see it. None writes nothing.
+      run_dir: a folder, or an address of a bucket (gs://, s3://), for `run.json`, checkpoints, `metrics.jsonl`,
+        TensorBoard event files and, at the end, `run_card.json`, `run_card.md` and `curves.png`. All processes must see
+        it. None writes nothing.
       augment: random change of an image, see `camjax.data.transforms`; not for batches.
       eval_source: examples, or batches, for an evaluation every `eval_every` steps and at the end; it may lack classes.
       eval_every: in steps; None for only at the end.
@@ -118,7 +120,7 @@ def fit(
             description = describe_run(model, recipe, loss) | describe_data(
                 examples, augment=augment, eval_source=evaluated
             )
-            run = stack.enter_context(_RunDirectory(Path(run_dir).expanduser(), description))
+            run = stack.enter_context(_RunDirectory(as_path(run_dir), description))
             state = run.restore(state)
         start = int(state.step)
         _check_same_start(start)
@@ -162,7 +164,7 @@ def fit(
         def save_and_leave(state: TrainState, step: int) -> NoReturn:
             kept = "nothing was saved, because it had no run_dir"
             if run is not None:
-                run.checkpoints.save(state)
+                run.save(state)
                 run.checkpoints.wait()
                 kept = f"saved in {run.directory}; the same command continues from there"
             interruption.leave(f"the run stopped after step {step} of {recipe.steps}, {kept}.")
@@ -170,7 +172,7 @@ def fit(
         was_due = evaluated is not None and start > 0 and _is_due(start, eval_every, recipe.steps)
         if run is not None and was_due and not run.checkpoints.has_metrics(start):
             # The process that took this step stopped before its evaluation.
-            run.checkpoints.save(state, evaluate_at(state, start))
+            run.save(state, evaluate_at(state, start))
 
         form: dict[str, Any] = {
             "start_step": start,
@@ -221,7 +223,7 @@ def fit(
                 save_and_leave(state, step)
             evaluation = evaluate_at(state, step) if evaluating else None
             if run is not None and saving:
-                run.checkpoints.save(state, evaluation)
+                run.save(state, evaluation)
             if evaluating or saving:
                 clock = time.perf_counter()
     if run is not None and jax.process_index() == 0 and (start < recipe.steps or not run.was_finished):
@@ -286,6 +288,12 @@ class _RunDirectory(contextlib.AbstractContextManager["_RunDirectory"]):
         """Writes metrics, in the first process."""
         if self._log is not None:
             self._log.write(step, group, metrics)
+
+    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Writes a checkpoint, see `Checkpoints.save`, after the metrics up to it: a run that resumes has them all."""
+        if self._log is not None:
+            self._log.flush()
+        self.checkpoints.save(state, metrics)
 
 
 def _named(model: CamModel, source: RandomAccessSource | Batches, multi_label: bool) -> CamModel:

@@ -38,7 +38,8 @@ class SoftmaxCrossEntropy:
 
     Attributes:
       label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
-      class_weights: C positive numbers in the order of the model's classes, or None for equal ones.
+      class_weights: C numbers in the order of the model's classes, or None for equal ones. Images of a class of weight
+        0 teach nothing, and do not count in the mean.
     """
 
     label_smoothing: float = 0.0
@@ -66,9 +67,9 @@ class SigmoidBinaryCrossEntropy:
     `-w_c (a_c y_c log p_c + (1 - y_c) log(1 - p_c))`.
 
     Attributes:
-      positive_weights: C positive numbers a in the order of the model's classes, or None for equal ones; above 1 where
+      positive_weights: C numbers a in the order of the model's classes, or None for equal ones; above 1 where
         a class that is missed costs more than one that is wrongly found. See `positive_weights`.
-      class_weights: C positive numbers w, or None for equal ones.
+      class_weights: C numbers w, 0 for a class that does not count, or None for equal ones.
     """
 
     positive_weights: Sequence[float] | None = None
@@ -238,8 +239,10 @@ def _checked_weights(name: str, weights: Sequence[float] | None) -> tuple[float,
         numbers = tuple(float(weight) for weight in weights)
     except (TypeError, ValueError):
         numbers = ()
-    if not numbers or not all(0 < number < math.inf for number in numbers):
-        raise InputError(f"{name}={weights!r}: expected a positive number for each class of the model, in its order.")
+    if not any(numbers) or not all(0 <= number < math.inf for number in numbers):
+        raise InputError(
+            f"{name}={weights!r}: expected a number of 0 or more for each class of the model, in its order, not all 0."
+        )
     return numbers
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from camjax.addresses import as_path
 from camjax.checkpoints import metric_to_compare
-from camjax.files import write_whole
+from camjax.files import whole_file, write_whole
 from camjax.models import CamModel
 from camjax.runs import read_run
 from camjax.training.logs import curves_figure, read_metrics
@@ -25,7 +26,7 @@ _FROM_RUN = ("starting_weights", "data", "augmentation", "evaluation", "lengthen
 
 def has_run_card(directory: str | os.PathLike) -> bool:
     """Whether a run has finished."""
-    return (Path(directory) / "run_card.json").is_file()
+    return (as_path(directory) / "run_card.json").is_file()
 
 
 def write_run_card(
@@ -47,9 +48,10 @@ def write_run_card(
       start: the step at which the last process started; above 0 if it resumed the run.
       seconds: wall time since then.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     lines, run = read_metrics(directory), dict(read_run(directory))
-    curves_figure(lines).savefig(directory / "curves.png", dpi=120)
+    with whole_file(directory / "curves.png") as draft:
+        curves_figure(lines).savefig(draft, format="png", dpi=120)
     card = {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": _describe_model(model),
@@ -62,7 +64,7 @@ def write_run_card(
         "git_revision": git_revision(Path.cwd()),
         "wall_time": {"seconds": round(seconds, 1), "from_step": start, "to_step": recipe.steps},
     }
-    (directory / "run_card.md").write_text(_markdown(card))
+    write_whole(directory / "run_card.md", _markdown(card))
     # Last, since it marks the run as finished.
     write_whole(directory / "run_card.json", json.dumps(card, indent=2) + "\n")
 

@@ -135,6 +135,7 @@ def train_step(
     if weights is not None:
         # Known before any part of the batch is computed: the mean over all parts and devices is the weighted one.
         mean_weight = weights.mean() if axis_name is None else jax.lax.pmean(weights.mean(), axis_name)
+        mean_weight = jnp.where(mean_weight > 0, mean_weight, jnp.inf)  # a batch of weights 0 has the loss 0
 
     def loss_of(parameters, statistics, keys, batch):
         model = nnx.merge(network, parameters, statistics, keys, rest, copy=True)  # a copy that ends here

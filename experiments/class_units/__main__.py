@@ -40,6 +40,7 @@ from camjax.errors import InputError
 from camjax.features import ReceptiveFields, receptive_fields
 from camjax.inference import check_threshold, num_classes
 from camjax.models import CamModel
+from camjax.processes import in_first, is_first
 from camjax.terminal import Console, progress
 from experiments.class_units.unit_images import (
     TopImages,
@@ -128,10 +129,10 @@ def run(options: Options, source: ImageSource, console: Console) -> dict:
     def responding() -> dict:
         with progress("responses of all units", console) as update:
             top = top_images(model, source, images_of_a_unit, batch_size=options.batch_size, progress=update)
-        np.savez(units_file, values=top.values, indices=top.indices)
+        in_first(lambda: np.savez(units_file, values=top.values, indices=top.indices))
         return {"units": len(top.values), "unreadable": {str(index): why for index, why in top.unreadable.items()}}
 
-    found = stages.run("top images", subject, responding, files=[units_file])
+    found = stages.run("top images", subject, responding, files=[units_file], together=True)
     report_unreadable(found["unreadable"], console)
     with console.status("receptive fields"):
         fields = receptive_fields(model)
@@ -195,7 +196,8 @@ def _units(
 
 def main(options: Options) -> None:
     """Opens the images, and runs."""
-    console = Console()
+    options.processes.join()
+    console = Console(quiet=not is_first())
     source: ImageSource
     if options.dataset is None:
         announce(console, "views of a few photographs")

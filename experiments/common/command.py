@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import tyro
 
+from camjax.addresses import local_path
 from camjax.cli.errors import run_command
 
 Options = TypeVar("Options")
@@ -20,4 +22,12 @@ def start(experiment: str, main: Callable[[Options], None], options: type[Option
       options: a dataclass, whose docstring is the help.
     """
     program = f"python -m experiments.{experiment}"
-    sys.exit(run_command(program, lambda: main(tyro.cli(options, prog=program))))
+    sys.exit(run_command(program, lambda: main(_checked(tyro.cli(options, prog=program)))))
+
+
+def _checked(options: Options) -> Options:
+    """The options; raises InputError for an address where the experiment takes only folders and files."""
+    for name, value in vars(options).items():
+        if isinstance(value, Path) and name not in getattr(options, "TAKE_ADDRESSES", ()):
+            local_path(value, f"--{name.replace('_', '-')}")
+    return options

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import camjax
-from camjax.cli.options import Count, Folder, Weights, arg
+from camjax.cli.options import ALONE, Count, Folder, Processes, Weights, arg
 from camjax.models import CamModel
 from camjax.weights.fingerprint import weights_sha256
 
@@ -18,12 +18,14 @@ class NetworkOptions:
       weights: A file of its weights, or an address (hf://, https://). EfficientNet-Lite needs none.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       out: Where all results go. The same command continues where it stopped.
+      processes: Which processes share the work.
     """
 
     model: Annotated[str, arg("NAME|RUN")] = "efficientnet_lite0"
     weights: Weights = None
     trust: bool = False
     out: Folder
+    processes: Processes = ALONE
 
     def load_model(self) -> CamModel:
         """The network, in inference mode."""

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from camjax.errors import InputError, reading
 from camjax.files import write_whole
 from camjax.json_files import read_json
+from camjax.processes import in_first, is_first
 
 
 class _Stage(TypedDict):
@@ -24,6 +25,8 @@ class _Stage(TypedDict):
 
 class Stages:
     """The results of an experiment's finished stages, kept in `results.json`.
+
+    Of several processes, which have to run the same stages, the first one reads and writes the file.
 
     Args:
       directory: of results.json; created if missing.
@@ -39,22 +42,49 @@ class Stages:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "results.json"
         self._stages: dict[str, _Stage] = {}
-        if self.path.exists():
+        if is_first() and self.path.exists():
             self._stages = read_json(self.path, dict[str, _Stage], advice="Delete it to compute all stages again.")
 
-    def run(self, name: str, options: Mapping, compute: Callable[[], dict], files: Sequence[Path] = ()) -> dict:
-        """Returns the results of a stage; computes and keeps them unless they are there.
+    def run(
+        self,
+        name: str,
+        options: Mapping,
+        compute: Callable[[], dict],
+        files: Sequence[Path] = (),
+        *,
+        together: bool = False,
+    ) -> dict:
+        """Returns the results of a stage, in all processes; computes and keeps them unless they are there.
 
         Args:
           name: of the stage.
           options: everything that the results depend on, in JSON's types.
           compute: returns the results, in JSON's types.
           files: that the stage also writes, for other stages; if one is missing, the stage is computed again.
+          together: all processes call `compute`, which shares its work among them and writes in the first one only.
+            Otherwise the first one computes, and the others wait.
 
         Raises:
           ValueError: the kept results were computed with other options; the message says which. Or they have changed.
         """
         wanted = json.loads(json.dumps(dict(options)))
+        kept = in_first(lambda: self._kept(name, wanted, files))
+        if kept is not None:
+            return kept
+        clock = time.monotonic()
+        computed = compute() if together else in_first(compute)
+
+        def keep() -> dict:
+            results = json.loads(json.dumps(computed))
+            seconds = round(time.monotonic() - clock, 1)
+            self._stages[name] = {"options": wanted, "seconds": seconds, "results": results, "crc32": _crc32(results)}
+            write_whole(self.path, json.dumps(self._stages, indent=2) + "\n")
+            return results
+
+        return in_first(keep)
+
+    def _kept(self, name: str, wanted: dict, files: Sequence[Path]) -> dict | None:
+        """The results of a stage that is finished; raises as `run`."""
         if name in self._stages:
             kept = self._stages[name]["options"]
             keys = sorted({*kept, *wanted})
@@ -72,12 +102,7 @@ class Stages:
                         "entry, or the file, to compute them again."
                     )
                 return results
-        clock = time.monotonic()
-        results = json.loads(json.dumps(compute()))
-        seconds = round(time.monotonic() - clock, 1)
-        self._stages[name] = {"options": wanted, "seconds": seconds, "results": results, "crc32": _crc32(results)}
-        write_whole(self.path, json.dumps(self._stages, indent=2) + "\n")
-        return results
+        return None
 
 
 def _crc32(results: dict) -> int:

@@ -37,6 +37,7 @@ import hashlib
 
 import numpy as np
 
+from camjax.processes import is_first
 from camjax.terminal import Console, progress
 from experiments.common.command import start
 from experiments.common.features import stored_features
@@ -96,7 +97,8 @@ def run(options: Options, images: CaptionedImages, console: Console) -> list[dic
         with console.status(f"{phrase}, {number + 1} of {len(phrases)}"):
             results.append({"phrase": phrase, **stages.run(f"concept {phrase}", subject, stage, files=[file])})
     what = "a sample, whose numbers mean nothing" if options.sample else images.source.info.name
-    concept_figures(model, images, results, what, options)
+    if is_first():
+        concept_figures(model, images, results, what, options)
     console.print(concept_table(results, options.model, what))
     console.print(f"Saved {stages.path}, detectors and figures beside it", soft_wrap=True)
     return results
@@ -104,7 +106,8 @@ def run(options: Options, images: CaptionedImages, console: Console) -> list[dic
 
 def main(options: Options) -> None:
     """Opens the data set, and runs."""
-    console = Console()
+    options.processes.join()
+    console = Console(quiet=not is_first())
     run(options, open_images(options, console), console)
 
 

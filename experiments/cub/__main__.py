@@ -64,6 +64,7 @@ from camjax.errors import InputError
 from camjax.evaluation.truth import First
 from camjax.inference import check_threshold
 from camjax.models import CamModel
+from camjax.processes import is_first
 from camjax.terminal import Console
 from camjax.training import Recipe
 from experiments.common.command import start
@@ -157,7 +158,7 @@ def run(options: Options, train: AnnotatedSource, test: AnnotatedSource, console
             return finetune(model, recipe, train, test, out, subject, workers=options.workers, console=console)
 
         settings = {"recipe": vars(recipe), "threshold_step": THRESHOLD_STEP}
-        numbers = stages.run("fine-tuning", {**subject, **settings}, stage)
+        numbers = stages.run("fine-tuning", {**subject, **settings}, stage, together=True)
         console.print(finetuning_table(numbers, network, data))
     console.print(f"Saved {stages.path}, and figures beside it", soft_wrap=True)
 
@@ -179,8 +180,9 @@ def main(options: Options) -> None:
         source = open_annotated(options.dataset, split, data_dir=options.data_dir)
         return source if limit is None or limit >= len(source) else First(source, limit)
 
+    options.processes.join(preemption=True)
     train, test = opened("train", options.limit_train), opened("test", options.limit_test)
-    run(options, train, test, Console())
+    run(options, train, test, Console(quiet=not is_first()))
 
 
 if __name__ == "__main__":

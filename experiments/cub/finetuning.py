@@ -17,6 +17,7 @@ from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
 from camjax.evaluation.report import summary, write_results
 from camjax.evaluation.runner import evaluate_localization
 from camjax.models import CamModel
+from camjax.processes import is_first
 from camjax.terminal import Console, progress
 from camjax.training import Recipe
 from camjax.training.published import wsol
@@ -133,12 +134,13 @@ def finetune(
         "split": test.info.split,
     }
     results = summary(evaluation, subject)
-    write_results(directory, results)
-    figures = {
-        "thresholds": curve_figure(evaluation),
-        "cases": cases_figure(test, evaluation.cases),
-    }
-    save_figures(directory, figures)
+    if is_first():
+        write_results(directory, results)
+        figures = {
+            "thresholds": curve_figure(evaluation),
+            "cases": cases_figure(test, evaluation.cases),
+        }
+        save_figures(directory, figures)
     return results["results"]["cam"]
 
 

@@ -3,6 +3,7 @@
 `experiments/cub/__main__.py` describes the experiment, and what the paper leaves open.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from camjax.features.svm import LinearSVM, fit_linear_svm
 from camjax.inference import make_localize_fn, make_localize_fns
 from camjax.metrics.localization.box_overlap import iou_matrix, reaches_iou
 from camjax.models import CamModel
+from camjax.processes import in_first, is_first
 from camjax.terminal import Console, progress
 from camjax.viz import localization_figure
 from experiments.common.map_figure import squashed
@@ -111,39 +113,47 @@ def run_table4(
     fitting = {**subject, "penalties": list(penalties)}
     localizing = {**fitting, "threshold": threshold}
 
-    def classify(name: str, boxes: tuple | None = None) -> tuple[dict, LinearSVM]:
+    def classify(name: str, boxes: tuple | None = None, file: Path | None = None) -> dict:
         """Trains and tests on whole images, or on the parts in the boxes of the training and test images."""
         features = []
         for part, birds, of_part in zip(("training", "test"), (train, test), boxes or (None, None), strict=True):
             with progress(f"{name}: features of {part} images", console) as update:
                 of_birds = gap_features(model, birds.source, boxes=of_part, batch_size=batch_size, progress=update)
             features.append(of_birds)
-        with console.status(f"{name}: fitting the support vector machines"):
-            svm = fit_linear_svm(features[0], train.labels, train.source.info.num_classes, penalties=penalties)
-        right = svm.decision_values(features[1]).argmax(1) == test.labels
-        return _numbers(svm, right), svm
 
-    def full_image() -> dict:
-        numbers, svm = classify("full image")
-        save_svm(svm_file, svm)
-        return numbers
+        def fit() -> dict:
+            with console.status(f"{name}: fitting the support vector machines"):
+                svm = fit_linear_svm(features[0], train.labels, train.source.info.num_classes, penalties=penalties)
+            if file is not None:
+                save_svm(file, svm)
+            return _numbers(svm, svm.decision_values(features[1]).argmax(1) == test.labels)
+
+        return in_first(fit)
 
     def cam_box() -> dict:
         localizer = load_localizer(model, svm_file)
         numbers, boxes = _localize(localizer, train, test, threshold, batch_size, console)
-        np.savez(boxes_file, **boxes)
-        birds_figure(localizer, test, threshold).savefig(figure_file)
+        if is_first():
+            np.savez(boxes_file, **boxes)
+            birds_figure(localizer, test, threshold).savefig(figure_file)
         return numbers
 
     def cam_crop() -> dict:
         of_train, of_test = load_arrays(boxes_file, "train", "test")
-        return classify("CAM crop", (of_train, of_test))[0]
+        return classify("CAM crop", (of_train, of_test))
 
+    def full_image() -> dict:
+        return classify("full image", file=svm_file)
+
+    def true_crop() -> dict:
+        return classify("true crop", (train.boxes, test.boxes))
+
+    run = functools.partial(stages.run, together=True)
     return {
-        "full image": stages.run("full image", fitting, full_image, files=[svm_file]),
-        "CAM box": stages.run("CAM box", localizing, cam_box, files=[boxes_file, figure_file]),
-        "CAM crop": stages.run("CAM crop", localizing, cam_crop),
-        "true crop": stages.run("true crop", fitting, lambda: classify("true crop", (train.boxes, test.boxes))[0]),
+        "full image": run("full image", fitting, full_image, files=[svm_file]),
+        "CAM box": run("CAM box", localizing, cam_box, files=[boxes_file, figure_file]),
+        "CAM crop": run("CAM crop", localizing, cam_crop),
+        "true crop": run("true crop", fitting, true_crop),
     }
 
 

@@ -58,6 +58,7 @@ import numpy as np
 from camjax.cli.options import Folder, OptionalCount, OptionalFolder, at_least_one
 from camjax.errors import InputError
 from camjax.models import CamModel
+from camjax.processes import is_first
 from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
@@ -135,7 +136,8 @@ def run(options: Options, opened: Sequence[tuple[Dataset, Images]], console: Con
         splits_of(dataset, images, np.ones(len(images.labels), bool))
     stages, model = Stages(options.out), options.load_model()
     found = {dataset.name: _run_dataset(options, dataset, images, model, stages, console) for dataset, images in opened}
-    (options.out / "table5.json").write_text(json.dumps(found, indent=2) + "\n")
+    if is_first():
+        (options.out / "table5.json").write_text(json.dumps(found, indent=2) + "\n")
     console.print(table5(found, options.model))
     console.print(f"Saved {stages.path}, table5.json and figures beside it", soft_wrap=True)
     return found
@@ -184,7 +186,8 @@ def _run_dataset(
 
 def main(options: Options) -> None:
     """Opens the data sets, and runs."""
-    console = Console()
+    options.processes.join()
+    console = Console(quiet=not is_first())
     if options.sample:
         announce(console, "views of the same few photographs")
         opened = [(SAMPLE, SAMPLE.open())]

@@ -42,14 +42,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from camjax.addresses import as_path, is_address
 from camjax.class_names import imagenet_class_names
 from camjax.cli import training_run
 from camjax.data.sources import SourceInfo
 from camjax.json_files import read_json
 from camjax.models import CamModel
 from camjax.models.shapes import model_shapes
+from camjax.processes import is_first
 from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.imagenet.data import open_data, training_view
@@ -76,10 +76,12 @@ def starting_model(options: Options, info: SourceInfo) -> CamModel:
 def main(options: Options) -> None:
     """Trains, or describes the run without training."""
     options.join()
-    console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
+    console = Console(soft_wrap=True, quiet=not is_first())
     size = model_shapes(options.network).input_size
     train, validation = open_data(options, size)
     out = options.out or (None if options.fake_data else Path("runs", options.network))
+    if out is not None and is_address(out):
+        out = as_path(out)
     recipe = recipe_of(options, len(train))
     trained = training_run.run_training(
         starting_model(options, train.info),
@@ -94,16 +96,17 @@ def main(options: Options) -> None:
         notes=[("data", f"{train.info.name}, {options.train_split} and {options.eval_split}")],
         dry_run=options.dry_run,
     )
-    if trained is not None and validation is not None and out is not None and jax.process_index() == 0:
+    if trained is not None and validation is not None and out is not None and is_first():
         card = read_json(out / "run_card.json", dict[str, Any], advice="Train again.")
         accuracy = card["results"]["eval/accuracy"]
         words = ["camjax", "evaluate", "--dataset", options.dataset, "--split", options.eval_split]
         words += ["--data-dir", str(options.data_dir)] if options.data_dir else []
         words += ["--threshold-step", "0.001"] if options.recipe == "wsol" else []  # as published
+        run = str(out) if is_address(out) else os.path.join(".", out)
         console.print(
             f"Top-1 error on {options.eval_split}, {len(validation):,} images: {1 - accuracy:.1%}. "
             f"Curves and settings: {out / 'run_card.md'}\n"
-            f"Boxes and top-5 errors: {shlex.join([*words, '--model', os.path.join('.', out)])}"
+            f"Boxes and top-5 errors: {shlex.join([*words, '--model', run])}"
         )
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from camjax.addresses import as_path, local_path
 from camjax.cli.options import OptionalFolder, OptionalName, Weights, arg
-from camjax.cli.training_options import TrainingOptions, no_addresses, of_length
+from camjax.cli.training_options import TrainingOptions, of_length
 from camjax.errors import InputError
 from camjax.models import model_spec
 from camjax.models.head import Pool
@@ -40,6 +41,8 @@ class Options(TrainingOptions):
         The same command continues where it stopped.
     """
 
+    TAKE_ADDRESSES = ("out",)
+
     recipe: Literal["googlenet_cam", "resnet50", "wsol"]
     model: OptionalName = None
     weights: Weights = None
@@ -54,7 +57,10 @@ class Options(TrainingOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        no_addresses(self, ("data_dir", "out"))
+        if self.out is not None:
+            as_path(self.out)
+        if self.data_dir is not None:
+            local_path(self.data_dir, "--data-dir")
         not_random = self.weights not in (None, "random")
         for wrong, message in (
             (self.recipe == "resnet50" and not_random, "--recipe resnet50 --weights: it starts from random weights."),

@@ -29,12 +29,23 @@ from pathlib import Path
 from typing import Annotated
 
 import camjax
-from camjax.cli.options import Count, Folder, OptionalCount, OptionalFolder, OptionalPath, arg, at_least_one
+from camjax.cli.options import (
+    ALONE,
+    Count,
+    Folder,
+    OptionalCount,
+    OptionalFolder,
+    OptionalPath,
+    Processes,
+    arg,
+    at_least_one,
+)
 from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
 from camjax.evaluation.report import counts_sentence, summary, write_results
 from camjax.evaluation.runner import evaluate_localization
+from camjax.processes import is_first
 from camjax.terminal import Console, progress
 from camjax.weights.fingerprint import weights_sha256
 from experiments.common.command import start
@@ -58,6 +69,7 @@ class Options:
       out: Where all results go. The same command continues where it stopped.
       batch_size: Images at a time, over all devices.
       limit: Only the first N images.
+      processes: Which processes share the work.
     """
 
     dataset: Annotated[str, arg("NAME")] = "imagenet2012"
@@ -69,6 +81,7 @@ class Options:
     out: Folder = Path("runs/imagenet_localization")
     batch_size: Count = 32
     limit: OptionalCount = None
+    processes: Processes = ALONE
 
     def __post_init__(self):
         at_least_one(self, "batch_size", "limit")
@@ -124,14 +137,16 @@ def run(options: Options, name: str, weights: Path, source: AnnotatedSource, con
         "split": source.info.split,
     }
     results = summary(evaluation, subject)
-    write_results(options.out / name, results)
+    if is_first():
+        write_results(options.out / name, results)
     console.print(f"{name}: {counts_sentence(results)}")
     return results
 
 
 def main(options: Options) -> None:
     """Runs the networks, and prints the tables."""
-    console = Console()
+    options.processes.join()
+    console = Console(quiet=not is_first())
     weights = weights_of(options.weights_dir)
     results = {}
     if weights:
@@ -154,7 +169,7 @@ def main(options: Options) -> None:
             f"network and ends in {', '.join(SUFFIXES)}; a directory is a training run.",
             soft_wrap=True,
         )
-    if results:
+    if results and is_first():
         path = options.out / "results.json"
         path.write_text(json.dumps(results, indent=2) + "\n")
         console.print(f"Saved {path}", soft_wrap=True)

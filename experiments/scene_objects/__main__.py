@@ -60,6 +60,7 @@ from camjax.features import batch_results
 from camjax.features.svm import fit_linear_svm
 from camjax.inference import check_threshold
 from camjax.models import CamModel
+from camjax.processes import is_first
 from camjax.terminal import Console, progress
 from experiments.common.command import start
 from experiments.common.features import stored_features
@@ -165,9 +166,14 @@ def run(options: Options, data: LabeledPlaces, console: Console) -> dict[str, di
     fitted = stages.run("support vector machines", subject, fit, files=[svm_file])
     localizer = load_localizer(model, svm_file)
     rules = {name: getattr(options, name) for name in ("threshold", "least_overlap", "least_frequency")}
-    found = stages.run("objects", {**subject, **rules}, lambda: count_objects(localizer, data, options, console))
+
+    def counting() -> dict:
+        return count_objects(localizer, data, options, console)
+
+    found = stages.run("objects", {**subject, **rules}, counting, together=True)
     console.print(objects_table(found, fitted["accuracy"], options.model, data.source.info.name))
-    examples_figure(localizer, *load_svm(svm_file), data, store, found).savefig(options.out / "scene_objects.png")
+    if is_first():
+        examples_figure(localizer, *load_svm(svm_file), data, store, found).savefig(options.out / "scene_objects.png")
     console.print(f"Saved {stages.path}, and scene_objects.png beside it", soft_wrap=True)
     return found
 
@@ -205,7 +211,8 @@ def count_objects(localizer: CamModel, data: LabeledPlaces, options: Options, co
 
 def main(options: Options) -> None:
     """Opens the data, and runs."""
-    console = Console()
+    options.processes.join()
+    console = Console(quiet=not is_first())
     if options.sample:
         announce(console, "views of the same few photographs")
     run(options, open_data(options), console)

@@ -1,6 +1,6 @@
 """A small network trained from class labels alone, and where its class activation maps find the objects.
 
-    python -m experiments.scenes            # about two minutes on two CPU cores
+    python -m experiments.scenes            # about two minutes on two CPU cores; in one process alone
 
 The data set *scenes* is made by camjax itself: a real handwritten digit in random size and place on a real
 photograph of brick, grass or gravel. These are composites, not photographs of digits; their boxes are exact because
@@ -27,7 +27,9 @@ from camjax.cli.options import Count, Folder, OptionalFolder, at_least_one
 from camjax.data.scenes import SIDE
 from camjax.data.sources import open_source
 from camjax.data.transforms import random_translation
+from camjax.errors import InputError
 from camjax.models.head import Pool
+from camjax.processes import started_in_many
 from camjax.terminal import Console
 from camjax.training import Recipe, fit
 from experiments.common.command import start
@@ -60,6 +62,8 @@ class Options:
 
 def main(options: Options) -> None:
     """Trains, measures and draws."""
+    if started_in_many():
+        raise InputError("this trial of two minutes works in one process alone, and several were started: start one.")
     console = Console()
     console.print(
         "Scenes are composites made by camjax: real handwritten digits (scikit-learn) in random size and place on real "

@@ -64,7 +64,10 @@ class Localizations:
 
 def is_right(boxes: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
     """(..., 4) boxes and true boxes -> (...) bool: IoU >= 0.5."""
-    return np.asarray(camjax.box_iou(jnp.asarray(boxes), jnp.asarray(true_boxes))) >= IOU
+    return np.asarray(_box_iou(boxes, true_boxes)) >= IOU
+
+
+_box_iou = jax.jit(camjax.box_iou)  # one program instead of one for each operation
 
 
 def localize(model: CamModel, source: Source, batch_size: int = 100) -> Localizations:

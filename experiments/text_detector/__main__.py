@@ -46,6 +46,7 @@ from camjax.cli.options import Count, Folder, OptionalFolder, OptionalPath, at_l
 from camjax.errors import InputError
 from camjax.features import FeatureStore
 from camjax.features.svm import fit_linear_svm
+from camjax.processes import is_first
 from camjax.terminal import Console
 from experiments.common.command import start
 from experiments.common.features import stored_features
@@ -120,12 +121,13 @@ def run(options: Options, train: TextImages, test: TextImages, console: Console)
 
     ranked = stages.run("detector", subject, fit, files=[svm_file])
     detector = load_localizer(model, svm_file)
-    scored = stages.run("maps", subject, lambda: score_maps(detector, test, options.batch_size, console))
+    scored = stages.run("maps", subject, lambda: score_maps(detector, test, options.batch_size, console), together=True)
     results = {**ranked, **scored}
     console.print(results_table(results, options.model, train.source.info.name))
-    kernel, bias = load_svm(svm_file)
-    decisions = stores[1][:] @ kernel[:, WITH_TEXT] + bias[WITH_TEXT]
-    top_figure(detector, test, decisions).savefig(options.out / "text.png")
+    if is_first():
+        kernel, bias = load_svm(svm_file)
+        decisions = stores[1][:] @ kernel[:, WITH_TEXT] + bias[WITH_TEXT]
+        top_figure(detector, test, decisions).savefig(options.out / "text.png")
     console.print(f"Saved {stages.path}, and text.png beside it", soft_wrap=True)
     return results
 
@@ -153,7 +155,8 @@ def results_table(results: dict[str, float], network: str, dataset: str) -> Tabl
 
 def main(options: Options) -> None:
     """Opens the images, and runs."""
-    console = Console()
+    options.processes.join()
+    console = Console(quiet=not is_first())
     if options.svt and options.outdoor:
         train, test = open_text_images(options.svt, options.outdoor, options.categories, options.num_negatives)
     else:

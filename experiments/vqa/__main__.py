@@ -40,6 +40,7 @@ minutes for the 2,484 of an epoch, 10 hours for 100 epochs; on a GPU not measure
 The same command continues where it stopped: features are kept in shards, and the stages in results.json.
 """
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ import numpy as np
 
 from camjax.cli.options import Count, Folder, OptionalFolder, arg, at_least_one
 from camjax.errors import InputError
+from camjax.processes import in_first, is_first
 from camjax.terminal import Console, progress
 from experiments.common.command import start
 from experiments.common.options import NetworkOptions
@@ -184,11 +186,12 @@ def run(options: Options, splits: Splits, console: Console) -> dict:
 
 def main(options: Options) -> None:
     """Opens the data set, or writes the sample, and runs."""
-    console, folder = Console(), options.vqa
+    options.processes.join()
+    console, folder = Console(quiet=not is_first()), options.vqa
     if folder is None:
         announce(console, "a few photographs, and our own questions")
         folder = options.out / "sample"
-        write_sample(folder)
+        in_first(functools.partial(write_sample, folder))
     splits = {split: open_vqa(folder, split, options.version) for split in (*options.train, options.test)}
     run(options, splits, console)
 

@@ -1,8 +1,6 @@
 """Pictures whose boxes are known, a network that finds them, and annotations in processes that tests may kill."""
 
-import atexit
 import multiprocessing
-import os
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 from camjax.annotating import Options, annotate_folder
 from camjax.annotating import parts as parts_module
 from camjax.models import CamModel, PooledHead
+from tests import processes
 
 SIDE = 16
 NAMES = ("red", "green", "blue, azure")
@@ -78,29 +77,14 @@ def run(options: dict) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("camjax.annotating.loop.PICTURES", options.pop("part", 8))
         patch.setattr(parts_module.Parts, "write", slowly)
-        if joined := options.pop("joined", None):
-            from camjax.training import initialize
-
-            initialize(*joined)
+        if "joined" in options:
+            processes.join({"preemption": False, **options})
+        for name in ("joined", "devices", "heartbeat_seconds"):
+            options.pop(name, None)
         chosen = Options(batch_size=4, maps=True, **options.pop("options", {}))
         annotate_folder(Colors(), options.pop("folder"), options.pop("out"), chosen, num_threads=1, **options)
 
 
-def _child(options: dict, log: str) -> None:
-    output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    run(options)
-    # Which multiprocessing leaves out: JAX's processes wait for each other before they leave.
-    atexit._run_exitfuncs()
-
-
 def start(options: dict, log: Path) -> multiprocessing.Process:
-    """Starts `run` in a process of its own, forked from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["colored"])
-    process = context.Process(target=_child, args=(options, str(log)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        process.start()
-    return process
+    """Starts `run` in a process of its own."""
+    return processes.start(run, options, log)

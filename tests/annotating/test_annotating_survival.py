@@ -2,7 +2,6 @@
 
 import random
 import signal
-import socket
 import time
 
 import pytest
@@ -10,6 +9,7 @@ from colored import Colors, random_folder, run, start, tree
 
 from camjax.annotating import Options, annotate_folder
 from camjax.errors import InputError
+from tests.processes import together
 
 NUMBER = 61  # with two unreadable ones, 8 parts
 TIMEOUT = 120
@@ -97,13 +97,11 @@ def test_shards_give_the_files_of_one(folder, whole, tmp_path):
         assert tree(out) == whole
 
 
-def test_two_processes_give_the_files_of_one(folder, whole, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
-    given = {"folder": folder, "out": tmp_path / "out", "wait": 0.02}
-    processes = [start({**given, "joined": (coordinator, 2, i)}, tmp_path / "log.txt") for i in range(2)]
-    assert [end(process) for process in processes] == [0, 0], (tmp_path / "log.txt").read_text()
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_processes_of_two_devices_give_the_files_of_one(folder, whole, tmp_path, count):
+    given = together(count, folder=folder, out=tmp_path / "out", wait=0.02, devices=2)
+    processes = [start(options, tmp_path / "log.txt") for options in given]
+    assert [end(process) for process in processes] == [0] * count, (tmp_path / "log.txt").read_text()
     assert tree(tmp_path / "out") == whole
 
 

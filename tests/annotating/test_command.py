@@ -56,6 +56,14 @@ def test_the_commands_to_type_next_run(tmp_path, capsys):
     assert results["top1_localization_error"] == 0  # of boxes with themselves
 
 
+def test_folders_that_are_no_classes_cannot_be_measured(tmp_path, capsys):
+    save(tmp_path / "p/2024/05/1.png", [(0, 2, 4, 10, 14)])
+    save(tmp_path / "p/red/1.png", [(0, 2, 4, 10, 14)])
+    assert annotate(tmp_path / "p", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "this network has no 2024: to measure the boxes, sort" in said and "camjax evaluate --" not in said
+
+
 def test_shards(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert annotate(folder, "--out", out, "--shard", "0/2") == 0
@@ -72,13 +80,16 @@ def test_no_picture_can_be_read(tmp_path, capsys):
     assert json.loads((tmp_path / "out/manifest.json").read_text())["unreadable"][0]["file"] == "torn.png"
 
 
+JOINED = ["--coordinator", "127.0.0.1:1", "--num-processes", "2", "--process-id", "0"]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         (["--shard", "8/8"], "--shard 8/8: expected I/N with I below N, since the first of eight shards is 0/8."),
         (["--shard", "1"], "--shard 1: expected I/N, as 0/8 for the first of eight shards."),
         (["--shard", "0/2", "--merge"], "--merge and --shard: first run all shards, then --merge alone."),
-        (["--shard", "0/2", "--process-id", "0"], "no --coordinator"),
+        (["--shard", "0/2", *JOINED], "--shard and --merge are for processes that do not know of each other"),
         (["--classes", "red", "--top-k", "2"], "--classes and --top-k: leave out one of them."),
         (["--classes", "rad"], "--classes 'rad': no class of this network has that name. Did you mean 'red'?"),
         (["--threshold", "0.2", "1"], "thresholds=(0.2, 1.0): expected shares of the map's maximum, each once"),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camjax.app.results import PAGE, open_results
+from camjax.app.result_pages import PAGE
+from camjax.app.results import open_results
 from camjax.errors import InputError
 
 # name, label, prediction, IoU; the last ones: without true boxes, and not readable

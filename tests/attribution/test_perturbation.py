@@ -175,15 +175,15 @@ def test_memory_is_that_of_a_chunk_whatever_the_number_of_channels():
         features, images = jnp.zeros((2, 4, 4, channels)), jnp.zeros((2, 64, 64, 3))
         head = Partial(lambda features, images: features.mean((1, 2)))
         network = Partial(lambda images: images.mean((1, 2)))
-        outputs_of = {
-            "scorecam": Partial(
-                perturbation._masked_outputs,
-                *(network, images, features, jnp.ones((2, channels), bool), jnp.zeros(()), Partial(lambda m, r: m)),
+        outputs_of, of_images = {
+            "scorecam": (
+                Partial(perturbation._masked_outputs, network, Partial(lambda m, r: m)),
+                (images, features, jnp.ones((2, channels), bool), jnp.zeros((2, 1, 1, 1))),
             ),
-            "ablationcam": Partial(perturbation._ablated_outputs, head, images, features),
+            "ablationcam": (Partial(perturbation._ablated_outputs, head), (images, features)),
         }[method_name]
         target, rows = Partial(lambda outputs: outputs[:, :1]), np.zeros((chunk_size, 3), np.int32)
-        lowered = _add_scores.lower(jnp.zeros((2, channels + 1, 1)), outputs_of, target, rows)
+        lowered = _add_scores.lower(jnp.zeros((2, channels + 1, 1)), outputs_of, of_images, target, rows, None)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     copy = 64 * 64 * 3 * 4

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
+from conftest import random_network
 from PIL import Image
 
 import camjax
@@ -22,7 +23,7 @@ def network(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
     path = tmp_path / "a [" / "x] :cat:.safetensors"  # as markup, a closing tag
     path.parent.mkdir()
-    model = camjax.create_model("small_gap", 9)
+    model = random_network("small_gap", 9)
     model.class_names = tuple(f"[/x] :cat: {i}" for i in range(9))
     write_camjax_file(model, path, version=camjax.__version__)
     return ["--weights", str(path)]

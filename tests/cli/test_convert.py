@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import photos
+from conftest import photos, random_network
 from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -82,7 +82,7 @@ def test_a_file_converted_again_says_the_same(converted, tmp_path):
 
 
 def test_names_pool_input_rule_and_size_travel_along(tmp_path):
-    model = camjax.create_model("small_gap", 3, pool="gmp", rngs=nnx.Rngs(5))
+    model = random_network("small_gap", 3, pool="gmp")
     model.class_names = ("Katze", "猫", 'a "quoted" one')
     image = np.random.default_rng(0).uniform(0, 255, (70, 80, 3)).astype(np.float32)
     model.set_input_rule(mean=(1, 2, 3), std=(4, 5, 6), channel_order="bgr", mean_image=image)
@@ -109,7 +109,7 @@ def test_names_pool_input_rule_and_size_travel_along(tmp_path):
 
 def test_another_number_of_classes(tmp_path, capsys):
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
-    write_camjax_file(camjax.create_model("small_gap", 3), source, version="0")
+    write_camjax_file(random_network("small_gap", 3), source, version="0")
     command = ["convert", str(source), str(target), "--model", "small_gap"]
     assert main([*command, "--num-classes", "4"]) == 1
     assert "--num-classes 4" in capsys.readouterr().err
@@ -137,7 +137,7 @@ def test_a_file_of_another_head_and_the_command_that_the_error_gives(tmp_path, c
 
 def test_a_disk_that_is_full(tmp_path, capsys):
     source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
-    write_camjax_file(camjax.create_model("small_gap", 3), source, version="0")
+    write_camjax_file(random_network("small_gap", 3), source, version="0")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
     try:
@@ -170,7 +170,7 @@ def test_all_that_does_not_fit_is_reported(tmp_path, capsys):
 )
 def test_a_target_that_cannot_be(target, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    write_camjax_file(camjax.create_model("small_gap"), "in.safetensors", version="0")
+    write_camjax_file(random_network("small_gap"), "in.safetensors", version="0")
     assert main(["convert", "in.safetensors", target, "--model", "small_gap"]) == 1
     assert message in capsys.readouterr().err
 
@@ -195,7 +195,7 @@ def test_a_target_that_cannot_be(target, message, tmp_path, monkeypatch, capsys)
 )
 def test_damaged_metadata(change, tmp_path):
     path = tmp_path / "net.safetensors"
-    write_camjax_file(camjax.create_model("small_gap"), path, version="0")
+    write_camjax_file(random_network("small_gap"), path, version="0")
     save_file(load_file(path), path, metadata(path) | change)
     with pytest.raises(
         WeightsError,
@@ -206,7 +206,7 @@ def test_damaged_metadata(change, tmp_path):
 
 def test_the_number_of_classes_in_the_metadata_allocates_nothing(tmp_path):
     path = tmp_path / "net.safetensors"
-    write_camjax_file(camjax.create_model("small_gap"), path, version="0")
+    write_camjax_file(random_network("small_gap"), path, version="0")
     save_file(load_file(path), path, metadata(path) | {"num_classes": str(2**31 - 1)})
     with pytest.raises(WeightsError, match=r"head\.bias: \(10,\) in the file, \(2147483647,\) in the model"):
         camjax.load_model("small_gap", path, num_classes=10)
@@ -219,7 +219,7 @@ def test_another_model_is_named(converted):
 
 def test_half_precision_in_the_file_is_kept_exactly(tmp_path):
     path = tmp_path / "net.safetensors"
-    write_camjax_file(camjax.create_model("small_gap"), path, version="0")
+    write_camjax_file(random_network("small_gap"), path, version="0")
     half = {name: array.astype(np.float16) for name, array in load_file(path).items()}
     save_file(half, path, metadata(path))
     kernel = camjax.load_model("small_gap", path).head.kernel[...]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage
+from conftest import random_network
 from matplotlib.backend_bases import FigureCanvasBase
 from PIL import Image
 
@@ -67,22 +68,20 @@ LITTLE_OPTIMIZED = {
 
 
 @pytest.fixture(scope="module")
-def starts(tmp_path_factory):
-    """Two starts of one command, with a cache that is empty at first: (process, files in the cache, figure) each."""
+def starts(tmp_path_factory, weights):
+    """Two starts of one command, with a cache that is empty at first: (process, files in the cache) each."""
     directory = tmp_path_factory.mktemp("starts")
     starts = []
     for i in range(2):
-        out = directory / f"{i}.png"
-        process = run(
-            "explain", CAT, COFFEE, "--out", out, code=COUNTED, XDG_CACHE_HOME=str(directory), **LITTLE_OPTIMIZED
-        )
+        words = ["explain", CAT, *weights, "--out", directory / f"{i}.png"]
+        process = run(*words, code=COUNTED, XDG_CACHE_HOME=str(directory), **LITTLE_OPTIMIZED)
         assert process.returncode == 0, process.stderr
-        starts.append((process, sorted(os.listdir(directory / "camjax" / "xla")), out))
+        starts.append((process, sorted(os.listdir(directory / "camjax" / "xla"))))
     return starts
 
 
 def test_a_second_start_compiles_nothing(starts):
-    first, second = (json.loads(process.stderr.splitlines()[-1])["counts"] for process, _, _ in starts)
+    first, second = (json.loads(process.stderr.splitlines()[-1])["counts"] for process, _ in starts)
     requests, hits, misses = (
         f"/jax/compilation_cache/{name}" for name in ("compile_requests_use_cache", "cache_hits", "cache_misses")
     )
@@ -97,27 +96,30 @@ def test_explain_imports_nothing_heavy_that_it_does_not_use(starts):
     assert json.loads(starts[0][0].stderr.splitlines()[-1])["heavy"] == []
 
 
-def test_explain_prints_the_top_5_of_each_photograph(starts):
-    for process, _, out in starts:
-        lines = process.stdout.splitlines()
-        assert f"{CAT} (451 x 300 pixels)" in lines and f"{COFFEE} (600 x 400 pixels)" in lines
-        rows = [re.split(r"\s{2,}", line.strip()) for line in lines if re.match(r"\s+\d", line)]
-        assert [row[0] for row in rows] == list("12345") * 2
-        # Rank, class, id, probability; top, left, bottom, right.
-        assert rows[0][:3] == ["1", "Egyptian cat", "285"] and rows[5][:3] == ["1", "espresso", "967"]
-        top, left, bottom, right = map(int, " ".join(rows[5][4:]).split())
-        # The cup's rim, and its bowl, by eye: x 170 to 405, y 15 to 180.
-        assert 0 <= top < 40 and 40 < left < 180 and 180 < bottom <= 400 and 400 < right <= 600
-        assert lines[-1] == f"Saved {out}"
-        with Image.open(out) as picture:
-            # Two columns of 3.4 inches at 150 dpi, and margins.
-            assert 1020 < picture.width < 1060
+def test_explain_prints_the_top_5_of_each_photograph(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
+    monkeypatch.setenv("COLUMNS", "80")
+    out = tmp_path / "two.png"
+    assert main(["explain", str(CAT), str(COFFEE), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{CAT} (451 x 300 pixels)" in lines and f"{COFFEE} (600 x 400 pixels)" in lines
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines if re.match(r"\s+\d", line)]
+    assert [row[0] for row in rows] == list("12345") * 2
+    # Rank, class, id, probability; top, left, bottom, right.
+    assert rows[0][:3] == ["1", "Egyptian cat", "285"] and rows[5][:3] == ["1", "espresso", "967"]
+    top, left, bottom, right = map(int, " ".join(rows[5][4:]).split())
+    # The cup's rim, and its bowl, by eye: x 170 to 405, y 15 to 180.
+    assert 0 <= top < 40 and 40 < left < 180 and 180 < bottom <= 400 and 400 < right <= 600
+    assert lines[-1] == f"Saved {out}"
+    with Image.open(out) as picture:
+        # Two columns of 3.4 inches at 150 dpi, and margins.
+        assert 1020 < picture.width < 1060
 
 
 @pytest.fixture(scope="module")
 def network():
-    """A network that compiles in a second; its weights are random."""
-    return camjax.create_model("small_gap")
+    """A network that compiles in a second."""
+    return random_network("small_gap")
 
 
 def test_the_table_says_what_localize_fn_says(network):
@@ -199,7 +201,7 @@ def test_class_ids_that_are_not_clear(asked, names, message):
 
 def test_every_format_that_is_accepted_is_written(tmp_path):
     figure = explanation_figure(
-        [load_image(CAT)[::4, ::4]], [np.eye(7)[None]], [np.array([[0, 0, 0.5, 0.5]])], [["cat"]], [[0.5]]
+        [load_image(CAT)[::9, ::9]], [np.eye(7)[None]], [np.array([[0, 0, 0.5, 0.5]])], [["cat"]], [[0.5]], dpi=40
     )
     refused = []
     for suffix in FigureCanvasBase.get_supported_filetypes():
@@ -403,18 +405,9 @@ def test_a_full_disk_is_said_with_the_name_of_the_figure(tmp_path):
         save_figure(figure, tmp_path / "a.png")
 
 
-def test_bad_input_in_a_process_of_its_own(tmp_path):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(CAT.read_bytes()[:5000])
-    process = run("explain", broken)
-    assert process.returncode == 1 and process.stdout == ""
-    assert process.stderr.startswith(f"camjax: {broken}: ") and process.stderr.count("\n") == 1
-    assert "Traceback" not in process.stderr
-
-
 def test_a_file_by_convert_says_what_it_is_of(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
-    model = camjax.create_model("small_gap", 3, pool="gmp")
+    model = random_network("small_gap", 3, pool="gmp")
     model.class_names = ("Katze", "cup", "gato")
     exported, out = tmp_path / "three.safetensors", tmp_path / "cat.png"
     write_camjax_file(model, exported, version="0")
@@ -429,7 +422,7 @@ def test_a_file_by_convert_says_what_it_is_of(tmp_path, monkeypatch, capsys):
 
 def test_what_model_and_weights_ask_for_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    own = camjax.create_model("small_gap")
+    own = random_network("small_gap")
     for name in ("small_gap", "nowhere:my_net"):
         own.created_as = {**own.created_as, "name": name}
         write_camjax_file(own, f"{name[0]}.safetensors", version="0")
@@ -464,6 +457,15 @@ def test_help(args, capsys):
         main(args)
     output = capsys.readouterr().out
     assert end.value.code == 0 and "explain" in output and "models" in output and "--version" in output
+
+
+def test_bad_input_in_a_process_of_its_own(tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(CAT.read_bytes()[:5000])
+    process = run("explain", broken)
+    assert process.returncode == 1 and process.stdout == ""
+    assert process.stderr.startswith(f"camjax: {broken}: ") and process.stderr.count("\n") == 1
+    assert "Traceback" not in process.stderr
 
 
 def test_the_users_cache_stands_and_one_that_cannot_be_written_is_reported(tmp_path):

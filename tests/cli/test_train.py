@@ -1,8 +1,8 @@
 """`camjax train` as a user runs it: folders of pictures of one color each, and a network of two convolutions."""
 
 import csv
+import itertools
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +19,7 @@ from camjax.data import open_annotated
 from camjax.models.shapes import model_shapes
 from camjax.training import evaluate
 from tests.experiments.colors import TINY
+from tests.processes import together
 
 CLASSES = {"cherry": (200, 40, 40), "leaf": (40, 180, 40), "sea water": (40, 60, 200)}
 EACH = 10
@@ -145,7 +146,8 @@ def test_a_dry_run_writes_nothing(pictures, tmp_path, capsys):
         (["--batch-size", "-4"], "--batch-size -4: expected more than 0"),
         (["--model", "resnet51"], "resnet51"),
         (["--model", "small_gap", "--image-size", "3"], "--image-size 3"),
-        (["--out", "gs://bucket/run"], "expected a folder, not an address"),
+        (["--out", "hf://bucket/run"], "hf://bucket/run is no address of a bucket: expected a folder, or gs://"),
+        (["--data-dir", "gs://bucket/tfds"], "--data-dir gs://bucket/tfds: expected a folder or file of this machine"),
     ],
 )
 def test_options_that_do_not_fit(pictures, tmp_path, monkeypatch, capsys, change, said):
@@ -191,11 +193,9 @@ def test_two_processes_and_killed_ones_end_as_one(pictures, tmp_path):
     for share in (0.3, 0.6, 0.9):
         in_processes([killed], seconds * share)
     assert in_processes([killed]) == [0]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    joined = ["--coordinator", address, "--num-processes", "2", "--process-id"]
-    assert in_processes([[*two, *joined, str(i)] for i in range(2)]) == [0, 0]
+    names = ("--coordinator", "--num-processes", "--process-id")
+    joined = [zip(names, map(str, options["joined"]), strict=True) for options in together(2)]
+    assert in_processes([[*two, *itertools.chain(*words)] for words in joined]) == [0, 0]
 
     def kernel(name):
         return camjax.load_model(tmp_path / name).head.kernel[...]

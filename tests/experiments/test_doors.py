@@ -13,6 +13,7 @@ import pytest
 import tyro
 
 import experiments
+from camjax.cli.options import ProcessOptions
 
 FOLDERS = [path.parent for path in sorted(Path(experiments.__file__).parent.glob("*/__main__.py"))]
 NAMES = [folder.name for folder in FOLDERS]
@@ -53,8 +54,12 @@ def test_every_option_has_a_sentence(name, capsys):
     assert exit_code.value.code == 0
     printed = capsys.readouterr().out
     options = door(name).Options
-    lines = [line.strip() for cls in options.__mro__ for line in (cls.__doc__ or "").splitlines()]
-    for field in dataclasses.fields(options):
+    shared = [ProcessOptions] if hasattr(options, "processes") else []
+    lines = [line.strip() for cls in (*options.__mro__, *shared) for line in (cls.__doc__ or "").splitlines()]
+    assert bool(shared) == (name != "scenes")
+    for field in [
+        field for cls in (options, *shared) for field in dataclasses.fields(cls) if field.name != "processes"
+    ]:
         assert f"--{field.name.replace('_', '-')}" in printed
         sentences = [line for line in lines if line.startswith(f"{field.name}: ")]
         assert sentences and len(sentences[0].split()) > 2, field.name

@@ -1,36 +1,32 @@
 """The sums behind every metric: merged, stored, and gathered over real processes."""
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from camjax.metrics.streaming import StreamingMetric, gather, merge_across_processes, rows_of
+from camjax.metrics.streaming import StreamingMetric, merge_across_processes, rows_of
+from camjax.processes import gather, gather_arrays, in_first
+from tests.processes import end, join, start, together
 
 # Beyond float32 and float64 as integers, beyond float32 as floats.
 COUNTS = [2**53 + 1, -(2**40) - 3, 0]
 WEIGHTS = [[0.1, 1 / 3], [1e-310, 2.0**80 + 2.0**30]]
 
-PROCESS = """
-import json, sys
-import jax
-port, rank = sys.argv[1], int(sys.argv[2])
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.config.update("jax_num_cpu_devices", 2)
-jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=rank)
-assert jax.process_count() == 2 and jax.local_device_count() == 2
-from camjax.metrics.streaming import gather, merge_across_processes
-from tests.metrics.test_streaming import Totals
-metric = Totals()
-metric.update(rank)
-assert merge_across_processes(metric) is metric
-counts = {"scored": 2**40 + rank, "a reason of the list" * 500 * rank: 1}
-print(json.dumps([metric.state(), gather(counts)]))
-"""
+
+def tell(options):
+    """What each of two processes finds, written to a file."""
+    join(options)
+    rank = options["joined"][-1]
+    metric = Totals()
+    metric.update(rank)
+    assert merge_across_processes(metric) is metric
+    counts = {"scored": 2**40 + rank, "a reason of the list" * 500 * rank: 1}
+    decided = in_first(lambda: [rank, 2**60, 0.1])
+    arrays = gather_arrays({"rank": np.int32([rank]), "even": np.array(rank % 2 == 0)})
+    found = [metric.state(), gather(counts), decided, {name: of.tolist() for name, of in arrays.items()}]
+    Path(options["out"], str(rank)).write_text(json.dumps(found))
 
 
 class Totals(StreamingMetric):
@@ -120,31 +116,17 @@ def test_one_process_keeps_its_own():
     assert metric.state() == total(1).state() and gather({"scored": 1}) == [{"scored": 1}]
 
 
-def test_two_processes_of_two_devices_have_the_sums_of_both():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, port, str(rank)],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (out, err) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, err
-        state, counts = json.loads(out.splitlines()[-1])
+def test_two_processes_of_two_devices_have_the_sums_of_both(tmp_path):
+    log = tmp_path / "log.txt"
+    started = [start(tell, options, log) for options in together(2, out=str(tmp_path), devices=2)]
+    assert end(started, log) == [0, 0], log.read_text()
+    for rank in range(2):
+        state, counts, decided, arrays = json.loads((tmp_path / str(rank)).read_text())
         assert state == total(0).merge(total(1)).state()
         # Of any length, in the order of the processes.
         assert counts == [{"scored": 2**40, "": 1}, {"scored": 2**40 + 1, "a reason of the list" * 500: 1}]
+        assert decided == [0, 2**60, 0.1]
+        assert arrays == {"rank": [[0], [1]], "even": [True, False]}
 
 
 def test_rows_that_are_no_padding():

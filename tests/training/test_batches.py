@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import socket
 import threading
 
 import jax
@@ -18,8 +17,9 @@ from camjax.data.loader import batch_indices
 from camjax.data.prefetching import prefetch
 from camjax.errors import InputError
 from camjax.runs import read_run
-from camjax.training import SigmoidBinaryCrossEntropy, describe_plan, evaluate, fit, initialize
+from camjax.training import SigmoidBinaryCrossEntropy, describe_plan, evaluate, fit
 from camjax.training.logs import read_metrics
+from tests.processes import join, together
 
 STEPS, SIZE = 10, 8
 
@@ -245,12 +245,12 @@ def test_what_is_no_source(source, options, message):
 
 def run_of_shares(options):
     """A run in a process of its own: even examples in one and odd ones in the other, or both in turn in one process."""
-    initialize(options.get("coordinator"), options.get("num_processes"), options.get("process_id"))
+    join(options)
     shares = [range(process, 40, 2) for process in range(2)]
     both = [i for start in range(0, 20, 4) for share in shares for i in share[start : start + 4]]
     # To evaluate, one has 31 examples and the other 9.
     uneven = [range(31), range(31, 40)]
-    process = options.get("process_id")
+    process = options["joined"][-1] if "joined" in options else None
 
     def form(image, label):
         return image, np.eye(3)[label]
@@ -269,11 +269,7 @@ def run_of_shares(options):
 
 @pytest.mark.long
 def test_two_processes_with_a_share_each_train_as_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
-    two = {"run_dir": str(tmp_path / "two"), "coordinator": coordinator, "num_processes": 2}
-    jobs = [{"run_dir": str(tmp_path / "one")}, *({**two, "process_id": i} for i in range(2))]
+    jobs = [{"run_dir": str(tmp_path / "one")}, *together(2, run_dir=str(tmp_path / "two"))]
     processes = [start(job, tmp_path / "log.txt", run_of_shares) for job in jobs]
     for process in processes:
         process.join(150)

@@ -38,6 +38,11 @@ def test_the_newest_two_and_the_best_stay(tmp_path):
         checkpoints.wait()
         assert checkpoints.steps() == [2, 4, 5]
         assert bias(checkpoints.restore(state_of(0), 2).model) == 2
+    with Checkpoints(tmp_path) as checkpoints:  # of another process
+        assert checkpoints.has_metrics(2)
+        checkpoints.save(state_of(6))
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 5, 6] and not checkpoints.has_metrics(6)
 
 
 def test_half_a_checkpoint_is_none(tmp_path):

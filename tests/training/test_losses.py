@@ -81,6 +81,17 @@ def test_class_weights_by_hand():
     np.testing.assert_allclose(smooth, [0.8 * np.log(2) + (0.2 + 0.4) * np.log(4)], rtol=1e-6)
 
 
+def test_a_class_of_weight_0_teaches_nothing():
+    loss = SoftmaxCrossEntropy(0.1, class_weights=(1, 0, 2))
+    state, step = TrainState.create(Net(0.0), tiny_recipe(4)), jax.jit(functools.partial(train_step, loss=loss))
+    images = np.stack([Colors()[i]["image"] for i in range(4)])
+    for labels, nothing in (([1, 1, 1, 1], True), ([1, 1, 1, 0], False)):
+        metrics = step(state, {"image": images, "label": np.array(labels, np.int32)})[1]
+        assert (metrics["loss"] == metrics["gradient_norm"] == 0) == nothing and np.isfinite(metrics["gradient_norm"])
+    only = [{"image": image, "label": 1} for image in images]
+    assert evaluate(Net(0.0), only, batch_size=4, loss=loss)["loss"] == 0
+
+
 def test_sigmoids_by_hand():
     logits = np.array([[0.0, np.log(3.0)]], np.float32)  # probabilities 1/2 and 3/4
     loss = SigmoidBinaryCrossEntropy(positive_weights=(5, 7), class_weights=np.array([1.0, 3.0]))
@@ -267,9 +278,9 @@ def test_the_guide():
     assert names["tagger"].multi_label and names["probabilities"].sum(1) == pytest.approx(1.5, abs=0.75)
 
 
-@pytest.mark.parametrize("weights", [(), (1, 0, 1), (1, -1, 1), (1, np.nan, 1), "abc", 3.0])
+@pytest.mark.parametrize("weights", [(), (0, 0, 0), (1, -1, 1), (1, np.nan, 1), "abc", 3.0])
 def test_weights_that_are_none(weights):
-    with pytest.raises(InputError, match="expected a positive number for each class"):
+    with pytest.raises(InputError, match=r"expected a number of 0 or more for each class .*, not all 0"):
         SoftmaxCrossEntropy(class_weights=weights)
 
 

@@ -24,7 +24,7 @@ SEVERAL = rng.integers(0, 2, (16, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("weights", [None, WEIGHTS, (1.0, 0.0, 0.25)])
 def test_softmax_cross_entropy(smoothing, weights):
     """The loss of a step and its gradients, by the logits."""
     logits = torch.from_numpy(LOGITS).requires_grad_()

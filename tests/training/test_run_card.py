@@ -20,6 +20,11 @@ from camjax.training.step import TrainState
 from camjax.weights.fingerprint import weights_sha256
 
 
+@pytest.fixture(autouse=True)
+def curves():
+    """The real ones, in place of the fixture of all tests."""
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run")

@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from tiny_run import Colors, Net, arrays, start, tiny_recipe
 
 from camjax.training import Checkpoints, TrainState, fit
+from tests.processes import together
 
 STEPS = 20
 TIMEOUT = 150
@@ -35,12 +35,8 @@ class Runs:
         return process
 
     def start_two(self, name: str, **options) -> list:
-        """Two processes; without dropout, whose draws meet other examples than in one process."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
-        options |= {"coordinator": coordinator, "num_processes": 2, "dropout": 0.0}
-        return [self.start(name, process_id=i, **options) for i in range(2)]
+        """Two processes, without dropout."""
+        return [self.start(name, **own) for own in together(2, dropout=0.0, **options)]
 
     def end(self, *processes) -> list[int]:
         """Waits for processes; their exit codes."""
@@ -174,15 +170,9 @@ def test_sigterm_saves_and_leaves(runs, one_process):
 
 
 def test_two_processes_train_as_one_with_two_devices(two_devices, two_processes):
-    two, one = arrays(two_processes), arrays(two_devices)
-    assert two.keys() == one.keys()
-    for name, value in one.items():
-        # A batch is split into different halves, so that sums round differently.
-        np.testing.assert_allclose(two[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
-    one_losses, two_losses = (
-        [line["train/loss"] for line in metrics(run_dir)] for run_dir in (two_devices, two_processes)
-    )
-    np.testing.assert_allclose(two_losses, one_losses, rtol=1e-5)
+    """To the bit: each device gets the same images, and two sums have one order."""
+    assert_same_bits(two_processes, two_devices)
+    assert metrics(two_processes) == metrics(two_devices)
 
 
 # Most of its time it waits for a death to be noticed: after fewer seconds than users have, but in the long cases.

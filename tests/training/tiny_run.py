@@ -1,28 +1,18 @@
-"""A run in a process of its own, for tests that kill it: a network and data so small that starting is most of it.
+"""A run in a process of its own, for tests that kill it: a network and data so small that starting is most of it."""
 
-    python tests/training/tiny_run.py '{"run_dir": "...", "steps": 30, "devices": 1, ...}'
-
-`start` starts such processes faster: they are forked from one that has imported everything.
-"""
-
-import atexit
-import json
 import multiprocessing
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import matplotlib.figure  # noqa: F401  once, before the fork
 import numpy as np
 import orbax.checkpoint as ocp
-import pytest
 from flax import nnx
 
 from camjax.models import CamModel, ConvBN, PooledHead
-from camjax.training import Checkpoints, Recipe, distributed, fit, initialize
+from camjax.training import Checkpoints, Recipe, fit
+from tests import processes
 
 BATCH_SIZE = 8
 
@@ -78,9 +68,7 @@ def arrays(run_dir) -> dict[str, np.ndarray]:
 
 
 def main(options: dict) -> None:
-    jax.config.update("jax_num_cpu_devices", options.get("devices", 1))
-    distributed.HEARTBEAT_SECONDS = options.get("heartbeat_seconds", distributed.HEARTBEAT_SECONDS)
-    initialize(options.get("coordinator"), options.get("num_processes"), options.get("process_id"))
+    processes.join(options)
     fit(
         Net(options.get("dropout", 0.2)),
         Colors(options.get("wait", 0.0), options.get("breaks_after")),
@@ -93,34 +81,6 @@ def main(options: dict) -> None:
     )
 
 
-def _child(function: Callable[[dict], None], options: dict, log: str) -> None:
-    """Runs a function as the program of this process: multiprocessing's children skip the interpreter's last steps."""
-    output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    code = 0
-    try:
-        function(options)
-    except SystemExit as error:
-        code = error.code
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    os._exit(code)
-
-
 def start(options: dict, log, function: Callable[[dict], None] = main) -> multiprocessing.Process:
     """Starts a function in a process of its own. Its output is appended to the file `log`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tiny_run"])
-    process = context.Process(target=_child, args=(function, options, str(log)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # where the first process finds this
-        process.start()
-    return process
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    return processes.start(function, options, log)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from camjax.addresses import as_path
 from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
 
@@ -33,7 +34,7 @@ class Request:
     @property
     def folder(self) -> Path:
         """`dataset` as a path."""
-        return Path(self.dataset).expanduser()
+        return as_path(self.dataset)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from camjax.addresses import as_path
 from camjax.class_names import match_class_names
 from camjax.data.annotations import box_csv, voc_xml
 from camjax.data.annotations._format import Format, Request
@@ -70,7 +71,7 @@ def read_label_csv(path: str | os.PathLike[str]) -> tuple[Path, list[ListedPictu
       ValueError: a missing column, a line without file or label, two labels or splits of a picture, an unknown split,
         or splits in some lines only; the message names file and line.
     """
-    path = Path(path).expanduser()
+    path = as_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected a CSV file with the columns file,label.")
     rows = [_parse(row, where) for where, row in read_table(path, _COLUMNS[:2])]

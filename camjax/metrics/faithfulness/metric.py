@@ -12,6 +12,10 @@ from camjax.errors import InputError
 from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import StreamingMetric, rows_of
 
+UNIT = 2.0**-30
+"""Numbers are rounded to it before they are added. Sums below 2**23 are exact then, in any order: the same whoever adds
+them, one process or several."""
+
 
 class FaithfulnessMetric(StreamingMetric):
     """Means over images of numbers that depend on an image, its map and a class; see `camjax.metrics.FAITHFULNESS`.
@@ -73,9 +77,8 @@ class FaithfulnessMetric(StreamingMetric):
             # Padding is scored like the rest, because another shape would be compiled. Its values may be anything.
             maps, class_ids = (_without_padding(array, len(images), rows) for array in (maps, class_ids))
         numbers = self._numbers(probabilities_fn, images, maps, class_ids)
-        self.add(
-            images=len(rows), **{name: np.asarray(values, np.float64)[rows].sum() for name, values in numbers.items()}
-        )
+        counted = {name: np.asarray(values, np.float64)[rows] for name, values in numbers.items()}
+        self.add(images=len(rows), **{name: (UNIT * np.round(of / UNIT)).sum() for name, of in counted.items()})
 
     def compute(self) -> dict[str, float]:
         """The means over images, by name.

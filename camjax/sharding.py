@@ -1,0 +1,50 @@
+"""Arrays over several devices whose types say how they lie: `jax.set_mesh` with explicit axes."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import jax
+from jax.sharding import PartitionSpec
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def laid_out_like(
+    argument: int, *, trailing: int
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Decorates a function whose results all begin with the leading dimensions of one of its arrays.
+
+    With explicit axes JAX asks, at each gather and at many a reshape, where the result shall lie: inside of networks
+    and of its own functions too. In the decorated function the compiler decides that, as it does for all other meshes,
+    and the results lie as the argument's leading dimensions do.
+
+    Args:
+      argument: position of the array.
+      trailing: number of its last dimensions that results do not begin with.
+    """
+
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        @functools.wraps(function)
+        def decorated(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            like = args[argument]
+            if not isinstance(like, jax.Array) or not jax.typeof(like).sharding.mesh.explicit_axes:
+                return function(*args, **kwargs)
+            leaves, structure = jax.tree.flatten((args, kwargs))
+            places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+            def of_arrays(*arrays):
+                found = dict(zip(places, arrays, strict=True))
+                whole = [found.get(place, leaf) for place, leaf in enumerate(leaves)]
+                args, kwargs = jax.tree.unflatten(structure, whole)
+                return function(*args, **kwargs)
+
+            leading = jax.typeof(like).sharding.spec[: like.ndim - trailing]
+            return jax.sharding.auto_axes(of_arrays, out_sharding=PartitionSpec(*leading))(
+                *(leaves[place] for place in places)
+            )
+
+        return decorated
+
+    return decorate

@@ -486,17 +486,6 @@ def variants(report: Report, sizes: Sizes) -> None:
     """What might be faster: each against what camjax does, in turns."""
     _, model = networks(sizes.network, sizes.dtype, sizes.side)
 
-    def cast_kernels():
-        """The bound weights in bfloat16, in place of float32 that each call rounds."""
-        images = jax.device_put(random_images(sizes, sizes.some))
-        folded = camjax.models.fold_batchnorm(model)
-        for _, module in nnx.iter_modules(folded):
-            if isinstance(module, nnx.Conv):
-                for variable in (module.kernel, module.bias):
-                    variable.set_value(variable[...].astype(jnp.bfloat16))
-        now, cast = camjax.make_cam_fn(model), camjax.make_cam_fn(folded)
-        both(f"CAM, batch {sizes.some}, weights kept in bfloat16", lambda: now(images), lambda: cast(images))
-
     images, labels = random_images(sizes, sizes.many), np.arange(sizes.many, dtype=np.int32) % 1000
     recipe = recipe_of(sizes.many)
 
@@ -526,7 +515,6 @@ def variants(report: Report, sizes: Sizes) -> None:
         )
 
     for what, run in {
-        "weights kept in bfloat16": cast_kernels,
         "BatchNorm in bfloat16, statistics in float32": lambda: batchnorm(
             "BatchNorm in bfloat16, statistics in float32", dtype=jnp.bfloat16
         ),

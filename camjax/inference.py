@@ -223,7 +223,7 @@ class BoundFunction:
     def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any):
         leaves, structure = jax.tree.flatten((fold_batchnorm(model), *arguments))
         self._structure = structure
-        self._placed: dict[jax.Device | NamedSharding | None, list] = {None: leaves}
+        self._leaves = Placed(leaves)
         self._check = ImageCheck(model)
         self._classes = classes
 
@@ -239,20 +239,32 @@ class BoundFunction:
         """The function's result."""
         images = self._check(images)
         class_ids = check_class_ids(class_ids, len(images), self._classes)
-        return self._compiled(self._leaves(images), images, class_ids)
+        return self._compiled(self._leaves.beside(images), images, class_ids)
 
     def snapshot(self, images: Any) -> tuple:
         """The model and the other arguments, on the device of the images."""
-        return jax.tree.unflatten(self._structure, self._leaves(images))
-
-    def _leaves(self, images) -> list:
-        place = place_of_weights(images)
-        if place not in self._placed:
-            self._placed[place] = jax.device_put(self._placed[None], place)
-        return self._placed[place]
+        return jax.tree.unflatten(self._structure, self._leaves.beside(images))
 
 
-def place_of_weights(images: Any) -> jax.Device | NamedSharding | None:
+class Placed:
+    """Weights that follow images: they are copied once to each device, or mesh, that images were put on.
+
+    Args:
+      weights: a pytree of arrays.
+    """
+
+    def __init__(self, weights: Any):
+        self._copies: dict[jax.Device | NamedSharding | None, Any] = {None: weights}
+
+    def beside(self, images: Any) -> Any:
+        """The weights where the images are."""
+        place = _place_of(images)
+        if place not in self._copies:
+            self._copies[place] = jax.device_put(self._copies[None], place)
+        return self._copies[place]
+
+
+def _place_of(images: Any) -> jax.Device | NamedSharding | None:
     """Where images were put deliberately: a device, or all of a mesh; None for NumPy, traced and uncommitted ones."""
     if not isinstance(images, jax.Array) or isinstance(images, jax.core.Tracer) or not images.committed:
         return None

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 
 import jax
@@ -42,6 +43,9 @@ def pytest_configure(config):
 
     `pytest --cache-clear` empties it. JAX's settings in the environment win.
     """
+    # A shell's job in the background ignores Ctrl-C, and so would the processes whose Ctrl-C is tested.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
         return
     for name, value in {

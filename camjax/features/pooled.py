@@ -19,7 +19,7 @@ from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
-from camjax.inference import place_of_weights
+from camjax.inference import Placed
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
 from camjax.models.inference_mode import inference_view, run_for_inference
@@ -215,13 +215,10 @@ def gap_features(
 
 def pooled_fn(model: CamModel) -> Callable[[Any, Any], jax.Array]:
     """A function for `map_images` that returns pooled features (B, K) float32, bound to a snapshot of a network."""
-    placed: dict[Any, CamModel] = {None: fold_batchnorm(model)}
+    weights = Placed(fold_batchnorm(model))
 
     def pooled(images: np.ndarray | jax.Array, _: Any) -> jax.Array:
-        place = place_of_weights(images)
-        if place not in placed:
-            placed[place] = jax.device_put(placed[None], place)
-        return _pooled(placed[place], images)
+        return _pooled(weights.beside(images), images)
 
     return pooled
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 import pytest
 
@@ -102,19 +103,15 @@ sys.exit(run_command("program", long))
 """
 
 
-@pytest.mark.parametrize(
-    "what, words",
-    [
-        ("compile", ["program: interrupted.\n"]),
-        (
-            "loop",
-            [
-                "SIGINT: program ends after the computation that runs. Ctrl-C again ends it at once.\n",
-                "SIGINT: ended at once.\n",
-            ],
-        ),
-    ],
-)
+AT_ITS_END = [
+    "SIGINT: program ends after the computation that runs. Ctrl-C again ends it at once.\n",
+    "SIGINT: ended at once.\n",
+]
+# JAX 0.10 leaves a compilation that is interrupted; 0.12 waits for it, as for a computation.
+COMPILING = ["program: interrupted.\n"] if jaxlib.version.__version_info__ < (0, 11) else AT_ITS_END
+
+
+@pytest.mark.parametrize(("what", "words"), [("compile", COMPILING), ("loop", AT_ITS_END)])
 def test_ctrl_c_in_a_long_computation(what, words):
     command = [sys.executable, "-c", LONG, what]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

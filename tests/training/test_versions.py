@@ -28,7 +28,8 @@ def run(python, run_dir, **options):
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment |= {"PYTHONPATH": str(root), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     options |= {"run_dir": str(run_dir), "steps": STEPS, "checkpoint_every": 2}
-    command = [python, root / "tests/training/tiny_run.py", json.dumps(options)]
+    code = "import json, sys; from tests.training.tiny_run import main; main(json.loads(sys.argv[1]))"
+    command = [python, "-c", code, json.dumps(options)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 

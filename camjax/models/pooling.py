@@ -34,10 +34,10 @@ def max_pool(x: jax.Array, size: int, strides: int, pads: Pads = ((0, 0), (0, 0)
 
     if x.dtype != jnp.float32:
         return native(x)
-    return lax.platform_dependent(x, cpu=_shifted_maximum(size, strides, pads), default=native)
+    return lax.platform_dependent(x, cpu=_shifted_maximum(x.shape, size, strides, pads), default=native)
 
 
-def _shifted_maximum(size: int, strides: int, pads: Pads):
+def _shifted_maximum(shape: Sequence[int], size: int, strides: int, pads: Pads):
     places = [(i, j) for i in range(size) for j in range(size)]
 
     def windows(x) -> list[jax.Array]:
@@ -49,21 +49,25 @@ def _shifted_maximum(size: int, strides: int, pads: Pads):
     def maximum(x):
         return functools.reduce(jnp.maximum, windows(x))
 
-    def with_saved(x):
-        y = maximum(x)
-        return y, (x, y)
+    def maximum_and_place(image):
+        y, *others = windows(image[None])
+        place = jnp.zeros(y.shape, jnp.uint8)
+        for number, pixels in enumerate(others, 1):
+            place = jnp.where(pixels > y, jnp.uint8(number), place)
+            y = jnp.maximum(y, pixels)
+        return y[0], place[0]
 
-    def cotangent_of_images(saved, cotangent):
-        x, y = saved
-        taken = jnp.zeros(y.shape, bool)
-        parts = {}
-        for place, pixels in zip(places, windows(x), strict=True):
-            hit = (pixels == y) & ~taken
-            taken = taken | hit
-            parts[place] = jnp.where(hit, cotangent, jnp.zeros((), cotangent.dtype))
-        return (_spread(parts, x.shape, strides, pads),)
+    def image_cotangent(place_and_cotangent):
+        place, cotangent = place_and_cotangent
+        zero = jnp.zeros((), cotangent.dtype)
+        parts = {at: jnp.where(place == number, cotangent, zero)[None] for number, at in enumerate(places)}
+        return _spread(parts, (1, *shape[1:]), strides, pads)[0]
 
-    maximum.defvjp(with_saved, cotangent_of_images)
+    # Image by image: in one go, XLA computes the places again for each place of the gradient.
+    maximum.defvjp(
+        lambda x: lax.map(maximum_and_place, x),
+        lambda place, cotangent: (lax.map(image_cotangent, (place, cotangent)),),
+    )
     return maximum
 
 

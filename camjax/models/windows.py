@@ -32,13 +32,16 @@ def kernel_cotangent(images: jax.Array, cotangent: jax.Array, kernel_size: tuple
     kh, kw = kernel_size
     channels, outputs = images.shape[-1], cotangent.shape[-1]
     zero = jnp.zeros((), images.dtype)
+    padded = lax.pad(images, zero, ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))
+    # Channels first: a product that sums over the first axis of both sides is half as fast.
+    padded = lax.optimization_barrier(padded.transpose(0, 3, 1, 2))
 
     def add_image(total, image_and_cotangent):
         image, by = image_and_cotangent
-        padded = lax.pad(image, zero, (*((low, high, 0) for low, high in pads), (0, 0, 0)))
-        windows = [window(padded, (i, j), kernel_size, strides) for i in range(kh) for j in range(kw)]
-        matrix = lax.optimization_barrier(jnp.concatenate(windows, -1)).reshape(-1, kh * kw * channels)
-        return total + lax.dot_general(matrix, by.reshape(-1, outputs), (((0,), (0,)), ((), ()))), None
+        image = image.transpose(1, 2, 0)
+        windows = [window(image, (i, j), kernel_size, strides).transpose(2, 0, 1) for i in range(kh) for j in range(kw)]
+        matrix = lax.optimization_barrier(jnp.concatenate(windows)).reshape(kh * kw * channels, -1)
+        return total + matrix @ by.reshape(-1, outputs), None
 
     start = jnp.zeros((kh * kw * channels, outputs), cotangent.dtype)
-    return lax.scan(add_image, start, (images, cotangent))[0].reshape(kh, kw, channels, outputs)
+    return lax.scan(add_image, start, (padded, cotangent))[0].reshape(kh, kw, channels, outputs)

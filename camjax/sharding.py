@@ -1,4 +1,4 @@
-"""Arrays over several devices whose types say how they lie: `jax.set_mesh` with explicit axes."""
+"""Arrays over several devices whose types say how they lie: `jax.set_mesh` with explicit axes, and `jax.shard_map`."""
 
 import functools
 from collections.abc import Callable
@@ -48,3 +48,16 @@ def laid_out_like(
         return decorated
 
     return decorate
+
+
+def varying_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays, which inside of `jax.shard_map` may then all differ between the devices that any of them differs on.
+
+    JAX does so for its own products; a loop's first state needs it, and a primitive.
+    """
+    axes = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    missing = [frozenset().union(*axes) - own for own in axes]
+    return [
+        jax.lax.pcast(array, tuple(sorted(names)), to="varying") if names else array
+        for array, names in zip(arrays, missing, strict=True)
+    ]

@@ -40,7 +40,7 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
         try:
             (found,) = jax.vmap(pullback, out_axes=1)(cotangents)
         except NotImplementedError:
-            # JAX cannot batch all primitives: not `linear_call`, in the depthwise convolution of `camjax.models`.
+            # JAX cannot batch all primitives that a caller's network may have: not `linear_call`.
             (found,) = jax.tree.map(lambda array: jnp.swapaxes(array, 0, 1), jax.lax.map(pullback, cotangents))
         unknown = jnp.isnan(scores)
         return jax.tree.map(

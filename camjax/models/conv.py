@@ -7,19 +7,21 @@ Accelerators want the convolution itself. The choice is made when lowering (`jax
 function is right on every platform, under `jit`, `grad` and `pmap`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from camjax.models import windows
+from camjax.models import windows, winograd
 from camjax.models.bilinear import bilinear
 from camjax.models.depthwise import depthwise
-from camjax.models.winograd import winograd
 
-# Where the forms for CPUs begin to win; `python -m benchmarks.convolutions` prints the table of docs/benchmarks.md.
-WIDE = 64  # channels: below, the transforms of the images cost more than products save
-MANY_PRODUCTS = 128 * 64  # channels in times channels out
-MANY_TILES = 64  # in the whole batch: below, the transform of the kernel costs more
+# Where the forms for CPUs begin to win: `python -m benchmarks.convolutions` prints the tables of docs/benchmarks.md.
+MANY_PIXELS = 512  # of the whole batch's output; with fewer, the kernel's part of the work is too large
+MANY_OUTPUTS = 64  # channels
+SOME_INPUTS = 32  # channels; with fewer, the sum over windows is better than the one over Winograd's tiles
+MANY_PRODUCTS = 256 * 256  # channels in times channels out, which pay for the transforms of the images
 
 
 def conv_general_dilated(
@@ -76,9 +78,10 @@ def conv_general_dilated(
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     if dilated or out_sharding is not None:
         return native(lhs, rhs)
-    pads = (
-        lax.padtype_to_pads(lhs.shape[1:3], (kh, kw), window_strides, padding) if isinstance(padding, str) else padding
-    )
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], (kh, kw), window_strides, padding)
+    (top, bottom), (left, right) = padding
+    pads = ((top, bottom), (left, right))
 
     def pointwise(lhs, rhs):
         sy, sx = window_strides
@@ -93,20 +96,24 @@ def conv_general_dilated(
         blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
         return lax.dot_general(blocks, rhs, (((3, 4, 5), (0, 1, 2)), ((), ())), **products)
 
-    def wide(lhs, rhs):
-        if _winograd_wins(lhs, rhs, window_strides, pads):
-            return winograd(lhs, rhs, pads)
-        return bilinear(native, images_cotangent, kernel_cotangent)(lhs, rhs)
-
-    def images_cotangent(rhs, cotangent):
+    def native_images_cotangent(rhs, cotangent):
         images = jax.ShapeDtypeStruct(lhs.shape, lhs.dtype)
         return jax.linear_transpose(lambda images: native(images, rhs), images)(cotangent)[0]
 
-    def kernel_cotangent(lhs, cotangent):
-        return windows.kernel_cotangent(lhs, cotangent, (kh, kw), window_strides, pads)
+    def by_products(lhs, rhs):
+        product, images_cotangent = native, native_images_cotangent
+        kernel_cotangent = functools.partial(
+            windows.kernel_cotangent, kernel_size=(kh, kw), strides=window_strides, pads=pads
+        )
+        if in_tiles and k_in >= SOME_INPUTS:
+            kernel_cotangent = functools.partial(winograd.kernel_cotangent, pads=pads)
+            if k_in * k_out >= MANY_PRODUCTS:
+                product = functools.partial(winograd.convolution, pads=pads)
+                images_cotangent = functools.partial(winograd.images_cotangent, pads=pads)
+        return bilinear(product, images_cotangent, kernel_cotangent)(lhs, rhs)
 
     def shifted_sum(lhs, rhs):
-        return depthwise(lhs, rhs[:, :, 0], tuple(window_strides), tuple(map(tuple, pads)))
+        return depthwise(lhs, rhs[:, :, 0], tuple(window_strides), pads)
 
     dense = feature_group_count == 1 and not any(p for side in pads for p in side)
     if kh == kw == 1 and dense:
@@ -116,15 +123,12 @@ def conv_general_dilated(
     if feature_group_count == k_in == k_out and kernel_in == 1:
         return lax.platform_dependent(lhs, rhs, cpu=shifted_sum, default=native)
     plain = feature_group_count == 1 and lhs.dtype == rhs.dtype == jnp.float32 and precision is None
-    if plain and k_out >= WIDE and all(lhs.shape):
-        return lax.platform_dependent(lhs, rhs, cpu=wide, default=native)
+    height, width = (
+        (side + sum(pad) - size) // stride + 1
+        for side, pad, size, stride in zip(lhs.shape[1:3], pads, (kh, kw), window_strides, strict=True)
+    )
+    pixels = len(lhs) * height * width
+    in_tiles = (kh, kw, *window_strides) == (3, 3, 1, 1) and all(0 <= p <= 2 for side in pads for p in side)
+    if plain and pixels >= MANY_PIXELS and k_out >= MANY_OUTPUTS:
+        return lax.platform_dependent(lhs, rhs, cpu=by_products, default=native)
     return native(lhs, rhs)
-
-
-def _winograd_wins(lhs, rhs, strides, pads) -> bool:
-    kh, kw, k_in, k_out = rhs.shape
-    if (kh, kw) != (3, 3) or tuple(strides) != (1, 1) or not all(0 <= p <= 2 for side in pads for p in side):
-        return False
-    height, width = (side + sum(pad) - 2 for side, pad in zip(lhs.shape[1:3], pads, strict=True))
-    tiles = len(lhs) * -(-height // 2) * -(-width // 2)
-    return min(k_in, k_out) >= WIDE and k_in * k_out >= MANY_PRODUCTS and tiles >= MANY_TILES

@@ -10,6 +10,7 @@ from jax import lax
 
 from camjax.models.bilinear import bilinear
 from camjax.models.windows import window
+from camjax.sharding import varying_alike
 
 # XLA splits a sum of more terms than this (ConvNeXt's 7x7) into several passes over the whole batch when it fuses the
 # sum with its neighbors; a loop over the images keeps each pass in the cache.
@@ -72,6 +73,6 @@ def _kernel_cotangent(cotangent, images, kernel_shape, strides, pads):
         ]
         return sums + jnp.stack(products), None
 
-    sums = jnp.zeros((kh * kw, *cotangent.shape[2:]), jnp.float32)
+    sums, *_ = varying_alike(jnp.zeros((kh * kw, *cotangent.shape[2:]), jnp.float32), images, cotangent)
     sums, _ = lax.scan(add_image, sums, (images, cotangent))
     return sums.sum(1).reshape(kernel_shape).astype(cotangent.dtype)

@@ -2,7 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from camjax.sharding import varying_alike
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -35,13 +38,17 @@ def kernel_cotangent(images: jax.Array, cotangent: jax.Array, kernel_size: tuple
     padded = lax.pad(images, zero, ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))
     # Channels first: a product that sums over the first axis of both sides is half as fast.
     padded = lax.optimization_barrier(padded.transpose(0, 3, 1, 2))
+    rows, columns = np.divmod(np.arange(kh * kw), kw)
+    spans = [(side - 1) * stride + 1 for side, stride in zip(cotangent.shape[1:3], strides, strict=True)]
 
     def add_image(total, image_and_cotangent):
         image, by = image_and_cotangent
-        image = image.transpose(1, 2, 0)
-        windows = [window(image, (i, j), kernel_size, strides).transpose(2, 0, 1) for i in range(kh) for j in range(kw)]
-        matrix = lax.optimization_barrier(jnp.concatenate(windows)).reshape(kh * kw * channels, -1)
+
+        def pixels(place):  # in a loop: written out, a stem's 49 take a second to compile
+            return lax.dynamic_slice(image, (0, *place), (channels, *spans))[:, :: strides[0], :: strides[1]]
+
+        matrix = lax.map(pixels, (rows, columns)).reshape(kh * kw * channels, -1)
         return total + matrix @ by.reshape(-1, outputs), None
 
-    start = jnp.zeros((kh * kw * channels, outputs), cotangent.dtype)
+    start, *_ = varying_alike(jnp.zeros((kh * kw * channels, outputs), cotangent.dtype), padded, cotangent)
     return lax.scan(add_image, start, (padded, cotangent))[0].reshape(kh, kw, channels, outputs)

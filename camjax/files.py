@@ -1,9 +1,13 @@
 """Writing files that are there whole or not at all, whenever the process is stopped."""
 
 import contextlib
+import functools
 import os
+import re
+import socket
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +28,8 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
 
     The block writes a draft next to the file. Afterwards the draft is flushed to disk, and renamed to the file in
     one step: a reader sees the old content or the new. The file's mode follows the umask, for any library that writes
-    the draft. Where the block raises, the draft is removed and the file stays as it was.
+    the draft. Where the block raises, the draft is removed and the file stays as it was. The draft of a killed process
+    is removed when the next process of this machine writes to the folder.
 
     In a bucket, the draft is a file of this machine, and the object is replaced by it.
 
@@ -48,8 +53,9 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
         return
     if make_parent:
         make_folder(path.parent)
-    # Two processes that write the same file have two drafts.
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    _remove_left_drafts(path.parent)
+    # Two processes that write the same file have two drafts, on machines that share a disk as well.
+    draft = path.with_name(f"{path.name}.{_machine()}-{os.getpid()}.draft")
     try:
         draft.write_bytes(b"")
         mode = draft.stat().st_mode
@@ -65,6 +71,34 @@ def whole_file(path: str | os.PathLike[str], *, make_parent: bool = False) -> It
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+_DRAFT = re.compile(r"\.([0-9a-f]{8})-(\d{1,7})\.draft$")
+
+
+@functools.cache
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+@functools.cache
+def _remove_left_drafts(folder: Path) -> None:
+    """Removes, once for each folder, the drafts of this machine's processes that have ended."""
+    with contextlib.suppress(OSError):  # writing says what is wrong with the folder
+        for name in os.listdir(folder):
+            if (found := _DRAFT.search(name)) and found[1] == _machine() and has_ended(int(found[2])):
+                (folder / name).unlink(missing_ok=True)
+
+
+def has_ended(process: int) -> bool:
+    """Whether no process with this number runs on this machine, for any user."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes, *, make_parent: bool = False) -> None:

@@ -27,7 +27,7 @@ from camjax.checks import (
 from camjax.errors import InputError
 from camjax.models.inference_mode import inference_view
 from camjax.models.layers import fold_batchnorm
-from camjax.sharding import laid_out_like
+from camjax.sharding import laid_out_like, split_of
 
 
 class CamOutput(NamedTuple):
@@ -227,19 +227,22 @@ class BoundFunction:
         self._check = ImageCheck(model)
         self._classes = classes
 
-        @jax.jit
         @laid_out_like(1, trailing=3)
-        def compiled(leaves, images, class_ids):
+        def compiled(leaves, images, class_ids, split):
             model, *arguments = jax.tree.unflatten(structure, leaves)
-            return function(model, images, class_ids, *arguments)
+            found = function(model, images, class_ids, *arguments)
+            if split is None or split.mesh.explicit_axes:
+                return found
+            # The compiler would leave whole on each device what does not depend on the images, as a centered map.
+            return jax.lax.with_sharding_constraint(found, split)
 
-        self._compiled = compiled
+        self._compiled = jax.jit(compiled, static_argnums=3)
 
     def __call__(self, images: Any, class_ids: Any = None) -> Any:
         """The function's result."""
         images = self._check(images)
         class_ids = check_class_ids(class_ids, len(images), self._classes)
-        return self._compiled(self._leaves.beside(images), images, class_ids)
+        return self._compiled(self._leaves.beside(images), images, class_ids, split_of(images))
 
     def snapshot(self, images: Any) -> tuple:
         """The model and the other arguments, on the device of the images."""

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from camjax.addresses import is_address, reaching
 from camjax.errors import InputError
-from camjax.files import write_whole
+from camjax.files import has_ended, write_whole
 from camjax.json_files import read_json
 
 BEAT_SECONDS, STALE_SECONDS, _RACE_SECONDS = 10.0, 40.0, 0.5
@@ -168,10 +168,4 @@ def _has_ended_here(holder: _Lease) -> bool:
         return False
     if holder["process"] == os.getpid():
         return holder["token"] not in _held
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
+    return has_ended(holder["process"])

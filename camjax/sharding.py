@@ -1,14 +1,24 @@
-"""Arrays over several devices whose types say how they lie: `jax.set_mesh` with explicit axes, and `jax.shard_map`."""
+"""Arrays over several devices: how they are split, and results and types that say so."""
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+
+
+def split_of(array: Any) -> NamedSharding | None:
+    """How the first axis of an array is split over the devices of a mesh; None if it is not, or is traced."""
+    if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
+        return None
+    sharding = array.sharding
+    if not isinstance(sharding, NamedSharding) or not sharding.spec or sharding.spec[0] is None:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
 
 
 def laid_out_like(

@@ -1,6 +1,9 @@
 """Files that are written aside and then renamed."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -57,6 +60,30 @@ def test_the_mode_follows_the_umask(tmp_path, umask, mode):
         "a.safetensors": mode,  # the library gives its files the mode 0600
     }
     np.testing.assert_array_equal(load_file(tmp_path / "a.safetensors")["x"], np.arange(3))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from camjax.files import whole_file
+with whole_file(Path(sys.argv[1])) as draft:
+    draft.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_drafts_of_killed_processes_go_and_others_stay(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    assert subprocess.run([sys.executable, "-c", KILLED, path]).returncode == -signal.SIGKILL
+    (draft,) = tmp_path.glob("*.draft")
+    machine, _, process = draft.name.split(".")[2].partition("-")
+    elsewhere = f"a.txt.{int(machine, 16) ^ 1:08x}-{process}.draft"
+    others = {f"a.txt.{machine}-1.draft", elsewhere, f"b.{process}.draft", "c.draft"}
+    for name in others:
+        (tmp_path / name).touch()
+    write_whole(tmp_path / "b.txt", "new")
+    assert {*names(tmp_path)} == {"a.txt", "b.txt", *others} and path.read_text() == "old"
 
 
 def test_a_missing_folder_is_made_where_asked(tmp_path):

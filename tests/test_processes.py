@@ -227,7 +227,7 @@ def test_one_of_four_is_killed_and_the_next_start_goes_on(data, uninterrupted, t
     assert finished(tmp_path).keys() < uninterrupted.keys()
     four = [start(slow_work, own, log) for own in together(4, **given)]
     assert end(four, log) == [0] * 4, log.read_text()[-3000:]
-    assert finished(tmp_path) == uninterrupted
+    assert finished(tmp_path) == uninterrupted and not list(tmp_path.rglob("*.draft"))
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from camjax.errors import InputError
+from camjax.sharding import split_of
 
 Progress = Callable[[int, int], None]
 """`progress(done, total)`: copies scored so far and in all, called when a chunk has been computed."""
@@ -60,7 +61,7 @@ def mean_scores(
         raise InputError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
     batch, channels = changes.shape
     scored = np.pad(np.asarray(changes), ((0, 0), (0, 1)), constant_values=True)
-    split = _split_of(changes)
+    split = split_of(changes)
     devices = 1 if split is None else batch // split.shard_shape(changes.shape)[0]
     rows = [_rows(scored, repeats, images) for images in np.split(np.arange(batch), devices)]
     chunk_size = min(chunk_size, repeats * scored.size // devices)
@@ -89,14 +90,6 @@ def _rows(scored: np.ndarray, repeats: int, images: np.ndarray) -> np.ndarray:
     pairs = np.argwhere(scored[images]) + np.array((images[0], 0))
     rows = np.column_stack([np.tile(pairs, (repeats, 1)), np.repeat(np.arange(repeats), len(pairs))])
     return rows.astype(np.int32)
-
-
-def _split_of(changes: jax.Array) -> NamedSharding | None:
-    """How the images are split over the devices of a mesh; None if they are not."""
-    sharding = changes.sharding
-    if not isinstance(sharding, NamedSharding) or not sharding.spec or sharding.spec[0] is None:
-        return None
-    return NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0]))
 
 
 def _shape(leaf: Any) -> Any:

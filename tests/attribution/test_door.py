@@ -371,24 +371,42 @@ def test_backprop_is_the_image_gradient_with_its_own_box_rule():
     np.testing.assert_array_equal(found.valid, valid)
 
 
+class Depthwise(Colors):
+    def __init__(self):
+        super().__init__((8, 8), PooledHead(3, 4, rngs=nnx.Rngs(0)))
+        self.conv = camjax.models.ConvBN(3, 3, 3, groups=3, rngs=nnx.Rngs(1))
+        self.eval()
+
+    def backbone(self, x):
+        return self.conv(x)
+
+
 def test_backprop_of_a_depthwise_convolution():
     """JAX has no rule to batch the convolution's derivative: one target after the other."""
-
-    class Depthwise(Colors):
-        def __init__(self):
-            super().__init__((8, 8), PooledHead(3, 4, rngs=nnx.Rngs(0)))
-            self.conv = camjax.models.ConvBN(3, 3, 3, groups=3, rngs=nnx.Rngs(1))
-
-        def backbone(self, x):
-            return self.conv(x)
-
     model = Depthwise()
-    model.eval()
     images = IMAGES[:2, :8, :8]
     found = camjax.make_cam_fn(model, "backprop")(images, np.array([[1, 2], [3, 0]])).maps
     for image, n, label in ((0, 0, 1), (0, 1, 2), (1, 0, 3), (1, 1, 0)):
         gradient = jax.grad(lambda x, image=image, label=label: model(x)[image, label])(images.astype(np.float32))
         np.testing.assert_allclose(found[image, n], np.abs(gradient[image]).max(-1), atol=1e-6)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=NotImplementedError, reason="JAX has no rule to batch the linear_call of a depthwise derivative"
+)
+@pytest.mark.parametrize("name", ["cam", "gradcam", "backprop"])
+def test_vmap_of_grad_over_a_depthwise_convolution(name):
+    """A gradient for each image on its own is the gradient of the batch: images do not depend on each other."""
+    cam_fn = camjax.make_cam_fn(Depthwise(), name)
+    images, ids = IMAGES[:2, None, :8, :8].astype(np.float32), np.array([[[1]], [[2]]])
+
+    def score(image, ids):
+        return (cam_fn(image, ids).maps ** 2).sum()
+
+    found = jax.jit(jax.vmap(jax.grad(score)))(images, ids)
+    expected = jax.jit(jax.grad(score))(images[:, 0], ids[:, 0])
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_the_centered_map_is_one_for_all_and_its_box_is_centered():

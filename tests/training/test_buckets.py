@@ -26,6 +26,7 @@ from camjax.training.logs import read_metrics
 from camjax.training.run_lock import run_lock
 from camjax.weights.fingerprint import weights_sha256
 from tests.experiments.colors import TINY
+from tests.processes import end, join, together
 
 pytestmark = pytest.mark.buckets
 ROOT = Path(__file__).parents[2]
@@ -148,6 +149,30 @@ def test_a_killed_run_leaves_a_whole_checkpoint_and_is_taken_up_again(bucket, tm
     assert kept == {"curves.png", "metrics.jsonl", "run.json", "run_card.json", "run_card.md"}  # and no lock
 
 
+@pytest.mark.long
+def test_joined_processes_go_on_after_one_of_them_was_killed(bucket, tmp_path):
+    """First the one that writes, then the other one; in the end all is as on a disk without interruption."""
+    log = tmp_path / "log"
+    given = {"steps": 12, "checkpoint_every": 3, "dropout": 0.2, "devices": 2, "heartbeat_seconds": 5}
+    for victim, step in ((0, 3), (1, 9)):
+        two = [start(own, log) for own in together(2, **given, run_dir=bucket, wait=0.05)]
+        committed = as_path(bucket) / "checkpoints" / str(step) / "commit_success.txt"
+        wait_for(lambda committed=committed, two=two: committed.exists() or not all(one.is_alive() for one in two))
+        two[victim].kill()
+        codes = end(two, log)
+        assert codes.pop(victim) == -signal.SIGKILL and {*codes} <= {1, -signal.SIGABRT}, log.read_text()[-3000:]
+    for run in (bucket, tmp_path / "run"):
+        assert end([start(own, log) for own in together(2, **given, run_dir=run)], log) == [0, 0], log.read_text()
+    weights, losses = [], []
+    for run in (bucket, tmp_path / "run"):
+        with Checkpoints(checkpoints_of(as_path(run)), read_only=True) as checkpoints:
+            assert checkpoints.steps() == [9, 12]
+            weights.append(weights_sha256(checkpoints.restore_model(Net(0.2))))
+        losses.append([line["train/loss"] for line in read_metrics(run)])
+    assert weights[0] == weights[1] and losses[0] == losses[1] and len(losses[0]) == 12
+    assert not any("lock" in name for name in names(bucket))
+
+
 def test_a_damaged_checkpoint_is_moved_aside(bucket):
     """Moving is copying there, which a kill may cut: what is left has fewer arrays, and is damaged still."""
     with Checkpoints(bucket) as checkpoints:
@@ -177,48 +202,72 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def command(*words) -> None:
-    assert main([str(word) for word in words]) == 0
-
-
-def test_train_evaluate_and_annotate(bucket, pictures, tmp_path, capsys):
-    """The same files as in folders, and the same content where it says nothing of place and time."""
-    for root in (bucket, str(tmp_path / "disk")):
-        run = f"{root}/run"
-        command(
-            *("train", pictures, "--out", run, "--model", TINY, "--weights", "random", "--epochs", 1),
+def run_commands(options: dict) -> None:
+    """Trains, evaluates and annotates at an address or in a folder, "root"; alone, or "joined" to others."""
+    pictures, root = options["pictures"], options["root"]
+    annotate = ("annotate", pictures, "--model", f"{root}/run", "--out", f"{root}/boxes", "--batch-size", 8, "--maps")
+    ways = [("--shard", "0/2"), ("--shard", "1/2"), ("--merge",)]
+    if "joined" in options:
+        join(options)
+        ways = [()]
+    commands: list[tuple] = [
+        (
+            *("train", pictures, "--out", f"{root}/run", "--model", TINY, "--weights", "random", "--epochs", 1),
             *("--batch-size", 8, "--image-size", 24),
-        )
-        command(
-            *("evaluate", "--dataset", f"{run}/pictures.csv", "--split", "validation", "--model", run),
+        ),
+        (
+            *("evaluate", "--dataset", f"{root}/run/pictures.csv", "--split", "validation", "--model", f"{root}/run"),
             *("--metrics", "insertion", "--batch-size", 2, "--out", f"{root}/evaluation", "--save-maps"),
-        )
-        for more in (("--shard", "0/2"), ("--shard", "1/2"), ("--merge",)):
-            words = ("annotate", pictures, "--model", run, "--out", f"{root}/boxes", "--batch-size", 8, "--maps")
-            command(*words, *more)
-        command("explain", pictures / "leaf" / "0.png", "--model", run, "--out", f"{root}/leaf.png")
-    assert f"Saved {bucket}/boxes/coco.json" in capsys.readouterr().out
-    disk = {path.relative_to(tmp_path / "disk").as_posix() for path in (tmp_path / "disk").rglob("*") if path.is_file()}
+        ),
+        *((*annotate, *way) for way in ways),
+    ]
+    for words in commands:
+        assert main([str(word) for word in words]) == 0
+
+
+def check_same_files(bucket, disk, picture):
+    """The same files, and the same content where it says nothing of place and time; a picture is explained, too."""
+    for root in (bucket, disk):
+        assert main(["explain", str(picture), "--model", f"{root}/run", "--out", f"{root}/leaf.png"]) == 0
+    there = {path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file()}
     apart = ("run/checkpoints/", "run/events", "run/run.lock")
     assert {name for name in names(bucket) if not name.startswith(apart)} == {
-        name for name in disk if not name.startswith(apart)
+        name for name in there if not name.startswith(apart)
     }
     same = ["run/pictures.csv", "boxes/coco.json", "boxes/boxes.csv", "boxes/maps/maps-000000.npz", "leaf.png"]
-    same += sorted(name for name in disk if name.endswith((".xml", ".npy")))
+    same += sorted(name for name in there if name.endswith((".xml", ".npy")))
     assert len(same) > 30
     for name in same:
-        assert as_path(f"{bucket}/{name}").read_bytes() == (tmp_path / "disk" / name).read_bytes(), name
+        assert as_path(f"{bucket}/{name}").read_bytes() == (disk / name).read_bytes(), name
     results = [
         json.loads(as_path(f"{root}/{part}/results.json").read_bytes())
         for part in ("run", "evaluation")
-        for root in (bucket, tmp_path / "disk")
+        for root in (bucket, disk)
     ]
     assert results[0] == results[1] and results[2]["results"] == results[3]["results"]
+
+
+def test_train_evaluate_and_annotate(bucket, pictures, tmp_path, capsys):
+    for root in (bucket, tmp_path):
+        run_commands({"pictures": pictures, "root": root})
+    assert f"Saved {bucket}/boxes/coco.json" in capsys.readouterr().out
+    check_same_files(bucket, tmp_path, pictures / "leaf" / "0.png")
 
     capsys.readouterr()
     words = ("evaluate", "--dataset", f"{bucket}/run/pictures.csv", "--split", "validation", "--model", f"{bucket}/run")
     assert main([*words, "--metrics", "insertion", "--out", f"{bucket}/evaluation"]) == 1
     assert "holds an evaluation already" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_joined_processes_train_evaluate_and_annotate(bucket, pictures, tmp_path):
+    log = tmp_path / "log"
+    for root in (bucket, tmp_path / "disk"):
+        given = {"pictures": pictures, "root": root}
+        two = [start(own, log, run_commands) for own in together(2, **given)]
+        assert end(two, log) == [0, 0], log.read_text()[-3000:]
+    assert log.read_text().count(f"Saved {bucket}/boxes/coco.json") == 1
+    check_same_files(bucket, tmp_path / "disk", pictures / "leaf" / "0.png")
 
 
 def test_one_run_at_a_time_and_one_of_a_dead_machine_does_not_count(bucket, monkeypatch, capfd):

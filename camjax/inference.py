@@ -209,6 +209,31 @@ def make_localize_fns(
     )
 
 
+def all_maps_program(model: nnx.Module, method: str) -> tuple[Callable[..., Any], list[jax.Array]]:
+    """What a `make_cam_fn(model, method, top_k=None)` computes, as a function of the weights too.
+
+    Returns:
+      A traceable function (arrays, images (B, H, W, 3)) -> logits (B, C) and maps (B, C, h, w), and its arrays: the
+      numbers of a snapshot with BatchNorm folded, without the keys of random generators.
+
+    Raises:
+      ValueError: as `make_cam_fn`.
+    """
+    row = method_named(method)
+    row.num_classes(model)
+    leaves, structure = jax.tree.flatten(fold_batchnorm(model))
+    keys = {i: leaf for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
+    count = len(leaves)
+
+    def program(arrays, images):
+        rest = iter(arrays)
+        model = jax.tree.unflatten(structure, [keys[i] if i in keys else next(rest) for i in range(count)])
+        out = _for_each_class(_maps(model, images, None, [row], _ids_or_top(None))[row.name])
+        return out.logits, out.maps
+
+    return program, [leaf for i, leaf in enumerate(leaves) if i not in keys]
+
+
 class BoundFunction:
     """A jitted function of images and class ids, bound to a snapshot of a model with its BatchNorm folded.
 

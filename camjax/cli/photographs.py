@@ -1,5 +1,6 @@
 """What a network says about photographs of any sizes: the numbers that commands print and draw."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -161,16 +162,14 @@ def _from_maps_of_all_classes(network: ReadyNetwork, asked: Sequence[int], shown
     """One compiled program serves every number of classes, and every threshold."""
     import jax
 
-    from camjax.boxes import boxes_from_maps
-
-    boxes_fn = jax.jit(boxes_from_maps, static_argnums=1)
+    boxes_fn = functools.cache(network.boxes_fn)
 
     def localize(image):
         (logits,), (all_maps,) = jax.device_get(network.maps_fn(image[None]))
         order = np.argsort(-logits, kind="stable")
         ids = np.concatenate([order[:shown], np.array(asked, order.dtype)])
         maps = all_maps[ids]
-        boxes, valid = jax.device_get(boxes_fn(maps, image.shape[:2], np.float32(threshold)))
+        boxes, valid = jax.device_get(boxes_fn(maps.shape)(maps, np.float32(threshold)))
         every = class_maps(network.multi_label, logits, ids, maps, boxes, valid)
         return every.first(shown), ClassMaps(*(field[shown:] for field in every)) if asked else None
 

@@ -22,6 +22,7 @@ class ReadyNetwork(NamedTuple):
       image_size: (H, W) in pixels of the images that the method takes.
       multi_label: of the model.
       maps_fn: images (1, H, W, 3) uint8 -> logits (1, C) and maps (1, C, h, w).
+      directory: where it is kept, or None.
     """
 
     class_names: Sequence[str] | None
@@ -29,6 +30,26 @@ class ReadyNetwork(NamedTuple):
     image_size: tuple[int, int]
     multi_label: bool
     maps_fn: Callable[..., Any]
+    directory: Path | None
+
+    def boxes_fn(self, shape: tuple[int, ...]) -> Callable[..., Any]:
+        """`camjax.boxes.boxes_from_maps` as a function of maps (N, h, w) of that shape and the threshold."""
+        import jax
+
+        from camjax.cli.kept_programs import find_program, keep_program, kept_file
+
+        size = self.image_size
+        path = self.directory and kept_file(self.directory, "boxes", *shape, *size)
+        program = find_program(path) if path else None
+        if program is None:
+            from camjax.boxes import boxes_from_maps
+
+            def of_maps(_, maps, threshold):
+                return boxes_from_maps(maps, size, threshold)
+
+            examples = jax.ShapeDtypeStruct(shape, "float32"), jax.ShapeDtypeStruct((), "float32")
+            program = keep_program(path, {}, of_maps, [], *examples)
+        return program.call
 
 
 def ready_network(
@@ -53,7 +74,7 @@ def ready_network(
     if directory is not None and model.isidentifier() and (weights is None or os.path.isfile(weights)):
         path = kept_file(directory, model, weights and os.path.abspath(weights), method)
         if found := find_program(path):
-            return _ready(found)
+            return _ready(found, directory)
 
     from camjax.attribution.methods import method_named
     from camjax.models import model_spec
@@ -97,12 +118,18 @@ def make_ready(network: "CamModel", method: str, path: Path | None = None, files
         about["class_names"] = np.array(network.class_names, np.str_)
     function, arrays = all_maps_program(network, method)
     example = jax.ShapeDtypeStruct((1, *row.image_size(network), 3), "uint8")
-    return _ready(keep_program(path, about, function, arrays, example, files=files))
+    program = keep_program(path, about, function, arrays, example, files=files)
+    return _ready(program, path and path.parent)
 
 
-def _ready(program: "Program") -> ReadyNetwork:
+def _ready(program: "Program", directory: Path | None) -> ReadyNetwork:
     about = {name: value.tolist() for name, value in program.about.items()}
     height, width = about["image_size"]
     return ReadyNetwork(
-        about.get("class_names"), about["num_classes"], (height, width), about["multi_label"], program.call
+        about.get("class_names"),
+        about["num_classes"],
+        (height, width),
+        about["multi_label"],
+        program.call,
+        directory,
     )

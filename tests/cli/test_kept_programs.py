@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from camjax.boxes import boxes_from_maps
 from camjax.cli import kept_programs
 from camjax.cli.kept_programs import find_program, keep_program, kept_file
 from camjax.cli.ready_network import ReadyNetwork, ready_network
@@ -88,8 +89,13 @@ def test_a_network_is_loaded_once(lite0, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     for ours, theirs in zip(first.maps_fn(image), second.maps_fn(image), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    maps = np.asarray(first.maps_fn(image)[1])[0, :3]
+    expected = boxes_from_maps(maps, (224, 224), 0.3)
+    for _ in range(2):  # made, and found
+        for ours, theirs in zip(second.boxes_fn(maps.shape)(maps, np.float32(0.3)), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
     # A method that runs from the model itself, and weights or networks that may change unseen.
     assert ready_network(tmp_path, "efficientnet_lite0", None, "gradcam", load) is lite0
     for model, weights in (("./run", None), ("module:net", None), ("efficientnet_lite0", "hf://owner/name")):
         ready_network(tmp_path, model, weights, "gradcam", load)
-    assert len(loads) == 5 and len(list(tmp_path.iterdir())) == 1
+    assert len(loads) == 5 and len(list(tmp_path.iterdir())) == 2

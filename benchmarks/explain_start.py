@@ -1,12 +1,19 @@
 """`camjax explain` from the start of its process to the written figure, compared with pytorch-grad-cam.
 
+    python -m benchmarks.explain_start [--rounds N]
+
+prints a table for EfficientNet-Lite0 and for ResNet-50 with torchvision's random weights, both by the clock and in
+processor time, and one JSON line of the ratios.
+
 Each start is a process of its own: a cold one with an empty compilation cache, a warm one with the cache that the
 cold one left, and `benchmarks.explain_with_torch`. What they share, files in the system's memory and Python's
 compiled modules, is warm for all of them.
 """
 
+import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +22,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 from skimage import data
+
+from benchmarks.peers import import_torchvision, missing
 
 CAMJAX = "camjax.cli.main"
 TORCH = "benchmarks.explain_with_torch"
@@ -40,15 +51,17 @@ finally:
 """
 
 
-def start_times(rounds: int, with_torch: bool) -> dict[str, np.ndarray]:
+def start_times(rounds: int, with_torch: bool, resnet50: Path | None = None) -> dict[str, np.ndarray]:
     """Seconds from start to figure, in interleaved rounds.
 
     Args:
       rounds: number of starts of each.
       with_torch: whether pytorch-grad-cam is here to compare with.
+      resnet50: weights of ResNet-50, to explain this in place of EfficientNet-Lite0.
 
     Returns:
-      name -> (rounds,): "camjax, cold", "camjax, warm" and, with_torch, "pytorch-grad-cam".
+      name -> (rounds, 2), by the clock and of the processor: "camjax, cold", "camjax, warm" and, with_torch,
+      "pytorch-grad-cam".
 
     Raises:
       RuntimeError: a process failed; the message holds its stderr.
@@ -57,16 +70,18 @@ def start_times(rounds: int, with_torch: bool) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         photo = _photo(folder)
+        our_network = ["--model", "resnet50", "--weights", resnet50] if resnet50 else []
+        their_network = ["--resnet50", resnet50] if resnet50 else []
         # Once without measuring, which reads the files of both from the disk.
-        _run(["-m", CAMJAX, "explain", photo, "--out", folder / "figure.png"], folder / "unmeasured")
+        _run(["-m", CAMJAX, "explain", photo, *our_network, "--out", folder / "figure.png"], folder / "unmeasured")
         if with_torch:
-            _run(["-m", TORCH, photo, "--out", folder / "figure.png"], folder)
+            _run(["-m", TORCH, photo, *their_network, "--out", folder / "figure.png"], folder)
         for i in range(rounds):
-            ours = ["-m", CAMJAX, "explain", photo, "--out", folder / f"camjax{i}.png"]
+            ours = ["-m", CAMJAX, "explain", photo, *our_network, "--out", folder / f"camjax{i}.png"]
             times["camjax, cold"].append(_run(ours, folder / f"cache{i}"))
             times["camjax, warm"].append(_run(ours, folder / f"cache{i}"))
             if with_torch:
-                theirs = ["-m", TORCH, photo, "--out", folder / f"torch{i}.png"]
+                theirs = ["-m", TORCH, photo, *their_network, "--out", folder / f"torch{i}.png"]
                 times["pytorch-grad-cam"].append(_run(theirs, folder))
     return {name: np.array(seconds) for name, seconds in times.items()}
 
@@ -98,12 +113,45 @@ def _photo(folder: Path) -> Path:
     return path
 
 
-def _run(arguments: list, cache: Path) -> float:
-    """Seconds that a Python process with these arguments takes; raises RuntimeError if it fails."""
+def _run(arguments: list, cache: Path) -> tuple[float, float]:
+    """Seconds that a Python process with these arguments takes, by the clock and of the processor.
+
+    Raises:
+      RuntimeError: it fails.
+    """
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
-    seconds = time.perf_counter() - start
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if result.returncode != 0:
         raise RuntimeError(f"`python {' '.join(map(str, arguments[:2]))} ...` failed:\n{result.stderr}")
-    return seconds
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    if reason := missing("torch", "torchvision", "efficientnet_lite_pytorch", "pytorch_grad_cam"):
+        raise SystemExit(f"skipped: {reason}")
+    from safetensors.torch import save_file
+
+    table, figures = Table("from start to figure", "by the clock", "of the processor"), {}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "resnet50.safetensors")
+        save_file(import_torchvision().models.resnet50().state_dict(), weights)
+        for network, path in (("EfficientNet-Lite0", None), ("ResNet-50", weights)):
+            times = start_times(rounds, with_torch=True, resnet50=path)
+            for name, seconds in times.items():
+                table.add_row(f"{network}, {name}", *(f"{value:.1f} s" for value in np.median(seconds, 0)))
+            for start in ("cold", "warm"):
+                ratios = np.median(times["pytorch-grad-cam"] / times[f"camjax, {start}"], 0)
+                table.add_row(f"{network}, ratio, {start}", *(f"{value:.2f}" for value in ratios))
+                key = f"{network.lower().replace('-', '_')}_explain_{start}_vs_grad_cam"
+                figures |= {key: round(float(ratios[0]), 3), f"{key}_processor": round(float(ratios[1]), 3)}
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

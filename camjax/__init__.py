@@ -5,13 +5,16 @@ image and, by their class activation maps (Zhou et al., CVPR 2016), where.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
-from camjax.attribution import explainer
-from camjax.boxes import box_iou, largest_component_box
-from camjax.cam import class_activation_map, normalize_map, resize_map
-from camjax.inference import CamOutput, Localization, cam_fn, make_cam_fn, make_localize_fn
-from camjax.loading import load_model
-from camjax.models import create_model, list_models, register_model, with_new_head
+if TYPE_CHECKING:
+    from camjax.attribution import explainer
+    from camjax.boxes import box_iou, largest_component_box
+    from camjax.cam import class_activation_map, normalize_map, resize_map
+    from camjax.data.images import load_images
+    from camjax.inference import CamOutput, Localization, cam_fn, make_cam_fn, make_localize_fn
+    from camjax.loading import load_model
+    from camjax.models import create_model, list_models, register_model, with_new_head
 
 __version__ = "0.1.0"
 
@@ -35,13 +38,30 @@ __all__ = [
     "with_new_head",
 ]
 
+_MODULES = {
+    "attribution": ("explainer",),
+    "boxes": ("box_iou", "largest_component_box"),
+    "cam": ("class_activation_map", "normalize_map", "resize_map"),
+    "data.images": ("load_images",),
+    "inference": ("CamOutput", "Localization", "cam_fn", "make_cam_fn", "make_localize_fn"),
+    "loading": ("load_model",),
+    "models": ("create_model", "list_models", "register_model", "with_new_head"),
+}
 
-def __getattr__(name: str):
-    """Imports on first use what brings a heavy library along: OpenCV, Matplotlib, tfds, Orbax."""
-    if name == "load_images":
-        from camjax.data.images import load_images
 
-        return load_images
-    if name in ("annotating", "data", "evaluation", "features", "metrics", "training", "viz", "weights"):
+def __getattr__(name: str) -> Any:
+    """Imports names and modules on first use: Flax, OpenCV, Matplotlib, tfds and Orbax take a while."""
+    for module, names in _MODULES.items():
+        if name in names:
+            globals()[name] = value = getattr(importlib.import_module(f"camjax.{module}"), name)
+            return value
+    try:
         return importlib.import_module(f"camjax.{name}")
-    raise AttributeError(f"module 'camjax' has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if error.name != f"camjax.{name}":
+            raise
+        raise AttributeError(f"module 'camjax' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -66,11 +66,11 @@ class TopAndAsked(NamedTuple):
     """A method's results for the top classes and for the classes asked for, from one pass.
 
     Attributes:
-      top: the top_k classes by falling logit.
+      top: the top_k classes by falling logit: a `Localization`, or a `CamOutput` where no boxes were wanted.
       asked: the classes that were given, in their order; None where none were.
     """
 
-    top: Localization
+    top: Any
     asked: Localization | None
 
 
@@ -175,6 +175,7 @@ def make_localize_fns(
     *,
     threshold: float = 0.2,
     top_k: int = 1,
+    top_boxes: bool = True,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[..., dict[str, TopAndAsked]]:
     """Binds a snapshot of the model into one function that runs several methods, for top classes and given ones.
@@ -187,6 +188,7 @@ def make_localize_fns(
       methods: of `camjax.attribution.METHODS`, each once; they take images of one size.
       threshold: as in `make_localize_fn`.
       top_k: number of classes by falling logit, 1..C.
+      top_boxes: whether boxes of the top classes are drawn, which takes most of the time beside the network's.
       options: method -> its options, as in `make_cam_fn`.
 
     Returns:
@@ -202,7 +204,34 @@ def make_localize_fns(
     for row in rows:
         check_top_k(top_k, row.num_classes(model))
     choose = _top_and_ids(top_k)
-    return _bind_methods(model, rows, choose, options, threshold=check_threshold(threshold), split=top_k)
+    return _bind_methods(
+        model, rows, choose, options, threshold=check_threshold(threshold), split=top_k, top_boxes=top_boxes
+    )
+
+
+def all_maps_program(model: nnx.Module, method: str) -> tuple[Callable[..., Any], list[jax.Array]]:
+    """What a `make_cam_fn(model, method, top_k=None)` computes, as a function of the weights too.
+
+    Returns:
+      A traceable function (arrays, images (B, H, W, 3)) -> logits (B, C) and maps (B, C, h, w), and its arrays: the
+      numbers of a snapshot with BatchNorm folded, without the keys of random generators.
+
+    Raises:
+      ValueError: as `make_cam_fn`.
+    """
+    row = method_named(method)
+    row.num_classes(model)
+    leaves, structure = jax.tree.flatten(fold_batchnorm(model))
+    keys = {i: leaf for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
+    count = len(leaves)
+
+    def program(arrays, images):
+        rest = iter(arrays)
+        model = jax.tree.unflatten(structure, [keys[i] if i in keys else next(rest) for i in range(count)])
+        out = _for_each_class(_maps(model, images, None, [row], _ids_or_top(None))[row.name])
+        return out.logits, out.maps
+
+    return program, [leaf for i, leaf in enumerate(leaves) if i not in keys]
 
 
 class BoundFunction:
@@ -285,6 +314,7 @@ def _bind_methods(
     *,
     threshold: float | None = None,
     split: int | None = None,
+    top_boxes: bool = True,
 ) -> Callable[..., dict[str, Any]]:
     """The engine of the functions above.
 
@@ -295,6 +325,7 @@ def _bind_methods(
       options: method -> its options.
       threshold: of boxes; an argument of the compiled programs, so that another one compiles nothing. None: no boxes.
       split: number of classes that come first, as `TopAndAsked.top`; None: results are not split.
+      top_boxes: whether these get boxes.
 
     Returns:
       `run(images, class_ids=None) -> {method: CamOutput, Localization or TopAndAsked}`.
@@ -302,11 +333,14 @@ def _bind_methods(
     compiled = [row for row in rows if row.needs is not Needs.CHANGED_IMAGES]
     looped = [row for row in rows if row.needs is Needs.CHANGED_IMAGES]
     on_host = {row.name: row.host_boxes for row in rows if row.host_boxes and threshold is not None}
+    boxless = 0 if top_boxes or split is None else split
 
     @laid_out_like(1, trailing=3)
     def finish(out, images, threshold):
-        boxes = () if threshold is None else boxes_from_maps(out.maps, images.shape[1:3], threshold)
-        return _split(_for_each_class(out, boxes), split)
+        one_for_all = out.maps.shape[1] < out.class_ids.shape[1]
+        maps = out.maps if one_for_all else out.maps[:, boxless:]
+        boxes = () if threshold is None else boxes_from_maps(maps, images.shape[1:3], threshold)
+        return _split(_for_each_class(out, boxes, boxless), split, boxless)
 
     def program(model, images, class_ids, threshold):
         outs = _maps(model, images, class_ids, compiled, choose)
@@ -325,7 +359,7 @@ def _bind_methods(
     numbers = None if threshold is None else jnp.float32(threshold)
     bound = BoundFunction(model, program, min(row.num_classes(model) for row in rows), numbers)
     finish_fn = jax.jit(finish)
-    split_fn = jax.jit(functools.partial(_split, count=split))
+    split_fn = jax.jit(functools.partial(_split, count=split, boxless=boxless))
 
     def run(images, class_ids=None):
         images = as_array(images, "images")
@@ -337,7 +371,8 @@ def _bind_methods(
         found, forward = bound(images, class_ids)
         for name, host_boxes in on_host.items():
             out = found[name]
-            found[name] = split_fn(Localization(out.logits, out.class_ids, out.maps, *host_boxes(images, out.maps)))
+            boxes, valid = host_boxes(images, out.maps[:, boxless:])
+            found[name] = split_fn(Localization(out.logits, out.class_ids, out.maps, boxes, valid))
         if looped:
             features, out = forward
             model, threshold = bound.snapshot(images)
@@ -388,17 +423,24 @@ def _top_and_ids(top_k: int) -> Callable[[jax.Array, jax.Array | None], jax.Arra
     return choose
 
 
-def _for_each_class(out: CamOutput, boxes: Sequence[jax.Array] = ()) -> CamOutput | Localization:
-    """Maps, and boxes and valid if there are any, of all images and classes, where there is one for all."""
-    fields = [jnp.broadcast_to(x, out.class_ids.shape + x.shape[2:]) for x in (out.maps, *boxes)]
-    made: Any = Localization if boxes else CamOutput
-    return made(out.logits, out.class_ids, *fields)
+def _for_each_class(out: CamOutput, boxes: Sequence[jax.Array] = (), boxless: int = 0) -> CamOutput | Localization:
+    """Maps of all images and classes, and boxes and valid if there are any, where there is one for all.
+
+    The first `boxless` classes have no boxes.
+    """
+    batch, number = out.class_ids.shape
+    maps = jnp.broadcast_to(out.maps, (batch, number, *out.maps.shape[2:]))
+    of_boxes = [jnp.broadcast_to(x, (batch, number - boxless, *x.shape[2:])) for x in boxes]
+    made: Any = Localization if of_boxes else CamOutput
+    return made(out.logits, out.class_ids, maps, *of_boxes)
 
 
-def _split(found: Any, count: int | None) -> Any:
-    """A `Localization` as `TopAndAsked`, whose top are the first `count` classes."""
+def _split(found: Any, count: int | None, boxless: int = 0) -> Any:
+    """A `Localization` as `TopAndAsked`, whose top are the first `count` classes: those without boxes, if any are."""
     if count is None:
         return found
-    logits, *fields = found
-    top, asked = (Localization(logits, *(x[:, part] for x in fields)) for part in (slice(count), slice(count, None)))
+    logits, class_ids, maps, *boxes = found
+    made: Any = CamOutput if boxless else Localization
+    top = made(logits, class_ids[:, :count], maps[:, :count], *(x[:, :count] for x in boxes if not boxless))
+    asked = Localization(logits, class_ids[:, count:], maps[:, count:], *(x[:, count - boxless :] for x in boxes))
     return TopAndAsked(top, asked if asked.class_ids.shape[1] else None)

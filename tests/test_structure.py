@@ -126,7 +126,12 @@ def test_the_tests_see_the_whole_package():
 def test_importing_camjax_stays_light():
     heavy = {"cv2", "PIL", "tensorflow", "tensorflow_datasets", "grain", "orbax", "matplotlib", "torch", "sklearn"}
     heavy |= {"skimage", "tyro", "tensorboardX", "pydantic"}
-    loaded = in_fresh_process("import sys, camjax; print(*sys.modules)").split()
+    use = "[getattr(camjax, name) for name in camjax.__all__ if name != 'load_images']"
+    at_first, loaded = in_fresh_process(
+        f"import sys, camjax; print(*sys.modules, end=';'); {use}; print(*sys.modules)"
+    ).split(";")
+    assert {"jax", "flax", "camjax.models"} & set(at_first.split()) == set()
+    loaded = loaded.split()
     assert "camjax.loading" in loaded
     assert heavy & set(loaded) == set()
     assert {"camjax.data", "camjax.training", "camjax.viz", "camjax.cli"} & set(loaded) == set()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from camjax.addresses import is_address
+
 # By default JAX does not keep what compiled in less than a second, as most of a command's programs do.
 _SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0,
@@ -13,12 +15,16 @@ _SETTINGS = {
 }
 
 
-def keep_compiled_programs() -> None:
+def keep_compiled_programs() -> Path | None:
     """Turns on JAX's persistent compilation cache for this process.
 
     The directory is `$JAX_COMPILATION_CACHE_DIR` if set, else `$XDG_CACHE_HOME/camjax/xla`, else
     `~/.cache/camjax/xla`. JAX's environment variables take precedence. If the directory is not writable, the
     command prints a warning, and compiles at every start.
+
+    Returns:
+      The directory beside the compiled programs for `camjax.cli.kept_programs`; None where nothing can be kept, or only
+      in a bucket.
     """
     if not jax.config.values["jax_compilation_cache_dir"]:
         directory = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "xla")
@@ -26,14 +32,17 @@ def keep_compiled_programs() -> None:
             directory = directory.expanduser()
             directory.mkdir(parents=True, exist_ok=True)
         except (OSError, RuntimeError) as error:  # RuntimeError: the home directory is unknown
-            return _report(directory, error)
+            _report(directory, error)
+            return None
         if not os.access(directory, os.W_OK):
-            return _report(directory, "no permission to write")
+            _report(directory, "no permission to write")
+            return None
         jax.config.update("jax_compilation_cache_dir", str(directory))
     for name, value in _SETTINGS.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
-    return None
+    kept = str(jax.config.values["jax_compilation_cache_dir"])
+    return None if is_address(kept) else Path(kept, "traced")
 
 
 def _report(directory: Path, reason: object) -> None:

@@ -18,6 +18,8 @@ from camjax.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from camjax.models import CamModel
+
 DEFAULT_METHOD = "cam"
 MAX_MAPS = 16  # of a photograph in a figure
 
@@ -65,19 +67,28 @@ def explain(
 
     # Imported here: `camjax --help` and other commands do not need them.
 
-    from camjax.attribution.methods import method_named
     from camjax.cli.class_choice import class_ids, figure_names
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.photographs import photo_explainer
-    from camjax.loading import load_model
+    from camjax.cli.ready_network import ReadyNetwork, ready_network
     from camjax.viz import explanation_figure
 
     model, weights = network_choice(model, weights)
 
+    def load() -> "CamModel":
+        from camjax.loading import load_model
+
+        return load_model(model, weights, trust=trust)
+
     def start(report: PictureReport) -> Callable[[Picture, np.ndarray], Found]:
-        keep_compiled_programs()
-        network = load_model(model, weights, trust=trust)
-        asked = class_ids(classes, network.class_names, method_named(method).num_classes(network))
+        network = ready_network(keep_compiled_programs(), model, weights, method, load)
+        if isinstance(network, ReadyNetwork):
+            num_classes = network.num_classes
+        else:
+            from camjax.attribution.methods import method_named
+
+            num_classes = method_named(method).num_classes(network)
+        asked = class_ids(classes, network.class_names, num_classes)
         explain_photo = photo_explainer(
             network,
             asked,

@@ -1,12 +1,5 @@
 """`camjax models`: a table of the registered networks."""
 
-from rich import box
-from rich.table import Table
-
-from camjax.cli.model_sizes import model_sizes
-from camjax.models import list_models, model_spec
-from camjax.terminal import Console
-
 LEGEND = (
     "Params: parameters, in millions. Input and Map: height x width, in pixels and cells. CAM: exact, where the mean "
     "of a class's map plus the class's bias is its logit, so that the map shows all of the evidence; yes, where that "
@@ -18,6 +11,14 @@ LEGEND = (
 
 def models() -> None:
     """List the networks: their sizes, and where pretrained weights come from."""
+    # Imported here, because other commands do not need them.
+    from rich import box
+    from rich.table import Table
+
+    from camjax.cli.model_sizes import model_sizes
+    from camjax.models import list_models, model_spec
+    from camjax.terminal import Console
+
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("Model", no_wrap=True)
     table.add_column("Params", justify="right")
@@ -50,5 +51,7 @@ def models() -> None:
 
 def _weights(name: str) -> str:
     """Where a network's weights come from, short enough for a column of a table."""
+    from camjax.models import model_spec
+
     spec = model_spec(name)
     return f"{spec.packaged.data}, with camjax" if spec.packaged else spec.weights_in_words() or "none"

@@ -1,11 +1,14 @@
 """What a network says about photographs of any sizes: the numbers that commands print and draw."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from camjax.cli.ready_network import ReadyNetwork, make_ready
 
 if TYPE_CHECKING:
     from camjax.attribution.methods import Method
@@ -80,7 +83,7 @@ def explain_photos(
 
 
 def photo_explainer(
-    network: "CamModel",
+    network: "CamModel | ReadyNetwork",
     asked: Sequence[int],
     method: str = "cam",
     *,
@@ -94,7 +97,7 @@ def photo_explainer(
     One at a time: compiling takes a hundred times as long as running, so that a batch would gain nothing.
 
     Args:
-      network: a model that has what the method needs.
+      network: a model that has what the method needs, or one that is ready to run by it.
       asked: ids of classes to add to the most probable ones.
       method: as in `camjax.make_localize_fn`.
       top_k: the number of most probable classes, where it is more than `TABLE_ROWS`.
@@ -108,19 +111,26 @@ def photo_explainer(
     Raises:
       ValueError: top_k out of range, an unknown method, or a network without what the method needs.
     """
-    from camjax.attribution.methods import method_named
     from camjax.checks import check_top_k
     from camjax.data.images import resize_image
 
-    row = method_named(method)
-    classes = row.num_classes(network)
+    if not isinstance(network, ReadyNetwork):
+        from camjax.attribution.methods import method_named
+
+        row = method_named(method)
+        if row.all_classes:
+            network = make_ready(network, method)
+    if isinstance(network, ReadyNetwork):
+        classes, size = network.num_classes, network.image_size
+    else:
+        classes, size = row.num_classes(network), row.image_size(network)
     check_top_k(top_k, classes)
     shown = max(top_k, min(TABLE_ROWS, classes))
-    if row.all_classes:
-        localize = _from_maps_of_all_classes(network, row, asked, shown, threshold)
-    else:
-        localize = _from_maps_of_these_classes(network, row, asked, shown, threshold, progress)
-    size = row.image_size(network)
+    localize = (
+        _from_maps_of_all_classes(network, asked, shown, threshold)
+        if isinstance(network, ReadyNetwork)
+        else _from_maps_of_these_classes(network, row, asked, shown, threshold, progress)
+    )
 
     def explain(photo: np.ndarray) -> ExplainedPhoto:
         return ExplainedPhoto(photo.shape[:2], for_display(photo, display_pixels), *localize(resize_image(photo, size)))
@@ -148,25 +158,19 @@ Localize = Callable[[np.ndarray], tuple[ClassMaps, ClassMaps | None]]
 """An image (H, W, 3) -> the most probable classes, and those asked for."""
 
 
-def _from_maps_of_all_classes(
-    network: "CamModel", row: "Method", asked: Sequence[int], shown: int, threshold: float
-) -> Localize:
+def _from_maps_of_all_classes(network: ReadyNetwork, asked: Sequence[int], shown: int, threshold: float) -> Localize:
     """One compiled program serves every number of classes, and every threshold."""
     import jax
 
-    from camjax.boxes import boxes_from_maps
-    from camjax.inference import make_cam_fn
-
-    cam_fn = make_cam_fn(network, row.name, top_k=None)
-    boxes_fn = jax.jit(boxes_from_maps, static_argnums=1)
+    boxes_fn = functools.cache(network.boxes_fn)
 
     def localize(image):
-        out = jax.device_get(cam_fn(image[None]))
-        order = np.argsort(-out.logits[0], kind="stable")
+        (logits,), (all_maps,) = jax.device_get(network.maps_fn(image[None]))
+        order = np.argsort(-logits, kind="stable")
         ids = np.concatenate([order[:shown], np.array(asked, order.dtype)])
-        maps = out.maps[0, ids]
-        boxes, valid = jax.device_get(boxes_fn(maps, image.shape[:2], np.float32(threshold)))
-        every = class_maps(network.multi_label, out.logits[0], ids, maps, boxes, valid)
+        maps = all_maps[ids]
+        boxes, valid = jax.device_get(boxes_fn(maps.shape)(maps, np.float32(threshold)))
+        every = class_maps(network.multi_label, logits, ids, maps, boxes, valid)
         return every.first(shown), ClassMaps(*(field[shown:] for field in every)) if asked else None
 
     return localize

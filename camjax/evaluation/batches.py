@@ -75,7 +75,7 @@ def _computed(
     for name in by_device[0]:  # in the order of the methods: `joined` is sorted
         top, asked = joined[name]
         if crop:
-            top, asked = _in_image(top, batch["view"]), _in_image(asked, batch["view"])
+            asked = _in_image(asked, batch["view"])
         samples[name] = Sample(batch["image"], top, asked, known.result().truth)
     return Computed(batch, known.result(), samples)
 

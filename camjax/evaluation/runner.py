@@ -116,7 +116,7 @@ def evaluate_localization(
         source = First(source, limit)
     image_size = common_image_size(model, methods)
     tally = Tally(model, methods, metrics, source.info.class_names, threshold_step)
-    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, classes))
+    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, classes), top_boxes=False)
     with_masks = any("masks" in METRICS[name].needs for name in metrics)
     start, seconds = 0, 0.0
     with contextlib.ExitStack() as stack:

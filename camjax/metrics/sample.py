@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from camjax.inference import Localization
+from camjax.inference import CamOutput, Localization
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,12 @@ class Truth:
 class Sample:
     """A batch of B images with what one method found in them: what `StreamingMetric.update_from` takes.
 
-    Arrays are NumPy's. `Localization` is described in `camjax.inference`.
+    Arrays are NumPy's. `CamOutput` and `Localization` are described in `camjax.inference`.
 
     Attributes:
       images: (B, H, W, 3) uint8, as the network saw them.
-      top: what the method found for the most probable classes, by falling logit.
+      top: what the method found for the most probable classes, by falling logit; without boxes, which most metrics
+        would not look at. `camjax.boxes.boxes_from_maps` draws them.
       asked: what it found for the true class: N = 1.
       truth: what is known about the images.
       probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C) probabilities of the network. None where no
@@ -53,7 +54,7 @@ class Sample:
     """
 
     images: np.ndarray | jax.Array
-    top: Localization
+    top: CamOutput
     asked: Localization
     truth: Truth
     probabilities_fn: Callable | None = None
@@ -64,6 +65,7 @@ class Sample:
         samples = []
         for start in range(0, len(self.images), size):
             rows = slice(start, start + size)
-            top, asked = (Localization(*(array[rows] for array in found)) for found in (self.top, self.asked))
+            top = CamOutput(*(array[rows] for array in self.top))
+            asked = Localization(*(array[rows] for array in self.asked))
             samples.append(Sample(self.images[rows], top, asked, self.truth.rows(rows), self.probabilities_fn))
         return samples

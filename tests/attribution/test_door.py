@@ -164,6 +164,19 @@ def test_all_classes_in_order(name):
     np.testing.assert_allclose(found.maps[range(3), LABELS], asked.maps[:, 0], atol=1e-4 * np.abs(asked.maps).max())
 
 
+def test_without_boxes_of_the_top_classes_all_else_is_the_same():
+    names = ["cam", "center", "backprop", "ablationcam"]
+    options = {"threshold": THRESHOLD, "top_k": TOP, "options": {name: FEW[name] for name in names if name in FEW}}
+    found = jax.device_get(make_localize_fns(small_gap(), names, top_boxes=False, **options)(IMAGES, LABELS))
+    for name in names:
+        top, asked = results()[name]
+        assert found[name].top._fields == ("logits", "class_ids", "maps")
+        np.testing.assert_array_equal(found[name].top.class_ids, top.class_ids)
+        np.testing.assert_allclose(found[name].top.maps, top.maps, atol=1e-4 * np.abs(top.maps).max())
+        for field in ("class_ids", "boxes", "valid"):
+            np.testing.assert_array_equal(getattr(found[name].asked, field), getattr(asked, field))
+
+
 def test_nothing_asked_is_none():
     found = make_localize_fns(small_gap(), ["cam"], top_k=TOP)(IMAGES)["cam"]
     assert found.asked is None

@@ -16,7 +16,7 @@ from conftest import STRICT
 from flax import nnx
 from jax.tree_util import Partial
 
-from camjax.inference import Localization
+from camjax.inference import CamOutput, Localization
 from camjax.metrics import FAITHFULNESS, METRICS, MaxBoxAcc, Sample, Truth
 from camjax.metrics.faithfulness.scores import _filled
 from camjax.metrics.localization.threshold_curve import _boxes_at_thresholds
@@ -65,7 +65,7 @@ def sample(seed=0) -> Sample:
         list(rng.choice(np.uint8([0, 1, 255]), (IMAGES, 30, 40))),
     )
     images = rng.integers(0, 256, (IMAGES, *SIZE, 3), dtype=np.uint8)
-    top = localization(rng, logits, ranking[:, :5])
+    top = CamOutput(*localization(rng, logits, ranking[:, :5])[:3])
     return Sample(images, top, localization(rng, logits, labels[:, None]), truth, network(seed))
 
 
@@ -76,7 +76,7 @@ def rows(whole: Sample, *chosen: int | None) -> Sample:
         return np.stack([np.full_like(array[0], nonsense) if i is None else array[i] for i in chosen])
 
     def found(of):
-        return Localization(*(pick(array, value) for array, value in zip(of, (0, -1, np.nan, 9, True), strict=True)))
+        return type(of)(*(pick(array, value) for array, value in zip(of, (0, -1, np.nan, 9, True), strict=False)))
 
     def listed(values, nonsense):
         return [nonsense if i is None else values[i] for i in chosen]
@@ -214,8 +214,9 @@ def test_arrays_that_do_not_fit_are_an_error_and_nothing_is_added(name, change, 
         shorter = {of: without(getattr(truth, of)) for of in ("labels", "boxes", "wsol_boxes", "masks")}
         bad = dataclasses.replace(good, truth=dataclasses.replace(truth, **shorter), images=without(good.images))
     else:
-        shorter = [of._replace(maps=without(of.maps), boxes=without(of.boxes)) for of in (good.top, good.asked)]
-        bad = dataclasses.replace(good, top=shorter[0], asked=shorter[1])
+        top = good.top._replace(maps=without(good.top.maps))
+        asked = good.asked._replace(maps=without(good.asked.maps), boxes=without(good.asked.boxes))
+        bad = dataclasses.replace(good, top=top, asked=asked)
     metric = make(name)
     with pytest.raises(ValueError, match=r"expected|cannot|broadcast"):
         metric.update_from(bad)

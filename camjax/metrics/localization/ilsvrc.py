@@ -64,14 +64,19 @@ class LocalizationError(StreamingMetric):
         return int(self.sums["images"] - self.sums["images_with_boxes"])
 
     def update_from(self, sample: Sample) -> None:
-        """Adds a batch of an evaluation: the boxes of the most probable classes, and the box of the true class."""
+        """Adds a batch of an evaluation: the most probable classes, and the box of the true class.
+
+        Of the most probable classes only the true one can be right, and its box is the one of its map. So no other box
+        has to be drawn.
+        """
         top, asked, truth = sample.top, sample.asked, sample.truth
+        entries = top.class_ids.shape[1]
         self.update(
             top.class_ids,
-            top.boxes,
+            np.repeat(asked.boxes, entries, axis=1),
             truth.labels,
             truth.boxes,
-            valid=top.valid,
+            valid=np.repeat(asked.valid, entries, axis=1),
             label_boxes=asked.boxes[:, 0],
             label_valid=asked.valid[:, 0],
             mask=truth.counted,

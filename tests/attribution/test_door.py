@@ -404,9 +404,6 @@ def test_backprop_of_a_depthwise_convolution():
         np.testing.assert_allclose(found[image, n], np.abs(gradient[image]).max(-1), atol=1e-6)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=NotImplementedError, reason="JAX has no rule to batch the linear_call of a depthwise derivative"
-)
 @pytest.mark.parametrize("name", ["cam", "gradcam", "backprop"])
 def test_vmap_of_grad_over_a_depthwise_convolution(name):
     """A gradient for each image on its own is the gradient of the batch: images do not depend on each other."""

@@ -4,8 +4,6 @@ Where a library differs from camjax on purpose, the one line of it that differs 
 the difference is, and that there is no other.
 """
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -356,7 +354,7 @@ def test_deep_feature_factorization_of_pytorch_grad_cam(grad_cam_library, monkey
 
     nmf = library.NMF
     monkeypatch.setattr(library, "NMF", lambda n_components, init, random_state: nmf(n_components, init="nndsvd"))
-    concepts, theirs = library.dff(np.asarray(FEATURES).transpose(0, 3, 1, 2), n_components=4)
+    concepts, theirs = library.dff(np.array(FEATURES).transpose(0, 3, 1, 2), n_components=4)
     ours = deep_feature_factorization(FEATURES, 4)
     for factor in range(4):
         assert_same(ours.maps[:, factor], theirs[:, factor])
@@ -365,9 +363,9 @@ def test_deep_feature_factorization_of_pytorch_grad_cam(grad_cam_library, monkey
 
 
 def test_smooth_grad_cam_plus_plus_of_torch_cam_with_the_same_noise(torch, network, torchcam, monkeypatch):
-    """The library multiplies by the last copy's gradient, not the mean, and sums f g^3, not f times g^3.
+    """The library takes the last copy's gradient, not the mean, and its features, not the image's; it sums f g^3.
 
-    Behind an average pooling g is the same at all places, and the sums are alike.
+    Behind an average pooling g is the same at all places, and that sum is the one of f, times g^3.
     """
     from torchcam.methods import gradient
 
@@ -387,6 +385,12 @@ def test_smooth_grad_cam_plus_plus_of_torch_cam_with_the_same_noise(torch, netwo
             super()._backprop(*args, **kwargs)
             seen.append(self.hook_g[0].clone())
 
+        def _get_weights(self, *args, **kwargs):
+            features = list(self.hook_a)
+            weights = super()._get_weights(*args, **kwargs)
+            self.hook_a = features
+            return weights
+
     def pooled(images):
         features = network.rectified(network.second(torch.relu(network.first(images))))
         return network.last(torch.relu(network.hidden(features.mean((2, 3)))))
@@ -394,13 +398,18 @@ def test_smooth_grad_cam_plus_plus_of_torch_cam_with_the_same_noise(torch, netwo
     def pooled_head(features):
         return jax.nn.relu(features.mean((1, 2)) @ WEIGHTS["hidden"].T) @ WEIGHTS["last"].T
 
-    mean_gradient = types.SimpleNamespace(**{name: getattr(torch, name) for name in ("zeros_like", "tensor")})
-    mean_gradient.relu = lambda gradient: torch.relu(torch.stack(seen).mean(0))
+    class MeanGradient:
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+        def relu(self, last):
+            return torch.relu(torch.stack(seen).mean(0))
+
     monkeypatch.setattr(torch.distributions.normal, "Normal", Noise)
     monkeypatch.setattr(network, "forward", pooled)
     with Explainer(network, "rectified", num_samples=3, std=0.3, input_shape=(3, *IMAGES.shape[1:3])) as explain:
         network(inputs(torch))
-        monkeypatch.setattr(gradient, "torch", mean_gradient)
+        monkeypatch.setattr(gradient, "torch", MeanGradient())
         theirs = explain(CLASSES)[0]
     options = {"features_fn": features_fn, "images": IMAGES, "num_samples": 3, "noise": 0.3, "key": key}
     assert len(drawn) == len(seen) == 3
@@ -429,6 +438,7 @@ class Deep(nnx.Module):
 def deep_networks(torch):
     """The same network twice."""
     ours = Deep(nnx.Rngs(0))
+    ours.eval()
 
     class Network(torch.nn.Module):
         def __init__(self):

@@ -131,7 +131,7 @@ def principal_component(terms: jax.Array, by_furthest_cell: bool = False) -> jax
         component = _largest(products)
     else:
         products = jnp.einsum("...pk,...pl->...kl", cells, cells, precision=_EXACT)
-        component = jnp.einsum("...pk,...k->...p", cells, jnp.linalg.eigh(products)[1][..., -1], precision=_EXACT)
+        component = jnp.einsum("...pk,...k->...p", cells, _last_eigenvector(products)[1], precision=_EXACT)
     squares = (component**2).sum(-1, keepdims=True)
     agreement = (component * cells.sum(-1)).sum(-1, keepdims=True) / jnp.where(squares > 0, squares, 1)
     component = _signed(component, jnp.zeros_like(agreement) if by_furthest_cell else agreement) * scale[..., 0]
@@ -184,8 +184,22 @@ def _centered(terms):
 
 def _largest(products):
     """Symmetric (..., P, P) -> (..., P) the eigenvector of the largest eigenvalue, times its square root."""
-    values, vectors = jnp.linalg.eigh(products)
-    return jnp.sqrt(jnp.maximum(values[..., -1:], 0)) * vectors[..., -1]
+    value, vector = _last_eigenvector(products)
+    return jnp.sqrt(jnp.maximum(value, 0)) * vector
+
+
+def _last_eigenvector(products):
+    """Symmetric (..., P, P) -> the largest eigenvalue (..., 1) and its eigenvector (..., P)."""
+
+    def of_one(matrix):
+        values, vectors = jnp.linalg.eigh(matrix)
+        return values[-1:], vectors[:, -1]
+
+    # One after the other: of a batch, jaxlib's LAPACK waits for threads of the pool that it runs on itself, and two of
+    # them in one program wait for each other forever on a machine of two cores (jaxlib 0.10.2).
+    side = products.shape[-1]
+    value, vector = jax.lax.map(of_one, products.reshape(-1, side, side))
+    return value.reshape(*products.shape[:-2], 1), vector.reshape(products.shape[:-1])
 
 
 def _signed(component, agreement):

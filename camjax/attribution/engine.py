@@ -61,7 +61,8 @@ def attribute(
     Raises:
       ValueError: a method takes crops, and input_size is None, or layers that the network is not known to have.
     """
-    options, found = options or {}, {}
+    found: dict[str, Attribution] = {}
+    options = options or {}
     whole = [method for method in methods if method.crops is None]
     refined = [method for method in whole if method.combine]
     if refined and isinstance(jax.eval_shape(network.features, images), tuple):
@@ -98,6 +99,7 @@ def _of_whole_images(network, images, choose, methods, combine, options):
     shared = feature_gradients(targets) if any(m.needs is Needs.GRADIENTS and not m.target for m in methods) else None
 
     def maps_of(method: Method) -> jax.Array:
+        terms: tuple[Any, ...]
         of_method = options.get(method.name, {})
         function, explained = method.with_options(of_method), method.explained(targets, of_method)
         if method.needs is Needs.KERNEL:

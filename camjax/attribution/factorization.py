@@ -90,7 +90,8 @@ def dff(head_fn: Callable, features: jax.Array, targets: Any, *, num_factors: in
 
 def dff_maps(features: jax.Array, gradients: jax.Array, *, num_factors: int = 5) -> jax.Array:
     """`dff` from features (B, h, w, K) and gradients (B, N, h, w, K), both float32."""
-    factors = jax.vmap(lambda image: deep_feature_factorization(image[None], num_factors))(features)
+    # One after the other: see `camjax.attribution.decomposition`, whose eigenvectors have the same reason.
+    factors = jax.lax.map(lambda image: deep_feature_factorization(image[None], num_factors), features)
     maps = factors.maps[:, 0]
     along = jnp.einsum("bnhwk,bjk->bnjhw", gradients, factors.directions, precision=_EXACT)
     shares = jnp.einsum("bjhw,bnjhw->bnj", maps, along, precision=_EXACT)

@@ -1,7 +1,7 @@
 """Layers inside a network of NNX: cut at by their names, or found by what they are."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -136,7 +136,7 @@ class _Output(nnx.Variable):
     """A layer's outputs, one for each call."""
 
 
-def _tapped(model: Any, taps: dict[str, Callable | None]) -> Any:
+def _tapped(model: Any, taps: Mapping[str, Callable | None]) -> Any:
     """The model, changed: each of these layers keeps its output, or passes it on through a function."""
     layers = layers_of(model)
     for name, tap in taps.items():

@@ -97,8 +97,8 @@ def finer(
     if not isinstance(strength, jax.core.Tracer) and not np.isfinite(strength):
         raise InputError(f"strength={strength}: expected a finite number; 1 takes the whole score of the look-alikes.")
     similar = None if similar is None else _as_array(similar)
-    strength = strength.astype(jnp.float32) if isinstance(strength, jax.Array) else np.float32(strength)
-    return Partial(_Finer(num_similar, weights), _as_array(class_ids), similar, strength)
+    share = strength.astype(jnp.float32) if isinstance(strength, jax.Array) else np.float32(strength)
+    return Partial(_Finer(num_similar, weights), _as_array(class_ids), similar, share)
 
 
 def class_sets(members) -> Target:
@@ -276,7 +276,7 @@ class _Finer:
             found = jax.lax.top_k(-distances, min(self.num_similar, count - 1))[1]
             counted = jnp.ones(found.shape, bool)
         else:
-            found = jnp.asarray(_look_alikes(similar, class_ids, *scores.shape, count))
+            found = jnp.asarray(_look_alikes(similar, class_ids, batch, scores.shape[1], count))
             counted = found != ids
         known = ((found >= 0) & (found < count)).all(-1) & counted.any(-1)
         every = jnp.broadcast_to(outputs[:, None], (*scores.shape, count))

@@ -55,7 +55,7 @@ def test_lapack_gets_one_matrix_at_a_time():
     terms = np.ones((2, 3, 2, 3, 6), np.float32)
     program = str(jax.make_jaxpr(lambda terms: (principal_component(terms), kernel_component(terms)))(terms))
     shapes = re.findall(r"f32\[([\d,]+)\] = eigh", program)
-    assert shapes == ["6", "6"] or shapes == ["6,6", "6,6"], program
+    assert {*shapes} == {"6"}, program  # the eigenvalues
 
 
 def test_where_channels_sum_to_nothing_the_furthest_cell_is_positive():

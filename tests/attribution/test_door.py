@@ -137,11 +137,12 @@ def test_boxes_follow_the_rule_of_the_row(name):
 def test_the_explainer_gives_the_same_maps(name):
     model = small_gap()
     explain = camjax.explainer(model.features, model.head)
-    for part in results()[name] if METHODS[name].needs is not Needs.CHANGED_IMAGES else results()[name][1:]:
-        expected = explain(IMAGES, part.class_ids, name, **FEW.get(name, {}))
-        np.testing.assert_allclose(part.logits, expected.outputs, atol=1e-4)
-        np.testing.assert_array_equal(part.class_ids, expected.class_ids)
-        np.testing.assert_allclose(part.maps, expected.maps, atol=1e-4 * np.abs(expected.maps).max())
+    top, asked = results()[name]
+    part = asked if METHODS[name].needs is Needs.CHANGED_IMAGES else top  # several classes, where they cost little
+    expected = explain(IMAGES, part.class_ids, name, **FEW.get(name, {}))
+    np.testing.assert_allclose(part.logits, expected.outputs, atol=1e-4)
+    np.testing.assert_array_equal(part.class_ids, expected.class_ids)
+    np.testing.assert_allclose(part.maps, expected.maps, atol=1e-4 * np.abs(expected.maps).max())
 
 
 # One of each kind: what is alone in its program, asked otherwise.

@@ -15,6 +15,7 @@ compared first, or the figure is not given.
 - Gradient methods, and Eigen-CAM, in batches of 8: one class an image, and five. pytorch-grad-cam takes one target an
   image, so that five classes are five calls, and its time for them is five times that of one call (that this holds is a
   figure too); camjax takes all five in one call. Eigen-CAM's map is the same for every class.
+- Finer-CAM against Grad-CAM, both camjax's, of five classes: it chooses look-alikes, and explains other scores.
 - Folded: camjax with `fold_batchnorm` of the model, as `make_cam_fn` has it.
 - Score-CAM and Ablation-CAM of one image, 32 copies at a time on both sides. Both resize masks with half-pixel centers,
   so that the maps are the same; pytorch-grad-cam takes as long with its own way. So that they take seconds, they use an
@@ -55,6 +56,9 @@ BATCH, FIVE, CHUNK = 8, 5, 32
 BY_GRADIENTS = [name for name in CLASSES if METHODS[name].needs is Needs.GRADIENTS]
 ONE_CLASS, FIVE_CLASSES, PERTURBING = 2.0, 5.0, 1.2
 """The least ratios that are promised."""
+
+FINER = 1.2
+"""The most that Finer-CAM may take, as a factor of Grad-CAM's time."""
 
 GROWTH = 1.1
 """The most that more images or channels may add to the memory of Score-CAM, as a factor."""
@@ -129,6 +133,7 @@ def main(quick: bool = False) -> None:
     else:
         for name, pair in twins().items():
             gradient_methods(report, name, pair, rounds=1 if quick else 3)
+            finer(report, name, pair, rounds=3 if quick else 9)
             perturbing_methods(report, name, pair, rounds=1 if quick else 2)
     if Path("/proc/self/clear_refs").exists():
         memory(report)
@@ -185,6 +190,22 @@ def gradient_method(
     if "five calls" in functions:
         value = ratio(times["five calls"], FIVE * times["one call"])
         report.add(f"{name}, batch {batch}, {method}", "five calls over five times one call", f"{key}_calls", value)
+
+
+def finer(report: Report, name: str, pair: Twins, rounds: int) -> None:
+    """Finer-CAM beside Grad-CAM, of the five classes of the largest outputs."""
+    images, explain = photographs(BATCH), camjax.explainer(pair.model.features, pair.model.head)
+    methods = ("gradcam", "finercam", "finercam_mean")
+    functions = {m: functools.partial(explain, images, None, m, top_k=FIVE) for m in methods}
+    times = interleaved(functions, rounds)
+    for method in methods[1:]:
+        report.add(
+            f"{name}, batch {BATCH}, {method}, {FIVE} an image",
+            f"{in_words(times[method])}, gradcam {in_words(times['gradcam'])}",
+            f"{name}_b{BATCH}_{method}_{FIVE}_over_gradcam",
+            ratio(times[method], times["gradcam"]),
+            ("<=", FINER),
+        )
 
 
 def perturbing_methods(report: Report, name: str, pair: Twins, rounds: int) -> None:

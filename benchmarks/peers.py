@@ -34,7 +34,7 @@ STEPS = (
         "ttach==0.0.3",
         "grad-cam==1.5.7",
         "timm==1.0.31",
-        "torchcam==0.4.1",
+        "torchcam==0.5.0",
         "equinox==0.13.8",
         "jaxtyping==0.3.11",
         "wadler-lindig==0.1.8",

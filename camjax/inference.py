@@ -343,7 +343,7 @@ def _bind_methods(
         return _split(_for_each_class(out, boxes, boxless), split, boxless)
 
     def program(model, images, class_ids, threshold):
-        outs = _maps(model, images, class_ids, compiled, choose)
+        outs = _maps(model, images, class_ids, compiled, choose, options)
         found = {
             name: _for_each_class(out) if name in on_host else finish(out, images, threshold)
             for name, out in outs.items()
@@ -376,16 +376,18 @@ def _bind_methods(
         if looped:
             features, out = forward
             model, threshold = bound.snapshot(images)
-            network, target = cut_model(inference_view(model)), as_target(out.class_ids, out.logits)
+            network = cut_model(inference_view(model))
             for row in looped:
-                maps = row.function(network, images, features, target, **options.get(row.name, {}))
+                of_row = options.get(row.name, {})
+                target = as_target(row.explained(out.class_ids, of_row), out.logits)
+                maps = row.with_options(of_row)(network, images, features, target)
                 found[row.name] = finish_fn(out._replace(maps=maps), images, threshold)
         return {row.name: found[row.name] for row in rows}
 
     return run
 
 
-def _maps(model, images, class_ids, rows, choose) -> dict[str, CamOutput]:
+def _maps(model, images, class_ids, rows, choose, options=None) -> dict[str, CamOutput]:
     """The traced body: methods -> logits, class ids and maps, which a method may have once for all images."""
     found = attribute(
         cut_model(inference_view(model)),
@@ -394,6 +396,7 @@ def _maps(model, images, class_ids, rows, choose) -> dict[str, CamOutput]:
         rows,
         input_size=getattr(model, "input_size", None),
         multi_label=getattr(model, "multi_label", False),
+        options=options,
     )
     return {name: CamOutput(of.outputs.astype(jnp.float32), of.targets, of.maps) for name, of in found.items()}
 

@@ -5,6 +5,10 @@ import os
 import signal
 import sys
 
+# Before SciPy is loaded, whose LAPACK JAX calls: with threads of its own, which wait by spinning, a decomposition of a
+# small matrix takes a hundred times as long where other processes use the cores, as pytest's workers do.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import jaxlib.version
 import numpy as np

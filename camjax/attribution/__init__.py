@@ -7,14 +7,21 @@
 from camjax.attribution import targets
 from camjax.attribution.adapters.linen import explain_linen
 from camjax.attribution.adapters.nnx import explain_nnx
-from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam
+from camjax.attribution.curvature import shapley_cam
+from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam, kpca_cam, seg_eigen_cam
 from camjax.attribution.engine import combine_layers
 from camjax.attribution.explainers import Explainer, Explanation, explainer
+from camjax.attribution.factorization import deep_feature_factorization, dff
+from camjax.attribution.feature_explanation import fem
+from camjax.attribution.finer import finer_cam
 from camjax.attribution.gradient_methods import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
 from camjax.attribution.gradients import image_gradient, output_gradients, saliency
 from camjax.attribution.methods import METHODS
 from camjax.attribution.network import CutNetwork, cut_network
-from camjax.attribution.perturbation import ablation_cam, is_cam, score_cam, ss_cam
+from camjax.attribution.perturbation import ablation_cam, faster_score_cam, is_cam, score_cam, ss_cam
+from camjax.attribution.reciprocal import recipro_cam
+from camjax.attribution.refinement import refine_cam
+from camjax.attribution.smooth_gradients import smooth_grad_cam_plus_plus
 from camjax.attribution.smoothing import augmentation_smoothing, eigen_smoothing
 from camjax.attribution.tokens import reshape_tokens, reshaped
 
@@ -27,6 +34,8 @@ __all__ = [
     "augmentation_smoothing",
     "combine_layers",
     "cut_network",
+    "deep_feature_factorization",
+    "dff",
     "eigen_cam",
     "eigen_grad_cam",
     "eigen_smoothing",
@@ -34,17 +43,26 @@ __all__ = [
     "explain_linen",
     "explain_nnx",
     "explainer",
+    "faster_score_cam",
+    "fem",
+    "finer_cam",
     "grad_cam",
     "grad_cam_plus_plus",
     "hires_cam",
     "image_gradient",
     "is_cam",
+    "kpca_cam",
     "layer_cam",
     "output_gradients",
+    "recipro_cam",
+    "refine_cam",
     "reshape_tokens",
     "reshaped",
     "saliency",
     "score_cam",
+    "seg_eigen_cam",
+    "shapley_cam",
+    "smooth_grad_cam_plus_plus",
     "ss_cam",
     "targets",
     "xgrad_cam",

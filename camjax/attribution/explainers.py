@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from camjax.attribution.engine import attribute
@@ -51,7 +52,7 @@ class Explainer:
         self._leaves, self._structure = jax.tree.flatten(network)
         # With modules of its own: those of the network that was given may change.
         self.network: CutNetwork = jax.tree.unflatten(self._structure, self._leaves)
-        self._traced = jax.jit(self._attribute, static_argnums=(3, 4))
+        self._traced = jax.jit(self._attribute, static_argnums=(3, 4, 5))
         self._forward = jax.jit(self._features_and_outputs)
         self._shapes = functools.lru_cache(self._output_shape)
 
@@ -67,7 +68,8 @@ class Explainer:
           method: of `camjax.attribution.METHODS`. "cam" takes class ids, and a network whose head is known to be a
             global pooling with a dense kernel, as that of `camjax.explainer(model.features, model.head)` is.
           top_k: number of classes where targets are None.
-          **options: of the method: `chunk_size` and `progress` of those that perturb images or features.
+          **options: of the method, which its function in `camjax.attribution` describes: `chunk_size` and `progress` of
+            those that perturb images or features, `strength` of "finercam", ...
 
         Returns:
           `Explanation`. It stays on the device; a second call with the same shapes compiles nothing. A function of your
@@ -87,25 +89,26 @@ class Explainer:
             )
         shape = self._shapes(tuple(images.shape), jnp.result_type(images))
         targets = self._targets(targets, shape, top_k)
+        if chosen.target is not None and options:
+            _check_target(chosen, targets, shape, top_k, options)
         if chosen.needs is not Needs.CHANGED_IMAGES:
-            return self._traced(self._leaves, images, targets, chosen, top_k)
+            return self._traced(self._leaves, images, targets, chosen, top_k, *_fixed_and_traced(options))
         features, outputs = self._forward(self._leaves, images)
         _check_one_layer(chosen, features)
         targets = _chosen(targets, outputs, top_k)
-        maps = chosen.function(self.network, images, features, as_target(targets, outputs), **options)
+        target = as_target(chosen.explained(targets, options), outputs)
+        maps = chosen.with_options(options)(self.network, images, features, target)
         return Explanation(outputs, _class_ids(targets), maps)
 
     def _check(self, method: Method, targets: Any) -> None:
         """Raises ValueError where an explainer does not have what the method needs."""
-        if method.needs is not Needs.KERNEL:
-            return
-        if self.network.kernel is None:
+        if method.needs is Needs.KERNEL and self.network.kernel is None:
             raise InputError(
                 f"{method.name} needs the dense kernel (K, C) that follows a global pooling, which this explainer does "
                 "not know: expected camjax.explainer(model.features, model.head), or camjax.make_cam_fn(model), with a "
                 "model that has class activation maps; or camjax.class_activation_map(features, kernel, class_ids)."
             )
-        if callable(targets):
+        if callable(targets) and (method.needs is Needs.KERNEL or method.classes_only):
             raise InputError(
                 f"{method.name} explains classes: expected class ids (B,) or (B, N), not a function of the outputs."
             )
@@ -143,7 +146,7 @@ class Explainer:
         features = network.features(images)
         return features, network.head(features, images)
 
-    def _attribute(self, leaves, images, targets, method, top_k):
+    def _attribute(self, leaves, images, targets, method, top_k, fixed, traced):
         network = jax.tree.unflatten(self._structure, leaves)
         if method.needs is Needs.KERNEL:
             _check_one_layer(method, jax.eval_shape(network.features, images))
@@ -151,12 +154,32 @@ class Explainer:
         def choose(outputs):
             return _chosen(targets, outputs, top_k)
 
-        (found,) = attribute(network, images, choose, [method], combine=self._combine).values()
+        options = {method.name: {**dict(fixed), **traced}}
+        (found,) = attribute(network, images, choose, [method], combine=self._combine, options=options).values()
         maps = found.maps
         if method.needs is Needs.NOTHING:
             count = jax.eval_shape(as_target(found.targets, found.outputs), found.outputs).shape[1]
             maps = jnp.broadcast_to(maps, (len(images), count, *maps.shape[2:]))
         return Explanation(found.outputs, _class_ids(found.targets), maps)
+
+
+def _fixed_and_traced(options: dict[str, Any]) -> tuple[tuple[tuple[str, Any], ...], dict[str, Any]]:
+    """Options that a program is compiled for, and numbers and arrays that are its arguments."""
+    arrays = {
+        name: np.asarray(value) if isinstance(value, list | tuple) else as_array(value, name)
+        for name, value in options.items()
+    }
+    traced = {name: value for name, value in arrays.items() if isinstance(value, float) or hasattr(value, "dtype")}
+    return tuple((name, value) for name, value in options.items() if name not in traced), traced
+
+
+def _check_target(method: Method, targets: Any, shape: jax.ShapeDtypeStruct, top_k: int, options: Any) -> None:
+    """Raises ValueError for options of a method's target that do not fit, which a compiled program cannot say."""
+    if targets is None:
+        ids = jax.ShapeDtypeStruct((shape.shape[0], top_k), np.int32)
+        jax.eval_shape(lambda ids, outputs: method.explained(ids, options)(outputs), ids, shape)
+    else:
+        as_target(method.explained(targets, options), shape)
 
 
 def _chosen(targets: Any, outputs: jax.Array, top_k: int) -> Any:

@@ -95,7 +95,7 @@ def grad_cam_plus_plus_maps(features: jax.Array, gradients: jax.Array) -> jax.Ar
     """`grad_cam_plus_plus` from gradients."""
     # The paper's quotient with g^2 divided out: the powers of a small g would be lost in float32.
     totals = features.sum((1, 2))[:, None, None, None]
-    shares = jnp.where(gradients == 0, 0, 1 / _away_from_zero(2 + totals * gradients))
+    shares = jnp.where(gradients == 0, 0, 1 / away_from_zero(2 + totals * gradients))
     return jax.nn.relu(weighted_sum(features, (shares * jax.nn.relu(gradients)).sum((2, 3))))
 
 
@@ -103,7 +103,7 @@ def xgrad_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
     """`xgrad_cam` from gradients."""
     totals = features.sum((1, 2))[:, None]
     products = jnp.einsum("bhwk,bnhwk->bnk", features, gradients, precision=jax.lax.Precision.HIGHEST)
-    return weighted_sum(features, products / _away_from_zero(totals))
+    return weighted_sum(features, products / away_from_zero(totals))
 
 
 def hires_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
@@ -116,6 +116,6 @@ def layer_cam_maps(features: jax.Array, gradients: jax.Array) -> jax.Array:
     return jax.nn.relu(hires_cam_maps(features, jax.nn.relu(gradients)))
 
 
-def _away_from_zero(values: jax.Array) -> jax.Array:
+def away_from_zero(values: jax.Array) -> jax.Array:
     """The values with zeros replaced by a tiny number: what is divided by them is zero as well."""
     return jnp.where(values == 0, _EPSILON, values)

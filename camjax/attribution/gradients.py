@@ -50,6 +50,32 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
     return outputs, gradients
 
 
+def hessian_products(function: Callable[[Any], jax.Array], inputs: Any, targets: Any) -> tuple[Any, Any]:
+    """Gradients of scores, and the Hessians of scores times the inputs, by a derivative of the backward pass.
+
+    Args:
+      function: as in `output_gradients`.
+      inputs: as in `output_gradients`.
+      targets: as in `camjax.attribution.targets.as_target`.
+
+    Returns:
+      gradients: dS / dx, (B, N, ...) float32 for each array x of the inputs.
+      products: `(d2S / dx2) x`, alike; for each array with the others left as they are.
+    """
+    inputs = jax.tree.map(lambda array: jnp.asarray(array).astype(jnp.float32), inputs)
+    leaves, structure = jax.tree.flatten(inputs)
+
+    def gradients_of(*leaves):
+        found = output_gradients(function, jax.tree.unflatten(structure, leaves))[1](targets)
+        return jax.tree.leaves(found)
+
+    gradients, products = gradients_of(*leaves), []
+    for i, leaf in enumerate(leaves):
+        _, tangents = jax.jvp(lambda leaf, i=i: gradients_of(*leaves[:i], leaf, *leaves[i + 1 :])[i], (leaf,), (leaf,))
+        products.append(tangents)
+    return jax.tree.unflatten(structure, gradients), jax.tree.unflatten(structure, products)
+
+
 def image_gradient(model_fn: Callable[[jax.Array], jax.Array], images: jax.Array, targets) -> jax.Array:
     """Image-gradient saliency: `max_color |dS_c / dI(y, x, color)|` (Simonyan et al. 2014, section 3.1).
 

@@ -6,14 +6,26 @@ the commands `explain`, `compare` and `evaluate` then have it.
 
 import difflib
 import enum
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
-from camjax.attribution import decomposition, gradient_methods, perturbation
+from camjax.attribution import (
+    curvature,
+    decomposition,
+    factorization,
+    feature_explanation,
+    full_gradient,
+    gradient_methods,
+    perturbation,
+    reciprocal,
+    smooth_gradients,
+    targets,
+)
 from camjax.attribution.center import center_gaussian
 from camjax.attribution.gradients import saliency
 from camjax.attribution.saliency_boxes import saliency_boxes
@@ -21,6 +33,9 @@ from camjax.attribution.ten_crop import TEN_CROP, Crops
 from camjax.cam import class_maps
 from camjax.checks import num_classes
 from camjax.errors import InputError
+
+REFINED_SIZES = 3
+"""Sizes of feature maps whose last layers a method takes that combines layers: those of a ResNet's layer2 to layer4."""
 
 
 class Needs(enum.Enum):
@@ -30,6 +45,11 @@ class Needs(enum.Enum):
     """(features (..., h, w, K), kernel (K, C) or None, class_ids (..., N) or None) -> maps; see `camjax.cam`."""
     GRADIENTS = "features, and gradients of scores with respect to them"
     """(features (B, h, w, K) float32, gradients (B, N, h, w, K)) -> maps (B, N, h, w)."""
+    CURVATURE = "features, and gradients and Hessians of scores with respect to them"
+    """(features (B, h, w, K) float32, gradients (B, N, h, w, K), Hessians times features, alike) -> maps."""
+    BIASES = "gradients of scores with respect to the image and to the outputs of all layers that have a bias"
+    """(images (B, H, W, 3) float32 less the mean that the network subtracts, gradients (B, N, H, W, 3), biases (K,) of
+    the layers, gradients (B, N, h, w, K) with respect to their outputs) -> maps (B, N, H, W)."""
     IMAGE_GRADIENT = "gradients of scores with respect to the image"
     """gradients (B, N, H, W, 3) -> maps (B, N, H, W)."""
     CHANGED_IMAGES = "the network on changed images or features"
@@ -40,7 +60,7 @@ class Needs(enum.Enum):
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table.
+    """A row of the table. Keyword arguments of its functions are its options.
 
     Attributes:
       name: on command lines and in `method=`.
@@ -50,6 +70,11 @@ class Method:
       host_boxes: (images, maps) -> boxes (B, N, 4) and valid (B, N), computed on the host; None for the box rule of the
         paper, `camjax.boxes.boxes_from_maps`.
       all_classes: whether maps of all classes cost little more than those of one.
+      target: class ids -> what is explained in their place, a target; None for the scores of the classes. Targets that
+        are functions of the outputs stay as they are.
+      classes_only: whether it explains classes alone, and no function of the outputs.
+      combine: how it combines the maps of several layers, whatever the explainer does. Of a network that is cut at one
+        layer, it takes the last layers of `REFINED_SIZES` sizes, if these can be found.
     """
 
     name: str
@@ -58,12 +83,25 @@ class Method:
     crops: Crops | None = None
     host_boxes: Callable[[Any, Any], tuple[jax.Array, jax.Array]] | None = None
     all_classes: bool = False
+    target: Callable[..., targets.Target] | None = None
+    classes_only: bool = False
+    combine: Literal["product"] | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of its options: the keyword arguments of the function."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        """Names of its options."""
+        return (*_keywords(self.function), *_keywords(self.target))
+
+    def explained(self, targets: Any, options: Mapping[str, Any]) -> Any:
+        """What it explains of class ids or a function of the outputs: either of these."""
+        if self.target is None or callable(targets):
+            return targets
+        return self.target(targets, **{name: options[name] for name in _keywords(self.target) if name in options})
+
+    def with_options(self, options: Mapping[str, Any]) -> Callable:
+        """Its function, with those of the options that are the function's."""
+        given = {name: options[name] for name in _keywords(self.function) if name in options}
+        return functools.partial(self.function, **given)
 
     def accepted(self, **options: Any) -> dict[str, Any]:
         """Those of the options that the method takes."""
@@ -85,6 +123,14 @@ class Method:
         return num_classes(model)
 
 
+def _keywords(function: Callable | None) -> tuple[str, ...]:
+    parameters = () if function is None else inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+_MEAN = functools.partial(targets.finer, weights="mean", strength=0.6)
+"""Finer-CAM as torch-cam has it."""
+
 _ROWS = (
     Method("cam", Needs.KERNEL, class_maps, all_classes=True),
     Method("cam_ten_crop", Needs.KERNEL, class_maps, crops=TEN_CROP),
@@ -95,12 +141,24 @@ _ROWS = (
     Method("layercam", Needs.GRADIENTS, gradient_methods.layer_cam_maps),
     Method("eigencam", Needs.GRADIENTS, decomposition.eigen_cam_maps),
     Method("eigengradcam", Needs.GRADIENTS, decomposition.eigen_grad_cam_maps),
+    Method("finercam", Needs.GRADIENTS, gradient_methods.grad_cam_maps, target=targets.finer, classes_only=True),
+    Method("finercam_mean", Needs.GRADIENTS, gradient_methods.grad_cam_maps, target=_MEAN, classes_only=True),
+    Method("refinecam", Needs.GRADIENTS, gradient_methods.grad_cam_plus_plus_maps, combine="product"),
+    Method("segeigencam", Needs.GRADIENTS, decomposition.seg_eigen_cam_maps),
+    Method("kpcacam", Needs.GRADIENTS, decomposition.kpca_cam_maps),
+    Method("fem", Needs.GRADIENTS, feature_explanation.fem_maps),
+    Method("dff", Needs.GRADIENTS, factorization.dff_maps),
+    Method("shapleycam", Needs.CURVATURE, curvature.shapley_cam_maps),
+    Method("fullgrad", Needs.BIASES, full_gradient.full_grad_maps),
     Method("backprop", Needs.IMAGE_GRADIENT, saliency, host_boxes=saliency_boxes),
     Method("center", Needs.NOTHING, center_gaussian),
     Method("scorecam", Needs.CHANGED_IMAGES, perturbation.score_cam_maps),
     Method("sscam", Needs.CHANGED_IMAGES, perturbation.ss_cam_maps),
     Method("iscam", Needs.CHANGED_IMAGES, perturbation.is_cam_maps),
     Method("ablationcam", Needs.CHANGED_IMAGES, perturbation.ablation_cam_maps),
+    Method("fasterscorecam", Needs.CHANGED_IMAGES, perturbation.faster_score_cam_maps),
+    Method("smoothgradcam++", Needs.CHANGED_IMAGES, smooth_gradients.smooth_grad_cam_plus_plus_maps),
+    Method("reciprocam", Needs.CHANGED_IMAGES, reciprocal.recipro_cam_maps, target=targets.probabilities),
 )
 
 METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}

@@ -35,11 +35,13 @@ class CutNetwork(NamedTuple):
       head: (features, images) -> outputs (B, ...). The images are for connections that go around the layer: what the
         rest of the network sees besides the features.
       kernel: of a head that is a global pooling and a dense layer; None for other heads, and where it is not known.
+      whole: () -> `Whole`, of a network that `SharedWeights` holds; None for others. `whole_module` asks all of them.
     """
 
     features: Callable[[jax.Array], Features]
     head: Callable[[Features, jax.Array], jax.Array]
     kernel: Kernel | None = None
+    whole: "Callable[[], Whole] | None" = None
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """The whole network: images -> outputs."""
@@ -48,6 +50,18 @@ class CutNetwork(NamedTuple):
     def head_of(self, images: jax.Array) -> Callable[[Features], jax.Array]:
         """The head for the features of some images, as a function of features alone."""
         return lambda features: self.head(features, images)
+
+
+class Whole(NamedTuple):
+    """A network as a module of NNX, whose layers can be found.
+
+    Attributes:
+      module: in inference mode.
+      run: (module, images) -> outputs.
+    """
+
+    module: nnx.Module
+    run: Callable[[nnx.Module, jax.Array], jax.Array]
 
 
 @jax.tree_util.register_pytree_node_class
@@ -61,18 +75,23 @@ class SharedWeights(CutNetwork):
     __slots__ = ()
 
     @classmethod
-    def of(cls, features_fn: Callable, head_fn: Callable, weights: Any) -> "SharedWeights":
-        """The network of two functions that take the weights, any pytree, first."""
-        return cls(Partial(features_fn, weights), Partial(head_fn, weights))
+    def of(
+        cls, features_fn: Callable, head_fn: Callable, whole_fn: Callable[..., Whole] | None, weights: Any
+    ) -> "SharedWeights":
+        """The network of functions that take the weights, any pytree, first; whole_fn, if any, gives it as a module."""
+        whole = None if whole_fn is None else Partial(whole_fn, weights)
+        return cls(Partial(features_fn, weights), Partial(head_fn, weights), whole=whole)
 
-    def tree_flatten(self) -> tuple[tuple, tuple[Callable, Callable]]:
+    def tree_flatten(self) -> tuple[tuple, tuple[Callable, Callable, Callable[..., Whole] | None]]:
         """The weights, and the functions."""
-        features, head = self.features, self.head
-        assert isinstance(features, Partial) and isinstance(head, Partial)
-        return features.args, (features.func, head.func)
+        features, head, whole = self.features, self.head, self.whole
+        assert isinstance(features, Partial) and isinstance(head, Partial) and isinstance(whole, Partial | None)
+        return features.args, (features.func, head.func, None if whole is None else whole.func)
 
     @classmethod
-    def tree_unflatten(cls, functions: tuple[Callable, Callable], weights: tuple) -> "SharedWeights":
+    def tree_unflatten(
+        cls, functions: tuple[Callable, Callable, Callable[..., Whole] | None], weights: tuple
+    ) -> "SharedWeights":
         """The network of these functions and weights."""
         return cls.of(*functions, *weights)
 
@@ -96,6 +115,19 @@ def cut_model(model: Any) -> CutNetwork:
       model: has `features(images)` and `head(features)`; the head has a `kernel` if there are class activation maps.
     """
     return cut_network(model.features, model.head)._replace(kernel=_kernel_of(model.head))
+
+
+def whole_module(network: CutNetwork) -> Whole | None:
+    """The network as a module of NNX; None for one that is not, or is not known to be.
+
+    It is known of `explain_nnx`, and where the features come from a module, or from a method of one.
+    """
+    if network.whole is not None:
+        return network.whole()
+    features = network.features
+    if not isinstance(features, Partial) or not features.args or not isinstance(features.args[0], nnx.Module):
+        return None
+    return Whole(features.args[0], lambda module, images: network.head(features.func(module, images), images))
 
 
 def as_pytree(function: Callable) -> Callable:

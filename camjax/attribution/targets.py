@@ -6,7 +6,8 @@ function of your own is a target too.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,67 @@ def classes(class_ids) -> Target:
 def probabilities(class_ids) -> Target:
     """The probabilities of classes, a softmax of outputs (B, C), or a sigmoid where C is 1; see `classes`."""
     return Partial(_probabilities, _as_array(class_ids))
+
+
+def residual_softmax(class_ids) -> Target:
+    """The scores of classes plus the logarithms of their probabilities (Cai 2025, "ReST"); see `classes`.
+
+    `y_c + log softmax(y)_c` of outputs (B, C): unlike the score alone it falls where other classes rise, and it is
+    curved, which Shapley-CAM needs to differ from Grad-CAM on a network that is piecewise linear.
+    """
+    return Partial(_residual_softmax, _as_array(class_ids))
+
+
+def finer(
+    class_ids,
+    *,
+    similar: Any = None,
+    num_similar: int = 3,
+    strength: float = 1.0,
+    weights: Literal["probability", "mean"] = "probability",
+) -> Target:
+    """The scores of classes less those of the classes that look like them (Zhang et al. 2025, "Finer-CAM").
+
+    With outputs y, their softmax p, and the look-alikes d of class c:
+
+    - "probability": `sum_d p_d (y_c - strength y_d) / sum_d p_d`, in which a more probable look-alike counts for more.
+      The weights are functions of the outputs, and take part in the gradient, as in the authors' code and in
+      pytorch-grad-cam.
+    - "mean": `y_c - strength mean_d y_d`, as in torch-cam, whose strength is 0.6.
+
+    What two classes have in common raises both scores, and so leaves the difference as it is.
+
+    Args:
+      class_ids: (B,) or (B, N) integers in 0..C-1.
+      similar: the look-alikes, integers: (T,) for all images and classes, (B, T) for each image, or (B, N, T). A class
+        that is in its own list is compared with the others of it: a list may be a family of classes. None for those
+        whose outputs are closest to that of the class.
+      num_similar: how many these are; all others, where there are fewer.
+      strength: how much of the look-alikes' score is taken away; 0 leaves the score of the class.
+      weights: "probability" or "mean".
+
+    Returns:
+      A target of outputs (B, C), C at least 2. It raises ValueError as that of `classes` does, and for look-alikes of
+      another shape, out of range, given twice, or none but the class itself; of traced numbers, a look-alike out of
+      range, or none but the class itself, give a score of NaN.
+
+    Raises:
+      ValueError: a function in place of class ids, num_similar below 1, a strength that is not finite, or other
+        weights.
+    """
+    if callable(class_ids):
+        raise InputError(
+            "Finer-CAM compares classes: expected class ids (B,) or (B, N), not a function of the outputs."
+        )
+    if weights not in ("probability", "mean"):
+        raise InputError(f'weights={weights!r}: expected "probability" or "mean".')
+    if num_similar < 1:
+        raise InputError(f"num_similar={num_similar}: expected the number of classes to compare with, at least 1.")
+    if not isinstance(strength, jax.core.Tracer) and not np.isfinite(strength):
+        raise InputError(f"strength={strength}: expected a finite number; 1 takes the whole score of the look-alikes.")
+    similar = None if similar is None else _as_array(similar)
+    share = strength.astype(jnp.float32) if isinstance(strength, jax.Array) else np.float32(strength)
+    return Partial(_Finer(num_similar, weights), _as_array(class_ids), similar, share)
 
 
 def class_sets(members) -> Target:
@@ -188,6 +250,67 @@ def _classes(class_ids, outputs):
 
 def _probabilities(class_ids, outputs):
     return _classes(class_ids, class_probabilities(outputs))
+
+
+def _residual_softmax(class_ids, outputs):
+    return _classes(class_ids, outputs) + _classes(class_ids, jax.nn.log_softmax(outputs))
+
+
+@dataclass(frozen=True)
+class _Finer:
+    """What of `finer` is the same in a compiled program."""
+
+    num_similar: int
+    weights: str
+
+    def __call__(self, class_ids, similar, strength, outputs):
+        scores = _classes(class_ids, outputs)
+        batch, count = outputs.shape
+        if count < 2:
+            raise InputError("one class has no look-alikes: expected outputs of at least two classes.")
+        ids = jnp.asarray(check_class_ids(class_ids, batch, count))[..., None]
+        if similar is None:
+            distances = jnp.abs(outputs[:, None] - jax.lax.stop_gradient(scores)[..., None])
+            itself = jnp.arange(count, dtype=ids.dtype)[None, None] == ids
+            distances = jnp.where(itself, jnp.inf, distances)
+            found = jax.lax.top_k(-distances, min(self.num_similar, count - 1))[1]
+            counted = jnp.ones(found.shape, bool)
+        else:
+            found = jnp.asarray(_look_alikes(similar, class_ids, batch, scores.shape[1], count))
+            counted = found != ids
+        known = ((found >= 0) & (found < count)).all(-1) & counted.any(-1)
+        every = jnp.broadcast_to(outputs[:, None], (*scores.shape, count))
+        others = jnp.take_along_axis(every, jnp.clip(found, 0, count - 1), axis=2)
+        if self.weights == "probability":
+            # Their softmax is that of all classes, divided by its sum over them.
+            shares = jax.nn.softmax(others, axis=-1, where=counted)
+        else:
+            shares = counted.astype(jnp.float32)
+            shares = shares / jnp.maximum(shares.sum(-1, keepdims=True), 1)
+        compared = (shares.astype(others.dtype) * others).sum(-1)
+        return jnp.where(known, scores - strength.astype(scores.dtype) * compared, jnp.nan)
+
+
+def _look_alikes(similar, class_ids, batch: int, number: int, count: int):
+    """Look-alikes of N classes as (B, N, T); ValueError for what `finer` says."""
+    given = similar.shape
+    expected = f"expected integers (T,), ({batch}, T) or ({batch}, {number}, T)"
+    if not 1 <= len(given) <= 3 or not given[-1] or not jnp.issubdtype(similar.dtype, jnp.integer):
+        raise InputError(f"similar of shape {given} and dtype {similar.dtype}: {expected}.")
+    if given[:-1] not in ((), (batch,), (batch, number)):
+        raise InputError(f"similar of shape {given}: {expected}.")
+    similar = similar.reshape(*((1, 1) if len(given) == 1 else (batch, -1)), given[-1])
+    if not isinstance(similar, jax.core.Tracer):
+        numbers = np.asarray(similar)
+        if (wrong := numbers[(numbers < 0) | (numbers >= count)]).size:
+            raise InputError(f"similar has {wrong[:5].tolist()}: expected classes in 0..{count - 1}.")
+        if (np.diff(np.sort(numbers, axis=-1), axis=-1) == 0).any():
+            raise InputError(f"similar={numbers.tolist()}: expected each class once.")
+        if not isinstance(class_ids, jax.core.Tracer) and numbers.shape[-1] == 1:
+            ids = np.asarray(class_ids).reshape(batch, number, 1)
+            if (alone := ids[ids == numbers]).size:
+                raise InputError(f"class {alone[0]} has no look-alike but itself: expected other classes in similar.")
+    return jnp.broadcast_to(similar, (batch, number, given[-1]))
 
 
 def _class_sets(members, outputs):

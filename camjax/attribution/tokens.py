@@ -77,7 +77,7 @@ def reshaped(network: CutNetwork, reshape: Callable[[jax.Array], jax.Array]) -> 
         (values,) = to_places(of_map.astype(array.dtype))
         return jnp.where(shown == 1, values, array)
 
-    return SharedWeights.of(features_fn, head_fn, network)
+    return SharedWeights.of(features_fn, head_fn, None, network)
 
 
 def _checked(reshape: Callable, array: jax.Array) -> jax.Array:

@@ -176,14 +176,14 @@ class CamModel(nnx.Module):
         # Whatever JAX is set to: float32, and arrays of one rank.
         mean, std = (
             jnp.broadcast_to(numbers, images.shape)
-            for numbers in (self._mean_of(height, width), jnp.array(self.std, jnp.float32))
+            for numbers in (self.mean_of(height, width), jnp.array(self.std, jnp.float32))
         )
         x = (images.astype(jnp.float32) - mean) / std
         if self.channel_order == "bgr":
             x = x[..., ::-1]
         return self.backbone(x.astype(self.dtype))
 
-    def _mean_of(self, height: int, width: int) -> jax.Array:
+    def mean_of(self, height: int, width: int) -> jax.Array:
         """What is subtracted from images of (H, W) pixels: (3,), or (H, W, 3) of a mean image."""
         if self.mean_image is None:
             return jnp.array(self.mean, jnp.float32)

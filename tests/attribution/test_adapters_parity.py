@@ -83,6 +83,10 @@ def test_every_method(model, method):
         with pytest.raises(ValueError, match=f"{method} needs the dense kernel"):
             explain(IMAGES, IDS, method)
         return
+    if METHODS[method].combine or METHODS[method].needs is Needs.BIASES:
+        with pytest.raises(ValueError, match="whose layers can be found"):
+            explain(IMAGES, IDS, method)
+        return
     of_the_image = METHODS[method].needs in (Needs.IMAGE_GRADIENT, Needs.NOTHING)
     found = explain(IMAGES, IDS, method)
     assert found.maps.shape == (3, 2, *(IMAGES.shape[1:3] if of_the_image else (6, 8)))

@@ -1,12 +1,14 @@
 """Principal components: maps of one direction by hand, others against NumPy's SVD, and signs that are not chance."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from camjax.attribution import METHODS, eigen_cam, eigen_grad_cam, explainer, hires_cam
-from camjax.attribution.decomposition import principal_component
+from camjax.attribution.decomposition import kernel_component, principal_component
 
 rng = np.random.default_rng(0)
 KERNEL = rng.normal(size=(6, 4)).astype(np.float32)
@@ -46,6 +48,14 @@ def test_is_that_of_numpy_s_svd(shape):
     expected = np.array([[by_svd(t) for t in image] for image in terms])
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
     np.testing.assert_allclose(found.mean((-2, -1)), 0, atol=1e-5)
+
+
+def test_lapack_gets_one_matrix_at_a_time():
+    """Of a batch it waits for threads of the pool that it runs on: two such calls at a time never end on two cores."""
+    terms = np.ones((2, 3, 2, 3, 6), np.float32)
+    program = str(jax.make_jaxpr(lambda terms: (principal_component(terms), kernel_component(terms)))(terms))
+    shapes = re.findall(r"f32\[([\d,]+)\] = eigh", program)
+    assert {*shapes} == {"6"}, program  # the eigenvalues
 
 
 def test_where_channels_sum_to_nothing_the_furthest_cell_is_positive():

@@ -6,7 +6,9 @@ What holds for all rows of the table, on models, is in `test_door.py`.
 """
 
 import contextlib
+import functools
 import gc
+import re
 import subprocess
 import sys
 
@@ -37,9 +39,21 @@ FUNCTIONS = {
     "sscam": attribution.ss_cam,
     "iscam": attribution.is_cam,
     "ablationcam": attribution.ablation_cam,
+    "finercam": attribution.finer_cam,
+    "finercam_mean": functools.partial(attribution.finer_cam, weights="mean", strength=0.6),
+    "refinecam": attribution.refine_cam,
+    "segeigencam": attribution.seg_eigen_cam,
+    "kpcacam": attribution.kpca_cam,
+    "fem": attribution.fem,
+    "dff": attribution.dff,
+    "shapleycam": attribution.shapley_cam,
+    "fasterscorecam": attribution.faster_score_cam,
+    "smoothgradcam++": attribution.smooth_grad_cam_plus_plus,
+    "reciprocam": attribution.recipro_cam,
 }
 PERTURBING = [name for name, row in METHODS.items() if row.needs is Needs.CHANGED_IMAGES]
-BY_GRADIENTS = [name for name, row in METHODS.items() if row.needs is Needs.GRADIENTS]
+BY_GRADIENTS = [name for name, row in METHODS.items() if row.needs in (Needs.GRADIENTS, Needs.CURVATURE)]
+COMPONENTS = ["eigencam", "eigengradcam", "segeigencam", "kpcacam"]
 FEW = {"sscam": {"num_samples": 2}, "iscam": {"num_samples": 2}}
 
 every_method = pytest.mark.parametrize("name", [*BY_GRADIENTS, *PERTURBING])
@@ -138,9 +152,12 @@ def of_one_layer(kernel, features):
 
 @every_method
 def test_targets_that_are_not_some_for_each_image_are_errors(explain, name):
-    masks = {"features_fn": lambda images: images, "images": IMAGES} if name in ("scorecam", "sscam", "iscam") else {}
+    runs_images = name in ("scorecam", "sscam", "iscam", "fasterscorecam", "smoothgradcam++")
+    masks = {"features_fn": lambda images: images, "images": IMAGES} if runs_images else {}
     head = Partial(of_one_layer, np.ones((3, 4), np.float32))
     for wrong, message in WRONG:
+        if METHODS[name].classes_only and callable(wrong):
+            message = "expected class ids"
         with pytest.raises(ValueError, match=message):
             explain(IMAGES, wrong, name)
         with pytest.raises(ValueError, match=message):
@@ -185,7 +202,7 @@ def test_targets_of_every_kind_are_the_classes_of_a_network_that_ends_in_them():
 def test_perturbing_methods_take_one_layer():
     explain = explainer(lambda images: (images, images / 2), lambda features: features[1].mean((1, 2)))
     for name in PERTURBING:
-        with pytest.raises(ValueError, match=f"{name} of 2 layers: expected one.*combine_layers"):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)} of 2 layers: expected one.*combine_layers"):
             explain(IMAGES, IDS[:, 0] % 3, name)
 
 
@@ -309,9 +326,10 @@ def test_dead_constant_and_broken_images_are_theirs_alone(explain, name):
     maps = maps_of(explain, name, images)
     np.testing.assert_array_equal(maps[1], 0)
     assert np.ptp(maps[2], (1, 2)).max() < 1e-5
-    # A component has nothing to tell apart; what is rectified has nothing where the score falls with all features.
-    says_something = np.array([[name not in ("eigencam", "eigengradcam")] * 2])
-    np.testing.assert_array_equal(maps[2].max((1, 2)) > 1e-4, says_something[0])
+    # What looks for differences between places finds none. Class 0 may be no stronger than its look-alikes.
+    says_something = name not in (*COMPONENTS, "fem", "dff", "refinecam")
+    shown = maps[2, 1:] if METHODS[name].classes_only else maps[2]
+    assert (np.abs(shown).max((1, 2)) > 1e-4).all() == says_something
     assert np.isnan(maps[3, :, 2, 2]).all()
     np.testing.assert_allclose(maps[[0, 4]], maps_of(explain, name)[[0, 4]], rtol=1e-5, atol=1e-6)
     assert np.isfinite(maps[[0, 4]]).all()
@@ -320,15 +338,24 @@ def test_dead_constant_and_broken_images_are_theirs_alone(explain, name):
 def test_the_score_falls_with_every_feature(explain):
     """Class 3: gradients are below 0 and features are not, so that sums of their products are not above 0 anywhere."""
     maps = {name: maps_of(explain, name, ids=np.full((5, 2), 3)) for name in FUNCTIONS}
-    for name in ("gradcam", "gradcam++", "layercam", "ablationcam"):
+    for name in (
+        "gradcam",
+        "gradcam++",
+        "layercam",
+        "ablationcam",
+        "refinecam",
+        "shapleycam",
+        "smoothgradcam++",
+        "dff",
+    ):
         np.testing.assert_array_equal(maps[name], 0)
     for name in ("xgradcam", "hirescam"):
         assert (maps[name] <= 0).all() and (maps[name].min((2, 3)) < -1e-3).all()
     # Methods without a sign: components, and weights that are a softmax.
-    for name in ("eigencam", "eigengradcam"):
+    for name in COMPONENTS:
         np.testing.assert_allclose(maps[name].mean((2, 3)), 0, atol=1e-5)
         assert (maps[name].max((2, 3)) > 1e-3).all()
-    for name in ("scorecam", "sscam", "iscam"):
+    for name in ("scorecam", "sscam", "iscam", "fasterscorecam"):
         assert (maps[name] >= 0).all() and (maps[name].max((2, 3)) > 1e-3).all()
 
 
@@ -337,7 +364,9 @@ def test_a_network_in_bfloat16_has_float32_maps_close_to_those_of_float32(explai
     found = in_bfloat16(name)
     assert found.dtype == jnp.float32
     expected = maps_of(explain, name)
-    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
+    # Scores near 9 are rounded to 1/16, which shows where one place alone changes them.
+    tolerance = 0.1 if name == "reciprocam" else 0.03
+    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.fixture(scope="module")

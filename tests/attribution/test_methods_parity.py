@@ -8,25 +8,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from benchmarks.peers import import_torchvision, missing
 from camjax.attribution import (
     ablation_cam,
     augmentation_smoothing,
+    combine_layers,
+    deep_feature_factorization,
     eigen_cam,
     eigen_grad_cam,
     eigen_smoothing,
+    explain_nnx,
+    fem,
+    finer_cam,
     grad_cam,
     grad_cam_plus_plus,
     hires_cam,
     is_cam,
+    kpca_cam,
     layer_cam,
     output_gradients,
     score_cam,
+    seg_eigen_cam,
+    shapley_cam,
+    smooth_grad_cam_plus_plus,
     ss_cam,
+    targets,
     xgrad_cam,
 )
 from camjax.attribution.perturbation import with_noise
+from camjax.attribution.smooth_gradients import noisy_images
 from camjax.cam import normalize_map, resize_map
 
 pytestmark = pytest.mark.parity
@@ -266,3 +278,221 @@ def test_aug_smooth_of_pytorch_grad_cam(torch, network, grad_cam_library):
     ours = augmentation_smoothing(maps_fn, IMAGES, CLASSES, baseline=MEAN)[:, 0]
     theirs = by_grad_cam_library(torch, network, grad_cam_library.GradCAM, aug_smooth=True)
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+
+
+# Methods of the last years
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.6])
+@pytest.mark.parametrize("given", [False, True])
+def test_finer_cam_of_pytorch_grad_cam(torch, network, grad_cam_library, strength, given):
+    from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
+
+    # Of a tenth of the scores: the library adds a billionth to the look-alikes' probability, which may be as small.
+    small = lambda features: head_fn(features) / 10  # noqa: E731
+    classes = np.asarray(small(FEATURES)).argmax(1)
+    similar = [[c for c in range(5) if c != one][:2] for one in classes]
+    given_targets = [FinerWeightedTarget(c, others, strength) for c, others in zip(classes, similar, strict=True)]
+
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            return self.network(images) / 10
+
+    with grad_cam_library.FinerCAM(Small(), [network.rectified]) as explain:
+        theirs = explain(inputs(torch), given_targets if given else None, alpha=strength)
+    maps = finer_cam(small, FEATURES, classes, similar=np.array(similar) if given else None, strength=strength)
+    assert_same(final_step(maps[:, 0]), theirs)
+
+
+@pytest.mark.parametrize("similar", [None, [[0, 1], [3, 4], [2, 1]]])
+def test_finer_cam_of_torch_cam(torch, network, torchcam, similar):
+    shape = (3, *IMAGES.shape[1:3])
+    with torchcam.FinerCAM(network, "rectified", shape, gamma=0.6, num_references=2) as explain:
+        theirs = explain(CLASSES, network(inputs(torch)), similar)[0].detach()
+    options = {"strength": 0.6, "num_similar": 2, "weights": "mean"}
+    ours = finer_cam(head_fn, FEATURES, CLASSES, similar=None if similar is None else np.array(similar), **options)
+    assert_same(ours[:, 0], theirs)
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_shapley_cam_of_pytorch_grad_cam(torch, network, grad_cam_library, curved):
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputReST, ClassifierOutputTarget
+
+    target = ClassifierOutputReST if curved else ClassifierOutputTarget
+    with grad_cam_library.ShapleyCAM(network, [network.rectified]) as explain:
+        theirs = explain(inputs(torch), [target(c) for c in CLASSES])
+    ours = shapley_cam(head_fn, FEATURES, targets.residual_softmax(CLASSES) if curved else CLASSES)
+    assert_same(final_step(ours[:, 0]), theirs)
+
+
+def test_fem_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    theirs = by_grad_cam_library(torch, network, grad_cam_library.FEM)
+    assert_same(final_step(fem(head_fn, FEATURES, CLASSES)[:, 0]), theirs)
+
+
+def test_kpca_cam_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_kernel
+
+    components = get_2d_projection_kernel(np.asarray(FEATURES).transpose(0, 3, 1, 2))
+    ours = with_their_signs(kpca_cam(head_fn, FEATURES, CLASSES)[:, 0], components)
+    assert_same(ours, components)
+    assert_same(final_step(ours), by_grad_cam_library(torch, network, grad_cam_library.KPCA_CAM))
+
+
+def test_seg_eigen_cam_of_pytorch_grad_cam(torch, network, grad_cam_library):
+    theirs = by_grad_cam_library(torch, network, grad_cam_library.SegEigenCAM)
+    assert_same(final_step(seg_eigen_cam(head_fn, FEATURES, CLASSES)[:, 0]), theirs)
+
+
+def test_deep_feature_factorization_of_pytorch_grad_cam(grad_cam_library, monkeypatch):
+    """From a start by singular vectors, instead of random numbers."""
+    from pytorch_grad_cam.feature_factorization import deep_feature_factorization as library
+
+    nmf = library.NMF
+    monkeypatch.setattr(library, "NMF", lambda n_components, init, random_state: nmf(n_components, init="nndsvd"))
+    concepts, theirs = library.dff(np.array(FEATURES).transpose(0, 3, 1, 2), n_components=4)
+    ours = deep_feature_factorization(FEATURES, 4)
+    for factor in range(4):
+        assert_same(ours.maps[:, factor], theirs[:, factor])
+    directions = concepts - np.asarray(ours.offset)[:, None]
+    np.testing.assert_allclose(ours.directions, (directions / np.linalg.norm(directions, axis=0)).T, atol=1e-4)
+
+
+def test_smooth_grad_cam_plus_plus_of_torch_cam_with_the_same_noise(torch, network, torchcam, monkeypatch):
+    """The library takes the last copy's gradient, not the mean, and its features, not the image's; it sums f g^3.
+
+    Behind an average pooling g is the same at all places, and that sum is the one of f, times g^3.
+    """
+    from torchcam.methods import gradient
+
+    key, drawn, seen = jax.random.key(3), [], []
+
+    class Noise:
+        def __init__(self, mean, std):
+            self.std = std
+
+        def sample(self, shape):
+            noise = noisy_images(IMAGES, jax.random.fold_in(key, len(drawn)), self.std) - IMAGES
+            drawn.append(noise)
+            return torch.from_numpy((np.asarray(noise) / STD).transpose(0, 3, 1, 2).copy())
+
+    class Explainer(torchcam.SmoothGradCAMpp):
+        def _backprop(self, *args, **kwargs):
+            super()._backprop(*args, **kwargs)
+            seen.append(self.hook_g[0].clone())
+
+        def _get_weights(self, *args, **kwargs):
+            features = list(self.hook_a)
+            weights = super()._get_weights(*args, **kwargs)
+            self.hook_a = features
+            return weights
+
+    def pooled(images):
+        features = network.rectified(network.second(torch.relu(network.first(images))))
+        return network.last(torch.relu(network.hidden(features.mean((2, 3)))))
+
+    def pooled_head(features):
+        return jax.nn.relu(features.mean((1, 2)) @ WEIGHTS["hidden"].T) @ WEIGHTS["last"].T
+
+    class MeanGradient:
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+        def relu(self, last):
+            return torch.relu(torch.stack(seen).mean(0))
+
+    monkeypatch.setattr(torch.distributions.normal, "Normal", Noise)
+    monkeypatch.setattr(network, "forward", pooled)
+    with Explainer(network, "rectified", num_samples=3, std=0.3, input_shape=(3, *IMAGES.shape[1:3])) as explain:
+        network(inputs(torch))
+        monkeypatch.setattr(gradient, "torch", MeanGradient())
+        theirs = explain(CLASSES)[0]
+    options = {"features_fn": features_fn, "images": IMAGES, "num_samples": 3, "noise": 0.3, "key": key}
+    assert len(drawn) == len(seen) == 3
+    assert_same(smooth_grad_cam_plus_plus(pooled_head, FEATURES, CLASSES, **options)[:, 0], theirs)
+
+
+class Deep(nnx.Module):
+    """Maps of two sizes, with biases of convolutions and of a BatchNorm."""
+
+    def __init__(self, rngs):
+        self.first = nnx.Conv(3, 6, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+        self.second = nnx.Conv(6, 8, (3, 3), 3, padding=1, rngs=rngs)
+        self.last = nnx.Linear(8, 5, rngs=rngs)
+        random = np.random.default_rng(1)
+        for variable in (self.first.bias, self.norm.bias, self.norm.mean, self.second.bias):
+            variable[...] = jnp.asarray(random.normal(size=variable.shape), jnp.float32)
+
+    def __call__(self, images):
+        features = nnx.relu(self.second(nnx.relu(self.norm(self.first(images)))))
+        # Of a thousand times the scores: the library adds 1e-7 and 1e-6 where it divides.
+        return 1000 * self.last(features.mean((1, 2)))
+
+
+@pytest.fixture(scope="module")
+def deep_networks(torch):
+    """The same network twice."""
+    ours = Deep(nnx.Rngs(0))
+    ours.eval()
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Conv2d(3, 6, 3, padding=1)
+            self.norm = torch.nn.BatchNorm2d(6)
+            self.second = torch.nn.Conv2d(6, 8, 3, stride=3, padding=1)
+            self.last = torch.nn.Linear(8, 5)
+
+        def forward(self, images):
+            features = torch.relu(self.second(torch.relu(self.norm(self.first(images)))))
+            return 1000 * self.last(features.mean((2, 3)))
+
+    theirs = Network().eval()
+    tensors = {}
+    for name in ("first", "second", "last"):
+        layer = getattr(ours, name)
+        kernel = np.asarray(layer.kernel[...])
+        tensors |= {f"{name}.weight": kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T}
+        tensors |= {f"{name}.bias": layer.bias[...]}
+    norm = ours.norm
+    tensors |= {"norm.weight": norm.scale[...], "norm.bias": norm.bias[...]}
+    tensors |= {"norm.running_mean": norm.mean[...], "norm.running_var": norm.var[...]}
+    theirs.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in tensors.items()}, strict=False)
+    images = ((IMAGES - MEAN) / STD).astype(np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(ours(images), theirs(inputs(torch)), rtol=1e-4, atol=1e-2)
+    return ours, theirs, images
+
+
+def test_full_grad_of_pytorch_grad_cam(torch, grad_cam_library, deep_networks, capsys):
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    ours, theirs, images = deep_networks
+    with grad_cam_library.FullGrad(theirs, []) as explain:
+        maps = explain(inputs(torch), [ClassifierOutputTarget(c) for c in CLASSES])
+    assert_same(explain_nnx(ours, "second")(images, CLASSES, "fullgrad").maps[:, 0], maps)
+
+
+def test_refine_cam_of_pytorch_grad_cam(torch, grad_cam_library, deep_networks, monkeypatch):
+    """At the size of the larger layer, instead of the image's, which is the same here: no resizing comes after it."""
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    ours, theirs, images = deep_networks
+    explain = grad_cam_library.RefineCAM(theirs, [theirs.norm, theirs.second])
+    maps = explain(inputs(torch), [ClassifierOutputTarget(c) for c in CLASSES])
+    assert_same(explain_nnx(ours, ["norm", "second"])(images, CLASSES, "refinecam").maps[:, 0], maps)
+
+
+def test_refine_cam_of_torch_cam(torch, torchcam, deep_networks):
+    """Of LayerCAM's maps: its Grad-CAM++ does not divide."""
+    ours, theirs, images = deep_networks
+    shape = (3, *IMAGES.shape[1:3])
+    with torchcam.RefineCAM(theirs, ["norm", "second"], shape, base_method=torchcam.LayerCAM) as explain:
+        maps = explain(CLASSES, theirs(inputs(torch)))[0].detach()
+    single = [explain_nnx(ours, name)(images, CLASSES, "layercam").maps for name in ("norm", "second")]
+    assert_same(combine_layers(single, "product")[:, 0], maps)

@@ -25,6 +25,45 @@ def test_probabilities_are_the_softmax():
     np.testing.assert_allclose(scores(targets.probabilities([2, 1])), expected[:, None], rtol=1e-5)
 
 
+def test_the_residual_softmax_adds_the_logarithm_of_the_probability():
+    expected = np.array([4, -3]) + np.log(np.exp([4, -3]) / np.exp(np.asarray(OUTPUTS)).sum(1))
+    np.testing.assert_allclose(scores(targets.residual_softmax([2, 1])), expected[:, None], rtol=1e-5)
+
+
+def test_finer_takes_away_the_look_alikes():
+    # Of class 0 of the first image class 1 is the closest, of class 2 as well; of class 0 of the second class 1.
+    ids = np.array([[0, 2], [0, 1]])
+    assert scores(targets.finer(ids, num_similar=1)) == [[1 - 2, 4 - 2], [0 + 3, -3 - 0]]
+    assert scores(targets.finer(ids, num_similar=1, strength=0.5)) == [[0, 3], [1.5, -3]]
+    assert scores(targets.finer(ids, weights="mean")) == [[1 - 3, 4 - 1.5], [0 - 1, -3 - 2.5]]
+    assert scores(targets.finer([0, 0], similar=[2])) == [[1 - 4], [0 - 5]]
+    assert scores(targets.finer(ids, similar=[[[1], [0]], [[2], [2]]])) == [[-1, 3], [-5, -8]]
+    # A family: each is compared with the others. The softmax of 2 and 4, of 1 and 2, ...
+    share = 1 / (1 + np.exp([2, 1, 8, 5]))
+    expected = [[1 - (2 * share[0] + 4 * (1 - share[0])), 4 - (share[1] + 2 * (1 - share[1]))]]
+    expected += [[0 - (-3 * share[2] + 5 * (1 - share[2])), -3 - (5 - 5 * share[3])]]
+    for similar in ([0, 1, 2], None):
+        np.testing.assert_allclose(scores(targets.finer(ids, similar=similar)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_shares_of_look_alikes_have_a_gradient():
+    target = targets.finer([[0]], similar=[1, 2], strength=0.5)
+    outputs = jnp.array([[1.0, 0.5, -0.5]])
+
+    def by_hand(outputs):
+        first, second = jnp.exp(outputs[0, 1]), jnp.exp(outputs[0, 2])
+        return outputs[0, 0] - 0.5 * (first * outputs[0, 1] + second * outputs[0, 2]) / (first + second)
+
+    found = jax.grad(lambda outputs: target(outputs).sum())(outputs)
+    np.testing.assert_allclose(found, jax.grad(by_hand)(outputs), atol=1e-6)
+
+
+def test_traced_look_alikes_that_are_none_give_nan():
+    compiled = jax.jit(lambda target: target(OUTPUTS))
+    assert np.isnan(compiled(targets.finer([0, 1], similar=[1]))).tolist() == [[False], [True]]
+    assert np.isnan(compiled(targets.finer([0, 1], similar=[[2], [3]]))).tolist() == [[False], [True]]
+
+
 def test_a_set_of_classes_is_their_mean():
     assert scores(targets.class_sets([[True, True, False], [False, True, True]])) == [[1.5], [1]]
     assert scores(targets.class_sets([[[0, 0, 2], [1, 0, 1]]] * 2)) == [[4, 2.5], [5, 2.5]]
@@ -77,6 +116,12 @@ def test_another_target_for_each_image():
         (targets.region(np.ones((2, 2, 2)), [1, 1]), r"expected \(B, h, w, C\)"),
         (targets.similarity(np.ones((3, 3))), r"embeddings of shape \(3, 1, 3\): expected \(2, 1, 3\)"),
         (targets.per_image([targets.classes([1])]), "1 targets for 2 images"),
+        (targets.finer([0, 1], similar=[[0, 1]]), r"similar of shape \(1, 2\): expected integers \(T,\), \(2, T\)"),
+        (targets.finer([0, 1], similar=[0.5]), r"similar of shape \(1,\) and dtype float64: expected integers"),
+        (targets.finer([0, 1], similar=[0, 3]), r"similar has \[3\]: expected classes in 0\.\.2"),
+        (targets.finer([0, 1], similar=[2, 2]), "expected each class once"),
+        (targets.finer([0, 1], similar=[1]), "class 1 has no look-alike but itself"),
+        (targets.finer([0, 3]), r"class_ids \[3\] out of range"),
         (lambda outputs: outputs.sum(), r"scores of shape \(\) for 2 images: expected \(2, N\)"),
         (lambda outputs: outputs[:1], r"scores of shape \(1, 3\) for 2 images"),
     ],

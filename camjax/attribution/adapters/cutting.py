@@ -11,14 +11,19 @@ from typing import Any
 
 import jax
 
-from camjax.attribution.network import CutNetwork, SharedWeights
+from camjax.attribution.network import CutNetwork, SharedWeights, Whole
 from camjax.attribution.tokens import reshaped
 from camjax.errors import InputError
 from camjax.models.inference_mode import mode_arguments
 
 
 def cut_at(
-    layers: Sequence[str], weights: Any, capture: Callable, exchange: Callable, reshape: Callable | None
+    layers: Sequence[str],
+    weights: Any,
+    capture: Callable,
+    exchange: Callable,
+    reshape: Callable | None,
+    whole: Callable[..., Whole] | None = None,
 ) -> CutNetwork:
     """The network cut at layers.
 
@@ -29,6 +34,7 @@ def cut_at(
       exchange: (weights, images, features) -> outputs of the network in which the features replace the outputs of the
         layers; see `in_place_of`.
       reshape: see `camjax.attribution.reshaped`; None where the layers give maps.
+      whole: weights -> the network as a module of NNX, if it is one.
 
     Returns:
       The network. Features are a tuple for several layers. Its functions raise ValueError for a layer that is not
@@ -49,7 +55,7 @@ def cut_at(
     def head_fn(weights, features, images):
         return exchange(weights, images, features if several else (features,))
 
-    network = SharedWeights.of(features_fn, head_fn, weights)
+    network = SharedWeights.of(features_fn, head_fn, whole, weights)
     return network if reshape is None else reshaped(network, reshape)
 
 

@@ -1,16 +1,15 @@
 """Networks of Flax NNX as explainers."""
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 from flax import nnx
 
-from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
+from camjax.attribution.adapters.cutting import call, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
+from camjax.attribution.module_layers import cut_module, layers_of
 from camjax.models.base import CamModel
-from camjax.models.inference_mode import inference_view, keeps_its_state
 
 
 def explain_nnx(
@@ -41,60 +40,9 @@ def explain_nnx(
       ValueError: a layer that the model does not have; at a call, one that is not called, is called more than once, or
         does not return a map, or a network that runs for training.
     """
-    names, known = layer_names(layers), _layers(model)
+    names, known = layer_names(layers), layers_of(model)
     for name in names:
         if name not in known:
             raise unknown_layer(name, known, type(model).__name__)
-    structure, weights = nnx.split(inference_view(model))
-    # The explainer's own variables: those of the model change with it.
-    weights = jax.tree.map(lambda array: array, weights)
-
-    def tapped(weights, exchanges):
-        model = nnx.merge(structure, weights, copy=True)
-        layers = _layers(model)
-        for name, exchange in zip(names, exchanges, strict=True):
-            # Python looks up `__call__` on the type: the layer gets a type of its own, and stays in its place in the
-            # network, which may be an attribute, a list, or two of them.
-            layer: Any = layers[name]
-            layer.__class__ = _tapped(layer.__class__)
-            layer.exchange = exchange
-        return model
-
-    def capture(weights, images):
-        model = tapped(weights, [None] * len(names))
-        with keeps_its_state(model):
-            _, captured = nnx.capture(forward, _Output)(model, images)
-        found = {".".join(map(str, path[:-1])): outputs for path, outputs in nnx.to_flat_state(captured)}
-        return [found[name].get_value() if name in found else () for name in names]
-
-    def exchange(weights, images, features):
-        exchanges = [functools.partial(in_place_of, features=array, layers=len(names)) for array in features]
-        model = tapped(weights, exchanges)
-        with keeps_its_state(model):
-            return forward(model, images)
-
     ours = model if isinstance(model, CamModel) and forward is call else None
-    return Explainer(cut_at(names, weights, capture, exchange, reshape), combine, ours)
-
-
-class _Output(nnx.Variable):
-    """A layer's outputs, one for each call."""
-
-
-@functools.cache  # NNX keeps every type it has seen
-def _tapped(layer_type: type) -> type:
-    """A type whose `__call__` keeps the layer's output, or replaces it."""
-
-    def __call__(self, *args, **kwargs):
-        output = layer_type.__call__(self, *args, **kwargs)
-        if self.exchange is not None:
-            return self.exchange(output)
-        self.sow(_Output, "output", output)
-        return output
-
-    return type(layer_type)(layer_type.__name__, (layer_type,), {"__call__": __call__})
-
-
-def _layers(model: nnx.Module) -> dict[str, nnx.Module]:
-    """The submodules that can be called, by their paths."""
-    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if path and callable(module)}
+    return Explainer(cut_module(model, names, forward, reshape), combine, ours)

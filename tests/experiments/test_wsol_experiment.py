@@ -11,6 +11,7 @@ from PIL import Image
 from camjax.data.annotated import open_annotated
 from camjax.errors import InputError
 from camjax.training import TrainingError
+from experiments.cub import __main__ as cub
 from experiments.wsol import __main__ as protocol
 from experiments.wsol import search
 from experiments.wsol.data import FirstOfEachClass
@@ -105,6 +106,14 @@ def test_openimages_goes_through_the_command(tmp_path, monkeypatch):
     first = FirstOfEachClass(val, 1)
     assert [first.annotation(i).filename for i in range(len(first))] == ["val2/000/0.png", "val2/001/1.png"]
     assert set(np.unique(first.mask(1))) == {0, 1, 255}
+
+
+def test_table_4_reads_the_same_folders(tmp_path, monkeypatch):
+    write_miniature(tmp_path, "CUB", COUNTS)
+    opened = []
+    monkeypatch.setattr(cub, "run", lambda options, train, test, console: opened.extend([train, test]))
+    cub.main(cub.Options(dataset=str(tmp_path / "dataset/CUB"), lists=tmp_path / "metadata/CUB", limit_test=3))
+    assert [len(source) for source in opened] == [8, 3] and opened[1].annotation(2).boxes.shape == (1, 4)
 
 
 def test_a_trial_that_diverges_has_no_score(tmp_path, monkeypatch):

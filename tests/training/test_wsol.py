@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import STRICT
 from flax import nnx
 from wsol_net import Staged
 
@@ -251,6 +252,21 @@ def test_the_networks_of_the_benchmark(name, method):
     features = jax.eval_shape(lambda model, images: model.features(images), model, images).shape
     side = 28 if "28x28" in name else 14
     assert features == (1, side, side, last)
+
+
+@pytest.mark.parametrize("name", [name for name in WSOL if name != "cam"])
+def test_strict_settings_of_jax(name):
+    before = {setting: getattr(jax.config, setting) for setting in STRICT}
+    state = TrainState.create(staged(name), RECIPE)
+    try:
+        for setting, value in STRICT.items():
+            jax.config.update(setting, value)
+        after, metrics = jax.eval_shape(recipe_step(RECIPE), state, batch())
+    finally:
+        for setting, value in before.items():
+            jax.config.update(setting, value)
+    assert metrics["loss"].dtype == jnp.float32
+    assert jax.tree.map(lambda x: x.dtype, jax.tree.leaves(after)) == [x.dtype for x in jax.tree.leaves(state)]
 
 
 # --------------------------------------------------------------------------------------- several devices

@@ -194,7 +194,8 @@ def with_wsol(model: CamModel, wsol: str | Mapping[str, Any], *, rngs: nnx.Rngs 
       rngs: random keys of new layers and of the method's draws; `nnx.Rngs(0)` if None.
 
     Returns:
-      A new model. Its `created_as` says the method.
+      A new model. Its `created_as` says the method. ADL's layers are in training mode, which `model.eval()` ends;
+      camjax's own functions set the mode themselves.
 
     Raises:
       ValueError: an unknown method or option; a model with another head or method, or without what the method needs.

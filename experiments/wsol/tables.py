@@ -82,12 +82,16 @@ def final_table(
     title = f"Test images of {dataset.title}, {method} (%)"
     table = result_table(title, *columns, f"ours, {network}, {seeds}", caption=caption or None)
     for key in results[0]:
-        values = [of_seed[key] for of_seed in results]
-        mean = f"{statistics.mean(values):.1f}"
-        ours = mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
+        ours = mean_and_deviation([of_seed[key] for of_seed in results])
         theirs = [] if compared is None else [f"{compared:.1f}", f"{CENTER_BOX[name]:.1f}"]
         table.add_row(key, *(theirs if key == dataset.score else [""] * len(theirs)), ours)
     return table
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """As in "63.1 ± 0.4"; of one value no deviation."""
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def _cell(value: object) -> str:

@@ -1,6 +1,6 @@
 """Class activation maps on arrays, and resizing and scaling maps for display."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -101,17 +101,24 @@ def class_probabilities(logits: _Array, multi_label: bool = False) -> _Array:
 
 
 @laid_out_like(0, trailing=3)
-def class_maps(features: jax.Array, kernel: jax.Array | None, class_ids: ArrayLike | None = None) -> jax.Array:
+def class_maps(
+    features: jax.Array, kernel: jax.Array | Callable[..., jax.Array] | None, class_ids: ArrayLike | None = None
+) -> jax.Array:
     """`class_activation_map`; without a kernel the features' channels, which are the class maps already.
+
+    A head may also have a function of its own for its maps, in place of the kernel.
 
     Args:
       features: (..., h, w, K).
-      kernel: (K, C) of the model's head, or None where K is C and channel c is the map of class c.
+      kernel: (K, C) of the model's head, or None where K is C and channel c is the map of class c; or a function from
+        features and class_ids to the maps.
       class_ids: (..., N) integers; an id out of range gives a map of NaN. None for all C classes.
 
     Returns:
       (..., N, h, w) or (..., C, h, w) float32.
     """
+    if callable(kernel):
+        return kernel(features, class_ids)
     if kernel is not None:
         return class_activation_map(features, kernel, class_ids)
     maps = jnp.moveaxis(features, -1, -3).astype(jnp.float32)

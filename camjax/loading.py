@@ -145,7 +145,8 @@ def model_with_weights(
         model = create_model(spec.name, num_classes, pool=pool, dtype=dtype, rngs=rngs)
     else:
         # Abstract at first: drawing random weights only to overwrite them would take longer than reading the file.
-        model = model_shapes(spec.name, found.description.num_classes, pool=pool, dtype=dtype)
+        wsol = found.description.wsol
+        model = model_shapes(spec.name, found.description.num_classes, pool=pool, dtype=dtype, wsol=wsol)
     try:
         tensors, unwrapped = found.names.unwrap(model, found.tensors)
     except WeightsError as error:
@@ -162,7 +163,7 @@ def model_with_weights(
     else:
         in_file = found.description.num_classes or found.names.count_classes(tensors)
         if num_classes is not None and in_file not in (None, model.head.num_classes):
-            model = model_shapes(spec.name, in_file, pool=pool, dtype=dtype)
+            model = model_shapes(spec.name, in_file, pool=pool, dtype=dtype, wsol=wsol)
         found.names.place(model, tensors, source=found.source)
         _start_random_state(model, rngs)
     try:

@@ -33,6 +33,7 @@ class Made(TypedDict):
     name: str
     num_classes: int
     pool: Literal["gap", "gmp"]
+    wsol: NotRequired[dict[str, Any]]
 
 
 class _RunInputRule(InputRule):

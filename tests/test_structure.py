@@ -38,7 +38,7 @@ PUBLIC = {
     "box_iou": ["a", "b"],
     "cam_fn": ["model", "images", "class_ids"],
     "class_activation_map": ["features", "kernel", "class_ids"],
-    "create_model": ["name", "num_classes", "pool", "dtype", "rngs"],
+    "create_model": ["name", "num_classes", "pool", "dtype", "rngs", "wsol"],
     "explainer": ["features_fn", "head_fn", "combine"],
     "largest_component_box": ["mask"],
     "list_models": [],
@@ -251,7 +251,7 @@ def test_arguments_that_have_to_be_named():
     def keyword_only(function):
         return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
-    assert keyword_only(camjax.create_model) == ["pool", "dtype", "rngs"]
+    assert keyword_only(camjax.create_model) == ["pool", "dtype", "rngs", "wsol"]
     assert keyword_only(camjax.load_model) == [
         *("num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only", "trust")
     ]

@@ -21,10 +21,11 @@ class Kernel(NamedTuple):
     """The dense layer that follows a global pooling, by which features become class activation maps.
 
     Attributes:
-      weights: (K, C); None where the features are the class maps already.
+      weights: (K, C); None where the features are the class maps already; or a function from features and class ids to
+        maps, of a head whose maps are no product with a kernel.
     """
 
-    weights: jax.Array | None
+    weights: jax.Array | Callable[..., jax.Array] | None
 
 
 class CutNetwork(NamedTuple):
@@ -164,6 +165,8 @@ def is_module_method(function: Callable) -> TypeGuard[MethodType]:
 def _kernel_of(head: Any) -> Kernel | None:
     if not hasattr(head, "kernel"):
         return None
+    if hasattr(head, "class_maps"):
+        return Kernel(as_pytree(head.class_maps))
     return Kernel(None if head.kernel is None else head.kernel[...])
 
 

@@ -28,6 +28,7 @@ class TrainOptions:
       out: Where the run goes, a folder or gs://, s3://. The same command continues a run that was interrupted.
       model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), a short name, or "random".
+      wsol: A training method for localization: has, cutmix, adl, acol, spg, with options as in "acol threshold=0.6".
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       image_size: Side in pixels of the squares that pictures are resized to; the network's own if not given.
       validation: Share of each class's pictures to measure accuracy with, where DATA has no split of its own.
@@ -37,6 +38,7 @@ class TrainOptions:
     out: Folder
     model: Annotated[str | None, arg("NAME|RUN", default=False)] = None
     weights: Weights = None
+    wsol: Annotated[tuple[str, ...], arg("METHOD [OPTION=NUMBER ...]", default=False)] = ()
     trust: tyro.conf.FlagCreatePairsOff[bool] = False
     image_size: OptionalCount = None
     validation: Share = 0.2
@@ -169,9 +171,11 @@ def _starting_model(
 
     from camjax.cli.training_run import set_image_size, starting_model
     from camjax.loading import load_model
-    from camjax.models import list_models, with_new_head
+    from camjax.models import list_models, with_new_head, with_wsol
     from camjax.models.registry import is_qualified
+    from camjax.models.wsol.table import WSOL, wsol_words
 
+    wsol = wsol_words(options.wsol)
     random = options.random
     name, weights = network_choice(options.model, None if random else options.weights)
     names = pictures.class_names
@@ -195,6 +199,7 @@ def _starting_model(
     if not (kept or random):
         model = with_new_head(model, len(names), rngs=nnx.Rngs(training.seed))
     model.class_names = names
+    model = with_wsol(model, wsol, rngs=nnx.Rngs(training.seed))
     if options.image_size is not None:
         set_image_size(model, (options.image_size, options.image_size))
     if random:
@@ -204,7 +209,11 @@ def _starting_model(
     else:
         start = f"{weights or name}, with a new head for {len(names)} classes"
     height, width = model.input_size
-    return model, [("starts from", start), ("sees", f"{height} x {width} pixels")]
+    notes = [("starts from", start), ("sees", f"{height} x {width} pixels")]
+    if model.wsol is not None:
+        name, *values = wsol.values()
+        notes.append(("method", f"{name} ({', '.join(map(str, values))}), which changes {WSOL[name].changes}"))
+    return model, notes
 
 
 def _recipe(options: TrainOptions, training: TrainingOptions, model: "CamModel", num_examples: int) -> "Recipe":
@@ -212,14 +221,15 @@ def _recipe(options: TrainOptions, training: TrainingOptions, model: "CamModel",
     from dataclasses import replace
 
     from camjax.models import model_spec
+    from camjax.models.wsol.table import new_layers
     from camjax.training.fine_tuning import fine_tuning
 
-    new_layers = model_spec(model.created_as["name"]).new_layers if model.created_as else ("head",)
+    of_network = model_spec(model.created_as["name"]).new_layers if model.created_as else ("head",)
     recipe = fine_tuning(
         num_examples,
         batch_size=training.batch_size or BATCH_SIZE,
         epochs=training.epochs,
-        new_layers=new_layers,
+        new_layers=new_layers(model, of_network),
     )
     if options.random:
         rate = RATE_FROM_SCRATCH * recipe.batch_size / 256

@@ -6,6 +6,7 @@ from camjax.models.layers import ConvBN, fold_batchnorm
 from camjax.models.registry import create_model, list_models, model_spec, register_model
 from camjax.models.spec import ModelSpec, WeightsSource
 from camjax.models.surgery import with_new_head
+from camjax.models.wsol.table import with_wsol
 
 __all__ = [
     "CamModel",
@@ -19,4 +20,5 @@ __all__ = [
     "model_spec",
     "register_model",
     "with_new_head",
+    "with_wsol",
 ]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # which pydantic reads; typing's own fr
 
 from camjax.errors import InputError
 from camjax.models.head import Head
+from camjax.models.wsol.method import Places, WsolMethod
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -89,12 +90,16 @@ class CamModel(nnx.Module):
         `camjax.training.fit` sets it by the loss.
       created_as: the arguments of `create_model` that name this network, {"name", "num_classes", "pool"}; None for a
         model that `create_model` did not make.
+      wsol: the method for weakly supervised localization that it is trained by, see `camjax.models.wsol`; None for CAM.
+      wsol_places: where such methods go in the network.
       cam_variant: only of networks with fully connected layers, which have no maps: the name of the variant with maps.
     """
 
     head: Head
     cam_variant: str
     multi_label: bool = False
+    wsol: WsolMethod | None = None
+    wsol_places: ClassVar[Places] = Places()
 
     def __init__(
         self,
@@ -163,6 +168,29 @@ class CamModel(nnx.Module):
         """(B, H, W, 3) normalized images in the compute dtype -> (B, h, w, K)."""
         raise NotImplementedError
 
+    def stage_maps(self, x: jax.Array) -> dict[str, jax.Array]:
+        """The feature maps at the places of the backbone that have a name, in order; the last is the backbone's.
+
+        Args:
+          x: (B, H, W, 3) normalized images in the compute dtype.
+
+        Returns:
+          Name -> (B, h, w, K).
+        """
+        return {"features": self.backbone(x)}
+
+    def at(self, place: str, x: jax.Array) -> jax.Array:
+        """What follows a named place of the backbone: the feature map, which a training method may change there."""
+        return x if self.wsol is None else self.wsol.at(place, x)
+
+    def for_wsol(self, method: str, *, rngs: nnx.Rngs) -> None:
+        """Changes the network's own layers to those that the benchmark has with a training method, if they differ.
+
+        Args:
+          method: a name of `camjax.models.wsol.table.WSOL`.
+          rngs: random keys of new layers.
+        """
+
     def features(self, images: jax.Array) -> jax.Array:
         """The last feature map.
 
@@ -172,6 +200,10 @@ class CamModel(nnx.Module):
         Returns:
           (B, h, w, K) in the compute dtype.
         """
+        return self.at("features", self.backbone(self.normalized(images)))
+
+    def normalized(self, images: jax.Array) -> jax.Array:
+        """(B, H, W, 3) images as `features` takes them -> (B, H, W, 3) in the compute dtype, as `backbone` does."""
         _, height, width, _ = images.shape
         # Whatever JAX is set to: float32, and arrays of one rank.
         mean, std = (
@@ -181,10 +213,10 @@ class CamModel(nnx.Module):
         x = (images.astype(jnp.float32) - mean) / std
         if self.channel_order == "bgr":
             x = x[..., ::-1]
-        return self.backbone(x.astype(self.dtype))
+        return x.astype(self.dtype)
 
     def mean_of(self, height: int, width: int) -> jax.Array:
-        """What is subtracted from images of (H, W) pixels: (3,), or (H, W, 3) of a mean image."""
+        """What is subtracted from images of (H, W) pixels: (3,) float32, or (H, W, 3) of a mean image."""
         if self.mean_image is None:
             return jnp.array(self.mean, jnp.float32)
         image = self.mean_image[...]

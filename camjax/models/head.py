@@ -17,7 +17,8 @@ class Head(Protocol):
     """What every head has.
 
     A head whose maps can be computed also has `kernel` (K, C), or None if the features are the class maps already, and
-    `bias` (C,) or None. `hasattr(head, "kernel")` tells whether there are maps.
+    `bias` (C,) or None. `hasattr(head, "kernel")` tells whether there are maps. A head without kernel whose maps are a
+    function of their own has `class_maps(features, class_ids)`, as `camjax.models.wsol.acol.AcolHead`.
     """
 
     num_classes: int

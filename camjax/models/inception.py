@@ -23,6 +23,7 @@ from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN, avg_pool, relu
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, convbn, layer
+from camjax.models.wsol.method import Places
 
 
 class _Branches(nnx.Module):
@@ -196,10 +197,16 @@ class InceptionV3(_Trunk):
 class InceptionV3Wsol(_Trunk):
     """The benchmark's Inception v3. Map: 14 x 14 for 224 x 224, about input side / 16; or 28 x 28.
 
+    With ACoL and ADL it has no dropout, and with ACoL it ends with Mixed_6e.
+
     Args:
       large: whether the third pooling is left out, for a map of twice the side.
       num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
+
+    wsol_places = Places(adl=("Mixed_5d", "Mixed_6e", "SPG_A3_2b"), spg=("pool", "Mixed_6e"), spg_width=512)
+    SPG_A3_1b: nnx.Conv | None
+    SPG_A3_2b: nnx.Conv | None
 
     def __init__(self, large: bool, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
         super().__init__(
@@ -213,17 +220,33 @@ class InceptionV3Wsol(_Trunk):
         )
         self.large = large
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        self.SPG_A3_1b = conv(768, 1024, 3, padding=1, dtype=dtype, rngs=rngs)
-        self.SPG_A3_2b = conv(1024, 1024, 3, padding=1, dtype=dtype, rngs=rngs)
+        self.SPG_A3_1b = nnx.data(conv(768, 1024, 3, padding=1, dtype=dtype, rngs=rngs))
+        self.SPG_A3_2b = nnx.data(conv(1024, 1024, 3, padding=1, dtype=dtype, rngs=rngs))
         self.head = PooledHead(1024, num_classes, pool=pool, rngs=rngs)
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
-        x = self.to_5d(x)
-        x = self.to_6e(x if self.large else max_pool(x, 3, 2))
-        for spg in (self.SPG_A3_1b, self.SPG_A3_2b):
-            x = relu(spg(self.dropout(x)))
-        return self.dropout(x)
+        *_, last = self.stage_maps(x).values()
+        return last
+
+    def stage_maps(self, x: jax.Array) -> dict[str, jax.Array]:
+        """The maps after Mixed_5d, the third pooling ("pool"), Mixed_6e and each of the last two convolutions."""
+        maps = {}
+        x = maps["Mixed_5d"] = self.at("Mixed_5d", self.to_5d(x))
+        x = maps["pool"] = self.at("pool", x if self.large else max_pool(x, 3, 2))
+        x = maps["Mixed_6e"] = self.at("Mixed_6e", self.to_6e(x))
+        for name in ("SPG_A3_1b", "SPG_A3_2b"):
+            if getattr(self, name) is not None:
+                x = maps[name] = self.at(name, relu(getattr(self, name)(self.dropout(x))))
+        *_, last = maps
+        return {**maps, last: self.dropout(x)}
+
+    def for_wsol(self, method: str, *, rngs: nnx.Rngs) -> None:
+        """See the class."""
+        if method in ("acol", "adl"):
+            self.dropout.rate = 0.0
+        if method == "acol":
+            self.SPG_A3_1b = self.SPG_A3_2b = None
 
 
 def _average(x: jax.Array) -> jax.Array:

@@ -4,7 +4,8 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,6 +16,7 @@ from camjax.models.base import CamModel
 from camjax.models.contract import builder, check_constructor, check_name, default_classes
 from camjax.models.head import Pool
 from camjax.models.spec import ModelSpec
+from camjax.models.wsol.table import with_wsol
 
 # The files of this package that have networks, each with its `SPECS`. A new file is one name here.
 FAMILIES = (
@@ -145,6 +147,7 @@ def create_model(
     pool: Pool = "gap",
     dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs | None = None,
+    wsol: str | Mapping[str, Any] | None = None,
 ) -> CamModel:
     """Builds a model with random weights.
 
@@ -154,16 +157,20 @@ def create_model(
       pool: "gap" (global average pooling) or "gmp" (global max pooling).
       dtype: compute dtype, float32 or bfloat16. Parameters are float32.
       rngs: random keys of the initial weights; `nnx.Rngs(0)` if None.
+      wsol: the method for weakly supervised localization that it is trained by: "has", "cutmix", "adl", "acol" or
+        "spg", or a mapping with options, {"method": "acol", "threshold": 0.6}; docs/training.md describes them. None or
+        "cam" for none.
 
     Returns:
       The model.
 
     Raises:
-      ValueError: unknown name, pool or dtype; or a registered network does not keep the contract of camjax's models.
+      ValueError: unknown name, pool, dtype or method; or a registered network does not keep the contract of camjax's
+        models.
     """
     spec = model_spec(name)
     num_classes = spec.num_classes if num_classes is None else num_classes
     rngs = nnx.Rngs(0) if rngs is None else rngs
     model = spec.build(num_classes=num_classes, pool=pool, dtype=dtype, rngs=rngs)
     model.created_as = {"name": spec.full_name, "num_classes": num_classes, "pool": pool}
-    return model
+    return model if wsol is None else with_wsol(model, wsol, rngs=rngs)

@@ -21,6 +21,7 @@ from camjax.models.layers import ConvBN, relu
 from camjax.models.pooling import max_pool
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import DENSE, convbn, layer
+from camjax.models.wsol.method import Places
 
 # Blocks per stage: He et al. 2016, table 1.
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -73,6 +74,8 @@ class ResNet(CamModel):
       num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
 
+    wsol_places = Places(adl=("layer3.0", "layer4.0", "layer4"), spg=("layer3.0", "layer3"))
+
     def __init__(
         self,
         depth: int,
@@ -100,11 +103,18 @@ class ResNet(CamModel):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, ceil(H / stride), ceil(W / stride), K)."""
+        *_, last = self.stage_maps(x).values()
+        return last
+
+    def stage_maps(self, x: jax.Array) -> dict[str, jax.Array]:
+        """The maps after each block ("layer3.0") and each stage ("layer3"), with torchvision's names."""
         x = max_pool(self.stem(x), 3, 2, ((1, 1), (1, 1)))
-        for blocks in self.stages:
-            for block in blocks:
-                x = block(x)
-        return x
+        maps = {}
+        for stage, blocks in enumerate(self.stages, 1):
+            for i, block in enumerate(blocks):
+                x = maps[f"layer{stage}.{i}"] = self.at(f"layer{stage}.{i}", block(x))
+            x = maps[f"layer{stage}"] = self.at(f"layer{stage}", x)
+        return maps
 
 
 def _downsample(in_features: int, out_features: int, strides: int, options: dict) -> ConvBN | None:

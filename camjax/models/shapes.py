@@ -1,5 +1,8 @@
 """A model of the registry without weights: its structure, and the shapes and types of its arrays."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -10,14 +13,21 @@ from camjax.models.registry import create_model
 
 
 def model_shapes(
-    name: str, num_classes: int | None = None, *, pool: Pool = "gap", dtype: DTypeLike = jnp.float32
+    name: str,
+    num_classes: int | None = None,
+    *,
+    pool: Pool = "gap",
+    dtype: DTypeLike = jnp.float32,
+    wsol: Mapping[str, Any] | None = None,
 ) -> CamModel:
     """What `create_model` builds and raises for these arguments, with a `jax.ShapeDtypeStruct` for every array.
 
     It takes a fifth of the time of `nnx.eval_shape(create_model)`, and less for deep networks: counting random keys,
     as that does, takes flax and JAX longer the more was traced before.
     """
-    return nnx.eval_shape(lambda: create_model(name, num_classes, pool=pool, dtype=dtype, rngs=_OneKeyRngs()))
+    return nnx.eval_shape(
+        lambda: create_model(name, num_classes, pool=pool, dtype=dtype, rngs=_OneKeyRngs(), wsol=wsol)
+    )
 
 
 class _OneKeyRngs(nnx.Rngs):

@@ -12,6 +12,7 @@ The layers have Caffe's names.
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,10 @@ from camjax.models import pooling
 from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.caffe_layers import CAFFE_DEVIATION, CAFFE_INPUT, conv, max_pool
 from camjax.models.head import FullyConnectedHead, Pool, PooledHead
-from camjax.models.layers import relu
+from camjax.models.layers import avg_pool, relu
 from camjax.models.spec import ModelSpec, WeightsSource, cam_release, torchvision
 from camjax.models.tensor_names import CONV, DENSE, layer
+from camjax.models.wsol.method import Places
 
 # K_out and number of the 3x3 convolutions of each stage: Simonyan and Zisserman 2015, table 1, column D.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -50,14 +52,24 @@ class _Trunk(CamModel):
                 setattr(self, f"conv{stage}_{i}", layer)
                 in_features, deviation = features, 1.0
 
-    def trunk(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, 3) normalized images -> (B, h, w, 512)."""
+    def trunk(self, x: jax.Array) -> dict[str, jax.Array]:
+        """(B, H, W, 3) normalized images -> the maps after each stage, before and after its pooling.
+
+        Those of stage 3 are "conv3" and "pool3"; the last, "pool5", is (B, h, w, 512).
+        """
+        maps = {}
         for stage, (_, repeats) in enumerate(STAGES, 1):
             for i in range(1, repeats + 1):
                 x = relu(getattr(self, f"conv{stage}_{i}")(x))
-            if stage in self.pools:
-                x = max_pool(x, 2, 2) if self.caffe else pooling.max_pool(x, 2, 2)
-        return x
+            x = maps[f"conv{stage}"] = self.at(f"conv{stage}", x)
+            x = maps[f"pool{stage}"] = self.at(f"pool{stage}", self.pool_stage(stage, x))
+        return maps
+
+    def pool_stage(self, stage: int, x: jax.Array) -> jax.Array:
+        """The pooling at the end of a stage, where it has one."""
+        if stage not in self.pools:
+            return x
+        return max_pool(x, 2, 2) if self.caffe else pooling.max_pool(x, 2, 2)
 
 
 class VGG16(_Trunk):
@@ -76,7 +88,7 @@ class VGG16(_Trunk):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, 224, 224, 3) normalized images -> (B, 7, 7, 512)."""
-        return self.trunk(x)
+        return self.trunk(x)["pool5"]
 
 
 class VGG16Gap(_Trunk):
@@ -89,16 +101,23 @@ class VGG16Gap(_Trunk):
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, ceil(H / 16), ceil(W / 16), 1024)."""
-        return relu(self.cam_conv(self.trunk(x)))
+        return relu(self.cam_conv(self.trunk(x)["pool5"]))
 
 
 class VGG16Wsol(_Trunk):
     """The benchmark's VGG-16. Map: input side / 16, or / 8.
 
+    With ACoL, poolings are 3 x 3, two more without stride follow the stages that lack one, and an average pooling is in
+    the place of conv6. With SPG, the fourth pooling is 3 x 3, and conv6 two convolutions of 512 units.
+
     Args:
       pools: stages that end in pooling.
       num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
+
+    wsol_places = Places(adl=("pool3", "conv4", "conv5"), spg=("pool4", "conv5"))
+    conv6: nnx.Conv | nnx.List | None
+    head: PooledHead
 
     def __init__(
         self,
@@ -110,12 +129,42 @@ class VGG16Wsol(_Trunk):
         rngs: nnx.Rngs,
     ):
         super().__init__(pools=pools, dtype=dtype, rngs=rngs)
-        self.conv6 = conv(512, 1024, 3, padding=1, dtype=dtype, rngs=rngs)
+        self.layout = "cam"
+        self.conv6 = nnx.data(conv(512, 1024, 3, padding=1, dtype=dtype, rngs=rngs))
         self.head = PooledHead(1024, num_classes, pool=pool, rngs=rngs)
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, h, w, 1024)."""
-        return relu(self.conv6(self.trunk(x)))
+        *_, last = self.stage_maps(x).values()
+        return last
+
+    def stage_maps(self, x: jax.Array) -> dict[str, jax.Array]:
+        """The maps of the trunk, and of what follows it."""
+        maps = self.trunk(x)
+        x = maps["pool5"]
+        if self.conv6 is None:
+            return {**maps, "conv6": avg_pool(x, 3, 1, "SAME")}
+        layers: Iterable = self.conv6 if isinstance(self.conv6, nnx.List) else [self.conv6]
+        for conv6 in layers:
+            x = relu(conv6(x))
+        return {**maps, "conv6": x}
+
+    def pool_stage(self, stage: int, x: jax.Array) -> jax.Array:
+        """The pooling at the end of a stage, where it has one."""
+        strides = 2 if stage in self.pools else 1
+        if self.layout == "acol" or (self.layout == "spg" and (stage, strides) == (4, 2)):
+            return pooling.max_pool(x, 3, strides, ((1, 1), (1, 1)))
+        return super().pool_stage(stage, x)
+
+    def for_wsol(self, method: str, *, rngs: nnx.Rngs) -> None:
+        """See the class."""
+        self.layout = method
+        if method == "acol":
+            self.conv6 = None
+        if method == "spg":
+            layers = [conv(512, 512, 3, padding=1, dtype=self.dtype, rngs=rngs) for _ in range(2)]
+            self.conv6 = nnx.List(layers)
+            self.head = PooledHead(512, self.head.num_classes, pool=self.head.pool, rngs=rngs)
 
 
 # torchvision and the benchmark number the layers of `features`, poolings and ReLUs among them. Without the fourth

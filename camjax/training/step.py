@@ -12,6 +12,7 @@ from flax import nnx
 from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.models.inference_mode import inference_view, run_for_inference
+from camjax.models.wsol.method import SAME_ON_ALL_DEVICES, WsolMethod
 from camjax.training.averages import update_average
 from camjax.training.groups import is_frozen, trained_or_frozen
 from camjax.training.losses import Loss, SoftmaxCrossEntropy, is_multi_label, loss_weights, losses_of
@@ -83,7 +84,8 @@ def train_step(
     """Takes one gradient step on the mean loss of a batch.
 
     Random draws depend only on the state's keys, the step, the device and the micro-batch, so that a resumed run draws
-    the same as an uninterrupted one.
+    the same as an uninterrupted one. A model with a training method for weakly supervised localization
+    (`camjax.models.wsol`) trains by it.
 
     Args:
       state: before the step; left unchanged.
@@ -129,7 +131,7 @@ def train_step(
 
     network, *states = nnx.split(training, nnx.All(optimizer.wrt, is_trained), nnx.BatchStat, nnx.RngKey, ...)
     parameters, statistics, keys, rest = states
-    keys = jax.tree.map(lambda key: _key_of_step(key, step, axis_name), keys)
+    keys = _keys_of_step(keys, step, axis_name)
 
     weights = loss_weights(loss_function, batch["label"])
     if weights is not None:
@@ -139,10 +141,14 @@ def train_step(
 
     def loss_of(parameters, statistics, keys, batch):
         model = nnx.merge(network, parameters, statistics, keys, rest, copy=True)  # a copy that ends here
-        logits = model(batch["image"])
-        value = losses_of(loss_function, logits, batch["label"]).mean()
+        method = getattr(model, "wsol", None) or WsolMethod()
+        of_images = functools.partial(losses_of, loss_function)
+        logits, losses, of_batch = method.loss(model, batch["image"], batch["label"], of_images, axis_name)
+        value = losses.mean()
         if weights is not None:
             value = value / mean_weight
+        if of_batch is not None:
+            value = value + of_batch
         accuracy = _correctness(logits, batch["label"]).mean()
         return value, (accuracy, nnx.state(model, nnx.BatchStat))
 
@@ -276,7 +282,16 @@ def _place(path: tuple) -> str:
     return ".".join(map(str, path))
 
 
-def _key_of_step(key: jax.Array, step: jax.Array, axis_name: str | None) -> jax.Array:
-    """A different key for each step and, under a mapped axis, for each device of all processes."""
-    key = jax.random.fold_in(key, step)
-    return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+def _keys_of_step(keys: nnx.State, step: jax.Array, axis_name: str | None) -> nnx.State:
+    """Different keys for each step and, under a mapped axis, for each device of all processes.
+
+    Those whose draws hold for the whole batch are the same on all devices.
+    """
+
+    def of_step(variable: nnx.Variable) -> nnx.Variable:
+        key = jax.random.fold_in(variable.get_value(), step)
+        if axis_name is not None and variable.get_metadata().get("tag") != SAME_ON_ALL_DEVICES:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        return variable.replace(key)
+
+    return jax.tree.map(of_step, keys, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))

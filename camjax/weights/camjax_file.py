@@ -4,7 +4,7 @@ Each tensor is named by its place in the model (`head.kernel`), so reading needs
 safetensors keeps as text by name, are
 
 - `format`: "camjax", which tells these files from others, and `camjax_version`;
-- `model`, `num_classes`, `pool`: the arguments of `create_model`;
+- `model`, `num_classes`, `pool`: the arguments of `create_model`; `wsol`, as JSON, if it was given;
 - `class_names`: the names as a JSON list; left out if they are not known;
 - `multi_label`: "true" for a network whose images may have several classes; otherwise left out;
 - `input_rule`: the arguments of `CamModel.set_input_rule` as JSON, without the mean image, which is a tensor;
@@ -32,6 +32,7 @@ from camjax.models import CamModel
 from camjax.models.base import ChannelOrder, image_size
 from camjax.models.head import Pool
 from camjax.models.tensor_names import Rule
+from camjax.models.wsol.table import wsol_config
 from camjax.weights.errors import WeightsError
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class Description:
       input_rule: arguments of `CamModel.set_input_rule`, or none for the model's default.
       input_size: (H, W) in pixels of the images that the model takes, or None for the network's default.
       multi_label: as `CamModel.multi_label`.
+      wsol: the training method, as in `create_model`; None for none.
     """
 
     model: str | None = None
@@ -68,6 +70,7 @@ class Description:
     input_rule: Mapping[str, Any] = field(default_factory=dict)
     input_size: tuple[int, int] | None = None
     multi_label: bool = False
+    wsol: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def describe(model: CamModel) -> Description:
         input_rule=dict(model.input_rule),
         input_size=model.input_size,
         multi_label=getattr(model, "multi_label", False),
+        wsol=created_as.get("wsol"),
     )
 
 
@@ -122,6 +126,7 @@ def write_camjax_file(model: CamModel, path: str | PathLike[str], *, version: st
         "pool": description.pool,
         "class_names": None if description.class_names is None else json.dumps(description.class_names),
         "multi_label": "true" if description.multi_label else None,
+        "wsol": None if description.wsol is None else json.dumps(description.wsol),
         "input_rule": json.dumps(model.input_rule),
         "input_size": json.dumps(model.input_size),
     }
@@ -163,8 +168,9 @@ def read_description(path: str | PathLike[str]) -> Description | None:
         rule = dataclasses.asdict(field("input_rule", _InputRule))
         size = image_size(field("input_size", list[int])) if "input_size" in metadata else None
         multi_label = "multi_label" in metadata and field("multi_label", bool)
+        wsol = wsol_config(field("wsol", dict[str, Any])) if "wsol" in metadata else None
     except InputError as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise WeightsError(named) from None
     model = printable(metadata["model"]) if "model" in metadata else None
-    return Description(model, classes, pool, names, rule, size, multi_label)
+    return Description(model, classes, pool, names, rule, size, multi_label, wsol)

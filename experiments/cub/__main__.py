@@ -26,9 +26,10 @@ cross-validation on the training images.
 The paper's accuracies with GoogLeNet-GAP: 63.0 % on full images, 67.8 % on CAM crops, 70.5 % on true boxes.
 
 **Fine-tuning** follows the benchmark of Choe et al. 2020: 50 epochs in batches of 32, images squashed to 256 pixels,
-cropped at random to 224, and flipped; learning rates as in `camjax.training.published.wsol`. MaxBoxAccV2 of CAM there:
-VGG 63.7, Inception 56.7, ResNet 63.0, the center box 59.7, at thresholds in steps of 0.001, as ours are. Networks
-without published settings, such as EfficientNet-Lite0, take those of its ResNet-50.
+cropped at random to 224, and flipped; learning rates as in `camjax.training.published.wsol`. MaxBoxAccV2 of CAM
+there: VGG 63.7, Inception 56.7, ResNet 63.0, the center box 59.7 (which is its MaxBoxAcc: docs/reproducing_cub.md),
+at thresholds in steps of 0.001, as ours are. Networks without published settings, such as EfficientNet-Lite0, take
+those of its ResNet-50.
 
 Published numbers are printed beside ours only where ours are on all images of CUB-200-2011.
 
@@ -87,8 +88,9 @@ class Options(SvmOptions, RecipeOptions):
 
     Attributes:
       dataset: A prepared data set of images with one box each, with splits "train" and "test"; "scenes" needs no
-        download.
+        download. With --lists, a folder of images.
       data_dir: Where the data set is prepared; tensorflow-datasets' default if not given.
+      lists: The folder of the benchmark's lists, metadata/CUB, as in `python -m experiments.wsol`.
       out: Where results, boxes and figures go. The same command continues where it stopped.
       threshold: CAM boxes enclose the largest region where the map exceeds this share of its maximum.
       limit_train: Only the first N training images.
@@ -99,8 +101,9 @@ class Options(SvmOptions, RecipeOptions):
       finetune_weights: A file of its ImageNet weights (torchvision's vgg16, inception_v3, resnet50), or an address.
     """
 
-    dataset: Annotated[str, arg("NAME")] = "caltech_birds2011"
+    dataset: Annotated[str, arg("NAME|DIR")] = "caltech_birds2011"
     data_dir: OptionalFolder = None
+    lists: OptionalFolder = None
     out: Folder = Path("runs/cub")
     threshold: Share = 0.2
     limit_train: OptionalCount = None
@@ -177,7 +180,7 @@ def main(options: Options) -> None:
     """Opens the data set, and runs."""
 
     def opened(split: str, limit: int | None) -> AnnotatedSource:
-        source = open_annotated(options.dataset, split, data_dir=options.data_dir)
+        source = open_annotated(options.dataset, split, data_dir=options.data_dir, lists=options.lists)
         return source if limit is None or limit >= len(source) else First(source, limit)
 
     options.processes.join(preemption=True)

@@ -12,25 +12,17 @@ from rich.table import Table
 import camjax
 from camjax.cli.training_run import run_training
 from camjax.data.annotation import AnnotatedSource
-from camjax.data.transforms import Transform, compose, random_horizontal_flip, resize_then_random_crop
-from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
-from camjax.evaluation.report import summary, write_results
-from camjax.evaluation.runner import evaluate_localization
 from camjax.models import CamModel
-from camjax.processes import is_first
-from camjax.terminal import Console, progress
+from camjax.terminal import Console
 from camjax.training import Recipe
 from camjax.training.published import wsol
-from camjax.weights.fingerprint import weights_sha256
+from experiments.common.benchmark import CENTER_BOX, CENTER_BOX_NOTE, THRESHOLD_STEP, augmentation, evaluate_split
 from experiments.common.table import result_table
 from experiments.cub.table4 import NOT_PUBLISHED_DATA, images_in_words, is_published_data
 
 # MaxBoxAccV2 of CAM on CUB's test images (Choe et al. 2020). Networks with a map of 28x28 share the settings.
 PUBLISHED = {"vgg16_wsol": 63.7, "inception_v3_wsol": 56.7, "resnet50_wsol": 63.0}
-PUBLISHED_CENTER_BOX = 59.7
 METRICS = ("ilsvrc", "maxboxacc", "maxboxaccv2")
-THRESHOLD_STEP = 0.001  # of the benchmark's published numbers
-SMALL_LARGE = (224, 256)
 
 ROWS = (
     ("MaxBoxAcc", "maxboxacc", "MaxBoxAcc"),
@@ -72,13 +64,6 @@ def finetuning_recipe(network: str, num_examples: int) -> Recipe:
     return dataclasses.replace(wsol("resnet50_wsol", "cub", num_examples=num_examples), new_layers=("head",))
 
 
-def augmentation(input_size: tuple[int, int]) -> Transform:
-    """Squash, crop at random, flip: to 256 and 224 pixels, or in this proportion to another input size."""
-    small, large = SMALL_LARGE
-    height, width = (round(side * large / small) for side in input_size)
-    return compose(resize_then_random_crop((height, width), input_size), random_horizontal_flip)
-
-
 def finetune(
     model: CamModel,
     recipe: Recipe,
@@ -112,36 +97,17 @@ def finetune(
         model, train, recipe, out=out, augment=augment, intervals=(epoch, epoch), console=console, workers=workers
     )
     assert trained is not None  # as after a dry run
-    directory = out / "evaluation"
-    sha256 = weights_sha256(trained)
-    with progress("evaluating", console) as update:
-        evaluation = evaluate_localization(
-            trained,
-            test,
-            metrics=METRICS,
-            threshold_step=THRESHOLD_STEP,
-            batch_size=recipe.batch_size,
-            run_dir=directory,
-            resume=True,
-            options={"weights_sha256": sha256},
-            num_workers=workers,
-            progress=update,
-        )
-    subject = {
-        **subject,
-        "weights_sha256": sha256,
-        "dataset": test.info.name,
-        "split": test.info.split,
-    }
-    results = summary(evaluation, subject)
-    if is_first():
-        write_results(directory, results)
-        figures = {
-            "thresholds": curve_figure(evaluation),
-            "cases": cases_figure(test, evaluation.cases),
-        }
-        save_figures(directory, figures)
-    return results["results"]["cam"]
+    evaluation = evaluate_split(
+        trained,
+        test,
+        out / "evaluation",
+        subject,
+        metrics=METRICS,
+        batch_size=recipe.batch_size,
+        workers=workers,
+        console=console,
+    )
+    return {name: metric.compute() for name, metric in evaluation.metrics["cam"].items()}
 
 
 def finetuning_table(numbers: Mapping[str, Mapping], network: str, data: Mapping) -> Table:
@@ -154,14 +120,14 @@ def finetuning_table(numbers: Mapping[str, Mapping], network: str, data: Mapping
     """
     published = is_published_data(data)
     compared = network.removesuffix("_28x28") if is_published(network) else "resnet50_wsol"
-    caption = (
+    caption = f"{CENTER_BOX_NOTE} " * published + (
         "Localization at the paper's threshold 0.2, MaxBoxAcc at the best threshold, in steps of "
         f"{THRESHOLD_STEP:g} as published." + ("" if published else f" {NOT_PUBLISHED_DATA}")
     )
     columns = [f"published, {compared}", "center box"] * published + [f"ours, {network}"]
     table = result_table(f"Fine-tuned: {images_in_words(data)} (%)", *columns, caption=caption)
     for name, metric, key in ROWS:
-        theirs = (PUBLISHED[compared], PUBLISHED_CENTER_BOX) if key == "MaxBoxAccV2" else ()
+        theirs = (PUBLISHED[compared], CENTER_BOX["cub"]) if key == "MaxBoxAccV2" else ()
         cells = ([f"{number:.1f}" for number in theirs] or ["", ""]) * published
         table.add_row(name, *cells, f"{numbers[metric][key]:.1f}")
     return table

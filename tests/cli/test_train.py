@@ -107,6 +107,17 @@ def test_a_run_becomes_longer(pictures, finished, tmp_path, capsys):
     assert (out / "pictures.csv").read_text() == split
 
 
+def test_a_training_method(pictures, tmp_path, capsys):
+    out = tmp_path / "has"
+    assert main(words(pictures, out, "--steps", 1, "--wsol", "has", "grid_size=8")) == 0
+    assert "has (8, 0.5), which changes training images" in capsys.readouterr().out
+    assert camjax.load_model(out).created_as["wsol"] == {"method": "has", "grid_size": 8, "drop_rate": 0.5}
+    assert main(words(pictures, out, "--steps", 1, "--wsol", "has", "grid_size=4")) == 1
+    assert "model.wsol" in capsys.readouterr().err
+    assert main(words(pictures, tmp_path / "other", "--wsol", "haas")) == 1
+    assert "Did you mean 'has'?" in capsys.readouterr().err
+
+
 def test_pictures_that_came_since_are_an_error(tmp_path, capsys):
     for seed, name in enumerate(CLASSES):
         paint(tmp_path / "some", name, range(4), seed)

@@ -29,7 +29,7 @@ def parsed(name, words):
 
 
 def test_the_experiments():
-    assert sorted([*WITH_SAMPLE, "cub", "imagenet", "imagenet_localization", "scenes"]) == NAMES
+    assert sorted([*WITH_SAMPLE, "cub", "imagenet", "imagenet_localization", "scenes", "wsol"]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,6 +114,8 @@ WRONG = [
     ("text_detector", "--svt x", "expected --svt and --outdoor"),
     ("text_detector", "--sample --svt x", "--sample with a folder"),
     ("text_detector", "--sample --batch-size 0", "--batch-size 0: expected at least 1"),
+    ("wsol", "--dataset cub --network vgg16 --seeds 0", "--seeds 0: expected at least 1"),
+    ("wsol", "--dataset cub --network vgg16 --method acol rate=1", "acol has no option rate"),
     ("vqa", "", "one of them"),
     ("vqa", "--sample --vqa x", "one of them"),
     ("vqa", "--vqa x --test train2014", "another one to answer"),
@@ -136,6 +138,7 @@ def test_options_that_do_not_go_together(name, words, message, capsys):
 NOT_PREPARED = "is not prepared in {}"
 MISSING = [
     ("class_units", "--dataset imagenet2012 --classes 1 --data-dir {}", NOT_PREPARED, "camjax prepare imagenet2012"),
+    ("wsol", "--dataset cub --network vgg16 --lists {}", "{}/train/image_ids.txt", "--lists"),
     ("concepts", "--data-dir {}", NOT_PREPARED, "camjax prepare coco_captions"),
     ("concepts", "--captions {}/a.csv --folder {}", "{}/a.csv is missing. Expected:", "--captions a CSV file"),
     ("cub", "--data-dir {}", NOT_PREPARED, "camjax prepare caltech_birds2011"),

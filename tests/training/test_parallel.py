@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from tiny_run import Net, start, tiny_recipe
 
+from camjax.models import with_wsol
 from camjax.training import SoftmaxCrossEntropy, TrainState
 from camjax.training.parallel import check_batch_size, parallel_eval_step, parallel_train_step, replicate
 
@@ -20,6 +21,7 @@ JOBS = {
     "plain": lambda devices: {"loss": WEIGHTED},
     "dropout": lambda devices: {"dropout": 0.5},
     "again": lambda devices: {"dropout": 0.5},
+    "adl": lambda devices: {"wsol": "adl"},
     "parts": lambda devices: {
         "loss": WEIGHTED,
         "accumulate": 2,
@@ -35,10 +37,10 @@ def compiled(recipe, loss):
     return recipe.optimizer(), parallel_train_step(recipe, loss), parallel_eval_step(loss)
 
 
-def train(dropout=0.0, batchnorm=True, order=range(8), loss=None, **options):
+def train(dropout=0.0, batchnorm=True, order=range(8), loss=None, wsol="cam", **options):
     """Four steps, and an evaluation of seven images: metrics, and the arrays after them."""
     recipe = tiny_recipe(4, label_smoothing=0.1, **options)
-    model = Net(dropout)
+    model = with_wsol(Net(dropout), wsol)
     if not batchnorm:
         model.layer.bn = None
     optimizer, step, evaluate = compiled(recipe, loss)
@@ -83,9 +85,9 @@ def main(options: dict) -> None:
 def on_devices(tmp_path_factory):
     """Number of devices -> results and arrays of its jobs."""
     jobs = {
-        1: ("plain", "dropout", "parts"),
-        2: ("parts", "unnormalized"),
-        4: ("plain", "dropout", "again", "unnormalized"),
+        1: ("plain", "dropout", "parts", "adl"),
+        2: ("parts", "unnormalized", "adl"),
+        4: ("plain", "dropout", "again", "unnormalized", "adl"),
     }
     found = {}
     for devices, names in jobs.items():
@@ -137,6 +139,13 @@ def test_dropout_differs_on_each_device_and_is_the_same_in_each_run(on_devices):
     assert four["again"]["history"] == four["dropout"]["history"]
     # The same draw in each step would leave the same half of the units out each time.
     assert len({step["loss"] for step in four["dropout"]["history"]}) == 4
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_what_is_drawn_for_the_whole_batch_is_the_same_on_all_devices(on_devices, devices):
+    assert_same_training(on_devices[devices], on_devices[1], "adl")
+    histories = [on_devices[1][0][job]["history"] for job in ("plain", "adl")]
+    assert histories[0] != histories[1]
 
 
 def test_a_batch_that_the_devices_cannot_share():

@@ -1,0 +1,1 @@
+"""The benchmark for weakly supervised localization: `python -m experiments.wsol`."""

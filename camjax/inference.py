@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from camjax.attribution.adapters.nnx import nnx_cutter
 from camjax.attribution.engine import all_classes, attribute
-from camjax.attribution.methods import METHODS, Method, Needs, common_image_size, method_named
-from camjax.attribution.network import cut_model
-from camjax.attribution.targets import as_target
+from camjax.attribution.methods import METHODS, Method, common_image_size, method_named
+from camjax.attribution.network import CutNetwork, cut_model
 from camjax.boxes import boxes_from_maps
 from camjax.checks import (
     ImageCheck,
@@ -110,7 +110,7 @@ def _cam_jit(model, images, class_ids) -> CamOutput:
 
 
 def make_cam_fn(
-    model: nnx.Module, method: str = "cam", *, top_k: int | None = 1, **options: Any
+    model: nnx.Module, method: str = "cam", *, top_k: int | None = 1, layer: str | None = None, **options: Any
 ) -> Callable[..., CamOutput]:
     """Binds a snapshot of the model's weights into a function of the images alone, at the lowest cost per call.
 
@@ -122,6 +122,9 @@ def make_cam_fn(
       method: of `camjax.attribution.METHODS`: "cam", "gradcam", "scorecam", ...; docs/attribution.md describes them.
       top_k: number of classes, in order of falling logit, whose maps a call without class_ids returns; None for all
         C classes in order of their ids.
+      layer: the path of the layer to explain, as "stages.2.5": a submodule that is called once and returns
+        (B, h, w, K). None for the network's last feature map. `camjax.evaluation.choose_layer` finds a faithful one.
+        With a layer, BatchNorm is not folded.
       **options: of the method: `chunk_size` and `progress` of those that run the network on changed images, and others
         that the method's function in `camjax.attribution` describes.
 
@@ -131,16 +134,23 @@ def make_cam_fn(
       first axis is sharded; results lie as the images do. A second call with the same shapes compiles nothing.
 
     Raises:
-      ValueError: unknown method or option, top_k not in 1..C, or a model without what the method needs.
+      ValueError: unknown method, option or layer, top_k not in 1..C, a model without what the method needs, or a layer
+        for a method that is not of a layer.
     """
     row = method_named(method, options)
     check_top_k(top_k, row.num_classes(model))
-    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options})
+    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options}, layer=layer)
     return lambda images, class_ids=None: run(images, class_ids)[row.name]
 
 
 def make_localize_fn(
-    model: nnx.Module, method: str = "cam", *, threshold: float = 0.2, top_k: int | None = 1, **options: Any
+    model: nnx.Module,
+    method: str = "cam",
+    *,
+    threshold: float = 0.2,
+    top_k: int | None = 1,
+    layer: str | None = None,
+    **options: Any,
 ) -> Callable[..., Localization]:
     """Binds a snapshot of the model into a function from images to maps and boxes.
 
@@ -155,6 +165,7 @@ def make_localize_fn(
       method: as in `make_cam_fn`.
       threshold: share of the maximum, 0 <= threshold < 1.
       top_k: as in `make_cam_fn`.
+      layer: as in `make_cam_fn`.
       **options: as in `make_cam_fn`.
 
     Returns:
@@ -165,7 +176,8 @@ def make_localize_fn(
     """
     row = method_named(method, options)
     check_top_k(top_k, row.num_classes(model))
-    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options}, threshold=check_threshold(threshold))
+    threshold = check_threshold(threshold)
+    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options}, threshold=threshold, layer=layer)
     return lambda images, class_ids=None: run(images, class_ids)[row.name]
 
 
@@ -175,6 +187,7 @@ def make_localize_fns(
     *,
     threshold: float = 0.2,
     top_k: int = 1,
+    layer: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[..., dict[str, TopAndAsked]]:
     """Binds a snapshot of the model into one function that runs several methods, for top classes and given ones.
@@ -187,6 +200,7 @@ def make_localize_fns(
       methods: of `camjax.attribution.METHODS`, each once; they take images of one size.
       threshold: as in `make_localize_fn`.
       top_k: number of classes by falling logit, 1..C.
+      layer: as in `make_cam_fn`, of all methods.
       options: method -> its options, as in `make_cam_fn`.
 
     Returns:
@@ -202,7 +216,8 @@ def make_localize_fns(
     for row in rows:
         check_top_k(top_k, row.num_classes(model))
     choose = _top_and_ids(top_k)
-    return _bind_methods(model, rows, choose, options, threshold=check_threshold(threshold), split=top_k)
+    threshold = check_threshold(threshold)
+    return _bind_methods(model, rows, choose, options, threshold=threshold, split=top_k, layer=layer)
 
 
 class BoundFunction:
@@ -218,10 +233,11 @@ class BoundFunction:
       function: `function(model, images, class_ids, *arguments)`, traceable.
       classes: C, to check the class_ids against.
       *arguments: further pytrees, which travel with the weights: other values compile nothing new.
+      fold: whether BatchNorm is folded.
     """
 
-    def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any):
-        leaves, structure = jax.tree.flatten((fold_batchnorm(model), *arguments))
+    def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any, fold: bool = True):
+        leaves, structure = jax.tree.flatten((fold_batchnorm(model) if fold else nnx.clone(model), *arguments))
         self._structure = structure
         self._leaves = Placed(leaves)
         self._check = ImageCheck(model)
@@ -282,6 +298,7 @@ def _bind_methods(
     *,
     threshold: float | None = None,
     split: int | None = None,
+    layer: str | None = None,
 ) -> Callable[..., dict[str, Any]]:
     """The engine of the functions above.
 
@@ -292,12 +309,14 @@ def _bind_methods(
       options: method -> its options.
       threshold: of boxes; an argument of the compiled programs, so that another one compiles nothing. None: no boxes.
       split: number of classes that come first, as `TopAndAsked.top`; None: results are not split.
+      layer: to explain; None for the last feature map.
 
     Returns:
       `run(images, class_ids=None) -> {method: CamOutput, Localization or TopAndAsked}`.
     """
-    compiled = [row for row in rows if row.needs is not Needs.CHANGED_IMAGES]
-    looped = [row for row in rows if row.needs is Needs.CHANGED_IMAGES]
+    cut = _cutter(model, layer, rows)
+    compiled = [row for row in rows if not row.is_loop]
+    looped = [row for row in rows if row.is_loop]
     on_host = {row.name: row.host_boxes for row in rows if row.host_boxes and threshold is not None}
 
     @laid_out_like(1, trailing=3)
@@ -306,21 +325,21 @@ def _bind_methods(
         return _split(_for_each_class(out, boxes), split)
 
     def program(model, images, class_ids, threshold):
-        outs = _maps(model, images, class_ids, compiled, choose)
+        outs = _maps(model, images, class_ids, compiled, choose, cut)
         found = {
             name: _for_each_class(out) if name in on_host else finish(out, images, threshold)
             for name, out in outs.items()
         }
         if not looped:
             return found, None
-        network = cut_model(inference_view(model))
+        network = cut(model)
         features = network.features(images)
         logits = network.head(features, images).astype(jnp.float32)
         chosen = choose(logits, class_ids)
         return found, (features, CamOutput(logits, all_classes(logits) if chosen is None else chosen, features))
 
     numbers = None if threshold is None else jnp.float32(threshold)
-    bound = BoundFunction(model, program, min(row.num_classes(model) for row in rows), numbers)
+    bound = BoundFunction(model, program, min(row.num_classes(model) for row in rows), numbers, fold=layer is None)
     finish_fn = jax.jit(finish)
     split_fn = jax.jit(functools.partial(_split, count=split))
 
@@ -338,19 +357,38 @@ def _bind_methods(
         if looped:
             features, out = forward
             model, threshold = bound.snapshot(images)
-            network, target = cut_model(inference_view(model)), as_target(out.class_ids, out.logits)
+            network, multi_label = cut(model), getattr(model, "multi_label", False)
             for row in looped:
-                maps = row.function(network, images, features, target, **options.get(row.name, {}))
+                given = images, features, out.class_ids, out.logits
+                maps = row.loop(network, *given, multi_label=multi_label, **options.get(row.name, {}))
                 found[row.name] = finish_fn(out._replace(maps=maps), images, threshold)
         return {row.name: found[row.name] for row in rows}
 
     return run
 
 
-def _maps(model, images, class_ids, rows, choose) -> dict[str, CamOutput]:
+def _cut_at_the_end(model: nnx.Module) -> CutNetwork:
+    """The network at its last feature map."""
+    return cut_model(inference_view(model))
+
+
+def _cutter(model: nnx.Module, layer: str | None, rows: Sequence[Method]) -> Callable[[nnx.Module], CutNetwork]:
+    """Cuts the model, or one with other weights, at a layer; ValueError for methods that are not of a layer."""
+    if layer is None:
+        return _cut_at_the_end
+    if others := [row.name for row in rows if not row.of_a_layer]:
+        of_a_layer = ", ".join(name for name, row in METHODS.items() if row.of_a_layer)
+        raise InputError(
+            f"layer={layer!r} for {', '.join(others)}, which a layer does not change: expected {of_a_layer}; or leave "
+            "out the layer."
+        )
+    return nnx_cutter(model, layer)
+
+
+def _maps(model, images, class_ids, rows, choose, cut=_cut_at_the_end) -> dict[str, CamOutput]:
     """The traced body: methods -> logits, class ids and maps, which a method may have once for all images."""
     found = attribute(
-        cut_model(inference_view(model)),
+        cut(model),
         images,
         lambda outputs: choose(outputs.astype(jnp.float32), class_ids),
         rows,

@@ -13,12 +13,19 @@ from jax.sharding import PartitionSpec as P
 
 import camjax
 from camjax import boxes, cam, components
-from camjax.attribution.methods import METHODS, Needs
+from camjax.attribution.methods import METHODS
 from camjax.errors import InputError
 from camjax.inference import make_localize_fns
 
-ON_HOST = {name for name, row in METHODS.items() if row.needs is Needs.CHANGED_IMAGES or row.host_boxes}
-FEW = {"sscam": {"num_samples": 2}, "iscam": {"num_samples": 2}}
+ON_HOST = {name for name, row in METHODS.items() if row.is_loop or row.host_boxes}
+FEW = {
+    "sscam": {"num_samples": 2},
+    "iscam": {"num_samples": 2},
+    "integrated_gradients": {"num_steps": 2},
+    "smoothgrad": {"num_samples": 2},
+    "occlusion": {"window": 16, "stride": 16},
+    "rise": {"num_masks": 4},
+}
 SPLIT = P("images")
 
 # Ways to call a function of arrays (8, ...) on four devices; they are called in `main` alone.

@@ -7,6 +7,7 @@
 from camjax.attribution import targets
 from camjax.attribution.adapters.linen import explain_linen
 from camjax.attribution.adapters.nnx import explain_nnx
+from camjax.attribution.averaged_gradients import integrated_gradients, smooth_grad
 from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam
 from camjax.attribution.engine import combine_layers
 from camjax.attribution.explainers import Explainer, Explanation, explainer
@@ -15,6 +16,8 @@ from camjax.attribution.gradients import image_gradient, output_gradients, salie
 from camjax.attribution.methods import METHODS
 from camjax.attribution.network import CutNetwork, cut_network
 from camjax.attribution.perturbation import ablation_cam, is_cam, score_cam, ss_cam
+from camjax.attribution.random_masks import rise
+from camjax.attribution.sliding_window import occlusion
 from camjax.attribution.smoothing import augmentation_smoothing, eigen_smoothing
 from camjax.attribution.tokens import reshape_tokens, reshaped
 
@@ -38,13 +41,17 @@ __all__ = [
     "grad_cam_plus_plus",
     "hires_cam",
     "image_gradient",
+    "integrated_gradients",
     "is_cam",
     "layer_cam",
+    "occlusion",
     "output_gradients",
     "reshape_tokens",
     "reshaped",
+    "rise",
     "saliency",
     "score_cam",
+    "smooth_grad",
     "ss_cam",
     "targets",
     "xgrad_cam",

@@ -46,6 +46,7 @@ class Explainer:
 
     def __init__(self, network: CutNetwork, combine: Literal["mean", "max"] = "mean", model: CamModel | None = None):
         self._combine = combine
+        self._multi_label = getattr(model, "multi_label", False)
         self._images = functools.partial(as_array, name="images") if model is None else ImageCheck(model)
         # Flattened once: a network of many layers takes longer to flatten than its program to start.
         self._leaves, self._structure = jax.tree.flatten(network)
@@ -87,12 +88,13 @@ class Explainer:
             )
         shape = self._shapes(tuple(images.shape), jnp.result_type(images))
         targets = self._targets(targets, shape, top_k)
-        if chosen.needs is not Needs.CHANGED_IMAGES:
+        if not chosen.is_loop:
             return self._traced(self._leaves, images, targets, chosen, top_k)
         features, outputs = self._forward(self._leaves, images)
-        _check_one_layer(chosen, features)
+        if chosen.needs is Needs.CHANGED_IMAGES:
+            _check_one_layer(chosen, features)
         targets = _chosen(targets, outputs, top_k)
-        maps = chosen.function(self.network, images, features, as_target(targets, outputs), **options)
+        maps = chosen.loop(self.network, images, features, targets, outputs, multi_label=self._multi_label, **options)
         return Explanation(outputs, _class_ids(targets), maps)
 
     def _check(self, method: Method, targets: Any) -> None:

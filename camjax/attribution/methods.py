@@ -14,9 +14,14 @@ from typing import Any
 import jax
 
 from camjax.attribution import decomposition, gradient_methods, perturbation
+from camjax.attribution.averaged_gradients import integrated_gradients, smooth_grad
 from camjax.attribution.center import center_gaussian
 from camjax.attribution.gradients import saliency
+from camjax.attribution.network import CutNetwork
+from camjax.attribution.random_masks import rise
 from camjax.attribution.saliency_boxes import saliency_boxes
+from camjax.attribution.sliding_window import occlusion
+from camjax.attribution.targets import as_target, probabilities
 from camjax.attribution.ten_crop import TEN_CROP, Crops
 from camjax.cam import class_maps
 from camjax.checks import num_classes
@@ -34,6 +39,8 @@ class Needs(enum.Enum):
     """gradients (B, N, H, W, 3) -> maps (B, N, H, W)."""
     CHANGED_IMAGES = "the network on changed images or features"
     """(network, images, features, target, **options) -> maps; a loop on the host, not to be called inside `jax.jit`."""
+    WHOLE_NETWORK = "the network on changed images, whatever its features are"
+    """(network, images, target, **options) -> maps (B, N, H, W); a loop on the host as well."""
     NOTHING = "nothing but the size of the image"
     """(H, W) -> a map (H, W), the same for all images and classes."""
 
@@ -50,6 +57,8 @@ class Method:
       host_boxes: (images, maps) -> boxes (B, N, 4) and valid (B, N), computed on the host; None for the box rule of the
         paper, `camjax.boxes.boxes_from_maps`.
       all_classes: whether maps of all classes cost little more than those of one.
+      of_probabilities: whether the scores of classes are their probabilities, and not the network's outputs, where the
+        method `is_loop`.
     """
 
     name: str
@@ -58,6 +67,44 @@ class Method:
     crops: Crops | None = None
     host_boxes: Callable[[Any, Any], tuple[jax.Array, jax.Array]] | None = None
     all_classes: bool = False
+    of_probabilities: bool = False
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it is a loop on the host, which runs the network on changed images or features."""
+        return self.needs in (Needs.CHANGED_IMAGES, Needs.WHOLE_NETWORK)
+
+    @property
+    def of_a_layer(self) -> bool:
+        """Whether it is defined at any layer of a network, so that a layer can be chosen."""
+        return self.needs in (Needs.GRADIENTS, Needs.CHANGED_IMAGES)
+
+    def loop(
+        self,
+        network: CutNetwork,
+        images: jax.Array,
+        features: Any,
+        targets: Any,
+        outputs: jax.Array,
+        *,
+        multi_label: bool = False,
+        **options: Any,
+    ) -> jax.Array:
+        """The maps of a method that `is_loop`.
+
+        Args:
+          network: the function's.
+          images: the function's.
+          features: of the images.
+          targets: class ids (B, N), or a function of the outputs.
+          outputs: of the network for the images.
+          multi_label: of the model, for probabilities of classes.
+          **options: of the method.
+        """
+        if self.of_probabilities and not callable(targets):
+            targets = probabilities(targets, multi_label=multi_label)
+        given = (images, features) if self.needs is Needs.CHANGED_IMAGES else (images,)
+        return self.function(network, *given, as_target(targets, outputs), **options)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -101,6 +148,10 @@ _ROWS = (
     Method("sscam", Needs.CHANGED_IMAGES, perturbation.ss_cam_maps),
     Method("iscam", Needs.CHANGED_IMAGES, perturbation.is_cam_maps),
     Method("ablationcam", Needs.CHANGED_IMAGES, perturbation.ablation_cam_maps),
+    Method("integrated_gradients", Needs.WHOLE_NETWORK, integrated_gradients),
+    Method("smoothgrad", Needs.WHOLE_NETWORK, smooth_grad),
+    Method("occlusion", Needs.WHOLE_NETWORK, occlusion),
+    Method("rise", Needs.WHOLE_NETWORK, rise, of_probabilities=True),
 )
 
 METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}

@@ -1,14 +1,17 @@
 """Networks of Flax NNX as explainers."""
 
+import collections
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
 from flax import nnx
+from jax.typing import ArrayLike
 
 from camjax.attribution.adapters.cutting import call, cut_at, in_place_of, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
+from camjax.attribution.network import CutNetwork, SharedWeights
 from camjax.models.base import CamModel
 from camjax.models.inference_mode import inference_view, keeps_its_state
 
@@ -41,7 +44,53 @@ def explain_nnx(
       ValueError: a layer that the model does not have; at a call, one that is not called, is called more than once, or
         does not return a map, or a network that runs for training.
     """
-    names, known = layer_names(layers), _layers(model)
+    ours = model if isinstance(model, CamModel) and forward is call else None
+    return Explainer(_cut(model, layers, forward, reshape), combine, ours)
+
+
+def nnx_cutter(model: nnx.Module, layers: str | Sequence[str]) -> Callable[[nnx.Module], CutNetwork]:
+    """Cuts any network of the model's structure at layers; arguments and errors are those of `explain_nnx`.
+
+    Returns:
+      A function of a module with weights of its own, which may be traced. What it returns has one structure for all, so
+      that other weights compile nothing.
+    """
+    network = _cut(model, layers, call)
+    assert isinstance(network, SharedWeights)
+    _, functions = network.tree_flatten()
+    return lambda other: SharedWeights.of(*functions, nnx.split(inference_view(other))[1])
+
+
+def nnx_layers(model: nnx.Module) -> dict[str, nnx.Module]:
+    """The submodules that can be called, by their paths."""
+    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if path and callable(module)}
+
+
+def nnx_map_sizes(model: nnx.Module, images: ArrayLike) -> dict[str, tuple[int, int]]:
+    """The sizes (h, w) of the maps that submodules return, by their paths, in the order in which they return them.
+
+    Those that are not called once, or return anything but a map, are left out. Nothing is computed.
+    """
+    names, weights, tapped = _tap(model, list(nnx_layers(model)))
+    returned: list[tuple[str, tuple[int, ...]]] = []
+
+    def note(name, output):
+        returned.append((name, getattr(output, "shape", ())))
+        return output
+
+    def run(weights, images):
+        model = tapped(weights, [functools.partial(note, name) for name in names])
+        with keeps_its_state(model):
+            return call(model, images)
+
+    jax.eval_shape(run, weights, images)
+    calls = collections.Counter(name for name, _ in returned)
+    return {name: (shape[1], shape[2]) for name, shape in returned if calls[name] == 1 and len(shape) == 4}
+
+
+def _tap(model, layers):
+    """Names of layers, weights, and (weights, exchanges) -> the model with a function, or None, at each output."""
+    names, known = layer_names(layers), nnx_layers(model)
     for name in names:
         if name not in known:
             raise unknown_layer(name, known, type(model).__name__)
@@ -51,7 +100,7 @@ def explain_nnx(
 
     def tapped(weights, exchanges):
         model = nnx.merge(structure, weights, copy=True)
-        layers = _layers(model)
+        layers = nnx_layers(model)
         for name, exchange in zip(names, exchanges, strict=True):
             # Python looks up `__call__` on the type: the layer gets a type of its own, and stays in its place in the
             # network, which may be an attribute, a list, or two of them.
@@ -59,6 +108,13 @@ def explain_nnx(
             layer.__class__ = _tapped(layer.__class__)
             layer.exchange = exchange
         return model
+
+    return names, weights, tapped
+
+
+def _cut(model, layers, forward, reshape=None):
+    """The network cut at layers."""
+    names, weights, tapped = _tap(model, layers)
 
     def capture(weights, images):
         model = tapped(weights, [None] * len(names))
@@ -73,8 +129,7 @@ def explain_nnx(
         with keeps_its_state(model):
             return forward(model, images)
 
-    ours = model if isinstance(model, CamModel) and forward is call else None
-    return Explainer(cut_at(names, weights, capture, exchange, reshape), combine, ours)
+    return cut_at(names, weights, capture, exchange, reshape)
 
 
 class _Output(nnx.Variable):
@@ -93,8 +148,3 @@ def _tapped(layer_type: type) -> type:
         return output
 
     return type(layer_type)(layer_type.__name__, (layer_type,), {"__call__": __call__})
-
-
-def _layers(model: nnx.Module) -> dict[str, nnx.Module]:
-    """The submodules that can be called, by their paths."""
-    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if path and callable(module)}

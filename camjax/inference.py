@@ -379,8 +379,8 @@ def _cutter(model: nnx.Module, layer: str | None, rows: Sequence[Method]) -> Cal
     if others := [row.name for row in rows if not row.of_a_layer]:
         of_a_layer = ", ".join(name for name, row in METHODS.items() if row.of_a_layer)
         raise InputError(
-            f"layer={layer!r} for {', '.join(others)}, which a layer does not change: expected {of_a_layer}; or leave "
-            "out the layer."
+            f"layer={layer!r} of {', '.join(others)}: expected methods that are defined at any layer, {of_a_layer}; or "
+            "leave out the layer."
         )
     return nnx_cutter(model, layer)
 

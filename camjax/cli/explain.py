@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from camjax.cli.figure_options import FigureOptions
+from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import network_choice
 from camjax.cli.photographs import ExplainedPhoto
 from camjax.cli.picture_files import Picture, find_pictures
@@ -35,6 +36,7 @@ def explain(
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    layer: Layer = None,
     output: Annotated[OutputOptions, tyro.conf.arg(name="")],
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
 ) -> None:
@@ -52,6 +54,7 @@ def explain(
       classes: Classes whose maps to show, by id or name: --classes 285 "tiger cat". The table lists them too.
       top_k: Without --classes, the figure shows the maps of the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
+      layer: The layer that gradcam, ... explain; auto measures which has the most faithful maps. By default the last.
       output: What is written.
       figures: How it is drawn.
     """
@@ -84,6 +87,13 @@ def explain(
             method,
             top_k=top_k,
             threshold=threshold,
+            layer=layer_to_explain(
+                layer,
+                network,
+                method,
+                lambda: report.first_photographs(IMAGES, method_named(method).image_size(network)),
+                report.announce,
+            ),
             progress=lambda done, total: report.say(f"{method}: {done} of {total} changed copies of a photograph seen"),
             display_pixels=report.display_pixels,
         )
@@ -105,7 +115,7 @@ def explain(
 
         return find
 
-    about = {"command": "explain", "model": model, "weights": weights, "threshold": threshold}
+    about = {"command": "explain", "model": model, "weights": weights, "threshold": threshold, "layer": layer}
     report = PictureReport(find_pictures(images), method, output, figures, cells=(1, 1 + shown), about=about)
     report.run(start, functools.partial(explanation_figure, **figures.drawing()))
 

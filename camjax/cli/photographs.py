@@ -86,6 +86,7 @@ def photo_explainer(
     *,
     top_k: int,
     threshold: float,
+    layer: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     display_pixels: float = DISPLAY_PIXELS,
 ) -> Callable[[np.ndarray], ExplainedPhoto]:
@@ -99,6 +100,7 @@ def photo_explainer(
       method: as in `camjax.make_localize_fn`.
       top_k: the number of most probable classes, where it is more than `TABLE_ROWS`.
       threshold: as in `camjax.make_localize_fn`.
+      layer: as in `camjax.make_localize_fn`.
       progress: as in `camjax.make_localize_fn`, of methods that have this option.
       display_pixels: as in `for_display`.
 
@@ -117,9 +119,9 @@ def photo_explainer(
     check_top_k(top_k, classes)
     shown = max(top_k, min(TABLE_ROWS, classes))
     if row.all_classes:
-        localize = _from_maps_of_all_classes(network, row, asked, shown, threshold)
+        localize = _from_maps_of_all_classes(network, row, asked, shown, threshold, layer)
     else:
-        localize = _from_maps_of_these_classes(network, row, asked, shown, threshold, progress)
+        localize = _from_maps_of_these_classes(network, row, asked, shown, threshold, layer, progress)
     size = row.image_size(network)
 
     def explain(photo: np.ndarray) -> ExplainedPhoto:
@@ -149,7 +151,7 @@ Localize = Callable[[np.ndarray], tuple[ClassMaps, ClassMaps | None]]
 
 
 def _from_maps_of_all_classes(
-    network: "CamModel", row: "Method", asked: Sequence[int], shown: int, threshold: float
+    network: "CamModel", row: "Method", asked: Sequence[int], shown: int, threshold: float, layer: str | None
 ) -> Localize:
     """One compiled program serves every number of classes, and every threshold."""
     import jax
@@ -157,7 +159,7 @@ def _from_maps_of_all_classes(
     from camjax.boxes import boxes_from_maps
     from camjax.inference import make_cam_fn
 
-    cam_fn = make_cam_fn(network, row.name, top_k=None)
+    cam_fn = make_cam_fn(network, row.name, top_k=None, layer=layer)
     boxes_fn = jax.jit(boxes_from_maps, static_argnums=1)
 
     def localize(image):
@@ -178,6 +180,7 @@ def _from_maps_of_these_classes(
     asked: Sequence[int],
     shown: int,
     threshold: float,
+    layer: str | None,
     progress: Callable[[int, int], None] | None,
 ) -> Localize:
     """A program for this number of classes, and every threshold."""
@@ -186,7 +189,7 @@ def _from_maps_of_these_classes(
     from camjax.inference import make_localize_fns
 
     options = {row.name: row.accepted(progress=progress)}
-    localize_fn = make_localize_fns(network, [row.name], threshold=threshold, top_k=shown, options=options)
+    localize_fn = make_localize_fns(network, [row.name], threshold=threshold, top_k=shown, layer=layer, options=options)
     class_ids = np.array([asked]) if asked else None
 
     def localize(image):

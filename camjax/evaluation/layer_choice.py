@@ -88,14 +88,15 @@ def candidate_layers(sizes: dict[str, tuple[int, int]]) -> list[str]:
     """For each size of maps the last layer that has it: what a network knows at each resolution.
 
     Args:
-      sizes: path -> (h, w), in the order of computation. Maps of one cell are left out. Of a block and its last layer
-        the block is taken, which returns its map later.
+      sizes: path -> (h, w), in the order of computation. Maps of one cell are left out, and layers inside a block where
+        a block has maps of that size.
 
     Returns:
       Paths, in the same order.
     """
+    inside = {name: sum(name.startswith(f"{block}.") for block in sizes) for name in sizes}
     last: dict[tuple[int, int], str] = {}
     for name, size in sizes.items():
-        if size[0] * size[1] > 1:
+        if size[0] * size[1] > 1 and (size not in last or inside[name] <= inside[last[size]]):
             last[size] = name
     return [name for name in sizes if name in last.values()]

@@ -62,6 +62,8 @@ def test_sizes_of_maps_and_the_last_of_each_size(model):
         ("dropout", (1, 1)),
     ]
     assert candidate_layers(sizes) == ["stem", "blocks.0.first", "blocks.0"]
+    # A layer inside of the next block, which makes its map smaller, is no end of a stage.
+    assert candidate_layers({"a": (4, 4), "b": (4, 4), "c.first": (4, 4), "c": (2, 2), "d": (1, 1)}) == ["b", "c"]
 
 
 @pytest.mark.parametrize("name", ["layercam", "ablationcam"])
@@ -88,7 +90,7 @@ def test_wrong_layers(model):
     with pytest.raises(ValueError, match=r"Net has no layer 'blocks\.0\.fist'\. Did you mean 'blocks\.0\.first'"):
         camjax.make_cam_fn(model, "gradcam", layer="blocks.0.fist")
     for name in ("cam", "backprop", "rise", "center"):
-        with pytest.raises(ValueError, match=f"layer='stem' for {name}, which a layer does not change: .*gradcam"):
+        with pytest.raises(ValueError, match=f"layer='stem' of {name}: expected methods that .* gradcam"):
             camjax.make_localize_fn(model, name, layer="stem")
     with pytest.raises(ValueError, match="'unused' is not called"):
         camjax.make_cam_fn(model, "gradcam", layer="unused")(IMAGES)

@@ -13,6 +13,7 @@ from camjax.attribution.adapters.nnx import nnx_cutter
 from camjax.attribution.engine import all_classes, attribute
 from camjax.attribution.methods import METHODS, Method, common_image_size, method_named
 from camjax.attribution.network import CutNetwork, cut_model
+from camjax.attribution.targets import as_target
 from camjax.boxes import boxes_from_maps
 from camjax.checks import (
     ImageCheck,
@@ -157,8 +158,8 @@ def make_localize_fn(
     The box of a class is that of the largest 8-connected component of the region where its map, resized to the
     image's size (bilinear, half-pixel centers), is strictly above `threshold` times the map's maximum
     (Zhou et al. 2016, section 3.2, with 0.2). A map whose maximum is not positive, or that holds a NaN, has no such
-    region: its box is zeros and `valid` is False. "backprop" has a box rule of its own (Simonyan et al. 2014), which
-    does not use the threshold; see `camjax.attribution.saliency_boxes`.
+    region: its box is zeros and `valid` is False. "backprop" and "smoothgrad" have a box rule of their own (Simonyan et
+    al. 2014), which does not use the threshold; see `camjax.attribution.saliency_boxes`.
 
     Args:
       model: as in `make_cam_fn`.
@@ -345,23 +346,25 @@ def _bind_methods(
 
     def run(images, class_ids=None):
         images = as_array(images, "images")
-        if isinstance(images, jax.core.Tracer) and (of_host := [*on_host, *(row.name for row in looped)]):
+        if isinstance(images, jax.core.Tracer) and (of_host := {**on_host, **{row.name: row for row in looped}}):
             raise InputError(
                 f"{', '.join(of_host)} inside of jax.jit or another transformation: part of it runs on the host, which "
                 "sees no values there. Call it outside; on images that are sharded over devices it uses all of them."
             )
         found, forward = bound(images, class_ids)
-        for name, host_boxes in on_host.items():
-            out = found[name]
-            found[name] = split_fn(Localization(out.logits, out.class_ids, out.maps, *host_boxes(images, out.maps)))
         if looped:
             features, out = forward
             model, threshold = bound.snapshot(images)
             network, multi_label = cut(model), getattr(model, "multi_label", False)
             for row in looped:
-                given = images, features, out.class_ids, out.logits
-                maps = row.loop(network, *given, multi_label=multi_label, **options.get(row.name, {}))
-                found[row.name] = finish_fn(out._replace(maps=maps), images, threshold)
+                of_row = {**row.accepted(multi_label=multi_label), **options.get(row.name, {})}
+                target = as_target(row.explained(out.class_ids, of_row), out.logits)
+                maps = row.with_options(of_row)(network, *row.looks_at(images, features), target)
+                of_method = out._replace(maps=maps)
+                found[row.name] = of_method if row.name in on_host else finish_fn(of_method, images, threshold)
+        for name, host_boxes in on_host.items():
+            out = found[name]
+            found[name] = split_fn(Localization(out.logits, out.class_ids, out.maps, *host_boxes(images, out.maps)))
         return {row.name: found[row.name] for row in rows}
 
     return run

@@ -94,7 +94,9 @@ class Explainer:
         if chosen.needs is Needs.CHANGED_IMAGES:
             _check_one_layer(chosen, features)
         targets = _chosen(targets, outputs, top_k)
-        maps = chosen.loop(self.network, images, features, targets, outputs, multi_label=self._multi_label, **options)
+        options = {**chosen.accepted(multi_label=self._multi_label), **options}
+        target = as_target(chosen.explained(targets, options), outputs)
+        maps = chosen.with_options(options)(self.network, *chosen.looks_at(images, features), target)
         return Explanation(outputs, _class_ids(targets), maps)
 
     def _check(self, method: Method, targets: Any) -> None:

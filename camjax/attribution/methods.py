@@ -6,6 +6,7 @@ the commands `explain`, `compare` and `evaluate` then have it.
 
 import difflib
 import enum
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,15 +14,13 @@ from typing import Any
 
 import jax
 
-from camjax.attribution import decomposition, gradient_methods, perturbation
+from camjax.attribution import decomposition, gradient_methods, perturbation, targets
 from camjax.attribution.averaged_gradients import integrated_gradients, smooth_grad
 from camjax.attribution.center import center_gaussian
 from camjax.attribution.gradients import saliency
-from camjax.attribution.network import CutNetwork
 from camjax.attribution.random_masks import rise
 from camjax.attribution.saliency_boxes import saliency_boxes
 from camjax.attribution.sliding_window import occlusion
-from camjax.attribution.targets import as_target, probabilities
 from camjax.attribution.ten_crop import TEN_CROP, Crops
 from camjax.cam import class_maps
 from camjax.checks import num_classes
@@ -47,7 +46,7 @@ class Needs(enum.Enum):
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table.
+    """A row of the table. Keyword arguments of its functions are its options.
 
     Attributes:
       name: on command lines and in `method=`.
@@ -57,8 +56,8 @@ class Method:
       host_boxes: (images, maps) -> boxes (B, N, 4) and valid (B, N), computed on the host; None for the box rule of the
         paper, `camjax.boxes.boxes_from_maps`.
       all_classes: whether maps of all classes cost little more than those of one.
-      of_probabilities: whether the scores of classes are their probabilities, and not the network's outputs, where the
-        method `is_loop`.
+      target: class ids -> what is explained in their place, a target; None for the scores of the classes. Targets that
+        are functions of the outputs stay as they are. Of a method that `is_loop`.
     """
 
     name: str
@@ -67,7 +66,7 @@ class Method:
     crops: Crops | None = None
     host_boxes: Callable[[Any, Any], tuple[jax.Array, jax.Array]] | None = None
     all_classes: bool = False
-    of_probabilities: bool = False
+    target: Callable[..., targets.Target] | None = None
 
     @property
     def is_loop(self) -> bool:
@@ -79,38 +78,25 @@ class Method:
         """Whether it is defined at any layer of a network, so that a layer can be chosen."""
         return self.needs in (Needs.GRADIENTS, Needs.CHANGED_IMAGES)
 
-    def loop(
-        self,
-        network: CutNetwork,
-        images: jax.Array,
-        features: Any,
-        targets: Any,
-        outputs: jax.Array,
-        *,
-        multi_label: bool = False,
-        **options: Any,
-    ) -> jax.Array:
-        """The maps of a method that `is_loop`.
-
-        Args:
-          network: the function's.
-          images: the function's.
-          features: of the images.
-          targets: class ids (B, N), or a function of the outputs.
-          outputs: of the network for the images.
-          multi_label: of the model, for probabilities of classes.
-          **options: of the method.
-        """
-        if self.of_probabilities and not callable(targets):
-            targets = probabilities(targets, multi_label=multi_label)
-        given = (images, features) if self.needs is Needs.CHANGED_IMAGES else (images,)
-        return self.function(network, *given, as_target(targets, outputs), **options)
+    def looks_at(self, images: jax.Array, features: Any) -> tuple:
+        """What its function takes of a batch, where the method `is_loop`."""
+        return (images, features) if self.needs is Needs.CHANGED_IMAGES else (images,)
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of its options: the keyword arguments of the function."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        """Names of its options."""
+        return (*_keywords(self.function), *_keywords(self.target))
+
+    def explained(self, targets: Any, options: Mapping[str, Any]) -> Any:
+        """What it explains of class ids or a function of the outputs: either of these."""
+        if self.target is None or callable(targets):
+            return targets
+        return self.target(targets, **{name: options[name] for name in _keywords(self.target) if name in options})
+
+    def with_options(self, options: Mapping[str, Any]) -> Callable:
+        """Its function, with those of the options that are the function's."""
+        given = {name: options[name] for name in _keywords(self.function) if name in options}
+        return functools.partial(self.function, **given)
 
     def accepted(self, **options: Any) -> dict[str, Any]:
         """Those of the options that the method takes."""
@@ -132,6 +118,11 @@ class Method:
         return num_classes(model)
 
 
+def _keywords(function: Callable | None) -> tuple[str, ...]:
+    parameters = () if function is None else inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
 _ROWS = (
     Method("cam", Needs.KERNEL, class_maps, all_classes=True),
     Method("cam_ten_crop", Needs.KERNEL, class_maps, crops=TEN_CROP),
@@ -149,9 +140,9 @@ _ROWS = (
     Method("iscam", Needs.CHANGED_IMAGES, perturbation.is_cam_maps),
     Method("ablationcam", Needs.CHANGED_IMAGES, perturbation.ablation_cam_maps),
     Method("integrated_gradients", Needs.WHOLE_NETWORK, integrated_gradients),
-    Method("smoothgrad", Needs.WHOLE_NETWORK, smooth_grad),
+    Method("smoothgrad", Needs.WHOLE_NETWORK, smooth_grad, host_boxes=saliency_boxes),
     Method("occlusion", Needs.WHOLE_NETWORK, occlusion),
-    Method("rise", Needs.WHOLE_NETWORK, rise, of_probabilities=True),
+    Method("rise", Needs.WHOLE_NETWORK, rise, target=targets.probabilities),
 )
 
 METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}

@@ -96,14 +96,15 @@ def compare(
         size = common_image_size(network, methods)
         rows = [METHODS[name] for name in methods]
         asked = class_ids(classes, network.class_names, rows[0].num_classes(network))
+        about["layer"] = layer_to_explain(
+            layer, network, methods[0], lambda: report.first_photographs(IMAGES, size), report.announce
+        )
         localize = make_localize_fns(
             network,
             methods,
             threshold=threshold,
             top_k=1 if asked else top_k,
-            layer=layer_to_explain(
-                layer, network, methods[0], lambda: report.first_photographs(IMAGES, size), report.announce
-            ),
+            layer=about["layer"],
             options={
                 row.name: row.accepted(chunk_size=chunk_size, progress=functools.partial(say, row.name)) for row in rows
             },
@@ -135,7 +136,7 @@ def compare(
         return comparisons_figure(methods=methods[0], **of_pictures, **figures.drawing())
 
     pictures = find_pictures(images)
-    about = {"command": "compare", "model": model, "weights": weights, "threshold": threshold, "layer": layer}
+    about: dict[str, Any] = {"command": "compare", "model": model, "weights": weights, "threshold": threshold}
     cells = (shown, 1 + (len(method) or MAX_METHODS))
     PictureReport(pictures, "methods", output, figures, cells=cells, about=about).run(start, draw)
 

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -81,19 +81,17 @@ def explain(
         keep_compiled_programs()
         network = load_model(model, weights, trust=trust)
         asked = class_ids(classes, network.class_names, method_named(method).num_classes(network))
+        size = method_named(method).image_size(network)
+        about["layer"] = layer_to_explain(
+            layer, network, method, lambda: report.first_photographs(IMAGES, size), report.announce
+        )
         explain_photo = photo_explainer(
             network,
             asked,
             method,
             top_k=top_k,
             threshold=threshold,
-            layer=layer_to_explain(
-                layer,
-                network,
-                method,
-                lambda: report.first_photographs(IMAGES, method_named(method).image_size(network)),
-                report.announce,
-            ),
+            layer=about["layer"],
             progress=lambda done, total: report.say(f"{method}: {done} of {total} changed copies of a photograph seen"),
             display_pixels=report.display_pixels,
         )
@@ -115,7 +113,7 @@ def explain(
 
         return find
 
-    about = {"command": "explain", "model": model, "weights": weights, "threshold": threshold, "layer": layer}
+    about: dict[str, Any] = {"command": "explain", "model": model, "weights": weights, "threshold": threshold}
     report = PictureReport(find_pictures(images), method, output, figures, cells=(1, 1 + shown), about=about)
     report.run(start, functools.partial(explanation_figure, **figures.drawing()))
 

@@ -132,5 +132,5 @@ def test_the_layer_that_is_measured_to_be_the_most_faithful(network, tmp_path, c
     cam_fn = camjax.make_cam_fn(camjax.load_model("small_gap", network[1]), "layercam", layer=chosen, top_k=2)
     expected = cam_fn(camjax.load_images([CAT], size=(64, 64))).maps[0]
     np.testing.assert_allclose(np.load(found["images"][0]["maps"]["layercam"])["maps"], expected, rtol=1e-4, atol=1e-6)
-    assert found["layer"] == "auto" and main([*words, "--method", "cam"]) == 1
+    assert found["layer"] == chosen and main([*words, "--method", "cam"]) == 1
     assert "of cam: expected methods that are defined at any layer, gradcam, " in capsys.readouterr().err

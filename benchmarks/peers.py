@@ -17,8 +17,9 @@ COMMAND = "python -m benchmarks.peers"
 
 WHY = """\
 Installing the implementations that camjax is compared with: PyTorch, torchvision, efficientnet-lite-pytorch,
-pytorch-grad-cam and torch-cam; Equinox, whose networks camjax explains; and pycocotools, which reads the boxes that
-camjax writes. They are not an extra of the package, because PyPI's torch for x86-64 Linux requires gigabytes of CUDA.
+pytorch-grad-cam, torch-cam and captum; Equinox, whose networks camjax explains; and pycocotools, which reads the boxes
+that camjax writes. They are not an extra of the package, because PyPI's torch for x86-64 Linux requires gigabytes of
+CUDA.
 To measure without a GPU, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu to get the CPU build.
 All but torch are installed without their dependencies, so that no installed package is replaced.
 """
@@ -35,6 +36,7 @@ STEPS = (
         "grad-cam==1.5.7",
         "timm==1.0.31",
         "torchcam==0.5.0",
+        "captum==0.9.0",
         "equinox==0.13.8",
         "jaxtyping==0.3.11",
         "wadler-lindig==0.1.8",

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from camjax.attribution.adapters.nnx import nnx_cutter
 from camjax.attribution.engine import all_classes, attribute
-from camjax.attribution.methods import METHODS, Method, Needs, common_image_size, method_named
-from camjax.attribution.network import cut_model
+from camjax.attribution.methods import METHODS, Method, common_image_size, method_named
+from camjax.attribution.network import CutNetwork, cut_model
 from camjax.attribution.targets import as_target
 from camjax.boxes import boxes_from_maps
 from camjax.checks import (
@@ -110,7 +111,7 @@ def _cam_jit(model, images, class_ids) -> CamOutput:
 
 
 def make_cam_fn(
-    model: nnx.Module, method: str = "cam", *, top_k: int | None = 1, **options: Any
+    model: nnx.Module, method: str = "cam", *, top_k: int | None = 1, layer: str | None = None, **options: Any
 ) -> Callable[..., CamOutput]:
     """Binds a snapshot of the model's weights into a function of the images alone, at the lowest cost per call.
 
@@ -122,6 +123,9 @@ def make_cam_fn(
       method: of `camjax.attribution.METHODS`: "cam", "gradcam", "scorecam", ...; docs/attribution.md describes them.
       top_k: number of classes, in order of falling logit, whose maps a call without class_ids returns; None for all
         C classes in order of their ids.
+      layer: the path of the layer to explain, as "stages.2.5": a submodule that is called once and returns
+        (B, h, w, K). None for the network's last feature map. `camjax.evaluation.choose_layer` finds a faithful one.
+        With a layer, BatchNorm is not folded.
       **options: of the method: `chunk_size` and `progress` of those that run the network on changed images, and others
         that the method's function in `camjax.attribution` describes.
 
@@ -131,30 +135,38 @@ def make_cam_fn(
       first axis is sharded; results lie as the images do. A second call with the same shapes compiles nothing.
 
     Raises:
-      ValueError: unknown method or option, top_k not in 1..C, or a model without what the method needs.
+      ValueError: unknown method, option or layer, top_k not in 1..C, a model without what the method needs, or a layer
+        for a method that is not of a layer.
     """
     row = method_named(method, options)
     check_top_k(top_k, row.num_classes(model))
-    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options})
+    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options}, layer=layer)
     return lambda images, class_ids=None: run(images, class_ids)[row.name]
 
 
 def make_localize_fn(
-    model: nnx.Module, method: str = "cam", *, threshold: float = 0.2, top_k: int | None = 1, **options: Any
+    model: nnx.Module,
+    method: str = "cam",
+    *,
+    threshold: float = 0.2,
+    top_k: int | None = 1,
+    layer: str | None = None,
+    **options: Any,
 ) -> Callable[..., Localization]:
     """Binds a snapshot of the model into a function from images to maps and boxes.
 
     The box of a class is that of the largest 8-connected component of the region where its map, resized to the
     image's size (bilinear, half-pixel centers), is strictly above `threshold` times the map's maximum
     (Zhou et al. 2016, section 3.2, with 0.2). A map whose maximum is not positive, or that holds a NaN, has no such
-    region: its box is zeros and `valid` is False. "backprop" has a box rule of its own (Simonyan et al. 2014), which
-    does not use the threshold; see `camjax.attribution.saliency_boxes`.
+    region: its box is zeros and `valid` is False. "backprop" and "smoothgrad" have a box rule of their own (Simonyan et
+    al. 2014), which does not use the threshold; see `camjax.attribution.saliency_boxes`.
 
     Args:
       model: as in `make_cam_fn`.
       method: as in `make_cam_fn`.
       threshold: share of the maximum, 0 <= threshold < 1.
       top_k: as in `make_cam_fn`.
+      layer: as in `make_cam_fn`.
       **options: as in `make_cam_fn`.
 
     Returns:
@@ -165,7 +177,8 @@ def make_localize_fn(
     """
     row = method_named(method, options)
     check_top_k(top_k, row.num_classes(model))
-    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options}, threshold=check_threshold(threshold))
+    threshold = check_threshold(threshold)
+    run = _bind_methods(model, [row], _ids_or_top(top_k), {row.name: options}, threshold=threshold, layer=layer)
     return lambda images, class_ids=None: run(images, class_ids)[row.name]
 
 
@@ -176,6 +189,7 @@ def make_localize_fns(
     threshold: float = 0.2,
     top_k: int = 1,
     top_boxes: bool = True,
+    layer: str | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[..., dict[str, TopAndAsked]]:
     """Binds a snapshot of the model into one function that runs several methods, for top classes and given ones.
@@ -189,6 +203,7 @@ def make_localize_fns(
       threshold: as in `make_localize_fn`.
       top_k: number of classes by falling logit, 1..C.
       top_boxes: whether boxes of the top classes are drawn, which takes most of the time beside the network's.
+      layer: as in `make_cam_fn`, of all methods.
       options: method -> its options, as in `make_cam_fn`.
 
     Returns:
@@ -204,8 +219,9 @@ def make_localize_fns(
     for row in rows:
         check_top_k(top_k, row.num_classes(model))
     choose = _top_and_ids(top_k)
+    threshold = check_threshold(threshold)
     return _bind_methods(
-        model, rows, choose, options, threshold=check_threshold(threshold), split=top_k, top_boxes=top_boxes
+        model, rows, choose, options, threshold=threshold, split=top_k, top_boxes=top_boxes, layer=layer
     )
 
 
@@ -247,10 +263,11 @@ class BoundFunction:
       function: `function(model, images, class_ids, *arguments)`, traceable.
       classes: C, to check the class_ids against.
       *arguments: further pytrees, which travel with the weights: other values compile nothing new.
+      fold: whether BatchNorm is folded.
     """
 
-    def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any):
-        leaves, structure = jax.tree.flatten((fold_batchnorm(model), *arguments))
+    def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any, fold: bool = True):
+        leaves, structure = jax.tree.flatten((fold_batchnorm(model) if fold else nnx.clone(model), *arguments))
         self._structure = structure
         self._leaves = Placed(leaves)
         self._check = ImageCheck(model)
@@ -315,6 +332,7 @@ def _bind_methods(
     threshold: float | None = None,
     split: int | None = None,
     top_boxes: bool = True,
+    layer: str | None = None,
 ) -> Callable[..., dict[str, Any]]:
     """The engine of the functions above.
 
@@ -326,12 +344,14 @@ def _bind_methods(
       threshold: of boxes; an argument of the compiled programs, so that another one compiles nothing. None: no boxes.
       split: number of classes that come first, as `TopAndAsked.top`; None: results are not split.
       top_boxes: whether these get boxes.
+      layer: to explain; None for the last feature map.
 
     Returns:
       `run(images, class_ids=None) -> {method: CamOutput, Localization or TopAndAsked}`.
     """
-    compiled = [row for row in rows if row.needs is not Needs.CHANGED_IMAGES]
-    looped = [row for row in rows if row.needs is Needs.CHANGED_IMAGES]
+    cut = _cutter(model, layer, rows)
+    compiled = [row for row in rows if not row.is_loop]
+    looped = [row for row in rows if row.is_loop]
     on_host = {row.name: row.host_boxes for row in rows if row.host_boxes and threshold is not None}
     boxless = 0 if top_boxes or split is None else split
 
@@ -343,54 +363,73 @@ def _bind_methods(
         return _split(_for_each_class(out, boxes, boxless), split, boxless)
 
     def program(model, images, class_ids, threshold):
-        outs = _maps(model, images, class_ids, compiled, choose, options)
+        outs = _maps(model, images, class_ids, compiled, choose, options, cut)
         found = {
             name: _for_each_class(out) if name in on_host else finish(out, images, threshold)
             for name, out in outs.items()
         }
         if not looped:
             return found, None
-        network = cut_model(inference_view(model))
+        network = cut(model)
         features = network.features(images)
         logits = network.head(features, images).astype(jnp.float32)
         chosen = choose(logits, class_ids)
         return found, (features, CamOutput(logits, all_classes(logits) if chosen is None else chosen, features))
 
     numbers = None if threshold is None else jnp.float32(threshold)
-    bound = BoundFunction(model, program, min(row.num_classes(model) for row in rows), numbers)
+    bound = BoundFunction(model, program, min(row.num_classes(model) for row in rows), numbers, fold=layer is None)
     finish_fn = jax.jit(finish)
     split_fn = jax.jit(functools.partial(_split, count=split, boxless=boxless))
 
     def run(images, class_ids=None):
         images = as_array(images, "images")
-        if isinstance(images, jax.core.Tracer) and (of_host := [*on_host, *(row.name for row in looped)]):
+        if isinstance(images, jax.core.Tracer) and (of_host := {**on_host, **{row.name: row for row in looped}}):
             raise InputError(
                 f"{', '.join(of_host)} inside of jax.jit or another transformation: part of it runs on the host, which "
                 "sees no values there. Call it outside; on images that are sharded over devices it uses all of them."
             )
         found, forward = bound(images, class_ids)
+        if looped:
+            features, out = forward
+            model, threshold = bound.snapshot(images)
+            network, multi_label = cut(model), getattr(model, "multi_label", False)
+            for row in looped:
+                of_row = {**row.accepted(multi_label=multi_label), **options.get(row.name, {})}
+                target = as_target(row.explained(out.class_ids, of_row), out.logits)
+                maps = row.with_options(of_row)(network, *row.looks_at(images, features), target)
+                of_method = out._replace(maps=maps)
+                found[row.name] = of_method if row.name in on_host else finish_fn(of_method, images, threshold)
         for name, host_boxes in on_host.items():
             out = found[name]
             boxes, valid = host_boxes(images, out.maps[:, boxless:])
             found[name] = split_fn(Localization(out.logits, out.class_ids, out.maps, boxes, valid))
-        if looped:
-            features, out = forward
-            model, threshold = bound.snapshot(images)
-            network = cut_model(inference_view(model))
-            for row in looped:
-                of_row = options.get(row.name, {})
-                target = as_target(row.explained(out.class_ids, of_row), out.logits)
-                maps = row.with_options(of_row)(network, images, features, target)
-                found[row.name] = finish_fn(out._replace(maps=maps), images, threshold)
         return {row.name: found[row.name] for row in rows}
 
     return run
 
 
-def _maps(model, images, class_ids, rows, choose, options=None) -> dict[str, CamOutput]:
+def _cut_at_the_end(model: nnx.Module) -> CutNetwork:
+    """The network at its last feature map."""
+    return cut_model(inference_view(model))
+
+
+def _cutter(model: nnx.Module, layer: str | None, rows: Sequence[Method]) -> Callable[[nnx.Module], CutNetwork]:
+    """Cuts the model, or one with other weights, at a layer; ValueError for methods that are not of a layer."""
+    if layer is None:
+        return _cut_at_the_end
+    if others := [row.name for row in rows if not row.of_a_layer]:
+        of_a_layer = ", ".join(name for name, row in METHODS.items() if row.of_a_layer)
+        raise InputError(
+            f"layer={layer!r} of {', '.join(others)}: expected methods that are defined at any layer, {of_a_layer}; or "
+            "leave out the layer."
+        )
+    return nnx_cutter(model, layer)
+
+
+def _maps(model, images, class_ids, rows, choose, options=None, cut=_cut_at_the_end) -> dict[str, CamOutput]:
     """The traced body: methods -> logits, class ids and maps, which a method may have once for all images."""
     found = attribute(
-        cut_model(inference_view(model)),
+        cut(model),
         images,
         lambda outputs: choose(outputs.astype(jnp.float32), class_ids),
         rows,

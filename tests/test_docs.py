@@ -83,11 +83,13 @@ def test_other_methods_and_how_faithful_they_are(small_network, tmp_path, monkey
     Image.fromarray(data.coffee()).save(tmp_path / "coffee.jpg")
     monkeypatch.chdir(tmp_path)
     names = {}
-    (block,) = python_of("docs/attribution.md")
+    block, layers = python_of("docs/attribution.md")
     exec(block, names)
     cam = camjax.cam_fn(names["model"], names["images"], [285, 967]).maps
     np.testing.assert_allclose(names["found"].maps, cam / (16 * 16), atol=1e-6)
     assert names["maps"].shape == (2, 1, 16, 16)
+    exec(layers, names)
+    assert names["choice"].layer in names["choice"].scores and names["choice"].num_images == 2
     first, check = python_of("docs/faithfulness.md")
     exec(first, names)
     assert names["results"].keys() == {"average_drop", "increase_in_confidence", "average_gain", "sparsity"}

@@ -16,18 +16,25 @@ from jax.sharding import PartitionSpec as P
 
 import camjax
 from camjax import boxes, cam, components
-from camjax.attribution.methods import METHODS, Needs
+from camjax.attribution.methods import METHODS
 from camjax.errors import InputError
 from camjax.inference import make_localize_fns
 from tests.experiments.colors import TINY
 
-ON_HOST = {name for name, row in METHODS.items() if row.needs is Needs.CHANGED_IMAGES or row.host_boxes}
+ON_HOST = {name for name, row in METHODS.items() if row.is_loop or row.host_boxes}
 
 # Shares of a map's largest value, for rounding that batches of another size bring: up to 1.1e-6 was seen. The first
 # principal component magnifies it where the second one is nearly as large: 6.6e-6 of float32, 6.5e-15 in a copy of
 # camjax in which all is float64, and 6.6e-15 / 2.2e-16 is 6.6e-6 / 1.2e-7 within a factor of two.
 BOUND, EIGEN_BOUND = 3e-6, 2e-5
-FEW = {"sscam": {"num_samples": 2}, "iscam": {"num_samples": 2}}
+FEW = {
+    "sscam": {"num_samples": 2},
+    "iscam": {"num_samples": 2},
+    "integrated_gradients": {"num_steps": 2},
+    "smoothgrad": {"num_samples": 2},
+    "occlusion": {"window": 16, "stride": 16},
+    "rise": {"num_masks": 4},
+}
 SPLIT = P("images")
 
 # Ways to call a function of arrays (8, ...) on four devices; they are called in processes with as many.

@@ -44,8 +44,8 @@ PUBLIC = {
     "list_models": [],
     "load_images": ["paths", "size", "crop"],
     "load_model": ["name", "weights", "num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only", "trust"],
-    "make_cam_fn": ["model", "method", "top_k", "options"],
-    "make_localize_fn": ["model", "method", "threshold", "top_k", "options"],
+    "make_cam_fn": ["model", "method", "top_k", "layer", "options"],
+    "make_localize_fn": ["model", "method", "threshold", "top_k", "layer", "options"],
     "normalize_map": ["maps", "mode"],
     "register_model": ["name", "constructor", "num_classes", "new_layers"],
     "resize_map": ["maps", "size", "method"],
@@ -256,8 +256,8 @@ def test_arguments_that_have_to_be_named():
         *("num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only", "trust")
     ]
     assert keyword_only(camjax.explainer) == ["combine"]
-    assert keyword_only(camjax.make_cam_fn) == ["top_k"]
-    assert keyword_only(camjax.make_localize_fn) == ["threshold", "top_k"]
+    assert keyword_only(camjax.make_cam_fn) == ["top_k", "layer"]
+    assert keyword_only(camjax.make_localize_fn) == ["threshold", "top_k", "layer"]
     assert keyword_only(camjax.register_model) == ["num_classes", "new_layers"]
     assert keyword_only(camjax.with_new_head) == ["rngs"]
 
@@ -267,8 +267,8 @@ def test_defaults():
         return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
 
     assert defaults(camjax.cam_fn) == {"class_ids": None}
-    assert defaults(camjax.make_cam_fn) == {"method": "cam", "top_k": 1}
-    assert defaults(camjax.make_localize_fn) == {"method": "cam", "threshold": 0.2, "top_k": 1}
+    assert defaults(camjax.make_cam_fn) == {"method": "cam", "top_k": 1, "layer": None}
+    assert defaults(camjax.make_localize_fn) == {"method": "cam", "threshold": 0.2, "top_k": 1, "layer": None}
     assert defaults(camjax.class_activation_map) == {"class_ids": None}
     assert defaults(camjax.resize_map) == {"method": "bilinear"}
     assert defaults(camjax.normalize_map) == {"mode": "minmax"}

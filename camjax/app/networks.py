@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from camjax.app.cache import Cache
 from camjax.app.pictures import SHOWN_SIDE, Pictures
-from camjax.attribution.methods import METHODS, Method, Needs, method_named
+from camjax.attribution.methods import METHODS, Method, method_named
 from camjax.boxes import boxes_from_maps
 from camjax.cam import class_probabilities
 from camjax.checks import check_threshold
@@ -249,7 +249,7 @@ class Networks:
         The methods that run the network on changed images take all classes at once: the runs serve all of them.
         """
         found: dict[int, Map] = {}
-        for ids in [list(class_ids)] if row.needs is Needs.CHANGED_IMAGES else [[i] for i in class_ids]:
+        for ids in [list(class_ids)] if row.is_loop else [[i] for i in class_ids]:
             self.runs += 1
             out = network.cam_fn(row)(image[None], np.array([ids]))
             boxes: Any = [LATER] * len(ids)

@@ -27,7 +27,6 @@ from camjax.app.guard import Guard
 from camjax.app.networks import LEFT, Busy, Networks
 from camjax.app.pictures import MAX_BYTES, MAX_PIXELS, Gone, Picture, Pictures, check_bytes
 from camjax.app.result_pages import Results
-from camjax.attribution.methods import Needs
 from camjax.data.pixel_boxes import turn_boxes_back, whole_pixels
 from camjax.errors import InputError
 from camjax.models import CamModel
@@ -136,8 +135,7 @@ class _Page:
         """The classes and methods of a network."""
         network = self._networks[_number(request, "network")]
         methods = [
-            {"name": row.name, "slow": row.needs is Needs.CHANGED_IMAGES, "own_box": row.host_boxes is not None}
-            for row in network.methods
+            {"name": row.name, "slow": row.is_loop, "own_box": row.host_boxes is not None} for row in network.methods
         ]
         return JSONResponse(
             {"class_names": network.class_names, "num_classes": network.num_classes, "methods": methods}

@@ -7,6 +7,7 @@
 from camjax.attribution import targets
 from camjax.attribution.adapters.linen import explain_linen
 from camjax.attribution.adapters.nnx import explain_nnx
+from camjax.attribution.averaged_gradients import integrated_gradients, smooth_grad
 from camjax.attribution.curvature import shapley_cam
 from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam, kpca_cam, seg_eigen_cam
 from camjax.attribution.engine import combine_layers
@@ -19,8 +20,10 @@ from camjax.attribution.gradients import image_gradient, output_gradients, salie
 from camjax.attribution.methods import METHODS
 from camjax.attribution.network import CutNetwork, cut_network
 from camjax.attribution.perturbation import ablation_cam, faster_score_cam, is_cam, score_cam, ss_cam
+from camjax.attribution.random_masks import rise
 from camjax.attribution.reciprocal import recipro_cam
 from camjax.attribution.refinement import refine_cam
+from camjax.attribution.sliding_window import occlusion
 from camjax.attribution.smooth_gradients import smooth_grad_cam_plus_plus
 from camjax.attribution.smoothing import augmentation_smoothing, eigen_smoothing
 from camjax.attribution.tokens import reshape_tokens, reshaped
@@ -50,18 +53,22 @@ __all__ = [
     "grad_cam_plus_plus",
     "hires_cam",
     "image_gradient",
+    "integrated_gradients",
     "is_cam",
     "kpca_cam",
     "layer_cam",
+    "occlusion",
     "output_gradients",
     "recipro_cam",
     "refine_cam",
     "reshape_tokens",
     "reshaped",
+    "rise",
     "saliency",
     "score_cam",
     "seg_eigen_cam",
     "shapley_cam",
+    "smooth_grad",
     "smooth_grad_cam_plus_plus",
     "ss_cam",
     "targets",

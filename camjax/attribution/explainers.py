@@ -47,6 +47,7 @@ class Explainer:
 
     def __init__(self, network: CutNetwork, combine: Literal["mean", "max"] = "mean", model: CamModel | None = None):
         self._combine = combine
+        self._multi_label = getattr(model, "multi_label", False)
         self._images = functools.partial(as_array, name="images") if model is None else ImageCheck(model)
         # Flattened once: a network of many layers takes longer to flatten than its program to start.
         self._leaves, self._structure = jax.tree.flatten(network)
@@ -91,13 +92,15 @@ class Explainer:
         targets = self._targets(targets, shape, top_k)
         if chosen.target is not None and options:
             _check_target(chosen, targets, shape, top_k, options)
-        if chosen.needs is not Needs.CHANGED_IMAGES:
+        if not chosen.is_loop:
             return self._traced(self._leaves, images, targets, chosen, top_k, *_fixed_and_traced(options))
         features, outputs = self._forward(self._leaves, images)
-        _check_one_layer(chosen, features)
+        if chosen.needs is Needs.CHANGED_IMAGES:
+            _check_one_layer(chosen, features)
         targets = _chosen(targets, outputs, top_k)
+        options = {**chosen.accepted(multi_label=self._multi_label), **options}
         target = as_target(chosen.explained(targets, options), outputs)
-        maps = chosen.with_options(options)(self.network, images, features, target)
+        maps = chosen.with_options(options)(self.network, *chosen.looks_at(images, features), target)
         return Explanation(outputs, _class_ids(targets), maps)
 
     def _check(self, method: Method, targets: Any) -> None:

@@ -26,9 +26,12 @@ from camjax.attribution import (
     smooth_gradients,
     targets,
 )
+from camjax.attribution.averaged_gradients import integrated_gradients, smooth_grad
 from camjax.attribution.center import center_gaussian
 from camjax.attribution.gradients import saliency
+from camjax.attribution.random_masks import rise
 from camjax.attribution.saliency_boxes import saliency_boxes
+from camjax.attribution.sliding_window import occlusion
 from camjax.attribution.ten_crop import TEN_CROP, Crops
 from camjax.cam import class_maps
 from camjax.checks import num_classes
@@ -54,6 +57,8 @@ class Needs(enum.Enum):
     """gradients (B, N, H, W, 3) -> maps (B, N, H, W)."""
     CHANGED_IMAGES = "the network on changed images or features"
     """(network, images, features, target, **options) -> maps; a loop on the host, not to be called inside `jax.jit`."""
+    WHOLE_NETWORK = "the network on changed images, whatever its features are"
+    """(network, images, target, **options) -> maps (B, N, H, W); a loop on the host as well."""
     NOTHING = "nothing but the size of the image"
     """(H, W) -> a map (H, W), the same for all images and classes."""
 
@@ -86,6 +91,20 @@ class Method:
     target: Callable[..., targets.Target] | None = None
     classes_only: bool = False
     combine: Literal["product"] | None = None
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it is a loop on the host, which runs the network on changed images or features."""
+        return self.needs in (Needs.CHANGED_IMAGES, Needs.WHOLE_NETWORK)
+
+    @property
+    def of_a_layer(self) -> bool:
+        """Whether it is defined at any one layer of a network, so that it can be chosen."""
+        return self.combine is None and self.needs in (Needs.GRADIENTS, Needs.CURVATURE, Needs.CHANGED_IMAGES)
+
+    def looks_at(self, images: jax.Array, features: Any) -> tuple:
+        """What its function takes of a batch, where the method `is_loop`."""
+        return (images, features) if self.needs is Needs.CHANGED_IMAGES else (images,)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -159,6 +178,10 @@ _ROWS = (
     Method("fasterscorecam", Needs.CHANGED_IMAGES, perturbation.faster_score_cam_maps),
     Method("smoothgradcam++", Needs.CHANGED_IMAGES, smooth_gradients.smooth_grad_cam_plus_plus_maps),
     Method("reciprocam", Needs.CHANGED_IMAGES, reciprocal.recipro_cam_maps, target=targets.probabilities),
+    Method("integrated_gradients", Needs.WHOLE_NETWORK, integrated_gradients),
+    Method("smoothgrad", Needs.WHOLE_NETWORK, smooth_grad, host_boxes=saliency_boxes),
+    Method("occlusion", Needs.WHOLE_NETWORK, occlusion),
+    Method("rise", Needs.WHOLE_NETWORK, rise, target=targets.probabilities),
 )
 
 METHODS: Mapping[str, Method] = {row.name: row for row in _ROWS}

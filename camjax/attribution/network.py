@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import jax
 from flax import nnx
@@ -75,6 +75,12 @@ class SharedWeights(CutNetwork):
 
     __slots__ = ()
 
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """The whole network: images -> outputs."""
+        features = self.features(images)
+        # The head of several layers has the derivatives of their own outputs too, which would count twice.
+        return self.head(jax.lax.stop_gradient(features) if isinstance(features, tuple) else features, images)
+
     @classmethod
     def of(
         cls, features_fn: Callable, head_fn: Callable, whole_fn: Callable[..., Whole] | None, weights: Any
@@ -134,11 +140,12 @@ def whole_module(network: CutNetwork) -> Whole | None:
 def as_pytree(function: Callable) -> Callable:
     """The function as a pytree, with its weights as leaves where they can be found.
 
-    `jax.tree_util.Partial` is a pytree; a module of NNX, or a method of one, as `model.features`, becomes one with the
-    module in it, and is run by `run_for_inference`; other functions become a node without leaves.
+    `jax.tree_util.Partial` is a pytree, and so is a `CutNetwork`; a module of NNX, or a method of one, as
+    `model.features`, becomes one with the module in it, and is run by `run_for_inference`; other functions become a
+    node without leaves.
     """
-    if isinstance(function, Partial):
-        return function
+    if isinstance(function, Partial | CutNetwork):
+        return cast(Callable, function)
     if isinstance(function, nnx.Module):
         return Partial(run_for_inference, function)
     if is_module_method(function):

@@ -40,6 +40,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from camjax.attribution.changed_images import broadcast_baseline, noise_key
 from camjax.attribution.gradient_methods import weighted_sum
 from camjax.attribution.gradients import images_first
 from camjax.attribution.network import CutNetwork, cut_network
@@ -327,7 +328,7 @@ def with_noise(key: jax.Array, std: float, masks: jax.Array, rows: jax.Array) ->
 
 
 def _noise(key: jax.Array | None, std: float) -> Partial:
-    return Partial(with_noise, jax.random.key(0) if key is None else key, std)
+    return Partial(with_noise, noise_key(key), std)
 
 
 def in_steps(num_samples: int, masks: jax.Array, rows: jax.Array) -> jax.Array:
@@ -366,24 +367,16 @@ def _masked_maps(
     Raises:
       ValueError: arguments that do not fit each other, or chunk_size or repeats below 1.
     """
-    images, features, baseline = jnp.asarray(images), jnp.asarray(features), jnp.asarray(baseline, jnp.float32)
+    images, features = jnp.asarray(images), jnp.asarray(features)
     if images.ndim != 4 or len(images) != len(features):
         raise InputError(
             f"images of shape {images.shape} and features of shape {features.shape}: expected (B, H, W, C), and "
             "(B, h, w, K) of the same images."
         )
-    if baseline.ndim > images.ndim or any(
-        a not in (1, b) for a, b in zip(baseline.shape[::-1], images.shape[::-1], strict=False)
-    ):
-        raise InputError(
-            f"baseline of shape {baseline.shape} for images of shape {images.shape}: expected a number, a color (C,), "
-            "or images that broadcast to those."
-        )
+    unseen = broadcast_baseline(baseline, images)
     if repeats < 1:
         raise InputError(f"num_samples={repeats}: expected the number of masks of each channel, at least 1.")
     masked = _varies(features)
-    unseen = baseline.reshape([1] * (images.ndim - baseline.ndim) + [*baseline.shape])
-    unseen = jnp.broadcast_to(unseen, (len(images), *unseen.shape[1:]))
     scores, _ = mean_scores(
         Partial(_masked_outputs, network, masking),
         (images, features, masked, unseen),

@@ -1,7 +1,7 @@
-"""Scores of many perturbed copies of a batch, in compiled chunks of one shape.
+"""Scores, and gradients, of many perturbed copies of a batch, in compiled chunks of one shape.
 
 A row is one copy: (image, channel, repeat). Methods define the copy of a row; this module splits rows into chunks and
-computes the scores of all targets of each. No more than one chunk of copies exists at a time.
+computes the scores of all targets of each, or their gradients. No more than one chunk of copies exists at a time.
 """
 
 import functools
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from camjax.attribution.gradients import output_gradients
 from camjax.errors import InputError
 from camjax.sharding import split_of
 
@@ -57,6 +58,53 @@ def mean_scores(
     Raises:
       ValueError: chunk_size below 1.
     """
+    sums = _sums(_scores, outputs_of, of_images, target, changes, repeats, chunk_size, progress)
+    return _means(sums, changes, repeats)
+
+
+def mean_gradients(
+    network: Callable[[jax.Array], jax.Array],
+    copies_of: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    of_images: Any,
+    target: Callable[[jax.Array], jax.Array],
+    *,
+    weights: jax.Array,
+    chunk_size: int,
+    progress: Progress | None,
+) -> jax.Array:
+    """Gradients of scores with respect to copies of each image, as a weighted mean over the copies.
+
+    Args:
+      network: images -> outputs; a pytree.
+      copies_of: (of_images, places (R,), rows (R, 3) int32 of image, 0 and copy) -> float32 images (R, H, W, C); a
+        pytree. Places and padding are as in `mean_scores`.
+      of_images: a tree of arrays (B, ...), all on the same devices.
+      target: outputs (B, ...) -> (B, N) float32; a pytree.
+      weights: (n,) float32, of each image's n copies: the mean is the sum of weighted gradients, divided by n.
+      chunk_size: the largest R on a device. A chunk has a backward pass for each of the N targets.
+      progress: see `Progress`.
+
+    Returns:
+      (B, N, H, W, C) float32.
+
+    Raises:
+      ValueError: chunk_size below 1.
+    """
+    nothing = for_each(jax.tree.leaves(of_images)[0], np.zeros(0, bool))
+    parts, copies = (network, copies_of, weights), len(weights)
+    sums = _sums(_gradients, parts, of_images, target, nothing, copies, chunk_size, progress)
+    return _means(sums, nothing, copies)[1][:, 0]
+
+
+def for_each(images: jax.Array, values: np.ndarray) -> jax.Array:
+    """(B, ...) images, (K,) values -> (B, K), the values for each image, split over devices as the images are."""
+    repeated = np.broadcast_to(values, (len(images), *values.shape))
+    split = split_of(images)
+    return jnp.asarray(repeated) if split is None else jax.device_put(repeated, split)
+
+
+def _sums(values_of, parts, of_images, target, changes, repeats, chunk_size, progress):
+    """(B, K + 1, ...) float32: over repeats, of what `_scores` or `_gradients` finds for each channel."""
     if chunk_size < 1:
         raise InputError(f"chunk_size={chunk_size}: expected the number of copies to score at a time, at least 1.")
     batch, channels = changes.shape
@@ -67,22 +115,22 @@ def mean_scores(
     chunk_size = min(chunk_size, repeats * scored.size // devices)
     length = -(-max(map(len, rows)) // chunk_size) * chunk_size
     padded = np.stack([np.pad(of, ((0, length - len(of)), (0, 0)), constant_values=batch) for of in rows])
-    shapes = jax.tree.map(_shape, (outputs_of, of_images, target))
-    count = jax.eval_shape(functools.partial(_scores, batch=batch), *shapes, padded[0, :chunk_size], 0).shape[1]
-    sums = jnp.zeros((batch, channels + 1, count), jnp.float32)
+    shapes = jax.tree.map(_shape, (parts, of_images, target))
+    shape = jax.eval_shape(functools.partial(values_of, batch=batch), *shapes, padded[0, :chunk_size], 0).shape[1:]
+    sums = jnp.zeros((batch, channels + 1, *shape), jnp.float32)
     if split is not None:
         everywhere = NamedSharding(split.mesh, PartitionSpec())
-        outputs_of, target = jax.tree.map(functools.partial(_put, everywhere), (outputs_of, target))
+        parts, target = jax.tree.map(functools.partial(_put, everywhere), (parts, target))
         sums, of_images = jax.device_put((sums, of_images), split)
     for start in range(0, length, chunk_size):
         # A chunk adds to the sums of the one before it and waits for them: no two chunks run at a time.
         chunk = padded[:, start : start + chunk_size].reshape(-1, 3)
         chunk = chunk if split is None else jax.device_put(chunk, split)
-        sums = _add_scores(sums, outputs_of, of_images, target, chunk, split)
+        sums = _add_values(sums, parts, of_images, target, chunk, split, values_of)
         if progress:
             sums.block_until_ready()
             progress(sum(min(start + chunk_size, len(of)) for of in rows), sum(map(len, rows)))
-    return _means(sums, changes, repeats)
+    return sums
 
 
 def _rows(scored: np.ndarray, repeats: int, images: np.ndarray) -> np.ndarray:
@@ -103,8 +151,18 @@ def _put(sharding: NamedSharding, leaf: Any) -> Any:
 
 def _scores(outputs_of, of_images, target, rows, first, *, batch):
     """(R, 3) rows of images from `first` on -> (R, N): each output's scores by the targets of its own image."""
-    outputs = outputs_of(of_images, rows[:, 0] - first, rows)
+    return _scores_of(target, outputs_of(of_images, rows[:, 0] - first, rows), rows, batch)
 
+
+def _gradients(parts, of_images, target, rows, first, *, batch):
+    """The same for the gradients of the scores with respect to copies of the images: (R, N, H, W, C)."""
+    network, copies_of, weights = parts
+    _, gradients = output_gradients(network, copies_of(of_images, rows[:, 0] - first, rows))
+    found = gradients(lambda outputs: _scores_of(target, outputs, rows, batch))
+    return weights[rows[:, 2]][:, None, None, None, None] * found
+
+
+def _scores_of(target, outputs, rows, batch):
     def of_row(output, image):
         # A target takes a whole batch, and may differ between images: the output is repeated for all of them.
         return target(jnp.broadcast_to(output, (batch, *output.shape)))[image]
@@ -114,23 +172,24 @@ def _scores(outputs_of, of_images, target, rows, first, *, batch):
     return jax.lax.map(lambda row: of_row(*row), (outputs, rows[:, 0]), batch_size=at_once)
 
 
-@functools.partial(jax.jit, donate_argnums=0, static_argnums=5)
-def _add_scores(sums, outputs_of, of_images, target, rows, split):
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=(5, 6))
+def _add_values(sums, parts, of_images, target, rows, split, values_of):
     batch = len(sums)
 
-    def add(sums, outputs_of, of_images, target, rows):
+    def add(sums, parts, of_images, target, rows):
         first = 0 if split is None else jax.lax.axis_index(split.spec[0]) * len(sums)
-        scores = _scores(outputs_of, of_images, target, rows, first, batch=batch).astype(sums.dtype)
-        return sums.at[rows[:, 0] - first, rows[:, 1]].add(scores, mode="drop")
+        values = values_of(parts, of_images, target, rows, first, batch=batch).astype(sums.dtype)
+        return sums.at[rows[:, 0] - first, rows[:, 1]].add(values, mode="drop")
 
     if split is not None:
         here, everywhere = split.spec, PartitionSpec()
         specs = here, everywhere, here, everywhere, here
         add = jax.shard_map(add, mesh=split.mesh, in_specs=specs, out_specs=here)
-    return add(sums, outputs_of, of_images, target, rows)
+    return add(sums, parts, of_images, target, rows)
 
 
 @jax.jit
 def _means(sums, changes, repeats):
     reference = sums[:, -1:]
-    return jnp.where(changes[..., None], sums[:, :-1], reference) / repeats, reference / repeats
+    changes = changes.reshape(*changes.shape, *[1] * (sums.ndim - 2))
+    return jnp.where(changes, sums[:, :-1], reference) / repeats, reference / repeats

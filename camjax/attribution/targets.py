@@ -35,9 +35,14 @@ def classes(class_ids) -> Target:
     return Partial(_classes, _as_array(class_ids))
 
 
-def probabilities(class_ids) -> Target:
-    """The probabilities of classes, a softmax of outputs (B, C), or a sigmoid where C is 1; see `classes`."""
-    return Partial(_probabilities, _as_array(class_ids))
+def probabilities(class_ids, *, multi_label: bool = False) -> Target:
+    """The probabilities of classes, a softmax of outputs (B, C), or a sigmoid where C is 1; see `classes`.
+
+    Args:
+      class_ids: as in `classes`.
+      multi_label: whether an image may have several classes, each with the probability of its own sigmoid.
+    """
+    return Partial(_label_probabilities if multi_label else _probabilities, _as_array(class_ids))
 
 
 def residual_softmax(class_ids) -> Target:
@@ -250,6 +255,10 @@ def _classes(class_ids, outputs):
 
 def _probabilities(class_ids, outputs):
     return _classes(class_ids, class_probabilities(outputs))
+
+
+def _label_probabilities(class_ids, outputs):
+    return _classes(class_ids, class_probabilities(outputs, multi_label=True))
 
 
 def _residual_softmax(class_ids, outputs):

@@ -68,7 +68,10 @@ def reshaped(network: CutNetwork, reshape: Callable[[jax.Array], jax.Array]) -> 
         return jax.tree.map(lambda array: _checked(reshape, array), network.features(images))
 
     def head_fn(network, maps, images):
-        return network.head(jax.tree.map(put_back, network.features(images), maps), images)
+        features = network.features(images)
+        # As in `SharedWeights`.
+        features = jax.lax.stop_gradient(features) if isinstance(features, tuple) else features
+        return network.head(jax.tree.map(put_back, features, maps), images)
 
     def put_back(array, of_map):
         # Choosing is linear: its transpose puts each value of the map back where it came from.

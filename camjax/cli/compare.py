@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from camjax.cli.figure_options import FigureOptions
+from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import network_choice
 from camjax.cli.photographs import ClassMaps
 from camjax.cli.picture_files import Picture, find_pictures
@@ -39,6 +40,7 @@ def compare(
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 2,
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    layer: Layer = None,
     chunk_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
     output: Annotated[OutputOptions, tyro.conf.arg(name="")],
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
@@ -56,6 +58,7 @@ def compare(
       classes: Classes to explain, by id or name: --classes 285 "tiger cat".
       top_k: Without --classes, the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
+      layer: The layer that the methods explain; auto measures with the first one. By default the last feature map.
       chunk_size: For scorecam and other methods that change the photograph: copies of it in memory at a time.
       output: What is written.
       figures: How it is drawn.
@@ -89,15 +92,19 @@ def compare(
 
         keep_compiled_programs()
         network = load_model(model, weights, trust=trust)
-        methods = method or _methods_of_one_pass(network)
+        methods = method or _methods_of_one_pass(network, layer)
         size = common_image_size(network, methods)
         rows = [METHODS[name] for name in methods]
         asked = class_ids(classes, network.class_names, rows[0].num_classes(network))
+        about["layer"] = layer_to_explain(
+            layer, network, methods[0], lambda: report.first_photographs(IMAGES, size), report.announce
+        )
         localize = make_localize_fns(
             network,
             methods,
             threshold=threshold,
             top_k=1 if asked else top_k,
+            layer=about["layer"],
             options={
                 row.name: row.accepted(chunk_size=chunk_size, progress=functools.partial(say, row.name)) for row in rows
             },
@@ -129,16 +136,18 @@ def compare(
         return comparisons_figure(methods=methods[0], **of_pictures, **figures.drawing())
 
     pictures = find_pictures(images)
-    about = {"command": "compare", "model": model, "weights": weights, "threshold": threshold}
+    about: dict[str, Any] = {"command": "compare", "model": model, "weights": weights, "threshold": threshold}
     cells = (shown, 1 + (len(method) or MAX_METHODS))
     PictureReport(pictures, "methods", output, figures, cells=cells, about=about).run(start, draw)
 
 
-def _methods_of_one_pass(network: "CamModel") -> tuple[str, ...]:
-    """The methods that need one pass of the network and at most one backward pass of its head."""
+def _methods_of_one_pass(network: "CamModel", layer: str | None) -> tuple[str, ...]:
+    """The methods that need one pass of the network and at most one backward pass of its head, of the layer if any."""
     from camjax.attribution.methods import METHODS, Needs
 
     needs = {Needs.GRADIENTS, Needs.KERNEL} if hasattr(network.head, "kernel") else {Needs.GRADIENTS}
+    if layer is not None:
+        needs = {Needs.GRADIENTS}
     return tuple(name for name, row in METHODS.items() if row.needs in needs and row.crops is None)
 
 

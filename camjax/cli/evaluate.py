@@ -7,6 +7,7 @@ import tyro
 
 from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
+from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import ALONE, Processes
 from camjax.errors import InputError
@@ -29,6 +30,7 @@ def evaluate(
     method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"])] = ("cam",),
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    layer: Layer = None,
     threshold_step: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.01,
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
     crop: Literal["none", "center"] = "none",
@@ -58,6 +60,7 @@ def evaluate(
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
+      layer: The layer that the methods explain; auto measures on the first images, with the first method.
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
       threshold_step: Between the thresholds of maxboxacc, maxboxaccv2 and pxap; published numbers are with 0.001.
       batch_size: Images at a time, over all devices of all processes.
@@ -72,12 +75,13 @@ def evaluate(
     """
     # Imported here, because other commands do not need them.
 
+    from camjax.attribution.methods import common_image_size
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.data.annotated import from_anywhere, open_annotated
     from camjax.data.relabeled import with_classes_of
     from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
-    from camjax.evaluation.runner import evaluate_localization
+    from camjax.evaluation.runner import evaluate_localization, first_images
     from camjax.loading import load_model
     from camjax.processes import is_first
     from camjax.terminal import Console, progress
@@ -107,6 +111,13 @@ def evaluate(
         sentence = f"The names of the network's classes are not known; they are taken in the data's order: {pairs}."
         console.print(sentence, soft_wrap=True)
     sha256 = weights_sha256(network)
+    layer = layer_to_explain(
+        layer,
+        network,
+        method[0] if method else "",
+        lambda: first_images(source, IMAGES, common_image_size(network, method), None if crop == "none" else crop),
+        lambda sentence: console.print(sentence, soft_wrap=True),
+    )
     with progress("evaluating", errors, "images") as show:
         evaluation = evaluate_localization(
             network,
@@ -115,6 +126,7 @@ def evaluate(
             metrics=metrics,
             threshold=threshold,
             threshold_step=threshold_step,
+            layer=layer,
             batch_size=batch_size,
             crop=None if crop == "none" else crop,
             limit=limit,
@@ -144,6 +156,7 @@ def evaluate(
             },
             "options": {
                 "threshold": threshold,
+                "layer": layer,
                 "batch_size": batch_size,
                 "crop": crop,
                 "limit": limit,

@@ -3,12 +3,13 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from camjax.cli.figure_options import FigureOptions
+from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import network_choice
 from camjax.cli.photographs import ExplainedPhoto
 from camjax.cli.picture_files import Picture, find_pictures
@@ -37,6 +38,7 @@ def explain(
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
     threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    layer: Layer = None,
     output: Annotated[OutputOptions, tyro.conf.arg(name="")],
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
 ) -> None:
@@ -54,6 +56,7 @@ def explain(
       classes: Classes whose maps to show, by id or name: --classes 285 "tiger cat". The table lists them too.
       top_k: Without --classes, the figure shows the maps of the K most probable classes.
       threshold: The box encloses the largest connected region where the map exceeds this share of its maximum.
+      layer: The layer that gradcam, ... explain; auto measures which has the most faithful maps. By default the last.
       output: What is written.
       figures: How it is drawn.
     """
@@ -81,20 +84,26 @@ def explain(
         return load_model(model, weights, trust=trust)
 
     def start(report: PictureReport) -> Callable[[Picture, np.ndarray], Found]:
-        network = ready_network(keep_compiled_programs(), model, weights, method, load)
+        directory = keep_compiled_programs()
+        network = ready_network(directory, model, weights, method, load) if layer is None else load()
         if isinstance(network, ReadyNetwork):
-            num_classes = network.num_classes
+            asked = class_ids(classes, network.class_names, network.num_classes)
         else:
             from camjax.attribution.methods import method_named
 
-            num_classes = method_named(method).num_classes(network)
-        asked = class_ids(classes, network.class_names, num_classes)
+            row = method_named(method)
+            asked = class_ids(classes, network.class_names, row.num_classes(network))
+            size = row.image_size(network)
+            about["layer"] = layer_to_explain(
+                layer, network, method, lambda: report.first_photographs(IMAGES, size), report.announce
+            )
         explain_photo = photo_explainer(
             network,
             asked,
             method,
             top_k=top_k,
             threshold=threshold,
+            layer=about["layer"],
             progress=lambda done, total: report.say(f"{method}: {done} of {total} changed copies of a photograph seen"),
             display_pixels=report.display_pixels,
         )
@@ -116,7 +125,8 @@ def explain(
 
         return find
 
-    about = {"command": "explain", "model": model, "weights": weights, "threshold": threshold}
+    about: dict[str, Any] = {"command": "explain", "model": model, "weights": weights, "threshold": threshold}
+    about["layer"] = None
     report = PictureReport(find_pictures(images), method, output, figures, cells=(1, 1 + shown), about=about)
     report.run(start, functools.partial(explanation_figure, **figures.drawing()))
 

@@ -89,6 +89,7 @@ def photo_explainer(
     *,
     top_k: int,
     threshold: float,
+    layer: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     display_pixels: float = DISPLAY_PIXELS,
 ) -> Callable[[np.ndarray], ExplainedPhoto]:
@@ -102,6 +103,7 @@ def photo_explainer(
       method: as in `camjax.make_localize_fn`.
       top_k: the number of most probable classes, where it is more than `TABLE_ROWS`.
       threshold: as in `camjax.make_localize_fn`.
+      layer: as in `camjax.make_localize_fn`.
       progress: as in `camjax.make_localize_fn`, of methods that have this option.
       display_pixels: as in `for_display`.
 
@@ -129,7 +131,7 @@ def photo_explainer(
     localize = (
         _from_maps_of_all_classes(network, asked, shown, threshold)
         if isinstance(network, ReadyNetwork)
-        else _from_maps_of_these_classes(network, row, asked, shown, threshold, progress)
+        else _from_maps_of_these_classes(network, row, asked, shown, threshold, layer, progress)
     )
 
     def explain(photo: np.ndarray) -> ExplainedPhoto:
@@ -182,6 +184,7 @@ def _from_maps_of_these_classes(
     asked: Sequence[int],
     shown: int,
     threshold: float,
+    layer: str | None,
     progress: Callable[[int, int], None] | None,
 ) -> Localize:
     """A program for this number of classes, and every threshold."""
@@ -190,7 +193,7 @@ def _from_maps_of_these_classes(
     from camjax.inference import make_localize_fns
 
     options = {row.name: row.accepted(progress=progress)}
-    localize_fn = make_localize_fns(network, [row.name], threshold=threshold, top_k=shown, options=options)
+    localize_fn = make_localize_fns(network, [row.name], threshold=threshold, top_k=shown, layer=layer, options=options)
     class_ids = np.array([asked]) if asked else None
 
     def localize(image):

@@ -1,5 +1,6 @@
 """What `explain` and `compare` print and write: picture by picture, so that any number of them fits in memory."""
 
+import contextlib
 import json
 import math
 import os
@@ -180,6 +181,23 @@ class PictureReport:
     def say(self, line: str) -> None:
         """Shows how far the work on a picture is."""
         self._status.update(line)
+
+    def announce(self, sentence: str) -> None:
+        """Prints a sentence about the whole run, beside its results."""
+        from camjax.terminal import Console
+
+        Console(stderr=True).print(sentence, soft_wrap=True)
+
+    def first_photographs(self, count: int, size: tuple[int, int]) -> np.ndarray:
+        """The first pictures that can be read, at most `count`: (B, H, W, 3) uint8."""
+        from camjax.data.images import load_image, resize_image
+
+        found = list[np.ndarray]()
+        for picture in self._pictures:
+            if len(found) < count:
+                with contextlib.suppress(InputError, OSError):  # which `run` reports
+                    found.append(resize_image(load_image(picture.path), size))
+        return np.stack(found)
 
     def _write(self, picture: Picture, found: Found, draw: "Callable[..., Figure]") -> dict[str, Any]:
         """Writes the files of one picture, and returns their names as the JSON has them."""

@@ -7,6 +7,8 @@ import importlib
 
 _MODULES = {
     "Evaluation": "runner",
+    "LayerChoice": "layer_choice",
+    "choose_layer": "layer_choice",
     "evaluate_localization": "runner",
     "cases_figure": "figures",
     "counts_sentence": "report",

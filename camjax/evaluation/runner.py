@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from camjax.attribution.methods import common_image_size
 from camjax.data.annotation import AnnotatedSource
+from camjax.data.loader import eval_batches
 from camjax.data.relabeled import with_classes_of
 from camjax.errors import InputError, reading
 from camjax.evaluation.batches import computed_batches
@@ -58,6 +60,7 @@ def evaluate_localization(
     metrics: Sequence[str] = ("ilsvrc",),
     threshold: float = 0.2,
     threshold_step: float = THRESHOLD_STEP,
+    layer: str | None = None,
     batch_size: int = 32,
     crop: Literal["center"] | None = None,
     limit: int | None = None,
@@ -84,6 +87,7 @@ def evaluate_localization(
       threshold: of the paper's box rule, a share of the map's maximum.
       threshold_step: between the thresholds that MaxBoxAcc and PxAP look at: 0.01 as wsolevaluation's evaluator of
         stored maps, or 0.001 as its training and inference, where published numbers come from.
+      layer: as in `camjax.make_cam_fn`, of all methods.
       batch_size: images per step over all devices of all processes.
       crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect.
       limit: evaluate the first `limit` images only.
@@ -115,8 +119,10 @@ def evaluate_localization(
     if limit is not None and limit < len(source):
         source = First(source, limit)
     image_size = common_image_size(model, methods)
-    tally = Tally(model, methods, metrics, source.info.class_names, threshold_step)
-    localize = make_localize_fns(model, methods, threshold=threshold, top_k=min(5, classes), top_boxes=False)
+    tally = Tally(model, methods, metrics, source.info.class_names, threshold_step, layer)
+    localize = make_localize_fns(
+        model, methods, threshold=threshold, top_k=min(5, classes), top_boxes=False, layer=layer
+    )
     with_masks = any("masks" in METRICS[name].needs for name in metrics)
     start, seconds = 0, 0.0
     with contextlib.ExitStack() as stack:
@@ -132,6 +138,7 @@ def evaluate_localization(
                 "threshold_step": threshold_step,
                 "batch_size": batch_size,
                 "crop": crop,
+                **({} if layer is None else {"layer": layer}),
                 "processes": jax.process_count(),
                 **(options or {}),
             }
@@ -174,6 +181,32 @@ def evaluate_localization(
     if sum(counts.values()) != len(source):
         raise RuntimeError(f"{sum(counts.values())} images were counted of {len(source)}; please report this.")
     return Evaluation(tally.metrics, counts, len(source), seconds, tally.cases, threshold_step)
+
+
+def first_images(
+    source: AnnotatedSource, count: int, size: tuple[int, int], crop: Literal["center"] | None = None
+) -> np.ndarray:
+    """The first images of a source that can be read, at most `count`, the same in every process.
+
+    Args:
+      source: annotated images.
+      count: their number.
+      size: (H, W) to which they are resized.
+      crop: as in `evaluate_localization`.
+
+    Returns:
+      (B, H, W, 3) uint8.
+    """
+    found: list[np.ndarray] = []
+    batches = eval_batches(
+        source, batch_size=count, size=size, crop=crop, unreadable="mark", shard_index=0, shard_count=1
+    )
+    with contextlib.closing(batches):
+        for batch in batches:
+            found += [*batch["image"][batch["mask"]]]
+            if len(found) >= count:
+                break
+    return np.stack(found[:count]) if found else np.zeros((0, *size, 3), np.uint8)
 
 
 def _check_options(

@@ -4,26 +4,23 @@ import collections
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.tree_util import Partial
 
-from camjax.cam import class_probabilities
 from camjax.data.annotation import OTHER_SIZE, Annotation
 from camjax.evaluation.batches import Computed
 from camjax.evaluation.cases import Case, Cases
+from camjax.evaluation.probabilities import probabilities_fn
 from camjax.evaluation.truth import STATUSES
-from camjax.inference import Localization
+from camjax.inference import CamOutput, Localization, make_cam_fn
 from camjax.metrics import METRICS, Sample, StreamingMetric, merge_across_processes
 from camjax.metrics.localization.box_overlap import iou_matrix
 from camjax.models import CamModel
-from camjax.models.inference_mode import inference_view, run_for_inference
-from camjax.models.layers import fold_batchnorm
 from camjax.processes import gather
 
 
@@ -31,11 +28,13 @@ class Tally:
     """Adds up the batches of an evaluation.
 
     Args:
-      model: scores changed images for the metrics that need it; a snapshot is made at the first such update.
+      model: scores changed images, and makes their maps, for the metrics that need it; a snapshot is made at the first
+        such update.
       methods: names of methods.
       metrics: names of `METRICS`.
       class_names: of the labels, for the cases.
       threshold_step: of metrics that are `stepped`.
+      layer: that the methods explain.
 
     Attributes:
       metrics: method -> name -> the metric.
@@ -51,6 +50,7 @@ class Tally:
         metrics: Sequence[str],
         class_names: Sequence[str],
         threshold_step: float,
+        layer: str | None = None,
     ):
         self.metrics: dict[str, dict[str, StreamingMetric]] = {
             method: {name: METRICS[name].for_evaluation(model.head.num_classes, threshold_step) for name in metrics}
@@ -60,8 +60,9 @@ class Tally:
         self.cases = Cases(class_names)
         self.columns = ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in methods)]
         self.columns += [f"{method}_{edge}" for method in methods for edge in ("ymin", "xmin", "ymax", "xmax")]
-        self._model = model
+        self._model, self._layer = model, layer
         self._warned_of_size = False
+        self._cam_fns: dict[str, Callable[..., CamOutput]] = {}
 
     def add(self, computed: Computed) -> list[list]:
         """Adds a batch, and returns its rows of `images.csv`."""
@@ -69,6 +70,8 @@ class Tally:
         self.counts.update(status for status in known.statuses if status)
         for method, sample in samples.items():
             for metric in self.metrics[method].values():
+                if "maps" in metric.needs:
+                    sample = dataclasses.replace(sample, maps_fn=self._maps_fn(method))
                 if "scores" in metric.needs:
                     self._update_on_devices(metric, sample)
                 else:
@@ -127,10 +130,16 @@ class Tally:
             for part in pool.map(update, devices, sample.split(len(devices))):
                 metric.merge(part)
 
+    def _maps_fn(self, method: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """The maps of a method, where the images are."""
+        if method not in self._cam_fns:
+            self._cam_fns[method] = make_cam_fn(self._model, method, layer=self._layer)
+        return lambda images, class_ids: self._cam_fns[method](images, class_ids).maps[:, 0]
+
     @functools.cached_property
     def _probabilities_fns(self) -> dict[jax.Device, Partial]:
-        probabilities_fn = Partial(_probabilities, inference_view(fold_batchnorm(self._model)))
-        return {device: jax.device_put(probabilities_fn, device) for device in jax.local_devices()}
+        snapshot = probabilities_fn(self._model)
+        return {device: jax.device_put(snapshot, device) for device in jax.local_devices()}
 
     def state(self) -> dict[str, Any]:
         """Metrics and counts in JSON's types. The cases are apart: see `Cases.arrays`."""
@@ -168,7 +177,3 @@ def _iou(asked: Localization, i: int, boxes: np.ndarray) -> float:
 def _edges(asked: Localization, i: int) -> list[str]:
     """The box of the class asked for, `ymin, xmin, ymax, xmax` in 0..1; empty where the map gave none."""
     return [f"{edge:.5f}" for edge in asked.boxes[i, 0]] if asked.valid[i, 0] else [""] * 4
-
-
-def _probabilities(model: nnx.Module, images: jax.Array) -> jax.Array:
-    return class_probabilities(run_for_inference(model, images), getattr(model, "multi_label", False))

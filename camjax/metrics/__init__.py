@@ -5,6 +5,7 @@ needs no annotation: insertion, deletion, ROAD and others, with functions for si
 the sanity check by random weights.
 """
 
+from camjax.metrics.faithfulness.arcc import Arcc, ArccMetric, arcc
 from camjax.metrics.faithfulness.confidence import Confidence, ConfidenceChange, confidence_change
 from camjax.metrics.faithfulness.imputation import linear_imputation
 from camjax.metrics.faithfulness.insertion_deletion import (
@@ -14,13 +15,16 @@ from camjax.metrics.faithfulness.insertion_deletion import (
     deletion_curve,
     insertion_curve,
 )
+from camjax.metrics.faithfulness.max_sensitivity import MaxSensitivity, max_sensitivity
 from camjax.metrics.faithfulness.metric import FaithfulnessMetric
+from camjax.metrics.faithfulness.random_logit import RandomLogit, random_logit, structural_similarity
 from camjax.metrics.faithfulness.randomization import (
     layers_from_top,
     randomization_check,
     randomized_from_top,
     rank_correlation,
 )
+from camjax.metrics.faithfulness.relative_drop import RelativeDrop, relative_confidence_drop
 from camjax.metrics.faithfulness.road import Road, RoadScores, road
 from camjax.metrics.faithfulness.sensitivity import SensitivityN, sensitivity_n
 from camjax.metrics.faithfulness.sparsity import Sparsity, gini_index
@@ -29,6 +33,7 @@ from camjax.metrics.localization.heuristic import HeuristicError
 from camjax.metrics.localization.ilsvrc import LocalizationError
 from camjax.metrics.localization.pointing import PointingGame
 from camjax.metrics.localization.pxap import PxAP
+from camjax.metrics.localization.relevance import MaskRelevance, Relevance
 from camjax.metrics.localization.score_maps import score_map
 from camjax.metrics.localization.threshold_curve import ThresholdCurve
 from camjax.metrics.localization.wsol import MaxBoxAcc, MaxBoxAccV2
@@ -39,6 +44,8 @@ from camjax.metrics.streaming import StreamingMetric, merge_across_processes
 __all__ = [
     "FAITHFULNESS",
     "METRICS",
+    "Arcc",
+    "ArccMetric",
     "Confidence",
     "ConfidenceChange",
     "Deletion",
@@ -46,10 +53,15 @@ __all__ = [
     "HeuristicError",
     "Insertion",
     "LocalizationError",
+    "MaskRelevance",
     "MaxBoxAcc",
     "MaxBoxAccV2",
+    "MaxSensitivity",
     "PointingGame",
     "PxAP",
+    "RandomLogit",
+    "RelativeDrop",
+    "Relevance",
     "Road",
     "RoadScores",
     "Sample",
@@ -59,6 +71,7 @@ __all__ = [
     "StreamingMetric",
     "ThresholdCurve",
     "Truth",
+    "arcc",
     "confidence_change",
     "contour_boxes",
     "deletion_curve",
@@ -66,11 +79,15 @@ __all__ = [
     "insertion_curve",
     "layers_from_top",
     "linear_imputation",
+    "max_sensitivity",
     "merge_across_processes",
+    "random_logit",
     "randomization_check",
     "randomized_from_top",
     "rank_correlation",
+    "relative_confidence_drop",
     "road",
     "score_map",
     "sensitivity_n",
+    "structural_similarity",
 ]

@@ -51,6 +51,8 @@ class Sample:
       truth: what is known about the images.
       probabilities_fn: images (b, H, W, 3), float32 in 0..255 -> (b, C) probabilities of the network. None where no
         metric needs scores.
+      maps_fn: (images (b, H, W, 3) float32, class_ids (b,)) -> maps (b, h, w) by the method. None where no metric needs
+        maps of changed images or other classes.
     """
 
     images: np.ndarray | jax.Array
@@ -58,6 +60,7 @@ class Sample:
     asked: Localization
     truth: Truth
     probabilities_fn: Callable | None = None
+    maps_fn: Callable | None = None
 
     def split(self, parts: int) -> list["Sample"]:
         """The batch in consecutive parts of equal size; B has to be a multiple of their number."""
@@ -67,5 +70,6 @@ class Sample:
             rows = slice(start, start + size)
             top = CamOutput(*(array[rows] for array in self.top))
             asked = Localization(*(array[rows] for array in self.asked))
-            samples.append(Sample(self.images[rows], top, asked, self.truth.rows(rows), self.probabilities_fn))
+            functions = self.probabilities_fn, self.maps_fn
+            samples.append(Sample(self.images[rows], top, asked, self.truth.rows(rows), *functions))
         return samples

@@ -12,8 +12,8 @@ from camjax.errors import InputError
 from camjax.metrics.sample import Sample
 from camjax.processes import gather
 
-Need = Literal["boxes", "masks", "scores"]
-Unit = Literal["percent", "score", "correlation", "index", "share"]
+Need = Literal["boxes", "masks", "scores", "maps"]
+Unit = Literal["percent", "score", "correlation", "index", "share", "ratio"]
 
 THRESHOLD_STEP = 0.01
 """Of wsolevaluation's evaluator of stored maps; its training and inference take 0.001."""
@@ -39,7 +39,8 @@ class StreamingMetric(abc.ABC):
     Attributes:
       title: the metric's name in tables.
       unit: of its results; see `unit_of`.
-      needs: what a sample has to hold: true "boxes", true "masks", or "scores" of the network on changed images.
+      needs: what a sample has to hold: true "boxes", true "masks", "scores" of the network on changed images, or "maps"
+        by the method of changed images and other classes.
       stepped: whether the metric looks at thresholds from 0 on in steps of `for_evaluation`'s threshold_step.
       whole_images: whether the metric is defined only where the network saw the whole image, not a crop.
       options: as given.
@@ -73,8 +74,8 @@ class StreamingMetric(abc.ABC):
     def unit_of(cls, result: str) -> Unit:
         """The unit of one of the results that `compute` names; those with "threshold" in the name are shares.
 
-        "percent" is in 0..100. The others are in 0..1 ("score", "index", and "share", which is of a map's maximum) or
-        in -1..1 ("correlation").
+        "percent" is in 0..100. The others are in 0..1 ("score", "index", and "share", which is of a map's maximum), in
+        -1..1 ("correlation"), or not negative ("ratio"). A "score" that is a difference of scores may be below 0.
         """
         return "share" if "threshold" in result else cls.unit
 

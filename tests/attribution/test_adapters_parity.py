@@ -87,8 +87,8 @@ def test_every_method(model, method):
         with pytest.raises(ValueError, match="whose layers can be found"):
             explain(IMAGES, IDS, method)
         return
-    of_the_image = METHODS[method].needs in (Needs.IMAGE_GRADIENT, Needs.NOTHING)
-    found = explain(IMAGES, IDS, method)
+    of_the_image = METHODS[method].needs in (Needs.IMAGE_GRADIENT, Needs.NOTHING, Needs.WHOLE_NETWORK)
+    found = explain(IMAGES, IDS, method, **METHODS[method].accepted(num_masks=2, num_steps=2))
     assert found.maps.shape == (3, 2, *(IMAGES.shape[1:3] if of_the_image else (6, 8)))
     assert np.isfinite(found.maps).all()
 

@@ -31,7 +31,14 @@ from camjax.models.shapes import model_shapes
 
 WHOLE = [name for name, row in METHODS.items() if row.crops is None]
 CROPS = [name for name, row in METHODS.items() if row.crops is not None]
-FEW = {"sscam": {"num_samples": 2}, "iscam": {"num_samples": 2}}
+FEW = {
+    "sscam": {"num_samples": 2},
+    "iscam": {"num_samples": 2},
+    "integrated_gradients": {"num_steps": 2},
+    "smoothgrad": {"num_samples": 2},
+    "occlusion": {"window": 16, "stride": 16},
+    "rise": {"num_masks": 4},
+}
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)
 LABELS = np.array([4, 0, 9])
 THRESHOLD = 0.4
@@ -138,7 +145,7 @@ def test_the_explainer_gives_the_same_maps(name):
     model = small_gap()
     explain = camjax.explainer(model.features, model.head)
     top, asked = results()[name]
-    part = asked if METHODS[name].needs is Needs.CHANGED_IMAGES else top  # several classes, where they cost little
+    part = asked if METHODS[name].is_loop else top  # several classes, where they cost little
     expected = explain(IMAGES, part.class_ids, name, **FEW.get(name, {}))
     np.testing.assert_allclose(part.logits, expected.outputs, atol=1e-4)
     np.testing.assert_array_equal(part.class_ids, expected.class_ids)

@@ -54,7 +54,14 @@ FUNCTIONS = {
 PERTURBING = [name for name, row in METHODS.items() if row.needs is Needs.CHANGED_IMAGES]
 BY_GRADIENTS = [name for name, row in METHODS.items() if row.needs in (Needs.GRADIENTS, Needs.CURVATURE)]
 COMPONENTS = ["eigencam", "eigengradcam", "segeigencam", "kpcacam"]
-FEW = {"sscam": {"num_samples": 2}, "iscam": {"num_samples": 2}}
+FEW = {
+    "sscam": {"num_samples": 2},
+    "iscam": {"num_samples": 2},
+    "integrated_gradients": {"num_steps": 2},
+    "smoothgrad": {"num_samples": 2},
+    "occlusion": {"window": 16, "stride": 16},
+    "rise": {"num_masks": 4},
+}
 
 every_method = pytest.mark.parametrize("name", [*BY_GRADIENTS, *PERTURBING])
 

@@ -1,4 +1,4 @@
-"""pytorch-grad-cam and torch-cam on the same weights and images: the same maps, after the same final step.
+"""pytorch-grad-cam, torch-cam and captum on the same weights and images: the same maps, after the same final step.
 
 Where a library differs from camjax on purpose, the one line of it that differs is replaced, so that the tests say what
 the difference is, and that there is no other.
@@ -25,18 +25,22 @@ from camjax.attribution import (
     grad_cam,
     grad_cam_plus_plus,
     hires_cam,
+    integrated_gradients,
     is_cam,
     kpca_cam,
     layer_cam,
+    occlusion,
     output_gradients,
     score_cam,
     seg_eigen_cam,
     shapley_cam,
+    smooth_grad,
     smooth_grad_cam_plus_plus,
     ss_cam,
     targets,
     xgrad_cam,
 )
+from camjax.attribution.averaged_gradients import noisy
 from camjax.attribution.perturbation import with_noise
 from camjax.attribution.smooth_gradients import noisy_images
 from camjax.cam import normalize_map, resize_map
@@ -496,3 +500,49 @@ def test_refine_cam_of_torch_cam(torch, torchcam, deep_networks):
         maps = explain(CLASSES, theirs(inputs(torch)))[0].detach()
     single = [explain_nnx(ours, name)(images, CLASSES, "layercam").maps for name in ("norm", "second")]
     assert_same(combine_layers(single, "product")[:, 0], maps)
+
+
+@pytest.fixture(scope="module")
+def captum(torch):
+    """Its methods, and the network of pixels."""
+    return pytest.importorskip("captum.attr", reason="captum is not installed: make test-parity installs it")
+
+
+def of_pixels(torch, network):
+    """The network in PyTorch with the images' normalization, and the images in 0..255."""
+    mean, std = (torch.from_numpy(value[:, None, None]) for value in (MEAN, STD))
+    pixels = torch.from_numpy(IMAGES.transpose(0, 3, 1, 2).astype(np.float32))
+    return (lambda images: network((images - mean) / std)), pixels, torch.from_numpy(MEAN[None, :, None, None])
+
+
+def network_fn(images):
+    return head_fn(features_fn(images))
+
+
+def test_integrated_gradients_of_captum(torch, network, captum):
+    forward, pixels, mean = of_pixels(torch, network)
+    options = {"baselines": mean.expand_as(pixels), "target": torch.tensor(CLASSES), "n_steps": 20}
+    theirs = captum.IntegratedGradients(forward).attribute(pixels, **options).sum(1).detach()
+    assert_same(integrated_gradients(network_fn, IMAGES, CLASSES, baseline=MEAN, num_steps=20)[:, 0], theirs)
+
+
+@pytest.mark.parametrize(("window", "stride"), [((5, 4), (3, 2)), ((4, 7), (4, 7))])
+def test_occlusion_of_captum(torch, network, captum, window, stride):
+    forward, pixels, mean = of_pixels(torch, network)
+    windows = {"sliding_window_shapes": (3, *window), "strides": (3, *stride)}
+    theirs = captum.Occlusion(forward).attribute(pixels, **windows, baselines=mean, target=torch.tensor(CLASSES))
+    ours = occlusion(network_fn, IMAGES, CLASSES, window=window, stride=stride, baseline=MEAN)[:, 0]
+    np.testing.assert_allclose(ours, theirs[:, 0].detach(), atol=TOLERANCE * float(theirs.abs().max()))
+
+
+def test_smoothgrad_of_captum_with_the_same_noise(torch, network, captum, monkeypatch):
+    forward, pixels, _ = of_pixels(torch, network)
+    key, samples = jax.random.key(3), 4
+    rows = jnp.array([(image, 0, sample) for image in range(3) for sample in range(samples)])
+    drawn = noisy(key, 0.1, jnp.asarray(IMAGES), rows[:, 0], rows) - IMAGES[rows[:, 0]]
+    noise = torch.from_numpy(np.array(drawn).transpose(0, 3, 1, 2).copy())
+    monkeypatch.setattr(torch, "normal", lambda mean, std: noise)
+    tunnel = captum.NoiseTunnel(captum.Saliency(forward))
+    gradients = tunnel.attribute(pixels, nt_samples=samples, target=torch.tensor(CLASSES), abs=False)
+    ours = smooth_grad(network_fn, IMAGES, CLASSES, noise=0.1, num_samples=samples, key=key)[:, 0]
+    assert_same(ours, gradients.abs().amax(1))

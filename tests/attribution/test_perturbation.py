@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from camjax.attribution import METHODS, ablation_cam, explainer, is_cam, score_cam, ss_cam, targets
 from camjax.attribution.perturbation import with_noise
-from camjax.attribution.perturbation_chunks import _add_scores
+from camjax.attribution.perturbation_chunks import _add_values, _scores
 
 MASKING = [score_cam, ss_cam, is_cam]
 
@@ -183,7 +183,7 @@ def test_memory_is_that_of_a_chunk_whatever_the_number_of_channels():
             "ablationcam": (Partial(perturbation._ablated_outputs, head), (images, features)),
         }[method_name]
         target, rows = Partial(lambda outputs: outputs[:, :1]), np.zeros((chunk_size, 3), np.int32)
-        lowered = _add_scores.lower(jnp.zeros((2, channels + 1, 1)), outputs_of, of_images, target, rows, None)
+        lowered = _add_values.lower(jnp.zeros((2, channels + 1, 1)), outputs_of, of_images, target, rows, None, _scores)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     copy = 64 * 64 * 3 * 4
@@ -332,9 +332,9 @@ def test_other_weights_of_a_partial_compile_nothing():
 
     features = features_fn(IMAGES)
     first = ablation_cam(Partial(dense, KERNEL), features, IDS)
-    compiled = _add_scores._cache_size()
+    compiled = _add_values._cache_size()
     second = ablation_cam(Partial(dense, KERNEL[:, ::-1].copy()), features, 3 - IDS)
-    assert _add_scores._cache_size() == compiled
+    assert _add_values._cache_size() == compiled
     np.testing.assert_allclose(first, second, rtol=1e-6)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -110,3 +111,26 @@ def test_bad_input_is_described_and_nothing_is_written(network, args, message, t
     output = capsys.readouterr()
     assert message in output.err and output.err.startswith("camjax: ") and output.out == ""
     assert os.listdir(tmp_path) == before
+
+
+def test_the_layer_that_is_measured_to_be_the_most_faithful(network, tmp_path, capsys):
+    words = [
+        "compare",
+        str(CAT),
+        *network,
+        "--layer",
+        "auto",
+        "--json",
+        "--save-maps",
+        "--out",
+        str(tmp_path / "c.png"),
+    ]
+    assert main([*words, "--method", "layercam"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    chosen = re.match(r"Layer (\S+): of 1 image its maps have .* insertion - deletion: layers", printed.err)[1]
+    cam_fn = camjax.make_cam_fn(camjax.load_model("small_gap", network[1]), "layercam", layer=chosen, top_k=2)
+    expected = cam_fn(camjax.load_images([CAT], size=(64, 64))).maps[0]
+    np.testing.assert_allclose(np.load(found["images"][0]["maps"]["layercam"])["maps"], expected, rtol=1e-4, atol=1e-6)
+    assert found["layer"] == chosen and main([*words, "--method", "cam"]) == 1
+    assert "of cam: expected methods that are defined at any layer, gradcam, " in capsys.readouterr().err

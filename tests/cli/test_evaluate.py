@@ -118,12 +118,15 @@ def test_table_and_files(folder, run, tmp_path, capsys, monkeypatch):
 
 def test_faithfulness_beside_localization(folder, run, tmp_path, capsys):
     out = tmp_path / "evaluation"
-    words = ["--method", "cam", "ablationcam", "--metrics", "ilsvrc", "confidence", "sparsity"]
+    words = ["--method", "gradcam", "ablationcam", "--metrics", "ilsvrc", "confidence", "sparsity", "random_logit"]
+    words += ["relevance", "--layer", "layers.3"]
     words += ["--format", "svg", "--columns", "2", "--no-box", "--scale", "all", "--colormap", "magma"]
     assert main(arguments(folder, run, out, *words)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     numbers = json.loads((out / "results.json").read_text())["results"]
-    for method in ("cam", "ablationcam"):
+    for method in ("gradcam", "ablationcam"):
+        assert -1 <= numbers[method]["random_logit"]["random_logit"] <= 1
+        assert set(numbers[method]["relevance"]) == {"relevance_mass", "relevance_rank"}
         assert set(numbers[method]["confidence"]) == {"average_drop", "increase_in_confidence", "average_gain"}
         # Rates in percent with two digits, an index in 0..1 with three.
         assert f"{numbers[method]['confidence']['average_drop']:.2f}" in printed

@@ -17,9 +17,10 @@ from jax.tree_util import Partial
 
 import camjax
 from camjax.data.annotation import AnnotatedSource, Annotation
+from camjax.data.images import resize_image
 from camjax.data.sources import SourceInfo
 from camjax.evaluation.figures import cases_figure
-from camjax.evaluation.runner import evaluate_localization
+from camjax.evaluation.runner import evaluate_localization, first_images
 from camjax.metrics import FAITHFULNESS, LocalizationError, PxAP
 from camjax.models import CamModel, PooledHead
 
@@ -374,3 +375,12 @@ def test_the_numbers_do_not_depend_on_the_number_of_devices(in_fours, faithful, 
     assert found[2]["cam"].pop("confidence") == pytest.approx(faithful["cam"]["confidence"], rel=1e-5)
     assert found == [devices, COUNTS, {"cam": {name: in_fours["cam"][name] for name in ("ilsvrc", "maxboxaccv2")}}]
     assert jax.device_count() == 1
+
+
+def test_the_first_images_that_can_be_read():
+    source = Images()  # of which 0 and 5 cannot
+    found = first_images(source, 5, (16, 16))
+    assert found.shape == (5, 16, 16, 3) and found.dtype == np.uint8
+    for image, index in zip(found, (1, 2, 3, 4, 6), strict=True):
+        np.testing.assert_array_equal(image, resize_image(source[index]["image"], (16, 16)))
+    assert first_images(Images(number=3), 5, (16, 16)).shape == (2, 16, 16, 3)

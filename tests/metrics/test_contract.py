@@ -31,6 +31,12 @@ def softmax(weights, images):
     return jax.nn.softmax(jnp.einsum("bhwc,chwk->bk", images, weights, precision="highest"))
 
 
+def maps_of(images, class_ids):
+    """Of changed images and any classes: smooth in the images, and different for each class."""
+    images, ids = np.asarray(images, np.float32), np.asarray(class_ids)
+    return jnp.asarray(np.sin(images[..., 0] / 40 + ids[:, None, None]).astype(np.float32))
+
+
 def network(seed=0):
     weights = np.random.default_rng(seed).normal(size=(3, *SIZE, CLASSES)) / 500
     return Partial(softmax, jnp.asarray(weights, jnp.float32))
@@ -66,7 +72,7 @@ def sample(seed=0) -> Sample:
     )
     images = rng.integers(0, 256, (IMAGES, *SIZE, 3), dtype=np.uint8)
     top = CamOutput(*localization(rng, logits, ranking[:, :5])[:3])
-    return Sample(images, top, localization(rng, logits, labels[:, None]), truth, network(seed))
+    return Sample(images, top, localization(rng, logits, labels[:, None]), truth, network(seed), maps_of)
 
 
 def rows(whole: Sample, *chosen: int | None) -> Sample:
@@ -96,6 +102,7 @@ def rows(whole: Sample, *chosen: int | None) -> Sample:
             listed(truth.masks, None),
         ),
         whole.probabilities_fn,
+        whole.maps_fn,
     )
 
 
@@ -142,6 +149,7 @@ def test_all_arguments_that_change_results_are_options(name):
 def test_results_are_numbers_with_a_unit_in_its_range(name, filled):
     results = filled[name].compute()
     ranges = {"percent": (0, 100), "score": (-1, 1), "correlation": (-1, 1), "index": (0, 1), "share": (0, 1)}
+    ranges["ratio"] = 0, np.inf
     for result, value in results.items():
         unit = filled[name].unit_of(result)
         low, high = ranges[unit]
@@ -235,6 +243,9 @@ def test_what_a_metric_needs_and_does_not_get_is_said(name):
         return
     with pytest.raises(ValueError, match="of a sample without"):
         make(name, good)
+    if "maps" in METRICS[name].needs:
+        with pytest.raises(ValueError, match="of a sample without maps_fn"):
+            make(name, dataclasses.replace(sample(), maps_fn=None))
 
 
 @every_metric
@@ -260,7 +271,7 @@ def test_split_over_devices_and_merged_in_order(name, filled):
 
 def test_names_of_faithfulness_results_are_all_different(filled):
     names = [result for name in FAITHFULNESS for result in filled[name].compute()]
-    assert len(names) == len({*names}) == 10
+    assert len(names) == len({*names}) == 17
 
 
 def test_options_of_the_papers():

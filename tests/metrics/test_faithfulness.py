@@ -6,15 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from skimage import metrics as skimage_metrics
 
 import camjax
 from camjax.metrics import (
     FAITHFULNESS,
+    arcc,
     confidence_change,
     deletion_curve,
     gini_index,
     insertion_curve,
+    max_sensitivity,
+    random_logit,
+    relative_confidence_drop,
+    road,
     sensitivity_n,
+    structural_similarity,
 )
 from camjax.metrics.faithfulness.insertion_deletion import blurred
 
@@ -35,6 +42,12 @@ def brightness(images):
 
 def linear(weights):
     return Partial(weighted_sums, jnp.asarray(weights, jnp.float32))
+
+
+def red_and_class(images, class_ids):
+    """Maps (B, H, W): the red channel, from the other side for odd classes."""
+    red = images[..., 0].astype(jnp.float32)
+    return jnp.where((class_ids % 2 == 1)[:, None, None], red[:, :, ::-1], red)
 
 
 def random_images(batch, size=SIZE, seed=0):
@@ -152,6 +165,130 @@ def test_sensitivity_of_linear_networks():
         np.testing.assert_allclose(of_image, np.corrcoef(own.ravel(), other.ravel())[0, 1], atol=0.08)
 
 
+# Relative confidence drop
+
+
+def colors(images):
+    """Probabilities of three classes: the mean red, green and blue of the left half, and of a fourth, the rest."""
+    means = images[:, :, :3].mean((1, 2)) / 765
+    return jnp.concatenate([means, 1 - means.sum(1, keepdims=True)], axis=1)
+
+
+def test_relative_drop_by_hand():
+    # Red 0.3, green 0.2, blue 0.1 of the left half; 3 of its 12 pixels lose their red, and one tenth of the green.
+    images = np.broadcast_to(np.array([0.9, 0.6, 0.3]) * 255, (2, *SIZE, 3)).astype(np.float32)
+    maps = np.zeros((2, *SIZE), np.float32)
+    maps[:, 1, :3] = 3, 2, 1
+    maps[1] = maps[1, :, ::-1]  # of the other half, where nothing counts
+    drops = np.array([0.3, 0.2 - 0.18, 0, -0.3 - 0.02]) * 3 / 12
+    options = {"fraction": 3 / 24, "baseline": (0, 0.54 * 255, 0.3 * 255)}
+
+    def found(**given):
+        return relative_confidence_drop(colors, images, maps, [0, 0], **options, **given)
+
+    # The most probable other class is the fourth, of 0.4, then green.
+    np.testing.assert_allclose(found(), [drops[0] - drops[3], 0], atol=1e-6)
+    np.testing.assert_allclose(found(num_look_alikes=2), [drops[0] - drops[[1, 3]].mean(), 0], atol=1e-6)
+    np.testing.assert_allclose(found(look_alikes=[[1, 2], [3, 1]]), [drops[0] - drops[1:3].mean(), 0], atol=1e-6)
+
+
+# ARCC
+
+
+def test_arcc_by_hand():
+    """Of a map that shows the left half: brightness falls to a half, and the map of what is seen is the red."""
+    images = np.full((1, *SIZE, 3), 200, np.float32)
+    images[0, :2, :, 0] = 100
+    maps = np.zeros((1, *SIZE), np.float32)
+    maps[:, :, :2] = 7  # a third
+    found = arcc(brightness, images, maps, [0], red_and_class, fractions=(0.25, 0.5), noise=0, baseline=0)
+    seen = np.where(maps > 0, images[..., 0], 0)
+    coherency = (np.corrcoef(maps.ravel(), seen.ravel())[0, 1] + 1) / 2
+    kept = 1 - (images.mean() - (images * (maps > 0)[..., None]).mean()) / images.mean()
+    removed = float(2 * road(brightness, images, maps, [0], fractions=(0.25, 0.5), noise=0).combined[0])
+    np.testing.assert_allclose(found.coherency, coherency, rtol=1e-5)
+    np.testing.assert_allclose(found.complexity, 1 / 3, rtol=1e-5)
+    np.testing.assert_allclose(found.adcc, 3 / (1 / coherency + 1 / (2 / 3) + 1 / kept), rtol=1e-5)
+    expected = 3 / (1 / coherency + 1 / (2 / 3) + 1 / removed) if removed > 0 else 0
+    np.testing.assert_allclose(found.arcc, expected, rtol=1e-4)
+    # A map of everything has no color left to tell apart: nothing is seen, and a part is 0.
+    constant = arcc(brightness, images, 0 * maps + 1, [0], red_and_class, baseline=0)
+    assert constant.adcc.tolist() == [0] and constant.coherency.tolist() == [0.5]
+
+
+# Max-sensitivity
+
+
+def test_max_sensitivity_by_hand():
+    """Maps that are the red channel change by the noise itself."""
+    images = np.full((2, *SIZE, 3), 100, np.float32)
+    maps = images[..., 0]
+    found = max_sensitivity(brightness, images, maps, [0, 0], red_and_class, radius=30, num_samples=3)
+    assert found[0] == found[1]  # the noise is the same
+    # The root of the mean square of uniform noise is radius / sqrt(3); 24 pixels, the largest of three.
+    np.testing.assert_allclose(found, 30 / np.sqrt(3) / 100, rtol=0.3)
+    np.testing.assert_allclose(
+        max_sensitivity(brightness, images, maps, [0, 0], red_and_class, radius=15, num_samples=3), found / 2, rtol=1e-4
+    )
+    steady = max_sensitivity(brightness, images, maps, [0, 0], lambda images, ids: jnp.asarray(maps))
+    assert steady.tolist() == [0, 0]
+    metric = FAITHFULNESS["max_sensitivity"]()
+    with pytest.raises(ValueError, match=r"max_sensitivity of rows \[0, 1\] is not a finite number"):
+        metric.update(brightness, images, 0 * maps, [0, 0], maps_fn=red_and_class)
+    with pytest.raises(ValueError, match="needs maps of changed images or other classes: expected maps_fn"):
+        metric.update(brightness, images, maps, [0, 0])
+    assert metric.num_images == 0
+
+
+# Random logit
+
+
+@pytest.mark.parametrize("size", [(20, 24), (5, 4)])
+def test_structural_similarity_is_scikit_image_s(size):
+    maps, others = random_maps(3, size), random_maps(3, size, seed=2)
+    others[1] = maps[1] + others[1] / 5
+    others[2] = 0
+    expected = [
+        skimage_metrics.structural_similarity(
+            a,
+            b,
+            win_size=min(7, *size) - 1 + min(7, *size) % 2,
+            data_range=max(a.max(), b.max()) - min(a.min(), b.min()),
+        )
+        for a, b in zip(maps, others, strict=True)
+    ]
+    np.testing.assert_allclose(structural_similarity(maps, others), expected, atol=1e-4)
+    np.testing.assert_allclose(structural_similarity(maps, maps), 1, atol=1e-5)
+    assert structural_similarity(0 * maps, 0 * maps).tolist() == [1, 1, 1]
+
+
+def test_random_logit_of_two_classes_is_the_other_one():
+    images = random_images(3)
+    maps = np.asarray(red_and_class(images, np.array([1, 0, 1])))
+    found = random_logit(brightness, images, maps, [1, 0, 1], red_and_class)
+    scaled = maps / maps.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(found, structural_similarity(scaled, scaled[:, :, ::-1]), atol=1e-4)
+    # Maps that do not look at the class stay as they are.
+    np.testing.assert_allclose(random_logit(brightness, images, maps, [1, 0, 1], lambda *_: maps), 1, atol=1e-5)
+    with pytest.raises(ValueError, match="1 class: expected at least 2"):
+        random_logit(lambda images: brightness(images)[:, :1], images, maps, [0, 0, 0], red_and_class)
+
+
+def test_random_logit_draws_other_classes_alike_for_all_images_of_a_class():
+    asked = []
+
+    def maps_fn(images, class_ids):
+        asked.append(np.asarray(class_ids))
+        return red_and_class(images, class_ids)
+
+    ids = np.array([2, 0, 1, 2, 0, 1])
+    for seed in range(6):
+        random_logit(network(), random_images(6), random_maps(6), ids, maps_fn, key=jax.random.key(seed))
+    others = np.array(asked)
+    assert (others != ids).all() and (others[:, :3] == others[:, 3:]).all() and ((others >= 0) & (others < 3)).all()
+    assert all(len({*column}) == 2 for column in others.T)
+
+
 # Sparsity
 
 
@@ -176,6 +313,10 @@ SMALL = {
     "road": {"fractions": (0.3, 0.6)},
     "sensitivity_n": {"fractions": (0.2, 0.5), "num_subsets": 4},
     "sparsity": {},
+    "arcc": {"fractions": (0.3, 0.6)},
+    "relative_drop": {"num_look_alikes": 2},
+    "max_sensitivity": {"num_samples": 2},
+    "random_logit": {},
 }
 
 
@@ -187,12 +328,12 @@ def network(seed=7):
     return Partial(softmax_of, jnp.asarray(random_maps(3, seed=seed) / 300))
 
 
-@pytest.mark.parametrize("name", sorted(FAITHFULNESS.keys() - {"sparsity"}))
+@pytest.mark.parametrize("name", sorted(FAITHFULNESS.keys() - {"sparsity", "max_sensitivity", "random_logit"}))
 def test_chunks_do_not_matter(name):
     images, maps, ids = random_images(2), random_maps(2), np.array([0, 2])
     whole, chunks = FAITHFULNESS[name](**SMALL[name]), FAITHFULNESS[name](**SMALL[name], chunk_size=3)
     for metric in (whole, chunks):
-        metric.update(network(), images, maps, ids)
+        metric.update(network(), images, maps, ids, maps_fn=red_and_class)
     assert chunks.compute() == pytest.approx(whole.compute(), rel=1e-4, abs=1e-5)
     assert chunks.options == whole.options
 
@@ -234,9 +375,11 @@ def test_what_is_wrong_is_named_and_nothing_is_added(change, message):
 def test_every_metric_looks_at_class_ids_and_scores(name):
     metric = FAITHFULNESS[name](**SMALL[name])
     with pytest.raises(ValueError, match=r"class_ids \[3\] out of range"):
-        metric.update(network(), random_images(2), random_maps(2), [0, 3])
+        metric.update(network(), random_images(2), random_maps(2), [0, 3], maps_fn=red_and_class)
     with pytest.raises(ValueError, match=r"expected \(2, C\)"):
-        metric.update(lambda images: images[:, 0, 0, 0], random_images(2), random_maps(2), [0, 1])
+        metric.update(
+            lambda images: images[:, 0, 0, 0], random_images(2), random_maps(2), [0, 1], maps_fn=red_and_class
+        )
     assert metric.num_images == 0
 
 
@@ -251,6 +394,11 @@ def test_every_metric_looks_at_class_ids_and_scores(name):
         (sensitivity_n, {"fractions": (1.0,)}, "above 0 and below 1"),
         (sensitivity_n, {"fractions": ()}, "above 0 and below 1"),
         (sensitivity_n, {"num_subsets": 1}, "2 or more"),
+        (relative_confidence_drop, {"fraction": 0}, "above 0 and below"),
+        (relative_confidence_drop, {"look_alikes": [[0]]}, r"in 0\.\.2, classes other than the image's own"),
+        (relative_confidence_drop, {"look_alikes": [1]}, r"expected \(1, M\) integers"),
+        (max_sensitivity, {"maps_fn": red_and_class, "radius": 0}, "radius=0"),
+        (max_sensitivity, {"maps_fn": lambda images, ids: images}, r"maps_fn gives maps of shape \(1, 4, 6, 3\)"),
     ],
 )
 def test_options_out_of_range(function, options, message):

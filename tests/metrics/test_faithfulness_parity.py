@@ -13,7 +13,7 @@ import pytest
 from jax.tree_util import Partial
 
 from benchmarks.peers import import_torchvision, missing
-from camjax.metrics import confidence_change, road
+from camjax.metrics import arcc, confidence_change, road
 
 pytestmark = pytest.mark.parity
 
@@ -138,3 +138,32 @@ def test_road_is_pytorch_grad_cam_s(peers, weights, theirs, batch):
     np.testing.assert_allclose(found.least_relevant_first - before[:, None], expected["Least"], atol=1e-4)
     np.testing.assert_allclose(found.combined, (expected["Least"] - expected["Most"]).mean(1) / 2, atol=1e-4)
     assert np.abs(expected["Most"]).max() > 0.01
+
+
+def test_arcc_is_pytorch_grad_cam_s(peers, weights, theirs, batch, monkeypatch):
+    """Without ROAD's noise; the map of an image is its red channel, of which the peer knows the class's."""
+    from pytorch_grad_cam.metrics.arcc import ARCC, Coherency, Complexity
+
+    monkeypatch.setattr(peers.torch, "randn_like", peers.torch.zeros_like)
+    images, _, ids, normalized = batch
+    # No two values are equal: see the other test of ROAD.
+    maps = images[..., 0] - images[..., 2] + np.random.default_rng(2).uniform(size=images.shape[:3])
+    maps -= maps.min((1, 2), keepdims=True)
+    maps = (maps / maps.max((1, 2), keepdims=True)).astype(np.float32)
+    # The other way around where the network does not care for red: ROAD is above 0 then.
+    against = np.asarray(road(ours_of(weights), images, maps, ids, noise=0).combined) < 0
+    maps[against] = 1 - maps[against]
+    targets = [lambda output, class_id=class_id: output[class_id] for class_id in ids]
+
+    def base_method(input_tensor, targets):
+        return input_tensor[:, 0].numpy()
+
+    ours = arcc(
+        ours_of(weights), images, maps, ids, lambda images, ids: (images[..., 0] - MEAN) / STD, noise=0, baseline=MEAN
+    )
+    given = normalized, maps, targets, theirs
+    np.testing.assert_allclose(ours.coherency, Coherency()(*given, base_method), atol=1e-5)
+    np.testing.assert_allclose(ours.complexity, Complexity()(maps), atol=1e-5)
+    expected = ARCC(base_method)(*given)
+    np.testing.assert_allclose(ours.arcc, expected, atol=1e-4)
+    assert (expected > 5e-4).all()

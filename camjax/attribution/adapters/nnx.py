@@ -5,11 +5,14 @@ from typing import Literal
 
 import jax
 from flax import nnx
+from jax.typing import ArrayLike
 
 from camjax.attribution.adapters.cutting import call, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
-from camjax.attribution.module_layers import cut_module, layers_of
+from camjax.attribution.module_layers import cut_module, layers_of, outputs_of_layers
+from camjax.attribution.network import CutNetwork, SharedWeights, Whole
 from camjax.models.base import CamModel
+from camjax.models.inference_mode import inference_view
 
 
 def explain_nnx(
@@ -40,9 +43,35 @@ def explain_nnx(
       ValueError: a layer that the model does not have; at a call, one that is not called, is called more than once, or
         does not return a map, or a network that runs for training.
     """
+    ours = model if isinstance(model, CamModel) and forward is call else None
+    return Explainer(cut_module(model, _known(model, layers), forward, reshape), combine, ours)
+
+
+def nnx_cutter(model: nnx.Module, layers: str | Sequence[str]) -> Callable[[nnx.Module], CutNetwork]:
+    """Cuts any network of the model's structure at layers; arguments and errors are those of `explain_nnx`.
+
+    Returns:
+      A function of a module with weights of its own, which may be traced. What it returns has one structure for all, so
+      that other weights compile nothing.
+    """
+    network = cut_module(model, _known(model, layers), call)
+    assert isinstance(network, SharedWeights)
+    _, functions = network.tree_flatten()
+    return lambda other: SharedWeights.of(*functions, nnx.split(inference_view(other))[1])
+
+
+def nnx_map_sizes(model: nnx.Module, images: ArrayLike) -> dict[str, tuple[int, int]]:
+    """The sizes (h, w) of the maps that submodules return, by their paths, in the order in which they return them.
+
+    Those that are not called once, or return anything but a map, are left out. Nothing is computed.
+    """
+    outputs = outputs_of_layers(Whole(inference_view(model), call), images)
+    return {output.name: (output.shape[1], output.shape[2]) for output in outputs}
+
+
+def _known(model: nnx.Module, layers: str | Sequence[str]) -> tuple[str, ...]:
     names, known = layer_names(layers), layers_of(model)
     for name in names:
         if name not in known:
             raise unknown_layer(name, known, type(model).__name__)
-    ours = model if isinstance(model, CamModel) and forward is call else None
-    return Explainer(cut_module(model, names, forward, reshape), combine, ours)
+    return names

@@ -43,6 +43,8 @@ class FaithfulnessMetric(StreamingMetric):
         maps, class_ids, truth = sample.top.maps[:, 0], sample.top.class_ids[:, 0], sample.truth
         if sample.probabilities_fn is None:
             raise InputError(f"{self.title} of a sample without probabilities_fn: expected the network's.")
+        if "maps" in self.needs and sample.maps_fn is None:
+            raise InputError(f"{self.title} of a sample without maps_fn: expected the method's.")
         broken = np.flatnonzero(truth.counted & ~np.isfinite(maps).all((1, 2)))
         if len(broken):
             listed = ", ".join(truth.filenames[i] for i in broken[:5])
@@ -50,9 +52,11 @@ class FaithfulnessMetric(StreamingMetric):
                 f"{self.title}: the maps of {len(broken)} images of a batch hold NaN or infinity ({listed}). The "
                 "network's features are not finite there: check its weights, or leave out the metrics of faithfulness."
             )
-        self.update(sample.probabilities_fn, sample.images, maps, class_ids, truth.counted)
+        self.update(sample.probabilities_fn, sample.images, maps, class_ids, truth.counted, sample.maps_fn)
 
-    def update(self, probabilities_fn: Callable, images, maps, class_ids, mask=None) -> None:
+    def update(
+        self, probabilities_fn: Callable, images, maps, class_ids, mask=None, maps_fn: Callable | None = None
+    ) -> None:
         """Adds a batch of B images.
 
         Args:
@@ -65,10 +69,13 @@ class FaithfulnessMetric(StreamingMetric):
           maps: (B, h, w), one of each image, for the class that is asked about; more is more relevant.
           class_ids: (B,) integers in 0..C-1.
           mask: (B,) bool, False for padding; None for all images.
+          maps_fn: (images (B, H, W, 3) float32, class_ids (B,)) -> maps (B, h, w) by the method that made the maps,
+            such as `lambda images, class_ids: cam_fn(images, class_ids).maps[:, 0]`. Expected by the metrics that need
+            "maps", of changed images or other classes; others do not look at it.
 
         Raises:
-          ValueError: another shape or type, maps that hold NaN or infinity, class ids out of range. Nothing is added
-            then.
+          ValueError: another shape or type, maps that hold NaN or infinity, class ids out of range, or no maps_fn where
+            the metric needs one. Nothing is added then.
         """
         rows = rows_of(mask, len(images))
         if not len(rows):
@@ -76,8 +83,18 @@ class FaithfulnessMetric(StreamingMetric):
         if mask is not None:
             # Padding is scored like the rest, because another shape would be compiled. Its values may be anything.
             maps, class_ids = (_without_padding(array, len(images), rows) for array in (maps, class_ids))
-        numbers = self._numbers(probabilities_fn, images, maps, class_ids)
-        counted = {name: np.asarray(values, np.float64)[rows] for name, values in numbers.items()}
+        batch = [probabilities_fn, images, maps, class_ids]
+        if "maps" in self.needs:
+            if maps_fn is None:
+                raise InputError(f"{self.title} needs maps of changed images or other classes: expected maps_fn.")
+            batch.append(maps_fn)
+        counted = {name: np.asarray(values, np.float64)[rows] for name, values in self._numbers(*batch).items()}
+        for name, values in counted.items():
+            if not np.isfinite(values).all():
+                raise InputError(
+                    f"{name} of rows {rows[~np.isfinite(values)][:10].tolist()} is not a finite number: the method's "
+                    "maps of these images, changed a little, hold NaN or infinity, or the map itself is 0 everywhere."
+                )
         self.add(images=len(rows), **{name: (UNIT * np.round(of / UNIT)).sum() for name, of in counted.items()})
 
     def compute(self) -> dict[str, float]:
@@ -92,12 +109,12 @@ class FaithfulnessMetric(StreamingMetric):
 
     @abc.abstractmethod
     def _numbers(self, *batch) -> dict[str, ArrayLike]:
-        """Each name's (B,) numbers of a batch: probabilities_fn, images, maps, class_ids."""
+        """Each name's (B,) numbers of a batch: probabilities_fn, images, maps, class_ids; maps_fn where needed."""
 
     @property
     def _arguments(self) -> dict[str, Any]:
         """The options as the metric's function takes them, which has a key in place of the seed."""
-        arguments = {**self.options, "chunk_size": self._chunk_size}
+        arguments = {**self.options} if self._chunk_size is None else {**self.options, "chunk_size": self._chunk_size}
         if "seed" in arguments:
             arguments["key"] = jax.random.key(arguments.pop("seed"))
         return arguments

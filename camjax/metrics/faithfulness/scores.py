@@ -42,7 +42,7 @@ def check_arguments(scores_fn: Callable, images, maps, class_ids) -> tuple[Calla
             "which put pixels in an order. Leave such images out by the mask of update()."
         )
     scores_fn, images = as_pytree(scores_fn), jnp.asarray(images, jnp.float32)
-    shape = jax.eval_shape(_float_scores, scores_fn, images).shape
+    shape = jax.eval_shape(float_scores, scores_fn, images).shape
     if len(shape) != 2 or shape[0] != batch:
         raise InputError(f"scores of shape {shape} for {batch} images: expected ({batch}, C).")
     if np.ndim(class_ids) != 1:
@@ -73,6 +73,21 @@ def color_option(baseline) -> float | list[float]:
     if color.shape not in ((), (3,)) or not ((color >= 0) & (color <= 255)).all():
         raise InputError(f"baseline={baseline!r}: expected a number or a color of three, RGB in 0..255.")
     return color.tolist()
+
+
+def check_maps(maps_fn: Callable, images: jax.Array, class_ids: jax.Array) -> jax.Array:
+    """The maps that a function of images and class ids gives, (B, H, W) float32, resized to the images.
+
+    Raises:
+      ValueError: maps of another shape.
+    """
+    maps = maps_fn(images, class_ids)
+    if np.ndim(maps) != 3 or len(maps) != len(images):
+        raise InputError(
+            f"maps_fn gives maps of shape {np.shape(maps)} for {len(images)} images: expected ({len(images)}, h, w), "
+            "one map an image."
+        )
+    return _resized(maps, images.shape[1:3])
 
 
 @jax.jit
@@ -113,7 +128,7 @@ def map_copies(function: Callable[[jax.Array], jax.Array], batch: int, copies: i
 
 def scores_of_classes(scores_fn: Callable, images: jax.Array, class_ids: jax.Array) -> jax.Array:
     """(R, H, W, 3) images, (R,) class ids -> (R,) float32 scores."""
-    scores = _float_scores(scores_fn, images)
+    scores = float_scores(scores_fn, images)
     return jnp.take_along_axis(scores, class_ids[:, None], axis=1)[:, 0]
 
 
@@ -132,7 +147,8 @@ def _standardized(values):
     return jnp.where(high == low, 0, values / jnp.where(length > 0, length, 1))
 
 
-def _float_scores(scores_fn, images):
+def float_scores(scores_fn: Callable, images: jax.Array) -> jax.Array:
+    """(R, H, W, 3) images -> (R, C) float32 scores."""
     return jnp.asarray(scores_fn(images)).astype(jnp.float32)
 
 

@@ -7,11 +7,9 @@ import cv2
 import numpy as np
 
 from camjax.errors import InputError
-from camjax.metrics.localization.box_overlap import pad_true_boxes
+from camjax.metrics.localization.object_masks import IGNORE, object_masks
 from camjax.metrics.sample import Sample
 from camjax.metrics.streaming import THRESHOLD_STEP, StreamingMetric, rows_of
-
-_IGNORE = 255
 
 
 class PointingGame(StreamingMetric):
@@ -87,18 +85,13 @@ class PointingGame(StreamingMetric):
         if maps.ndim != 3 or 0 in maps.shape[1:] or not np.issubdtype(maps.dtype, np.floating):
             raise InputError(f"maps of shape {maps.shape} and dtype {maps.dtype}: expected (B, h, w) floats.")
         rows = rows_of(mask, len(maps))
-        if (true_boxes is None) == (masks is None):
-            raise InputError("expected the objects either as true_boxes or as masks.")
-        if masks is not None:
-            objects = _masks(masks, image_sizes, len(maps), rows)
-        else:
-            objects = _masks_of_boxes(true_boxes, image_sizes, len(maps), rows)
+        objects = object_masks(true_boxes, masks, image_sizes, len(maps), rows)
         images_with_objects = hits = without_maximum = 0
         for row, regions in zip(rows, objects, strict=True):
             if not (regions == 1).any():
                 continue
             images_with_objects += 1
-            point = _maximum(maps[row], regions == _IGNORE)
+            point = _maximum(maps[row], regions == IGNORE)
             if point is None:
                 without_maximum += 1
             else:
@@ -133,47 +126,3 @@ def _is_near(region: np.ndarray, point: tuple[int, int], tolerance: float) -> bo
     top, left = max(y - reach, 0), max(x - reach, 0)
     rows, columns = np.nonzero(region[top : y + reach + 1, left : x + reach + 1])
     return bool(((rows + top - y) ** 2 + (columns + left - x) ** 2 <= tolerance**2).any())
-
-
-def _masks(masks, image_sizes, batch: int, rows: np.ndarray) -> list[np.ndarray]:
-    """The masks of the rows wanted, checked."""
-    if image_sizes is not None:
-        raise InputError("image_sizes with masks: expected none, as masks have the images' sizes.")
-    if len(masks) != batch:
-        raise InputError(f"masks of {len(masks)} images: expected those of {batch}, padding counted.")
-    checked = []
-    for row in rows:
-        regions = np.asarray(masks[row])
-        if regions.ndim != 2 or regions.size == 0 or not np.isin(regions, (0, 1, _IGNORE)).all():
-            raise InputError(
-                f"masks of row {row}: shape {regions.shape}, values {np.unique(regions)[:5].tolist()}; expected (H, W) "
-                f"with 1 for the object, 0 for background and {_IGNORE} for pixels to ignore."
-            )
-        checked.append(regions.astype(np.uint8))
-    return checked
-
-
-def _masks_of_boxes(true_boxes, image_sizes, batch: int, rows: np.ndarray) -> list[np.ndarray]:
-    """(H, W) uint8 for each row wanted: 1 where the center of a pixel lies in a true box."""
-    sizes = np.asarray((0, 0) if image_sizes is None else image_sizes)
-    if sizes.shape not in ((2,), (batch, 2)) or not np.issubdtype(sizes.dtype, np.integer) or (sizes < 1).any():
-        raise InputError(
-            f"image_sizes={image_sizes!r}: expected heights and widths in pixels, ({batch}, 2) or (2,) integers. Boxes "
-            "are shares of the image; its size says where the pixels are."
-        )
-    sizes = np.broadcast_to(sizes, (batch, 2))
-    boxes, counts = pad_true_boxes(true_boxes, batch, rows)
-    masks = []
-    for row, own, count in zip(rows, boxes, counts, strict=True):
-        size = sizes[row]
-        regions = np.zeros(size, np.uint8)
-        for low, high in own[:count].reshape(-1, 2, 2):
-            first = np.ceil(low * size - 0.5).astype(int).clip(0)
-            stop = np.ceil(high * size - 0.5).astype(int)
-            # A box between two pixels' centers is the pixel that its own center lies in.
-            thin = stop <= first
-            middle = np.minimum(((low + high) / 2 * size).astype(int), size - 1)
-            first, stop = np.where(thin, middle, first), np.where(thin, middle + 1, stop)
-            regions[first[0] : stop[0], first[1] : stop[1]] = 1
-        masks.append(regions)
-    return masks

@@ -117,7 +117,7 @@ def test_combined_layers_by_hand():
     assert combine_layers([first, second], "max")[0, 0].tolist() == [[1, 0], [1, 0.5]]
     assert combine_layers([first, -second])[0, 0].tolist() == [[0.5, 0], [0, 0.25]]
     for maps, mode in (([], "mean"), ([first], "sum")):
-        with pytest.raises(ValueError, match="expected at least one, and 'mean' or 'max'"):
+        with pytest.raises(ValueError, match="expected at least one, and 'mean', 'max' or 'product'"):
             combine_layers(maps, mode)
 
 

@@ -152,6 +152,13 @@ def noisy(key: jax.Array, noise: ArrayLike, images: jax.Array, places: jax.Array
     return copies + noise * ranges * jax.vmap(drawn)(rows)
 
 
+def one_copy_each(key: jax.Array, noise: ArrayLike, images: jax.Array, sample: ArrayLike) -> jax.Array:
+    """One noisy copy of each image, (B, H, W, C) float32: that of a sample in `noisy`."""
+    places = jnp.arange(len(images), dtype=jnp.int32)
+    rows = jnp.stack([places, jnp.zeros_like(places), jnp.full_like(places, sample)], axis=1)
+    return noisy(key, noise, images, places, rows)
+
+
 @jax.jit
 @laid_out_like(0, trailing=4)
 def _largest_color(gradients):

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from camjax.attribution.averaged_gradients import one_copy_each
 from camjax.attribution.gradient_methods import away_from_zero, weighted_sum
 from camjax.attribution.gradients import images_first, output_gradients
 from camjax.attribution.network import CutNetwork, cut_network
@@ -77,7 +78,7 @@ def smooth_grad_cam_plus_plus_maps(
     key = jax.random.key(0) if key is None else key
     sums: Any = None
     for sample in range(num_samples):
-        powers = _powers(images, network, target, jax.random.fold_in(key, sample), noise)
+        powers = _powers(images, network, target, key, noise, sample)
         sums = powers if sums is None else _added(sums, powers)
         if progress:
             jax.block_until_ready(sums)
@@ -87,21 +88,12 @@ def smooth_grad_cam_plus_plus_maps(
 
 @jax.jit
 @laid_out_like(0, trailing=3)
-def _powers(images, network, target, key, noise):
+def _powers(images, network, target, key, noise, sample):
     """The gradients of noisy images, their squares and their third powers, (B, N, h, w, K) each."""
-    noisy = noisy_images(images, key, noise)
-    _, gradients = output_gradients(network.head_of(noisy), network.features(noisy))
+    copies = one_copy_each(key, noise, images, sample)
+    _, gradients = output_gradients(network.head_of(copies), network.features(copies))
     first = gradients(target)
     return first, first**2, first**3
-
-
-def noisy_images(images: jax.Array, key: jax.Array, noise: float) -> jax.Array:
-    """(B, H, W, C) -> the images in float32 with normal noise, whose deviation is a share of each image's range."""
-    images = images.astype(jnp.float32)
-    spread = images.max((1, 2, 3), keepdims=True) - images.min((1, 2, 3), keepdims=True)
-    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(len(images), dtype=jnp.int32))
-    drawn = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))(keys)
-    return images + noise * spread * drawn
 
 
 @jax.jit

@@ -40,9 +40,8 @@ from camjax.attribution import (
     targets,
     xgrad_cam,
 )
-from camjax.attribution.averaged_gradients import noisy
+from camjax.attribution.averaged_gradients import noisy, one_copy_each
 from camjax.attribution.perturbation import with_noise
-from camjax.attribution.smooth_gradients import noisy_images
 from camjax.cam import normalize_map, resize_map
 
 pytestmark = pytest.mark.parity
@@ -380,7 +379,7 @@ def test_smooth_grad_cam_plus_plus_of_torch_cam_with_the_same_noise(torch, netwo
             self.std = std
 
         def sample(self, shape):
-            noise = noisy_images(IMAGES, jax.random.fold_in(key, len(drawn)), self.std) - IMAGES
+            noise = one_copy_each(key, self.std, jnp.asarray(IMAGES), len(drawn)) - IMAGES
             drawn.append(noise)
             return torch.from_numpy((np.asarray(noise) / STD).transpose(0, 3, 1, 2).copy())
 

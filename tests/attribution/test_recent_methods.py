@@ -9,10 +9,10 @@ from flax import nnx
 import camjax
 from camjax import attribution
 from camjax.attribution import METHODS, combine_layers, explain_nnx, explainer, targets
+from camjax.attribution.averaged_gradients import one_copy_each
 from camjax.attribution.decomposition import kernel_component
 from camjax.attribution.methods import Needs
 from camjax.attribution.perturbation import score_cam_maps
-from camjax.attribution.smooth_gradients import noisy_images
 
 rng = np.random.default_rng(0)
 KERNEL = rng.normal(size=(6, 4)).astype(np.float32)
@@ -228,7 +228,7 @@ def test_smooth_grad_cam_plus_plus_is_the_mean_of_powers():
         head_fn, FEATURES, IDS, num_samples=3, noise=0.4, key=key, progress=lambda *at: seen.append(at), **options
     )
     assert seen == [(3, 9), (6, 9), (9, 9)]
-    copies = [np.asarray(noisy_images(FEATURES, jax.random.fold_in(key, i), 0.4)) for i in range(3)]
+    copies = [np.asarray(one_copy_each(key, 0.4, FEATURES, i)) for i in range(3)]
     gradients = np.stack([(1 - np.tanh(x) ** 2)[:, None] * KERNEL.T[IDS][:, :, None, None] / 35 for x in copies])
     first, second, third = (np.mean(gradients**p, 0, np.float64) for p in (1, 2, 3))
     shares = second / (2 * second + third * FEATURES.sum((1, 2))[:, None, None, None])

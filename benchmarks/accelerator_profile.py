@@ -30,7 +30,7 @@ def print_kernels(report: Report, what: str, run: Callable[[], object]) -> None:
             for _ in range(CALLS):
                 out = run()
             jax.block_until_ready(out)
-        events = [event for path in Path(folder).rglob("*.xplane.pb") for event in _events(path)]
+        events = [event for path in Path(folder).rglob("*.xplane.pb") for event in events_of(path)]
     if not events:
         return report.line(f"profile of {what}", "the trace has no kernels: the profiler may not be allowed here")
     times: collections.Counter = collections.Counter()
@@ -47,16 +47,16 @@ def print_kernels(report: Report, what: str, run: Callable[[], object]) -> None:
         + ", ".join(f"{kind} {share / total:.1%}" for kind, share in kinds.most_common()),
         **{kind: share / total for kind, share in kinds.items()},
     )
-    computes = _instructions({_plain(name) for name in times})
+    computes = instructions({*times})
     for name, nanoseconds in times.most_common(SHOWN):
         report.line(
             f"  {nanoseconds / total:6.1%} {nanoseconds / CALLS / 1e6:8.3f} ms x{counts[name] / CALLS:<5.3g}",
-            f"{name[:100]} {computes.get(_plain(name), '')}".rstrip(),
+            " | ".join([name[:100], *_short(*computes[name])] if name in computes else [name[:100]]),
         )
     return None
 
 
-def _events(path: Path) -> list[tuple[str, float]]:
+def events_of(path: Path) -> list[tuple[str, float]]:
     """Name and nanoseconds of each kernel: on a GPU, what its streams ran; on a CPU, what has an HLO operation."""
     found = []
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
@@ -78,17 +78,24 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
-def _instructions(kernels: set[str]) -> dict[str, str]:
-    """By a kernel's name, the shape and the place in the model of the instruction of that name.
+def _short(shape: str, place: str) -> tuple[str, str]:
+    return shape[:60], place[-90:]
 
-    The program is the one with the most instructions of these names: others have some, too.
+
+def instructions(kernels: set[str]) -> dict[str, tuple[str, str]]:
+    """Kernels' names -> the shape and the place in the model of the instruction of that name, where there is one.
+
+    XLA does not say the place of all. The program is the one with the most instructions of these names: others have
+    some, too.
     """
     programs = []
     for executable in jax.devices()[0].client.live_executables():
         for module in executable.hlo_modules():
             found = _INSTRUCTION.findall(module.to_string())
-            programs.append({_plain(name): f"| {shape[:60]} | {place[-90:]}" for name, shape, place in found})
-    return max(programs, key=lambda program: len(kernels & program.keys()), default={})
+            programs.append({_plain(name): (shape, place) for name, shape, place in found})
+    names = {name: _plain(name) for name in kernels}
+    program = max(programs, key=lambda program: len({*names.values()} & program.keys()), default={})
+    return {name: program[plain] for name, plain in names.items() if plain in program}
 
 
-_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\S+) .*?op_name="([^"]*)"', re.MULTILINE)
+_INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = (\S+) .*?(?:op_name="([^"]*)".*)?$', re.MULTILINE)

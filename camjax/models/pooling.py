@@ -34,7 +34,8 @@ def max_pool(x: jax.Array, size: int, strides: int, pads: Pads = ((0, 0), (0, 0)
 
     if x.dtype != jnp.float32:
         return native(x)
-    return lax.platform_dependent(x, cpu=_shifted_maximum(x.shape, size, strides, pads), default=native)
+    with jax.named_scope("max_pool"):
+        return lax.platform_dependent(x, cpu=_shifted_maximum(x.shape, size, strides, pads), default=native)
 
 
 def _shifted_maximum(shape: Sequence[int], size: int, strides: int, pads: Pads):

@@ -202,12 +202,13 @@ def _layout(
 
 
 def _cells_across(count: int, width: float, ratio: float, cell_width: float) -> int:
-    """Cells side by side whose pictures come nearest to the area that a photograph has in a cell."""
+    """Cells side by side, in rows as full as can be, whose pictures come nearest to a photograph's area in a cell."""
 
     def excess(n: int) -> float:
         return abs(math.log(((width + MARGIN) / n - MARGIN) ** 2 * ratio / (cell_width**2 * USUAL)))
 
-    return count if ratio >= USUAL else min(range(count, 0, -1), key=excess)
+    even = [-(-count // rows) for rows in range(1, count + 1)]
+    return count if ratio >= USUAL else min(even, key=excess)
 
 
 def _title(text: str, width: float) -> str:

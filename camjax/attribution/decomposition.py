@@ -9,6 +9,7 @@ mean of 0, and do not sum to the score.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -195,11 +196,18 @@ def _last_eigenvector(products):
         values, vectors = jnp.linalg.eigh(matrix)
         return values[-1:], vectors[:, -1]
 
-    # One after the other: of a batch, jaxlib's LAPACK waits for threads of the pool that it runs on itself, and two of
-    # them in one program wait for each other forever on a machine of two cores (jaxlib 0.10.2).
     side = products.shape[-1]
-    value, vector = jax.lax.map(of_one, products.reshape(-1, side, side))
+    value, vector = one_by_one(of_one, products.reshape(-1, side, side))
     return value.reshape(*products.shape[:-2], 1), vector.reshape(products.shape[:-1])
+
+
+def one_by_one(function: Callable[[jax.Array], Any], array: jax.Array) -> Any:
+    """`jax.vmap(function)(array)`, on CPUs one row after the other.
+
+    Of a batch, jaxlib's LAPACK waits for threads of the pool that it runs on itself, and two of them in one program
+    wait for each other forever on a machine of two cores (jaxlib 0.10.2).
+    """
+    return jax.lax.platform_dependent(array, cpu=lambda array: jax.lax.map(function, array), default=jax.vmap(function))
 
 
 def _signed(component, agreement):

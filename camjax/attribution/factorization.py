@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from camjax.attribution.decomposition import one_by_one
 from camjax.attribution.gradients import images_first, output_gradients
 from camjax.errors import InputError
+from camjax.sharding import varying_alike
 
 _EXACT = jax.lax.Precision.HIGHEST
 _STEPS, _TOLERANCE = 200, 1e-4
@@ -90,8 +92,7 @@ def dff(head_fn: Callable, features: jax.Array, targets: Any, *, num_factors: in
 
 def dff_maps(features: jax.Array, gradients: jax.Array, *, num_factors: int = 5) -> jax.Array:
     """`dff` from features (B, h, w, K) and gradients (B, N, h, w, K), both float32."""
-    # One after the other: see `camjax.attribution.decomposition`, whose eigenvectors have the same reason.
-    factors = jax.lax.map(lambda image: deep_feature_factorization(image[None], num_factors), features)
+    factors = one_by_one(lambda image: deep_feature_factorization(image[None], num_factors), features)
     maps = factors.maps[:, 0]
     along = jnp.einsum("bnhwk,bjk->bnjhw", gradients, factors.directions, precision=_EXACT)
     shares = jnp.einsum("bjhw,bnjhw->bnj", maps, along, precision=_EXACT)
@@ -138,8 +139,8 @@ def _settled(rows, left, right):
         *_, first, moved, step = state
         return (step < _STEPS) & ((step == 0) | (moved > _TOLERANCE * first))
 
-    start = left, right, jnp.zeros((), rows.dtype), jnp.zeros((), rows.dtype), jnp.zeros((), jnp.int32)
-    left, right, *_ = jax.lax.while_loop(goes_on, turn, start)
+    zero, *_ = varying_alike(jnp.zeros((), rows.dtype), rows)
+    left, right, *_ = jax.lax.while_loop(goes_on, turn, (left, right, zero, zero, jnp.zeros((), jnp.int32)))
     return left, right
 
 

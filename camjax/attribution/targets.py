@@ -282,7 +282,8 @@ class _Finer:
             distances = jnp.abs(outputs[:, None] - jax.lax.stop_gradient(scores)[..., None])
             itself = jnp.arange(count, dtype=ids.dtype)[None, None] == ids
             distances = jnp.where(itself, jnp.inf, distances)
-            found = jax.lax.top_k(-distances, min(self.num_similar, count - 1))[1]
+            # Sorted, not by `top_k`: of outputs on several devices XLA gathers those of the whole batch for it.
+            found = jnp.argsort(distances, axis=-1)[..., : min(self.num_similar, count - 1)]
             counted = jnp.ones(found.shape, bool)
         else:
             found = jnp.asarray(_look_alikes(similar, class_ids, batch, scores.shape[1], count))

@@ -148,7 +148,11 @@ def _methods_of_one_pass(network: "CamModel", layer: str | None) -> tuple[str, .
     needs = {Needs.GRADIENTS, Needs.KERNEL} if hasattr(network.head, "kernel") else {Needs.GRADIENTS}
     if layer is not None:
         needs = {Needs.GRADIENTS}
-    return tuple(name for name, row in METHODS.items() if row.needs in needs and row.crops is None)
+    return tuple(
+        name
+        for name, row in METHODS.items()
+        if row.needs in needs and row.crops is None and row.target is None and row.combine is None
+    )
 
 
 def _table(found: Mapping[str, ClassMaps], names: Sequence[str] | None, size: tuple[int, int]) -> "Table":

@@ -13,7 +13,6 @@ from camjax.attribution.adapters.nnx import nnx_cutter
 from camjax.attribution.engine import all_classes, attribute
 from camjax.attribution.methods import METHODS, Method, common_image_size, method_named
 from camjax.attribution.network import CutNetwork, cut_model
-from camjax.attribution.targets import as_target
 from camjax.boxes import boxes_from_maps
 from camjax.checks import (
     ImageCheck,
@@ -394,9 +393,8 @@ def _bind_methods(
             model, threshold = bound.snapshot(images)
             network, multi_label = cut(model), getattr(model, "multi_label", False)
             for row in looped:
-                of_row = {**row.accepted(multi_label=multi_label), **options.get(row.name, {})}
-                target = as_target(row.explained(out.class_ids, of_row), out.logits)
-                maps = row.with_options(of_row)(network, *row.looks_at(images, features), target)
+                of_row = options.get(row.name, {})
+                maps = row.loop(network, images, features, out.logits, out.class_ids, multi_label, of_row)
                 of_method = out._replace(maps=maps)
                 found[row.name] = of_method if row.name in on_host else finish_fn(of_method, images, threshold)
         for name, host_boxes in on_host.items():

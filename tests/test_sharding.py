@@ -20,6 +20,7 @@ from camjax.attribution.methods import METHODS
 from camjax.errors import InputError
 from camjax.inference import make_localize_fns
 from tests.experiments.colors import TINY
+from tests.few_copies import FEW
 
 ON_HOST = {name for name, row in METHODS.items() if row.is_loop or row.host_boxes}
 
@@ -29,14 +30,6 @@ ON_HOST = {name for name, row in METHODS.items() if row.is_loop or row.host_boxe
 # a difference of scores, with the scores' rounding: 1e-5 where both are nearly the same.
 BOUND, LOSSY_BOUND = 3e-6, 2e-5
 LOSSY = re.compile("eigen|kpca|ablation")
-FEW = {
-    "sscam": {"num_samples": 2},
-    "iscam": {"num_samples": 2},
-    "integrated_gradients": {"num_steps": 2},
-    "smoothgrad": {"num_samples": 2},
-    "occlusion": {"window": 16, "stride": 16},
-    "rise": {"num_masks": 4},
-}
 # On CPUs, decompositions and the gradient of max pooling go through the images one by one: those of all devices.
 ONE_BY_ONE = {"eigencam", "eigengradcam", "segeigencam", "kpcacam", "dff", "refinecam", "fullgrad"}
 SPLIT = P("images")

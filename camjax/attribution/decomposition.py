@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from camjax.attribution.gradients import images_first, output_gradients
+from camjax.attribution.gradients import by_gradients, images_first
 from camjax.attribution.targets import as_target
 
 _EXACT = jax.lax.Precision.HIGHEST
@@ -82,9 +82,7 @@ def seg_eigen_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     Raises:
       ValueError: features of another shape, or targets that do not fit the outputs.
     """
-    features = images_first(features, "features", "(B, h, w, K)")
-    _, gradients = output_gradients(head_fn, features)
-    return seg_eigen_cam_maps(features, gradients(targets))
+    return by_gradients(seg_eigen_cam_maps, head_fn, features, targets)
 
 
 def eigen_grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -103,9 +101,7 @@ def eigen_grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array
     Raises:
       ValueError: features of another shape, or targets that do not fit the outputs.
     """
-    features = images_first(features, "features", "(B, h, w, K)")
-    _, gradients = output_gradients(head_fn, features)
-    return eigen_grad_cam_maps(features, gradients(targets))
+    return by_gradients(eigen_grad_cam_maps, head_fn, features, targets)
 
 
 @functools.partial(jax.jit, static_argnames="by_furthest_cell")

@@ -98,9 +98,7 @@ class Explainer:
         if chosen.needs is Needs.CHANGED_IMAGES:
             _check_one_layer(chosen, features)
         targets = _chosen(targets, outputs, top_k)
-        options = {**chosen.accepted(multi_label=self._multi_label), **options}
-        target = as_target(chosen.explained(targets, options), outputs)
-        maps = chosen.with_options(options)(self.network, *chosen.looks_at(images, features), target)
+        maps = chosen.loop(self.network, images, features, outputs, targets, self._multi_label, options)
         return Explanation(outputs, _class_ids(targets), maps)
 
     def _check(self, method: Method, targets: Any) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.attribution.decomposition import one_by_one
-from camjax.attribution.gradients import images_first, output_gradients
+from camjax.attribution.gradients import by_gradients, images_first
 from camjax.errors import InputError
 from camjax.sharding import varying_alike
 
@@ -85,9 +85,7 @@ def dff(head_fn: Callable, features: jax.Array, targets: Any, *, num_factors: in
     Raises:
       ValueError: features of another shape, targets that do not fit the outputs, or num_factors below 1.
     """
-    features = images_first(features, "features", "(B, h, w, K)")
-    _, gradients = output_gradients(head_fn, features)
-    return dff_maps(features, gradients(targets), num_factors=num_factors)
+    return by_gradients(functools.partial(dff_maps, num_factors=num_factors), head_fn, features, targets)
 
 
 def dff_maps(features: jax.Array, gradients: jax.Array, *, num_factors: int = 5) -> jax.Array:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from camjax.attribution.gradients import images_first, output_gradients
+from camjax.attribution.gradients import by_gradients
 
 _EPSILON = 1e-7
 """Takes the place of a denominator of 0, so that 0 / 0 is 0."""
@@ -36,7 +36,7 @@ def grad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     `a_k = mean_{y,x} g_k(y, x)`, and the map is `relu(sum_k a_k f_k)`: rectified by definition, so that it does not sum
     to the score.
     """
-    return _by_gradients(grad_cam_maps, head_fn, features, targets)
+    return by_gradients(grad_cam_maps, head_fn, features, targets)
 
 
 def grad_cam_plus_plus(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -46,7 +46,7 @@ def grad_cam_plus_plus(head_fn: Callable, features: jax.Array, targets) -> jax.A
     `relu(sum_k sum_{v,u} a_k(v, u) relu(g_k(v, u)) f_k)`: rectified by definition, and no share of the score. The
     score is taken as the exponential of the output, as in the paper: its derivatives are then powers of g.
     """
-    return _by_gradients(grad_cam_plus_plus_maps, head_fn, features, targets)
+    return by_gradients(grad_cam_plus_plus_maps, head_fn, features, targets)
 
 
 def xgrad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -56,7 +56,7 @@ def xgrad_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
     sum is `sum f g`, which is the score for a head that is homogeneous of degree one, as a piecewise linear one without
     biases is.
     """
-    return _by_gradients(xgrad_cam_maps, head_fn, features, targets)
+    return by_gradients(xgrad_cam_maps, head_fn, features, targets)
 
 
 def hires_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -64,7 +64,7 @@ def hires_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
 
     The map is `sum_k g_k f_k`: signed. Its sum is the score, without the bias, for a head that is linear.
     """
-    return _by_gradients(hires_cam_maps, head_fn, features, targets)
+    return by_gradients(hires_cam_maps, head_fn, features, targets)
 
 
 def layer_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
@@ -72,13 +72,7 @@ def layer_cam(head_fn: Callable, features: jax.Array, targets) -> jax.Array:
 
     The map is `relu(sum_k relu(g_k) f_k)`: rectified by definition, so that it does not sum to the score.
     """
-    return _by_gradients(layer_cam_maps, head_fn, features, targets)
-
-
-def _by_gradients(method: Callable, head_fn: Callable, features, targets) -> jax.Array:
-    features = images_first(features, "features", "(B, h, w, K)")
-    _, gradients = output_gradients(head_fn, features)
-    return method(features, gradients(targets))
+    return by_gradients(layer_cam_maps, head_fn, features, targets)
 
 
 def weighted_sum(features: jax.Array, weights: jax.Array) -> jax.Array:

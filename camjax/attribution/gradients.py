@@ -50,6 +50,23 @@ def output_gradients(function: Callable[[Any], jax.Array], inputs: Any) -> tuple
     return outputs, gradients
 
 
+def by_gradients(maps: Callable, head_fn: Callable, features: jax.Array, targets: Any) -> jax.Array:
+    """A method's maps from its function of features and gradients, `maps(features, gradients)`.
+
+    Args:
+      maps: (B, h, w, K) features and (B, N, h, w, K) gradients of the scores -> (B, N, h, w).
+      head_fn: features -> outputs.
+      features: (B, h, w, K).
+      targets: class ids (B,) or (B, N), or a function of the outputs.
+
+    Raises:
+      ValueError: features of another shape, or targets that do not fit the outputs.
+    """
+    features = images_first(features, "features", "(B, h, w, K)")
+    _, gradients = output_gradients(head_fn, features)
+    return maps(features, gradients(targets))
+
+
 def hessian_products(function: Callable[[Any], jax.Array], inputs: Any, targets: Any) -> tuple[Any, Any]:
     """Gradients of scores, and the Hessians of scores times the inputs, by a derivative of the backward pass.
 

@@ -32,6 +32,7 @@ from camjax.attribution.gradients import saliency
 from camjax.attribution.random_masks import rise
 from camjax.attribution.saliency_boxes import saliency_boxes
 from camjax.attribution.sliding_window import occlusion
+from camjax.attribution.targets import as_target
 from camjax.attribution.ten_crop import TEN_CROP, Crops
 from camjax.cam import class_maps
 from camjax.checks import num_classes
@@ -102,9 +103,31 @@ class Method:
         """Whether it is defined at any one layer of a network, so that it can be chosen."""
         return self.combine is None and self.needs in (Needs.GRADIENTS, Needs.CURVATURE, Needs.CHANGED_IMAGES)
 
-    def looks_at(self, images: jax.Array, features: Any) -> tuple:
-        """What its function takes of a batch, where the method `is_loop`."""
-        return (images, features) if self.needs is Needs.CHANGED_IMAGES else (images,)
+    def loop(
+        self,
+        network: Any,
+        images: jax.Array,
+        features: Any,
+        outputs: jax.Array,
+        targets: Any,
+        multi_label: bool,
+        options: Mapping[str, Any],
+    ) -> jax.Array:
+        """The maps of a method that `is_loop`, from what the network made of a batch.
+
+        Args:
+          network: a `CutNetwork`.
+          images: of the batch.
+          features: of the network for them.
+          outputs: of the network for them.
+          targets: class ids or a function of the outputs.
+          multi_label: whether an image may have several classes.
+          options: of the method, by name.
+        """
+        chosen = {**self.accepted(multi_label=multi_label), **options}
+        target = as_target(self.explained(targets, chosen), outputs)
+        batch = (images, features) if self.needs is Needs.CHANGED_IMAGES else (images,)
+        return self.with_options(chosen)(network, *batch, target)
 
     @property
     def options(self) -> tuple[str, ...]:

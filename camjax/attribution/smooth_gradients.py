@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from camjax.attribution.averaged_gradients import one_copy_each
+from camjax.attribution.changed_images import noise_key
 from camjax.attribution.gradient_methods import away_from_zero, weighted_sum
 from camjax.attribution.gradients import images_first, output_gradients
 from camjax.attribution.network import CutNetwork, cut_network
@@ -75,7 +76,7 @@ def smooth_grad_cam_plus_plus_maps(
     if num_samples < 1:
         raise InputError(f"num_samples={num_samples}: expected the number of noisy copies of each image, at least 1.")
     images, features = jnp.asarray(images), jnp.asarray(features)
-    key = jax.random.key(0) if key is None else key
+    key = noise_key(key)
     sums: Any = None
     for sample in range(num_samples):
         powers = _powers(images, network, target, key, noise, sample)

@@ -145,9 +145,9 @@ def _methods_of_one_pass(network: "CamModel", layer: str | None) -> tuple[str, .
     """The methods that need one pass of the network and at most one backward pass of its head, of the layer if any."""
     from camjax.attribution.methods import METHODS, Needs
 
-    needs = {Needs.GRADIENTS, Needs.KERNEL} if hasattr(network.head, "kernel") else {Needs.GRADIENTS}
-    if layer is not None:
-        needs = {Needs.GRADIENTS}
+    needs = {Needs.GRADIENTS}
+    if layer is None and hasattr(network.head, "kernel"):
+        needs.add(Needs.KERNEL)
     return tuple(
         name
         for name, row in METHODS.items()

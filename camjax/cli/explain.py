@@ -125,8 +125,13 @@ def explain(
 
         return find
 
-    about: dict[str, Any] = {"command": "explain", "model": model, "weights": weights, "threshold": threshold}
-    about["layer"] = None
+    about: dict[str, Any] = {
+        "command": "explain",
+        "model": model,
+        "weights": weights,
+        "threshold": threshold,
+        "layer": None,
+    }
     report = PictureReport(find_pictures(images), method, output, figures, cells=(1, 1 + shown), about=about)
     report.run(start, functools.partial(explanation_figure, **figures.drawing()))
 

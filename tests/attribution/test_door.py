@@ -28,17 +28,10 @@ from camjax.inference import make_localize_fns
 from camjax.models import CamModel
 from camjax.models.head import FullyConnectedHead, MapHead, PooledHead
 from camjax.models.shapes import model_shapes
+from tests.few_copies import FEW
 
 WHOLE = [name for name, row in METHODS.items() if row.crops is None]
 CROPS = [name for name, row in METHODS.items() if row.crops is not None]
-FEW = {
-    "sscam": {"num_samples": 2},
-    "iscam": {"num_samples": 2},
-    "integrated_gradients": {"num_steps": 2},
-    "smoothgrad": {"num_samples": 2},
-    "occlusion": {"window": 16, "stride": 16},
-    "rise": {"num_masks": 4},
-}
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)
 LABELS = np.array([4, 0, 9])
 THRESHOLD = 0.4

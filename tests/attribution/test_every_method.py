@@ -26,6 +26,7 @@ from camjax import attribution
 from camjax.attribution import METHODS, explain_linen, explain_nnx, explainer, targets
 from camjax.attribution.methods import Needs
 from camjax.inference import make_localize_fns
+from tests.few_copies import FEW
 
 FUNCTIONS = {
     "gradcam": attribution.grad_cam,
@@ -54,14 +55,6 @@ FUNCTIONS = {
 PERTURBING = [name for name, row in METHODS.items() if row.needs is Needs.CHANGED_IMAGES]
 BY_GRADIENTS = [name for name, row in METHODS.items() if row.needs in (Needs.GRADIENTS, Needs.CURVATURE)]
 COMPONENTS = ["eigencam", "eigengradcam", "segeigencam", "kpcacam"]
-FEW = {
-    "sscam": {"num_samples": 2},
-    "iscam": {"num_samples": 2},
-    "integrated_gradients": {"num_steps": 2},
-    "smoothgrad": {"num_samples": 2},
-    "occlusion": {"window": 16, "stride": 16},
-    "rise": {"num_masks": 4},
-}
 
 every_method = pytest.mark.parametrize("name", [*BY_GRADIENTS, *PERTURBING])
 

@@ -90,9 +90,9 @@ def test_only_cpus_have_forms_of_their_own(case, products, dtype):
     assert ("stablehlo.convolution" in lowered("cpu")) == (not products)
 
 
-def test_derivatives_of_every_kind(case="depthwise"):
+def test_derivatives_of_every_kind():
     """Forward mode, reverse mode, the second order, and each under `vmap`, with and without a kernel for each image."""
-    images, weights, strides, padding, options = problem(case, 2)
+    images, weights, strides, padding, options = problem("depthwise", 2)
     several = jnp.stack([images, 2 * images, images - 1]), jnp.stack([weights, 2 * weights, weights - 1])
 
     def derivatives(convolution):

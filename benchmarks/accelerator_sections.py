@@ -88,7 +88,7 @@ def environment(report: Report, sizes: Sizes) -> None:
 
 def tiny(section: str) -> Sizes:
     """Those of a section in a dry run."""
-    return TINY if has_torch() and section in ("cam", "localize", "train", "lite0") else ALONE
+    return TINY if has_torch() and section in ("cam", "localize", "train", "lite0", "lite0_train") else ALONE
 
 
 def device_name() -> str:
@@ -258,9 +258,13 @@ def train(report: Report, sizes: Sizes) -> None:
 
 
 def lite0(report: Report, sizes: Sizes) -> None:
-    """The small network's forward pass and step."""
+    """The small network's forward pass."""
     for batch in {sizes.some, sizes.many}:
         guarded(report, "forward", lambda: forward(report, sizes, sizes.small_network, sizes.dtype, batch))  # noqa: B023
+
+
+def lite0_train(report: Report, sizes: Sizes) -> None:
+    """The small network's training step."""
     step_beside_torch(report, sizes, sizes.small_network, sizes.dtype, sizes.many)
 
 
@@ -694,6 +698,7 @@ SECTIONS: dict[str, tuple[Callable[[Report, Sizes], None], int, int]] = {
     "components": (components, 10, 60),
     "train": (train, 60, 150),
     "lite0": (lite0, 50, 120),
+    "lite0_train": (lite0_train, 60, 300),
     "fit": (fit_beside_step, 30, 90),
     "profile": (profile, 20, 90),
     "convolutions": (convolutions, 20, 80),

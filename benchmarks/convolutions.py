@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks.peers import missing
 from benchmarks.timing import cpu_name
 from camjax.models import windows, winograd
+from camjax.models.depthwise import depthwise
 from camjax.models.pooling import max_pool
 
 PADS = ((1, 1), (1, 1))
@@ -37,6 +38,7 @@ STRIDED = (
     *[(8, 224, 3, 64, 7, 2), (8, 56, 64, 128, 3, 2), (8, 28, 128, 256, 3, 2), (8, 14, 256, 512, 3, 2)],
     *[(8, 224, 3, 96, 11, 4), (8, 56, 128, 128, 3, 2)],
 )
+DEPTHWISE = ((8, 56, 96), (8, 28, 192), (8, 14, 384), (8, 7, 768))  # of ConvNeXt-Tiny, 3, 3, 9 and 3 times
 POINTWISE = ((8, 56, 64, 256), (8, 56, 256, 64), (8, 28, 512, 128), (8, 14, 1024, 256), (8, 7, 2048, 512))
 
 
@@ -61,7 +63,9 @@ def milliseconds(functions: dict[str, Callable[[], object]], rounds: int) -> dic
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def torch_forms(images, cotangent, kernel, stride: int, pad: int, *, gradient: bool) -> dict[str, Callable[[], object]]:
+def torch_forms(
+    images, cotangent, kernel, stride: int, pad: int, *, gradient: bool, groups: int = 1
+) -> dict[str, Callable[[], object]]:
     """PyTorch's convolution, or its kernel's gradient, in both layouts."""
     import torch
 
@@ -74,10 +78,10 @@ def torch_forms(images, cotangent, kernel, stride: int, pad: int, *, gradient: b
         weight = torch.tensor(np.transpose(np.asarray(kernel), (3, 2, 0, 1)).copy()).contiguous(memory_format=layout)
         if gradient:
             which = [False, True, False]
-            arguments = (by, x, weight, None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1, which)
+            arguments = (by, x, weight, None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], groups, which)
             forms[name] = functools.partial(torch.ops.aten.convolution_backward, *arguments)
         else:
-            forms[name] = functools.partial(torch.nn.functional.conv2d, x, weight, None, stride, pad)
+            forms[name] = functools.partial(torch.nn.functional.conv2d, x, weight, None, stride, pad, 1, groups)
     return forms
 
 
@@ -153,6 +157,21 @@ def main() -> None:
         forms = {name: jitted(form, images, cotangent) for name, form in forms.items()}
         return forms | (torch_forms(images, cotangent, kernel, 1, 0, gradient=True) if torch else {})
 
+    def depthwise_forward(*row):
+        images, kernel, cotangent = arrays(*row, row[2], 7, 1, 3)
+        kernel, pads = kernel[:, :, :1], ((3, 3), (3, 3))
+
+        def by_xla(images, kernel):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return lax.conv_general_dilated(
+                images, kernel, (1, 1), pads, dimension_numbers=numbers, feature_group_count=row[2]
+            )
+
+        forms = {"XLA": jitted(by_xla, images, kernel)}
+        forms["shifted sum"] = jitted(lambda x, k: depthwise(x, k[:, :, 0], (1, 1), pads), images, kernel)
+        peers = torch_forms(images, cotangent, kernel, 1, 3, gradient=False, groups=row[2]) if torch else {}
+        return forms | peers
+
     def pooling(*row):
         images, _, cotangent = arrays(*row, row[2], 3, 2, 1)
 
@@ -166,6 +185,7 @@ def main() -> None:
         return {"XLA": of(by_xla), "shifted maxima": of(lambda x: max_pool(x, 3, 2, PADS))}
 
     table(console, "Forward, 3x3, stride 1", SAME, forward, rounds)
+    table(console, "Forward, 7x7 depthwise", DEPTHWISE, depthwise_forward, rounds)
     table(console, "Gradient of the kernel, 3x3, stride 1", SAME, kernel_gradient, rounds)
     table(console, "Gradient of the kernel: side of the kernel, stride", STRIDED, kernel_gradient, rounds)
     table(console, "Gradient of a 1x1 kernel, behind a ReLU", POINTWISE, pointwise, rounds)

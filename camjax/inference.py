@@ -25,6 +25,7 @@ from camjax.checks import (
     warn_if_scaled,
 )
 from camjax.errors import InputError
+from camjax.models.conv import as_read, as_written
 from camjax.models.inference_mode import inference_view
 from camjax.models.layers import fold_batchnorm
 from camjax.sharding import laid_out_like, split_of
@@ -268,13 +269,13 @@ class BoundFunction:
     def __init__(self, model: nnx.Module, function: Callable, classes: int, *arguments: Any, fold: bool = True):
         leaves, structure = jax.tree.flatten((fold_batchnorm(model) if fold else nnx.clone(model), *arguments))
         self._structure = structure
-        self._leaves = Placed(leaves)
+        self._leaves = Placed(as_read(leaves))
         self._check = ImageCheck(model)
         self._classes = classes
 
         @laid_out_like(1, trailing=3)
         def compiled(leaves, images, class_ids, split):
-            model, *arguments = jax.tree.unflatten(structure, leaves)
+            model, *arguments = jax.tree.unflatten(structure, as_written(leaves))
             found = function(model, images, class_ids, *arguments)
             if split is None or split.mesh.explicit_axes:
                 return found
@@ -291,7 +292,7 @@ class BoundFunction:
 
     def snapshot(self, images: Any) -> tuple:
         """The model and the other arguments, on the device of the images."""
-        return jax.tree.unflatten(self._structure, self._leaves.beside(images))
+        return jax.tree.unflatten(self._structure, as_written(self._leaves.beside(images)))
 
 
 class Placed:

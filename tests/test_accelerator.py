@@ -76,7 +76,7 @@ def test_everything_is_compared_with_pytorch(tmp_path):
         pytest.skip(reason)
     figures = dry_run(tmp_path)
     compared = {figure["section"] for figure in figures if "ratio_in_flight" in figure}
-    assert compared == {"cam", "localize", "components", "train", "lite0"}
+    assert compared == {"cam", "localize", "components", "train", "lite0", "lite0_train"}
     assert sum("pytorch-grad-cam" in figure["what"] for figure in figures) == 1
 
 

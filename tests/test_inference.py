@@ -14,6 +14,7 @@ from camjax.boxes import boxes_from_maps
 from camjax.data.images import resize_image
 from camjax.errors import InputError
 from camjax.inference import _cam_jit
+from camjax.models.conv import as_read
 from camjax.models.inference_mode import inference_view
 
 SMALL, OBLONG, ODD = (224, 224), (256, 192), (97, 130)
@@ -68,6 +69,16 @@ def test_ids_override_top_k(small):
     for out in (cam_fn(images, ids), camjax.cam_fn(small, images, ids)):
         np.testing.assert_array_equal(out.class_ids, ids)
         np.testing.assert_allclose(out.maps, np.take_along_axis(every.maps, ids[..., None, None], 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "scorecam"])
+def test_kernels_are_kept_turned_on_gpus_and_mean_the_same(small, monkeypatch, method):
+    images = photos((32, 32))
+    expected = camjax.make_cam_fn(small, method)(images)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    leaves, turned = jax.tree.leaves(small), as_read(jax.tree.leaves(small))
+    assert {(leaf.shape[3], *leaf.shape[:3]) for leaf in leaves if leaf.ndim == 4} <= {leaf.shape for leaf in turned}
+    jax.tree.map(np.testing.assert_array_equal, camjax.make_cam_fn(small, method)(images), expected)
 
 
 @pytest.fixture(scope="module")

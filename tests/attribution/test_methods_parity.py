@@ -4,6 +4,8 @@ Where a library differs from camjax on purpose, the one line of it that differs 
 the difference is, and that there is no other.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -351,12 +353,18 @@ def test_seg_eigen_cam_of_pytorch_grad_cam(torch, network, grad_cam_library):
     assert_same(final_step(seg_eigen_cam(head_fn, FEATURES, CLASSES)[:, 0]), theirs)
 
 
-def test_deep_feature_factorization_of_pytorch_grad_cam(grad_cam_library, monkeypatch):
-    """From a start by singular vectors, instead of random numbers."""
+def test_deep_feature_factorization_of_pytorch_grad_cam(grad_cam_library, monkeypatch, request):
+    """From a start by singular vectors, not random numbers; to the end: by the rule, rounding decides the last turn."""
     from pytorch_grad_cam.feature_factorization import deep_feature_factorization as library
 
-    nmf = library.NMF
-    monkeypatch.setattr(library, "NMF", lambda n_components, init, random_state: nmf(n_components, init="nndsvd"))
+    from camjax.attribution import factorization
+
+    nmf = functools.partial(library.NMF, init="nndsvd", tol=0, max_iter=1000)
+    monkeypatch.setattr(library, "NMF", lambda n_components, init, random_state: nmf(n_components))
+    monkeypatch.setattr(factorization, "_TOLERANCE", 0)
+    monkeypatch.setattr(factorization, "_STEPS", 1000)
+    deep_feature_factorization.clear_cache()
+    request.addfinalizer(deep_feature_factorization.clear_cache)
     concepts, theirs = library.dff(np.array(FEATURES).transpose(0, 3, 1, 2), n_components=4)
     ours = deep_feature_factorization(FEATURES, 4)
     for factor in range(4):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
+from camjax.models.batchnorm import BatchNorm
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN, avg_pool, conv2d, relu
 from camjax.models.pooling import max_pool
@@ -28,7 +29,7 @@ class BatchNormReLU(nnx.Module):
     """BatchNorm in float32 and ReLU, before a convolution; other layers normalize the same input for themselves."""
 
     def __init__(self, features: int, *, dtype, rngs):
-        self.bn = nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
+        self.bn = BatchNorm(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:

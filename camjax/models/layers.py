@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from camjax.models.batchnorm import BatchNorm
 from camjax.models.conv import conv_general_dilated
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -146,9 +147,7 @@ class ConvBN(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.bn: nnx.BatchNorm | None = nnx.BatchNorm(
-            out_features, momentum=momentum, epsilon=epsilon, dtype=jnp.float32, rngs=rngs
-        )
+        self.bn: BatchNorm | None = BatchNorm(out_features, momentum=momentum, epsilon=epsilon, rngs=rngs)
         self.activation = activation
         self.dtype = dtype
 

@@ -21,12 +21,13 @@ class Attribution(NamedTuple):
     Attributes:
       outputs: (B, ...) of the network.
       targets: class ids (B, N), or a function of the outputs.
-      maps: (B, N, h, w) float32; (1, 1, h, w) of a method that has one map for all images and classes.
+      maps: (B, N, h, w) float32; (1, 1, h, w) of a method that has one map for all images and classes; a tuple of
+        several layers' maps that are not combined.
     """
 
     outputs: jax.Array
     targets: Any
-    maps: jax.Array
+    maps: Any
 
 
 def attribute(
@@ -35,7 +36,7 @@ def attribute(
     choose: Callable[[jax.Array], Any],
     methods: Sequence[Method],
     *,
-    combine: Literal["mean", "max"] = "mean",
+    combine: Literal["mean", "max"] | None = "mean",
     input_size: tuple[int, int] | None = None,
     multi_label: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -50,7 +51,7 @@ def attribute(
       images: (B, H, W, 3).
       choose: outputs (B, ...) -> targets: class ids (B, N), a function of the outputs, or None for all classes.
       methods: whose maps are wanted; none that needs changed images.
-      combine: how maps of several layers become one; see `combine_layers`.
+      combine: how maps of several layers become one, see `combine_layers`; None leaves them a tuple.
       input_size: (H, W) of the network's input in pixels, for methods that take crops.
       multi_label: of the model, for the same methods: their outputs are means of the crops' probabilities.
       options: method's name -> its options.
@@ -98,7 +99,7 @@ def _of_whole_images(network, images, choose, methods, combine, options):
     targets = all_classes(outputs) if chosen is None else chosen
     shared = feature_gradients(targets) if any(m.needs is Needs.GRADIENTS and not m.target for m in methods) else None
 
-    def maps_of(method: Method) -> jax.Array:
+    def maps_of(method: Method) -> Any:
         terms: tuple[Any, ...]
         of_method = options.get(method.name, {})
         function, explained = method.with_options(of_method), method.explained(targets, of_method)
@@ -117,8 +118,11 @@ def _of_whole_images(network, images, choose, methods, combine, options):
         # Of one layer arrays, and of several tuples of them.
         layers = zip(*(array if isinstance(features, tuple) else (array,) for array in (features, *terms)), strict=True)
         maps = [function(layer.astype(jnp.float32), *of_layer) for layer, *of_layer in layers]
+        how = method.combine or combine
+        if how is None and isinstance(features, tuple):
+            return tuple(maps)
         if isinstance(features, tuple) or method.combine:
-            return combine_layers(maps, method.combine or combine)
+            return combine_layers(maps, how)
         return maps[0]
 
     return outputs, targets, {method.name: maps_of(method) for method in methods}

@@ -38,14 +38,16 @@ class Explainer:
 
     Args:
       network: cut at the layer, or layers, to explain.
-      combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
+      combine: how maps of several layers become one, see `camjax.attribution.combine_layers`; None leaves them a tuple.
       model: the model of camjax that the network is, which normalizes its images itself; None for any other.
 
     Attributes:
       network: as given, with the weights of the time when the explainer was made.
     """
 
-    def __init__(self, network: CutNetwork, combine: Literal["mean", "max"] = "mean", model: CamModel | None = None):
+    def __init__(
+        self, network: CutNetwork, combine: Literal["mean", "max"] | None = "mean", model: CamModel | None = None
+    ):
         self._combine = combine
         self._multi_label = getattr(model, "multi_label", False)
         self._images = functools.partial(as_array, name="images") if model is None else ImageCheck(model)

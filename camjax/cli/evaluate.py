@@ -48,7 +48,8 @@ def evaluate(
     best and worst cases. docs/metrics.md and docs/faithfulness.md explain the numbers.
 
     Args:
-      dataset: A prepared data set (imagenet2012, caltech_birds2011), scenes, a folder (./NAME) or a CSV of file,label.
+      dataset: A prepared data set (imagenet2012, caltech_birds2011), scenes, look_alikes, a folder (./NAME), or a CSV
+        file of file,label.
       split: A split or slice, such as "test[:10%]"; of a folder, one of its sub-folders; of a CSV, one that it names.
       data_dir: Where prepared data sets are; tensorflow-datasets' default if not given.
       boxes: True boxes: ILSVRC2012_bbox_val_v3.tgz, a folder of XML, or a CSV file of boxes in pixels.

@@ -24,7 +24,8 @@ def open_annotated(
 ) -> AnnotatedSource:
     """Opens images with labels, and with boxes or masks, to evaluate localization on.
 
-    - A data set of tfds: "scenes", "caltech_birds2011" (boxes and masks of its own), "imagenet2012" (with `boxes`).
+    - A data set of tfds: "scenes", "look_alikes" and "caltech_birds2011" (boxes and masks of their own), "imagenet2012"
+      (with `boxes`).
     - A folder of images with wsolevaluation's text lists in `lists`, see `camjax.data.annotations.wsol_lists`.
     - Images listed in a CSV file `file,label`, see `camjax.data.annotations.label_csv`, which may have `boxes` too.
     - A folder of images, with `boxes` in a CSV file or in XML files, see `open_image_folder`.

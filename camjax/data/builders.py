@@ -1,4 +1,4 @@
-"""Finding data sets that tensorflow-datasets has prepared, and preparing the built-in one."""
+"""Finding data sets that tensorflow-datasets has prepared, and preparing the built-in ones."""
 
 import contextlib
 import difflib
@@ -11,10 +11,14 @@ import tensorflow_datasets as tfds
 
 from camjax.addresses import local_path
 from camjax.data.archives import base_name
-from camjax.data.scenes import Scenes
+from camjax.data.look_alikes import LookAlikes
+from camjax.data.scenes import Composites, Scenes
 from camjax.errors import InputError, reading
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
+
+BUILT_IN: dict[str, type[Composites]] = {"scenes": Scenes, "look_alikes": LookAlikes}
+"""Data sets that prepare themselves on first use."""
 
 # Packages that the command `tfds` always imports; apache-beam does not install together with recent
 # versions of protobuf.
@@ -24,11 +28,11 @@ _TFDS_TOOL = "tensorflow-datasets tensorflow-cpu importlib-resources apache-beam
 def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
     """Returns the builder of a data set that is prepared as ArrayRecord, set to read these files.
 
-    Arguments and errors are those of `camjax.data.sources.open_source`; "scenes" prepares itself.
+    Arguments and errors are those of `camjax.data.sources.open_source`. The data sets of `BUILT_IN` prepare themselves.
     """
     directory = None if data_dir is None else Path(data_dir).expanduser()
     check_data_dir(directory)
-    builder = _scenes_builder(directory) if name == "scenes" else _prepared(name, directory)
+    builder = _built_in(name, directory) if name in BUILT_IN else _prepared(name, directory)
     with reading_prepared(name, directory):
         formats = builder.info.available_file_formats()
     if ARRAY_RECORD not in formats:
@@ -80,11 +84,12 @@ def _prepared(name: str, directory: Path | None) -> tfds.core.DatasetBuilder:
 
 
 def _not_found(name: str, data_dir: Path | None) -> Exception:
-    known = {"scenes", *tfds.list_builders(with_community_datasets=False)}
+    known = {*BUILT_IN, *tfds.list_builders(with_community_datasets=False)}
     if base_name(name) not in known:
         near = difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tfds.list_builders() lists them"
-        return InputError(f"unknown data set {name!r}; expected 'scenes' or a name that tfds knows: {hint}")
+        names = ", ".join(map(repr, BUILT_IN))
+        return InputError(f"unknown data set {name!r}; expected {names} or a name that tfds knows: {hint}")
     option = "" if data_dir is None else f" --data-dir {data_dir}"
     where = data_dir or tfds.core.constants.DATA_DIR
     return FileNotFoundError(
@@ -94,30 +99,31 @@ def _not_found(name: str, data_dir: Path | None) -> Exception:
     )
 
 
-def _scenes_builder(data_dir: Path | None) -> Scenes:
-    """The builder of scenes, which prepares its data if they are missing."""
-    with reading_prepared("scenes", data_dir):
-        builder = Scenes(data_dir=data_dir)
+def _built_in(name: str, data_dir: Path | None) -> Composites:
+    """The builder of a built-in data set, which prepares its data if they are missing."""
+    build = BUILT_IN[name]
+    with reading_prepared(name, data_dir):
+        builder = build(data_dir=data_dir)
     directory = Path(builder.data_dir)
     if not directory.exists():
-        print(f"Preparing the data set 'scenes' in {directory} (once, about 10 seconds).", flush=True)
-        _prepare_scenes(directory, Path(builder.data_dir_root))
-        builder = Scenes(data_dir=data_dir)
+        print(f"Preparing the data set {name!r} in {directory} (once, about 10 seconds).", flush=True)
+        _prepare(build, directory, Path(builder.data_dir_root))
+        builder = build(data_dir=data_dir)
     if not builder.is_prepared():
         raise FileNotFoundError(
-            f"{directory} exists, but holds no complete copy of the data set 'scenes'. Delete it to have the data set "
+            f"{directory} exists, but holds no complete copy of the data set {name!r}. Delete it to have the data set "
             "prepared again"
         )
     return builder
 
 
-def _prepare_scenes(directory: Path, root: Path) -> None:
-    """Prepares scenes next to their directory, then moves them there in one step: no process sees half of them."""
+def _prepare(build: type[Composites], directory: Path, root: Path) -> None:
+    """Prepares a data set next to its directory, then moves it there in one step: no process sees half of it."""
     root.mkdir(parents=True, exist_ok=True)
     # tfds does so too, but draws the name from the global random generator: two processes with the same seed would
     # write into the same directory.
-    with tempfile.TemporaryDirectory(prefix="incomplete.scenes_", dir=root) as scratch:
-        draft = Scenes(data_dir=scratch)
+    with tempfile.TemporaryDirectory(prefix=f"incomplete.{build.name}_", dir=root) as scratch:
+        draft = build(data_dir=scratch)
         # tfds prints a dozen lines and bars for what takes seconds.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             draft.download_and_prepare(file_format=ARRAY_RECORD)

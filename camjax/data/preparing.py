@@ -21,7 +21,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from camjax.addresses import local_path
 from camjax.data.archives import Archives, base_name, file_name, published, readable_size
-from camjax.data.builders import prepared_builder
+from camjax.data.builders import BUILT_IN, prepared_builder
 from camjax.errors import InputError
 
 
@@ -52,7 +52,8 @@ def prepare(
     """Prepares a data set of tensorflow-datasets for reading; one that is prepared already is left as it is.
 
     Args:
-      name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or "scenes", the built-in data set.
+      name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or a built-in one, "scenes" or
+        "look_alikes".
       data_dir: where tfds keeps its data; None is tfds' default, the environment variable TFDS_DATA_DIR or
         ~/tensorflow_datasets.
       archives: a folder with the data set's archives under their published names, for machines without internet. None
@@ -72,7 +73,7 @@ def prepare(
     try:
         builder, made = prepared_builder(name, data_dir=data_dir), False
     except FileNotFoundError:
-        if name == "scenes":  # it prepares itself, and the error says what is wrong
+        if name in BUILT_IN:  # it prepares itself, and the error says what is wrong
             raise
         root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
         _build(name, root, None if archives is None else Path(archives).expanduser(), verify)

@@ -13,6 +13,7 @@ and no texture pixel: each takes its own range of `load_digits` and its own thir
 import importlib
 from collections.abc import Iterator
 from types import ModuleType
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 TEXTURES = ("brick", "grass", "gravel")
 NUM_SCENES = {"train": 6000, "validation": 600, "test": 600}
 
-_SPLITS = tuple(NUM_SCENES)
+SPLITS = tuple(NUM_SCENES)
 _SEED = 20160627
 # Ranges, not a random draw: digits that one person wrote stand near each other in load_digits.
 _DIGIT_RANGES = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
@@ -36,7 +37,7 @@ _DIGIT_SIDES = (round(0.28 * SIDE), round(0.60 * SIDE))
 _CROP_SIDES = (SIDE, 2 * SIDE)
 # Bright ink on darker ground, never the reverse: with both, a small network learned nothing in the time that it needs
 # for these.
-_INK = (0.75, 1.0)
+INK = (0.75, 1.0)
 _LEVEL = (0.2, 0.45)
 _CONTRAST = (0.3, 0.6)
 
@@ -73,9 +74,16 @@ def split_digit_ids(split: str, num_digits: int) -> range:
     return range(round(start * num_digits), round(stop * num_digits))
 
 
+def split_digits(split: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """All digits, (1797, 8, 8) as `load_digits` has them, and for each of 0..9 the positions of those of a split."""
+    digits, labels = load_digits()
+    ids = np.array(split_digit_ids(split, len(digits)))
+    return digits, [ids[labels[ids] == label] for label in range(10)]
+
+
 def split_texture(texture: np.ndarray, split: str) -> np.ndarray:
     """The third of a texture that belongs to a split: the strip on the left (for "train"), the middle, or the right."""
-    return np.array_split(texture, len(_SPLITS), axis=1)[_SPLITS.index(split)]
+    return np.array_split(texture, len(SPLITS), axis=1)[SPLITS.index(split)]
 
 
 def compose_scene(digit: np.ndarray, texture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -90,15 +98,33 @@ def compose_scene(digit: np.ndarray, texture: np.ndarray, rng: np.random.Generat
       image: (64, 64, 3) uint8 RGB.
       mask: (64, 64) bool, where ink covers at least a quarter (`VISIBLE`) of the background.
     """
-    background = _background(texture, rng)
+    ground = background(texture, rng)
     side = rng.integers(_DIGIT_SIDES[0], _DIGIT_SIDES[1], endpoint=True)
     y, x = rng.integers(0, SIDE - side, size=2, endpoint=True)
+    image, mask = painted(ground, digit, (y, x), side, rng.uniform(*INK, size=3))
+    return np.rint(255 * image).astype(np.uint8), mask
+
+
+def painted(
+    ground: np.ndarray, digit: np.ndarray, corner: tuple[int, int], side: int, ink: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paints a digit on a ground.
+
+    Args:
+      ground: (64, 64, 3) float in 0..1.
+      digit: (8, 8) float32 in 0..1, the fraction of ink.
+      corner: row and column of the pixel at the top left of the square that the digit fills.
+      side: of the square, in pixels.
+      ink: (3,) its color, in 0..1.
+
+    Returns:
+      The image, as the ground, and the mask: (64, 64) bool, where ink covers at least a quarter of the ground.
+    """
+    y, x = corner
     coverage = np.zeros((SIDE, SIDE), np.float32)
     enlarged = cv2.resize(digit, (int(side), int(side)), interpolation=cv2.INTER_CUBIC)
     coverage[y : y + side, x : x + side] = np.clip(enlarged, 0, 1)
-    ink = rng.uniform(*_INK, size=3)
-    image = background + coverage[..., None] * (ink - background)
-    return np.rint(255 * image).astype(np.uint8), coverage >= VISIBLE
+    return ground + coverage[..., None] * (ink - ground), coverage >= VISIBLE
 
 
 def tight_box(mask: np.ndarray) -> np.ndarray:
@@ -109,22 +135,25 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
     return np.array(box, np.float32)
 
 
-class Scenes(tfds.core.GeneratorBasedBuilder):
-    """tfds builder of the data set `scenes`; its features have the names and units of `caltech_birds2011`.
+class Composites(tfds.core.GeneratorBasedBuilder):
+    """What the tfds builders of such images share: features with the names and units of `caltech_birds2011`.
 
     Preparing needs the extra `experiments` (scikit-learn and scikit-image). It works offline, and without TensorFlow
-    with `file_format="array_record"`. A file name, such as "test_00012_grass_digit1523.png", has the texture and the
-    digit's position in `load_digits`.
+    with `file_format="array_record"`.
+
+    Attributes:
+      description: of the data set, in words.
+      class_names: in the order of the labels.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (tfds declares it as a class variable)
+    description: ClassVar[str]
+    class_names: ClassVar[tuple[str, ...]]
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
             "image/filename": tfds.features.Text(),
-            "label": tfds.features.ClassLabel(names=CLASS_NAMES),
+            "label": tfds.features.ClassLabel(names=self.class_names),
             "label_name": tfds.features.Text(),
             "bbox": tfds.features.BBoxFeature(),
             "segmentation_mask": tfds.features.Image(
@@ -133,7 +162,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         }
         return tfds.core.DatasetInfo(
             builder=self,
-            description=_DESCRIPTION,
+            description=self.description,
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
@@ -142,33 +171,47 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager  # nothing is downloaded: digits and textures are part of their packages
-        return {split: self._generate_examples(split) for split in _SPLITS}
+        return {split: self._generate_examples(split) for split in SPLITS}
+
+    @classmethod
+    def example(cls, label: int, filename: str, image: np.ndarray, box: np.ndarray, mask: np.ndarray) -> dict:
+        """An image as tfds stores it, with its class, its box in 0..1 and its mask."""
+        return {
+            "image": _png(image[..., ::-1]),
+            "image/filename": filename,
+            "label": label,
+            "label_name": cls.class_names[label],
+            "bbox": tfds.features.BBox(*box.tolist()),
+            "segmentation_mask": _png(np.where(mask, 255, 0).astype(np.uint8)),
+        }
+
+
+class Scenes(Composites):
+    """tfds builder of the data set `scenes`.
+
+    A file name, such as "test_00012_grass_digit1523.png", has the texture and the digit's position in `load_digits`.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 (tfds declares it as a class variable)
+    description = _DESCRIPTION
+    class_names = CLASS_NAMES
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-        digits, labels = load_digits()
+        digits, ids = split_digits(split)
         textures = {name: split_texture(texture, split) for name, texture in load_textures().items()}
-        ids = np.array(split_digit_ids(split, len(digits)))
-        class_ids = [ids[labels[ids] == label] for label in range(len(CLASS_NAMES))]
         for number in range(NUM_SCENES[split]):
             # One generator per scene: a scene does not depend on the number of scenes.
-            rng = np.random.default_rng((_SEED, _SPLITS.index(split), number))
+            rng = np.random.default_rng((_SEED, SPLITS.index(split), number))
             label = number % len(CLASS_NAMES)
             texture = TEXTURES[rng.integers(len(TEXTURES))]
-            digit_id = rng.choice(class_ids[label])
+            digit_id = rng.choice(ids[label])
             image, mask = compose_scene(digits[digit_id], textures[texture], rng)
             filename = f"{split}_{number:05d}_{texture}_digit{digit_id:04d}.png"
-            example = {
-                "image": _png(image[..., ::-1]),
-                "image/filename": filename,
-                "label": label,
-                "label_name": CLASS_NAMES[label],
-                "bbox": tfds.features.BBox(*tight_box(mask).tolist()),
-                "segmentation_mask": _png(np.where(mask, 255, 0).astype(np.uint8)),
-            }
-            yield filename, example
+            yield filename, Scenes.example(label, filename, image, tight_box(mask), mask)
 
 
-def _background(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def background(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random piece of a texture, turned, flipped, tinted, darkened: (64, 64, 3) float64 in 0..1."""
     side = rng.integers(*_CROP_SIDES, endpoint=True)
     y, x = (rng.integers(0, extent - side, endpoint=True) for extent in texture.shape)
@@ -190,6 +233,6 @@ def _imported(module: str, package: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"Preparing the data set 'scenes' takes its {what} from {package}, which is not installed. "
+            f"Preparing the built-in data sets takes {what} from {package}, which is not installed. "
             'Install it with: pip install "camjax[experiments]"'
         ) from error

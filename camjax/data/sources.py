@@ -17,7 +17,7 @@ from camjax.errors import InputError
 
 _Parsed = TypeVar("_Parsed")
 
-# caltech_birds2011 and scenes say "image/filename", imagenet2012 and others "file_name".
+# caltech_birds2011 and the built-in ones say "image/filename", imagenet2012 and others "file_name".
 _FILENAME_FEATURES = ("image/filename", "file_name")
 _MASK_FEATURE = "segmentation_mask"
 
@@ -135,8 +135,8 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
     """Opens a split of a data set that tensorflow-datasets has prepared as ArrayRecord.
 
     Args:
-      name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or "scenes", the built-in data set, which
-        prepares itself on first use (about ten seconds; two processes may do so at once).
+      name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or a built-in one, "scenes" or
+        "look_alikes", which prepares itself on first use (about ten seconds; two processes may do so at once).
       split: "train", "validation", "test" ..., or a slice in tfds' syntax: "train[:90%]", "train[100:200]+test".
       data_dir: where tfds keeps its data; None is tfds' default, the environment variable TFDS_DATA_DIR or
         ~/tensorflow_datasets.
@@ -148,7 +148,7 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
       FileNotFoundError: the data set is not prepared there, or some of its files are missing.
       ValueError: no such data set or split, another file format, or features that are not those of a classification
         task. Each message says what to run.
-      ImportError: scenes has to be prepared, and scikit-learn or scikit-image is missing.
+      ImportError: a built-in data set has to be prepared, and scikit-learn or scikit-image is missing.
     """
     builder = prepared_builder(name, data_dir=data_dir)
     # tfds' reader would name neither the split nor the missing files.

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from camjax.attribution.adapters.nnx import nnx_map_sizes
+from camjax.attribution.adapters.nnx import explain_nnx, nnx_map_sizes
+from camjax.attribution.methods import Needs, method_named
 from camjax.errors import InputError
 from camjax.evaluation.probabilities import probabilities_fn
 from camjax.inference import make_cam_fn
@@ -71,17 +72,33 @@ def choose_layer(
     layers = candidate_layers(sizes) if layers is None else list(layers)
     if not layers:
         raise InputError(f"{type(model).__name__} has no layer with a map: expected one that returns (B, h, w, K).")
-    score, scores, ids = probabilities_fn(model), {}, None
+    score, scores = probabilities_fn(model), {}
     step = max(1, images.shape[1] * images.shape[2] // STEPS)
+    ids, maps = _maps_of_layers(model, images, method, layers, options)
     for layer in layers:
-        found = make_cam_fn(model, method, layer=layer, **options)(images, ids)
-        ids = found.class_ids
-        batch = score, images, found.maps[:, 0], ids[:, 0]
+        batch = score, images, maps[layer][:, 0], ids[:, 0]
         curves = insertion_curve(*batch, step=step), deletion_curve(*batch, step=step)
         inserted, deleted = (jax.device_get(curve.area) for curve in curves)
         scores[layer] = float(np.mean(inserted - deleted))
     best = max(reversed(layers), key=lambda layer: scores[layer])  # of equal ones the last in the network
     return LayerChoice(best, scores, {layer: sizes[layer] for layer in layers}, len(images))
+
+
+def _maps_of_layers(
+    model: CamModel, images: np.ndarray, method: str, layers: list[str], options: dict[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The classes of the largest outputs, (B, 1), and for each layer the maps of these, (B, 1, h, w)."""
+    row = method_named(method, options)
+    if row.of_a_layer and row.needs is Needs.GRADIENTS and len(layers) > 1:
+        # One program for all layers: compiling one for each takes most of the time.
+        found = explain_nnx(model, layers, combine=None)(images, None, method, **options)
+        assert found.class_ids is not None  # as for targets that are functions
+        return found.class_ids, dict(zip(layers, found.maps, strict=True))
+    ids, maps = None, {}
+    for layer in layers:
+        _, ids, maps[layer] = make_cam_fn(model, method, layer=layer, **options)(images, ids)
+    assert ids is not None  # there are layers
+    return ids, maps
 
 
 def candidate_layers(sizes: dict[str, tuple[int, int]]) -> list[str]:

@@ -13,10 +13,12 @@ makes numbers differ.
 **The protocol.** Networks train on train-weaksup (train) from class labels alone. Hyperparameters are chosen on
 train-fullsup (val; of OpenImages the first 5 of 25 images of each class), by --trials 30 random draws: the learning
 rate log-uniform in 1e-5..1, a map of 14 x 14 or 28 x 28, and the method's own options from the published ranges
-(`camjax.models.wsol.table`; quoted from memory of the 2020 paper's table 5: check them before you quote them again).
+(`camjax.models.wsol.table`). The benchmark's code has no search; its authors name table 5 of the 2020 paper as the
+ranges (github.com/clovaai/wsolevaluation/issues/8). These here are quoted from memory of it: check them before you
+quote them again. The defaults are those of its config.py.
 --method acol threshold=0.7 keeps an option, --learning-rate the rate. Each trial is a run directory, scored after its
 last step by MaxBoxAccV2 or PxAP. With --trials 0 nothing is searched: the options have the benchmark's defaults, and
-the learning rate is a published one, of OpenImages that of ImageNet.
+the learning rate is a published one (`camjax.training.published.wsol`).
 
 Then the best trial's settings train with --seeds 3 seeds (the first is the trial itself), and the last checkpoints are
 evaluated on test: with the threshold that is best on train-fullsup, as one would in use, and with the metric's own, the

@@ -41,7 +41,7 @@ class Dataset:
     counts: tuple[int, int, int]
     metric: str
     score: str
-    settings: Literal["cub", "imagenet", "scenes"]
+    settings: Literal["cub", "imagenet", "openimages", "scenes"]
     augment: Callable[[tuple[int, int]], Transform] = augmentation
     fullsup_per_class: int | None = None
 
@@ -50,7 +50,7 @@ DATASETS = {
     "cub": Dataset("CUB", "CUB-200-2011", (5_994, 1_000, 5_794), "maxboxaccv2", "MaxBoxAccV2", "cub"),
     "imagenet": Dataset("ILSVRC", "ImageNet", (1_281_167, 10_000, 50_000), "maxboxaccv2", "MaxBoxAccV2", "imagenet"),
     "openimages": Dataset(
-        "OpenImages", "OpenImages30k", (29_819, 2_500, 5_000), "pxap", "PxAP", "imagenet", fullsup_per_class=5
+        "OpenImages", "OpenImages30k", (29_819, 2_500, 5_000), "pxap", "PxAP", "openimages", fullsup_per_class=5
     ),
     "scenes": Dataset(
         "",

@@ -160,6 +160,8 @@ def test_settings_and_published_numbers():
     cub, openimages = protocol.DATASETS["cub"], protocol.DATASETS["openimages"]
     assert base_recipe(cub, "resnet50_wsol_28x28", 5994).steps == 9366
     assert base_recipe(openimages, "vgg16_wsol", 29_819).steps == round(10 * 29_819 / 32)
+    # As in the command of the README of github.com/clovaai/wsolevaluation.
+    assert base_recipe(openimages, "vgg16_wsol", 29_819).learning_rate == 0.00227913316
     assert base_recipe(cub, "small_gap", 5994).new_layers == ["head"]
     assert (published("cub", "adl", "resnet50"), published("openimages", "has", "inception_v3")) == (58.4, 58.1)
     assert published("imagenet", "spg", "vgg16") == 59.9 and published("cub", "cam", "small_gap") is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from tiny_run import Net, start, tiny_recipe
+from wsol_net import Staged
 
 from camjax.models import with_wsol
 from camjax.training import SoftmaxCrossEntropy, TrainState
@@ -28,6 +29,9 @@ JOBS = {
         "order": [0, 1, 4, 5, 2, 3, 6, 7] if devices == 1 else range(8),
     },
     "unnormalized": lambda devices: {"batchnorm": False, "accumulate": 2 if devices == 2 else 1, "ema_decay": 0.5},
+    **{name: lambda devices, name=name: {"wsol": name, "network": Staged} for name in ("has", "cutmix", "acol", "spg")},
+    "has again": lambda devices: {"wsol": "has", "network": Staged},
+    "cutmix again": lambda devices: {"wsol": "cutmix", "network": Staged},
 }
 
 
@@ -37,10 +41,10 @@ def compiled(recipe, loss):
     return recipe.optimizer(), parallel_train_step(recipe, loss), parallel_eval_step(loss)
 
 
-def train(dropout=0.0, batchnorm=True, order=range(8), loss=None, wsol="cam", **options):
+def train(dropout=0.0, batchnorm=True, order=range(8), loss=None, wsol="cam", network=None, **options):
     """Four steps, and an evaluation of seven images: metrics, and the arrays after them."""
     recipe = tiny_recipe(4, label_smoothing=0.1, **options)
-    model = with_wsol(Net(dropout), wsol)
+    model = with_wsol(Net(dropout) if network is None else network(rngs=nnx.Rngs(1)), wsol)
     if not batchnorm:
         model.layer.bn = None
     optimizer, step, evaluate = compiled(recipe, loss)
@@ -89,6 +93,11 @@ def on_devices(tmp_path_factory):
         2: ("parts", "unnormalized", "adl"),
         4: ("plain", "dropout", "again", "unnormalized", "adl"),
     }
+    return run(tmp_path_factory, jobs)
+
+
+def run(tmp_path_factory, jobs):
+    """Number of devices -> names of jobs: their results and arrays, each number in a process of its own."""
     found = {}
     for devices, names in jobs.items():
         out = tmp_path_factory.mktemp("run")
@@ -146,6 +155,21 @@ def test_what_is_drawn_for_the_whole_batch_is_the_same_on_all_devices(on_devices
     assert_same_training(on_devices[devices], on_devices[1], "adl")
     histories = [on_devices[1][0][job]["history"] for job in ("plain", "adl")]
     assert histories[0] != histories[1]
+
+
+@pytest.mark.long
+def test_training_methods_on_one_two_and_four_devices(tmp_path_factory):
+    """What draws nothing takes the steps of one device; what does draws the same in each run."""
+    both, repeated = ("acol", "spg", "has", "cutmix"), ("has again", "cutmix again")
+    found = run(tmp_path_factory, {1: both, 2: both, 4: (*both, *repeated)})
+    for devices in (2, 4):
+        for name in ("acol", "spg"):
+            assert_same_training(found[devices], found[1], name)
+    for name in ("has", "cutmix"):
+        histories = [found[devices][0][name]["history"] for devices in (1, 2, 4)]
+        losses = [[step["loss"] for step in history] for history in histories]
+        assert np.isfinite(losses).all() and len({*map(tuple, losses)}) == 3
+        assert found[4][0][f"{name} again"]["history"] == histories[2]
 
 
 def test_a_batch_that_the_devices_cannot_share():

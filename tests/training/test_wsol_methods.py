@@ -18,7 +18,7 @@ from camjax.models.shapes import model_shapes
 from camjax.models.wsol import acol, adl, cutmix, has, spg
 from camjax.models.wsol.table import WSOL, new_layers, with_wsol, wsol_config, wsol_words
 from camjax.training import Recipe, SigmoidBinaryCrossEntropy, TrainState, fit
-from camjax.training.step import recipe_step
+from camjax.training.step import _keys_of_step, recipe_step
 from camjax.weights.camjax_file import write_camjax_file
 
 # A step of each compiles for a second: those whose draws are like another's are among the long tests.
@@ -272,12 +272,29 @@ def test_strict_settings_of_jax(name):
 # --------------------------------------------------------------------------------------- several devices
 
 
-@pytest.mark.parametrize("name", ["spg", *(pytest.param(name, marks=pytest.mark.long) for name in ("adl", "acol"))])
-def test_devices_together_take_the_step_of_one(name):
+@pytest.mark.parametrize(("name", "devices"), [("has", 4), ("cutmix", 1), ("adl", 1)])
+def test_hide_and_seek_draws_on_each_device_and_others_once_for_all(name, devices):
+    keys = nnx.state(staged(name), nnx.RngKey)
+
+    def of_device(_):
+        return [jax.random.key_data(key) for key in jax.tree.leaves(_keys_of_step(keys, 3, "devices"))]
+
+    for key in jax.vmap(of_device, axis_name="devices")(np.arange(4)):
+        assert len(np.unique(key, axis=0)) == devices
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [
+        ("spg", 2),
+        *(pytest.param(*of, marks=pytest.mark.long) for of in (("adl", 2), ("acol", 2), ("acol", 4), ("spg", 4))),
+    ],
+)
+def test_devices_together_take_the_step_of_one(name, devices):
     """The axis of devices is one of `vmap` here; test_parallel.py has real ones."""
     recipe, _, (start, end, _), metrics = two_steps(name)
     step = jax.vmap(recipe_step(recipe, axis_name="devices"), axis_name="devices", in_axes=(None, 0), out_axes=None)
-    split = {key: value.reshape(2, 2, *value.shape[1:]) for key, value in batch().items()}
+    split = {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch().items()}
     state, found = jax.jit(step)(start, split)
     assert float(found["loss"]) == pytest.approx(float(metrics[0]["loss"]), rel=1e-5)
     for a, b in zip(arrays(state), arrays(end), strict=True):

@@ -21,7 +21,7 @@ def explain_nnx(
     *,
     forward: Callable[[nnx.Module, jax.Array], jax.Array] = call,
     reshape: Callable[[jax.Array], jax.Array] | None = None,
-    combine: Literal["mean", "max"] = "mean",
+    combine: Literal["mean", "max"] | None = "mean",
 ) -> Explainer:
     """Explains a network of NNX at any of its layers.
 
@@ -34,7 +34,8 @@ def explain_nnx(
       forward: (model, images) -> outputs (B, ...), each image's from that image alone; `model(images)` by default.
         Choose the output to explain here, if there are several: `lambda model, images: model(images)["logits"]`.
       reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`.
-      combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
+      combine: how maps of several layers become one, see `camjax.attribution.combine_layers`; None leaves them a tuple,
+        in the order of the layers.
 
     Returns:
       The explainer.

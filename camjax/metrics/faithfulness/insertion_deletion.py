@@ -120,9 +120,10 @@ def blurred(images: jax.Array) -> jax.Array:
 
 
 def _curve(scores_fn, start, end, maps, ids, step, chunk_size) -> ScoreCurve:
-    """Scores while pixels of `start` become those of `end`, which may be (B, 1, 1, 3)."""
+    """Scores while pixels of `start` become those of `end`, which broadcasts to `start`."""
     pixels = maps[0].size
     step = maps.shape[2] if step is None else step
+    end = jnp.broadcast_to(end, start.shape)  # so that insertion and deletion are one compiled program
     if not 1 <= step <= pixels:
         raise InputError(f"step={step}: expected pixels at a time, 1..{pixels} for images of {maps.shape[1:]}.")
     levels = np.minimum(np.arange(-(-pixels // step) + 1) * step, pixels)

@@ -151,6 +151,8 @@ def test_what_misses_a_package_names_the_extra(extra, package, use, monkeypatch)
     [
         ("train pictures --out run", "train", "grain"),
         ("train pictures --out run", "train", "tensorboardX"),
+        ("annotate pictures --out boxes", "data", "grain"),
+        ("evaluate --dataset ./pictures", "data", "tensorflow_datasets"),
         ("prepare caltech_birds2011", "prepare", "tensorflow_datasets"),
         ("app", "app", "uvicorn"),
     ],

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT := demo_out
 
-.PHONY: demo test test-latest test-optimized test-parity test-long test-browser test-buckets lint benchmark clean
+.PHONY: demo test test-latest test-optimized test-parity test-long test-browser test-buckets test-wheel lint benchmark clean
 
 # A pretrained network on two photographs, then a network that is trained from scratch.
 demo: .venv/demo
@@ -46,6 +46,10 @@ test-browser: .venv/browser
 # Runs, evaluations and annotations at gs:// and s3:// addresses, against servers of both protocols on this machine.
 test-buckets: .venv/buckets .venv-servers/ready
 	$(BIN)/python -m pytest -m buckets tests/training/test_buckets.py
+
+# The wheel and the sdist, installed in new environments outside of the repository; PYTHON=python3.13 chooses Python's.
+test-wheel: .venv-wheel/ready
+	CAMJAX_PYTHON=$$(command -v $(PYTHON)) .venv-wheel/bin/python -m pytest --noconftest tests/check_wheel.py
 
 benchmark: .venv/peers
 	$(BIN)/python -m benchmarks.cam_throughput
@@ -92,6 +96,11 @@ lint: .venv/dev
 	.venv-servers/bin/python -m pip install -q "moto[s3,server]" gcp-storage-emulator
 	touch $@
 
+.venv-wheel/ready: .venv/bin/python
+	$(BIN)/python -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install -q build twine pytest pillow
+	touch $@
+
 # Other implementations to compare with; the module lists them and says why they are not an extra of the package.
 .venv/peers: .venv/test benchmarks/peers.py
 	$(BIN)/python -m benchmarks.peers
@@ -104,4 +113,4 @@ lint: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-latest .venv-prepare .venv-servers
+	rm -rf .venv .venv-latest .venv-prepare .venv-servers .venv-wheel

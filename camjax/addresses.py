@@ -5,7 +5,6 @@ object of a bucket is written as a whole and replaced as a whole; there is no ap
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from camjax.errors import InputError, printable
+from camjax.errors import InputError, printable, require_extra
 
 _CLIENTS = {"gs": "gcsfs", "s3": "s3fs"}
 _ADDRESS = re.compile(r"(\w{2,}):/{1,2}([^/]*)(.*)", re.DOTALL)  # a pathlib.Path drops a slash of an address
@@ -47,12 +46,8 @@ def as_path(name: str | os.PathLike[str]) -> Path:
             f"{printable(f'{scheme}://{bucket}{rest}')} is no address of a bucket: expected a folder, or "
             "gs://BUCKET/NAME or s3://BUCKET/NAME without the characters * ? [ ] \\."
         )
-    if importlib.util.find_spec(_CLIENTS[scheme]) is None:
-        raise ImportError(
-            f"{scheme}:// addresses need the package {_CLIENTS[scheme]}. To install it:\n"
-            '  pip install "camjax[buckets]"\n'
-            "Or mount the bucket as a folder; docs/tpu_pods.md shows how."
-        )
+    advice = "Or mount the bucket as a folder; docs/tpu_pods.md shows how."
+    require_extra("buckets", f"{scheme}://", _CLIENTS[scheme], advice=advice)
     # Where TensorFlow is installed, epath would take it for these addresses, with other credentials and without s3://.
     os.environ.setdefault("EPATH_USE_TF", "false")
     # It logs, with a traceback, each error that it also raises.

@@ -122,7 +122,14 @@ def component_boxes_from_maps(
 
 
 def box_area(boxes: jax.Array) -> jax.Array:
-    """(..., 4) boxes -> (...) areas as a share of the image; 0 for a box with its edges in the wrong order."""
+    """Areas of boxes.
+
+    Args:
+      boxes: (..., 4) `[ymin, xmin, ymax, xmax]` in 0..1.
+
+    Returns:
+      (...) shares of the image; 0 for a box with its edges in the wrong order.
+    """
     boxes = jnp.asarray(boxes)
     return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
 

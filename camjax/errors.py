@@ -1,6 +1,7 @@
 """The exception for what a user can correct, and how the errors of libraries become one."""
 
 import contextlib
+import importlib.util
 import textwrap
 from collections.abc import Collection, Iterator
 from itertools import islice
@@ -27,6 +28,26 @@ def few(entries: Collection[object], most: int = 10) -> str:
     """The first few of many names, and how many more there are."""
     shown = ", ".join(printable(entry, 80) for entry in islice(entries, most))
     return f"{shown} and {len(entries) - most} more" if len(entries) > most else shown
+
+
+def require_extra(extra: str, what: str, *packages: str, advice: str = "") -> None:
+    """Raises the error that names an extra of camjax, unless its packages are installed; imports none of them.
+
+    Args:
+      extra: as in pyproject.toml.
+      what: needs the packages: the beginning of a sentence.
+      packages: as they are imported.
+      advice: further sentences.
+
+    Raises:
+      ImportError: a package is not installed.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"{what} needs the package {package}, which is not installed. To install it:\n"
+                f'  pip install "camjax[{extra}]"' + (f"\n{advice}" if advice else "")
+            )
 
 
 @contextlib.contextmanager

@@ -360,7 +360,7 @@ def _needs_weights(spec: ModelSpec) -> str:
             f"create_model({spec.full_name!r}), and give the directory of the run: load_model('path/to/run')."
         )
     backbone = spec.weights_in_words(backbone_only=True)
-    installed = [name for name in list_models() if model_spec(name).packaged]
+    installed = [name for name in list_models() if model_spec(name).installed]
     lines = [
         f"load_model({spec.name!r}) needs trained weights, and none for this model are installed with camjax. Give",
         "  weights=FILE, a path or an address (hf://... or https://...):",

@@ -15,7 +15,7 @@ WORKERS=32                    # processes that read images: about one for each c
 cd "$(dirname "$0")/.."
 if [ ! -e .venv-gpu/ready ]; then
     python3 -m venv .venv-gpu
-    .venv-gpu/bin/python -m pip install -c requirements.txt -e . "jax[cuda13]"
+    .venv-gpu/bin/python -m pip install -c requirements.txt -e ".[train]" "jax[cuda13]"
     touch .venv-gpu/ready
 fi
 .venv-gpu/bin/python -c "import jax; print(jax.devices('gpu'))"    # an error if JAX does not find the GPUs

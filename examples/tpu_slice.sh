@@ -48,7 +48,7 @@ install)
         git clone $REPOSITORY camjax
         cd camjax
         ~/.local/bin/uv venv --python 3.12
-        ~/.local/bin/uv pip install -c requirements.txt -e '.[buckets]' 'jax[tpu]'
+        ~/.local/bin/uv pip install -c requirements.txt -e '.[train,buckets]' 'jax[tpu]'
         echo deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt \
             gcsfuse-\$(lsb_release -cs) main | sudo tee /etc/apt/sources.list.d/gcsfuse.list
         curl -sS https://packages.cloud.google.com/apt/doc/apt-key.gpg |

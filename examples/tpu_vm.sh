@@ -43,7 +43,7 @@ install)
         git clone $REPOSITORY camjax
         cd camjax
         ~/.local/bin/uv venv --python 3.12
-        ~/.local/bin/uv pip install -c requirements.txt -e '.[buckets]' 'jax[tpu]'
+        ~/.local/bin/uv pip install -c requirements.txt -e '.[train,buckets]' 'jax[tpu]'
         .venv/bin/python -c 'import jax; print(jax.devices())'
         gcloud storage cp -r gs://$BUCKET/tfds ~/"
     ;;

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from camjax import addresses
 from camjax.addresses import as_path, is_address, local_path, make_folder
 from camjax.checkpoints import tensorstore_utils
 from camjax.cli.main import main
@@ -16,7 +15,7 @@ RUN = {"gs": "gs://bucket/a/run", "s3": "s3://bucket/a/run"}
 
 @pytest.fixture
 def with_clients(monkeypatch):
-    monkeypatch.setattr(addresses.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
 
 
 @pytest.mark.parametrize("scheme", RUN)
@@ -46,7 +45,7 @@ def test_what_is_no_address_of_a_bucket(name, with_clients):
 @pytest.mark.parametrize("scheme, client", [("gs", "gcsfs"), ("s3", "s3fs")])
 def test_without_its_client_a_sentence_says_what_to_install(scheme, client, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=rf'need the package {client}[^"]*pip install "camjax\[buckets\]"'):
+    with pytest.raises(ImportError, match=rf'needs the package {client}[^"]*pip install "camjax\[buckets\]"'):
         make_folder(as_path(RUN[scheme]))
 
 

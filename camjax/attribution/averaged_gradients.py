@@ -50,7 +50,7 @@ def integrated_gradients(
 
     Args:
       network_fn: images -> outputs.
-      images: (B, H, W, C).
+      images: (B, H, W, C), as the network takes them.
       targets: class ids or a function of the outputs.
       baseline: x_0, where nothing is to be seen: a number, a color (C,), or images that broadcast to (B, H, W, C);
         black by default, as in the paper. captum's 0 in normalized images is the color that a network subtracts.
@@ -109,7 +109,7 @@ def smooth_grad(
 
     Args:
       network_fn: images -> outputs.
-      images: (B, H, W, C).
+      images: (B, H, W, C), as the network takes them.
       targets: class ids or a function of the outputs.
       noise: standard deviation of e_i, as a share of the image's range from its darkest to its brightest value; 0.1 to
         0.2 in the paper, 0.15 in its code.

@@ -115,7 +115,7 @@ def image_gradient(model_fn: Callable[[jax.Array], jax.Array], images: jax.Array
 
 
 def saliency(gradients: jax.Array) -> jax.Array:
-    """(..., H, W, 3) gradients with respect to an image -> (..., H, W): the largest magnitude among the colors."""
+    """(..., H, W, 3) gradients of an image -> (..., H, W): the largest magnitude of a color (Simonyan et al. 2014)."""
     return jnp.abs(gradients).max(-1)
 
 

@@ -111,6 +111,9 @@ def cut_network(features_fn: Callable, head_fn: Callable) -> CutNetwork:
       features_fn: images -> features.
       head_fn: features -> outputs; all of the network that follows. With a `PooledHead` or `MapHead` of camjax the
         network has a kernel.
+
+    Returns:
+      What explainers and `camjax.attribution` take; a pytree.
     """
     kernel = _kernel_of(head_fn) if isinstance(head_fn, PooledHead | MapHead) else None
     return CutNetwork(as_pytree(features_fn), Partial(_without_images, as_pytree(head_fn)), kernel)

@@ -73,7 +73,7 @@ def score_cam(
       features: (B, h, w, K).
       targets: class ids (B,) or (B, N), or a function of the outputs.
       features_fn: images -> features.
-      images: (B, H, W, C).
+      images: (B, H, W, C), as the network takes them.
       baseline: what the network sees where a mask is 0.
       chunk_size: masked images at a time.
       progress: called after each chunk.
@@ -102,8 +102,8 @@ def faster_score_cam(
 ) -> jax.Array:
     """Faster-Score-CAM (Tabayashi 2020): `score_cam` of each image's `num_channels` channels of largest variance alone.
 
-    The weights are Score-CAM's, a softmax over these channels; tf-keras-vis, which has the method too, weighs by the
-    scores themselves. All channels count where there are no more.
+    The arguments are those of `score_cam`; see the module. The weights are Score-CAM's, a softmax over these channels;
+    tf-keras-vis, which has the method too, weighs by the scores themselves. All channels count where there are no more.
 
     The other arguments, the result and the errors are those of `score_cam`; num_channels below 1 is an error too.
     """
@@ -129,9 +129,10 @@ def ss_cam(
     """SS-CAM, a smoothed Score-CAM (Wang et al. 2020, "SS-CAM: Smoothed Score-CAM"); see the module.
 
     As `score_cam`, with S_k the mean score over num_samples masks `m_k + noise`, as in torch-cam: normal noise of
-    standard deviation std, for masks in 0..1, independent for each pixel and the same for all colors. The paper's other
-    variant adds it to the feature map. The noise depends on the key (of `jax.random`; None for `jax.random.key(0)`) and
-    the indices of sample, image and channel, not on chunk_size; channels without a mask share one.
+    standard deviation `std`, for masks in 0..1, independent for each pixel and the same for all colors. The paper's
+    other variant adds it to the feature map. The noise depends on the key (of `jax.random`; None for
+    `jax.random.key(0)`) and the indices of sample, image and channel, not on chunk_size; channels without a mask share
+    one.
 
     The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is an error too.
     """
@@ -352,7 +353,7 @@ def _masked_maps(
 
     Args:
       network: the whole network is run.
-      images: (B, H, W, C).
+      images: (B, H, W, C), as the network takes them.
       features: (B, h, w, K) of the images, any float dtype.
       target: outputs -> (B, N).
       masking: (masks, rows) -> the masks that are used, such as `unchanged`.

@@ -41,7 +41,7 @@ def smooth_grad_cam_plus_plus(
       features: (B, h, w, K) of the images.
       targets: class ids (B,) or (B, N), or a function of the outputs.
       features_fn: images -> features.
-      images: (B, H, W, C).
+      images: (B, H, W, C), as the network takes them.
       num_samples: copies of each image.
       noise: standard deviation of the normal noise, as a share of the image's range, its largest value less its
         smallest (Smilkov et al. 2017: 0.1 to 0.2). It depends on the key, the copy and the image's place in the batch.

@@ -31,7 +31,7 @@ def augmentation_smoothing(
     Args:
       maps_fn: (images, targets) -> maps (B, N, h, w): any method of any explainer, such as
         `lambda images, targets: explain(images, targets, "layercam").maps`. It gets float32 images.
-      images: (B, H, W, C).
+      images: (B, H, W, C), as the network takes them.
       targets: passed on, the same for all copies. A target that depends on places in the image,
         such as `camjax.attribution.targets.region`, needs flip=False and no scales.
       flip: whether to add copies mirrored left to right.

@@ -191,6 +191,9 @@ def similarity(embeddings) -> Target:
 
     Returns:
       A target of outputs (B, D); from -1 to 1.
+
+    Raises:
+      ValueError: embeddings of another number of dimensions.
     """
     embeddings = jnp.asarray(embeddings, jnp.float32)
     if embeddings.ndim not in (2, 3):

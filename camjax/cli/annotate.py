@@ -13,7 +13,7 @@ from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import ALONE, Processes
-from camjax.errors import InputError, few
+from camjax.errors import InputError, few, require_extra
 
 if TYPE_CHECKING:
     from camjax.annotating import Manifest
@@ -87,6 +87,7 @@ def annotate(
     ):
         if wrong:
             raise InputError(message)
+    require_extra("data", "camjax annotate", "grain")
 
     # Imported here, because other commands do not need them.
     from camjax.annotating import Options, annotate_folder

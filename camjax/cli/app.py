@@ -12,7 +12,7 @@ import tyro
 
 from camjax.addresses import as_path
 from camjax.cli.network_choice import network_choice
-from camjax.errors import InputError
+from camjax.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from camjax.models import CamModel
@@ -49,16 +49,9 @@ def app(
     """
     if not 0 <= port <= 65535:
         raise InputError(f"--port {port}: expected 0..65535; 0 takes a free one.")
-    try:
-        from camjax.app.results import open_results
-        from camjax.app.server import Content, Server
-    except ModuleNotFoundError as error:
-        if error.name not in ("uvicorn", "starlette"):
-            raise
-        raise ImportError(
-            f'camjax app needs the package {error.name}: install its extra, pip install "camjax[app]".'
-        ) from error
-
+    require_extra("app", "camjax app", "starlette", "uvicorn")
+    from camjax.app.results import open_results
+    from camjax.app.server import Content, Server
     from camjax.cli.compilation_cache import keep_compiled_programs
 
     networks = _networks(model, weights, [path for path in shown if _is_run(path)], trust)
@@ -121,7 +114,7 @@ def _networks(
     for run in runs:
         loaders[str(run)] = functools.partial(load_model, run, trust=trust)
     for name in list_models():
-        if model_spec(name).packaged:
+        if model_spec(name).installed:
             loaders.setdefault(name, functools.partial(load_model, name))
     return loaders
 

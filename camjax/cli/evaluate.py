@@ -10,7 +10,7 @@ from camjax.cli.figure_options import FigureOptions
 from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import ALONE, Processes
-from camjax.errors import InputError
+from camjax.errors import InputError, require_extra
 
 _Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
 
@@ -90,6 +90,7 @@ def evaluate(
 
     if not 0 <= threshold < 1:
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
+    require_extra("data", "camjax evaluate", "grain", "tensorflow_datasets")
     processes.join()
     console, errors = Console(quiet=not is_first()), Console(stderr=True, quiet=not is_first())
     out = as_path(out) if is_address(out) else out

@@ -54,4 +54,6 @@ def _weights(name: str) -> str:
     from camjax.models import model_spec
 
     spec = model_spec(name)
-    return f"{spec.packaged.data}, with camjax" if spec.packaged else spec.weights_in_words() or "none"
+    if spec.packaged:
+        return f"{spec.packaged.data}, with camjax" + "[weights]" * (not spec.installed)
+    return spec.weights_in_words() or "none"

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from camjax.errors import require_extra
+
 
 def prepare(
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
@@ -30,6 +32,7 @@ def prepare(
       unverified: Accept archives that are not the published ones: subsets, or copies that were packed again.
     """
     # The command line's help keeps line breaks of the text above: hence one line for each argument.
+    require_extra("prepare", "camjax prepare", "tensorflow_datasets")
     # Imported here: other commands do not need them.
     from absl import logging
 

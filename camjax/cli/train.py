@@ -9,7 +9,7 @@ from camjax.addresses import as_path, is_address, local_path
 from camjax.cli.network_choice import network_choice
 from camjax.cli.options import Folder, OptionalCount, OptionalFolder, Share, Weights, arg, at_least_one
 from camjax.cli.training_options import TrainingOptions
-from camjax.errors import InputError
+from camjax.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from camjax.data.own_pictures import OwnPictures
@@ -76,6 +76,7 @@ def train(
     """
     if training.freeze and options.random:
         raise InputError(f"--freeze {training.freeze}: the weights that it would keep are random.")
+    require_extra("train", "camjax train", "grain", "tensorboardX")  # before the pictures are read
     training.join()
 
     # Imported here: `camjax --help` and other commands do not need them.

@@ -1,7 +1,5 @@
 """Reads batches in threads or in worker processes, and makes sure that these end."""
 
-from __future__ import annotations
-
 import contextlib
 import mmap
 import multiprocessing
@@ -17,13 +15,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from multiprocessing.util import Finalize
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import cloudpickle
+import grain
 import numpy as np
-
-if TYPE_CHECKING:
-    import grain
 
 _Batch = dict[str, np.ndarray]
 
@@ -47,8 +43,6 @@ class BatchIterator(Protocol):
 
 def iterate(batches: grain.MapDataset, num_workers: int, num_threads: int) -> BatchIterator:
     """Iterates over batches that threads or worker processes compute ahead."""
-    import grain  # here, so that `camjax.training` starts without it
-
     # Batched before to_iter_dataset: batching after it would deal examples instead of batches to the workers.
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     return _FromWorkers(batches, num_workers, options) if num_workers else _from_threads(batches, options)

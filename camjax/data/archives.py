@@ -4,9 +4,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import checksums
-
+from camjax.data._tfds import checksums, tfds
 from camjax.data.tar_files import open_tar
 from camjax.errors import InputError, reading
 

@@ -7,9 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-
 from camjax.addresses import local_path
+from camjax.data._tfds import tfds
 from camjax.data.archives import base_name
 from camjax.data.look_alikes import LookAlikes
 from camjax.data.scenes import Composites, Scenes

@@ -105,6 +105,9 @@ def load_images(paths, size, *, crop=None):
 def load_image(path: StrPath) -> np.ndarray:
     """Loads one image file at its full size.
 
+    Args:
+      path: of the file.
+
     Returns:
       (H, W, 3) uint8 RGB, turned by its EXIF tag.
 

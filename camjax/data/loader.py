@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import numpy as np
 
-from camjax.data._workers import BatchIterator, iterate
 from camjax.data.images import Size, height_and_width
 from camjax.data.rows import RandomAccessSource, eval_row, train_row, with_position
 from camjax.data.transforms import Transform
-from camjax.errors import InputError
+from camjax.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     import grain
+
+    from camjax.data._workers import BatchIterator
 
 Batch = dict[str, np.ndarray]
 
@@ -97,6 +98,8 @@ def train_batches(
         image_shape=image_shape,
         label_shape=label_shape,
     )
+    from camjax.data._workers import iterate  # here, as Grain is below
+
     rows = order.map_with_index(with_position).random_map(read).repeat()
     batches = rows.batch(local_batch_size, drop_remainder=True)[shard]
     return iterate(batches[start_step:], num_workers, num_threads)
@@ -168,7 +171,10 @@ def eval_batches(
         raise InputError(f"start_batch is {start_batch}; expected a non-negative integer")
     if size is None and (crop or unreadable == "mark"):
         raise InputError(f"crop is {crop!r} and unreadable {unreadable!r} without size; give size=(H, W)")
+    require_extra("data", "Reading batches", "grain")
     import grain  # here, so that `camjax.training` starts without it
+
+    from camjax.data._workers import iterate
 
     image_shape = _shape_of_first_image(source, size)
     padded_length = -(-len(source) // batch_size) * batch_size
@@ -188,6 +194,7 @@ def eval_batches(
 
 def _shuffled(length: int, seed: int) -> grain.MapDataset:
     """The order of the examples for training; each repetition has another one."""
+    require_extra("data", "Reading batches", "grain")
     import grain
 
     return grain.MapDataset.range(length).seed(seed).shuffle()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camjax.addresses import as_path, local_path
 from camjax.data.annotation import AnnotatedSource
@@ -24,13 +25,15 @@ from camjax.data.annotations.label_csv import (
     sorted_classes,
     write_label_csv,
 )
-from camjax.data.builders import prepared_builder
 from camjax.data.decoding import ImageError, decode_image
 from camjax.data.image_files import IMAGE_SUFFIXES
 from camjax.data.picture_folders import ADVICE, number, pictures_of_folder
 from camjax.data.regular_files import read_regular
-from camjax.data.sources import Source, SourceInfo, open_source
+from camjax.data.source_info import SourceInfo
 from camjax.errors import InputError, few, printable
+
+if TYPE_CHECKING:
+    from camjax.data.sources import Source
 
 _SHOWN = 10
 _SHOWN_CLASSES = 20
@@ -76,8 +79,8 @@ class OwnPictures:
       pictures: all pictures, unreadable ones too; empty for a prepared data set.
     """
 
-    train: AnnotatedSource | Source
-    validation: AnnotatedSource | Source
+    train: "AnnotatedSource | Source"
+    validation: "AnnotatedSource | Source"
     class_names: tuple[str, ...]
     found: Inspection
     root: Path | None = None
@@ -398,6 +401,9 @@ def _repeated(
 
 def _prepared(name: str, share: float, data_dir: str | os.PathLike[str] | None) -> OwnPictures:
     """A data set of tfds: its own splits, or two parts of `train`."""
+    from camjax.data.builders import prepared_builder  # here, since they need tfds
+    from camjax.data.sources import open_source
+
     try:
         splits = prepared_builder(name, data_dir=data_dir).info.splits
     except (InputError, FileNotFoundError) as error:

@@ -5,7 +5,6 @@ takes hours, and should not fail at the end of them.
 """
 
 import contextlib
-import importlib.util
 import io
 import os
 import shutil
@@ -15,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.download import checksums
-from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from camjax.addresses import local_path
+from camjax.data._tfds import NonMatchingChecksumError, checksums, tfds
 from camjax.data.archives import Archives, base_name, file_name, published, readable_size
 from camjax.data.builders import BUILT_IN, prepared_builder
-from camjax.errors import InputError
+from camjax.errors import InputError, require_extra
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,9 @@ def prepare(
       verify: compare sizes and checksums of the archives, and the numbers of examples, with the published ones. False
         accepts other archives: subsets, or copies that were packed again.
 
+    Returns:
+      Where it is, and how many examples each split has.
+
     Raises:
       FileNotFoundError: archives are missing; the message lists them.
       ImportError: TensorFlow, which tfds' builders use, is missing.
@@ -96,13 +96,9 @@ def _build(name: str, root: Path, folder: Path | None, verify: bool) -> None:
     else:
         archives.check_validation_names()
     _check_folder(root, archives)
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ImportError(
-            f"preparing {name!r} runs tfds' own builder, which uses TensorFlow, and that is not installed here. "
-            "To install it:\n"
-            '  pip install "camjax[prepare]"\n'
-            "Reading, training and evaluating do not need it: a separate environment is enough."
-        )
+    advice = "Reading, training and evaluating do not need it: a separate environment is enough."
+    what = f"preparing {name!r} runs tfds' own builder, which uses TensorFlow: it"
+    require_extra("prepare", what, "tensorflow", advice=advice)
 
     root.mkdir(parents=True, exist_ok=True)
     # tfds keeps what it has unpacked, and would use it for any other archive of the same name.

@@ -17,7 +17,9 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
+
+from camjax.data._tfds import tfds
+from camjax.errors import require_extra
 
 SIDE = 64
 """Height and width of a scene, in pixels."""
@@ -58,13 +60,13 @@ _CITATION = """\
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Reads scikit-learn's digits: (1797, 8, 8) float32, the share of ink in each cell, and (1797,) int64 in 0..9."""
-    digits = _imported("sklearn.datasets", "scikit-learn", "handwritten digits").load_digits()
+    digits = _imported("sklearn.datasets").load_digits()
     return (digits.images / 16).astype(np.float32), digits.target
 
 
 def load_textures() -> dict[str, np.ndarray]:
     """Reads scikit-image's photographs of brick, grass and gravel: name -> (512, 512) uint8, gray."""
-    data = _imported("skimage.data", "scikit-image", "textures")
+    data = _imported("skimage.data")
     return {name: getattr(data, name)() for name in TEXTURES}
 
 
@@ -228,11 +230,6 @@ def _png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _imported(module: str, package: str, what: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"Preparing the built-in data sets takes {what} from {package}, which is not installed. "
-            'Install it with: pip install "camjax[experiments]"'
-        ) from error
+def _imported(module: str) -> ModuleType:
+    require_extra("experiments", "Preparing a built-in data set", module.partition(".")[0])
+    return importlib.import_module(module)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from camjax.data._tfds import tfds
 from camjax.data.builders import ARRAY_RECORD, prepared_builder, reading_prepared
 from camjax.data.decoding import decode_gray, decode_image
 from camjax.data.source_info import SourceInfo

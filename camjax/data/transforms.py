@@ -39,7 +39,12 @@ def random_translation(image: np.ndarray, rng: np.random.Generator, *, max_shift
 
 
 def random_horizontal_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrors an image, (H, W, 3) uint8, left to right with probability one half; not for digits or text."""
+    """Mirrors an image left to right with probability one half; not for digits or text.
+
+    Args:
+      image: (H, W, 3) uint8; so is the result.
+      rng: draws whether.
+    """
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
@@ -95,7 +100,14 @@ def resize_then_random_crop(resize: Size = 256, size: Size = 224) -> Transform:
 
 
 def compose(*transforms: Transform) -> Transform:
-    """Applies transforms one after the other, with the same generator; with no transforms, changes nothing."""
+    """One transform that applies others one after the other, with the same generator.
+
+    Args:
+      *transforms: from images (H, W, 3) uint8 and a generator to images; none of them changes nothing.
+
+    Returns:
+      The transform.
+    """
     return _Composed(transforms)
 
 

@@ -27,9 +27,16 @@ CURVES = {
 
 
 def curve_figure(evaluation: Evaluation, *, dpi: float = DPI) -> Figure | None:
-    """All threshold curves of all methods in one plot of `dpi` pixels an inch; None if no metric has one.
+    """All threshold curves of all methods in one plot.
 
     A curve is the share of images whose box of the true class is right, against the threshold of the box rule.
+
+    Args:
+      evaluation: what was found.
+      dpi: pixels an inch.
+
+    Returns:
+      The figure; None if no metric has a curve.
     """
     figure = Figure(figsize=(8.4, 4.2), dpi=dpi, layout="constrained")
     axes = figure.subplots()
@@ -103,7 +110,16 @@ def _in_image(case: Case, size: tuple[int, int]) -> np.ndarray:
 
 
 def save_figures(directory: Path, figures: dict[str, Figure | None], format: str = "png") -> list[Path]:
-    """Writes name -> figure as `name.png`, or in another format, leaving out None; returns the paths."""
+    """Writes figures.
+
+    Args:
+      directory: where.
+      figures: name of the file, without suffix -> figure; None is left out.
+      format: suffix of the files, "png" or another one that Matplotlib writes.
+
+    Returns:
+      The paths.
+    """
     paths = []
     for name, figure in figures.items():
         if figure is not None:

@@ -26,6 +26,9 @@ def summary(evaluation: Evaluation, subject: Mapping) -> dict:
     Args:
       evaluation: what was found.
       subject: what was evaluated: model, weights, data set, options.
+
+    Returns:
+      What `write_results` writes: counts, numbers of each method and metric, versions, the device.
     """
     return {
         **subject,
@@ -66,7 +69,14 @@ def write_results(directory: Path, results: Mapping) -> list[Path]:
 
 
 def results_table(results: Mapping) -> Table:
-    """A column for each method, a row for each number; rates in percent, scores as they are."""
+    """A table with a column for each method and a row for each number: rates in percent, scores as they are.
+
+    Args:
+      results: from `summary`.
+
+    Returns:
+      What rich prints.
+    """
     methods = list(results["results"])
     table = Table("", *methods, box=box.SIMPLE_HEAD, show_edge=False)
     for column in table.columns[1:]:
@@ -84,7 +94,14 @@ def results_table(results: Mapping) -> Table:
 
 
 def counts_sentence(results: Mapping) -> str:
-    """How the images were counted, in words."""
+    """How the images were counted, in words.
+
+    Args:
+      results: from `summary`.
+
+    Returns:
+      One sentence: "600 images: 598 scored, 2 unreadable."
+    """
     counts = results["images"]
     parts = [f"{count} {status}" for status, count in counts.items() if count or status == "scored"]
     return f"{results['num_images']} images: {', '.join(parts)}."

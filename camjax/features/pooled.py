@@ -168,7 +168,15 @@ def batch_results(
 
 
 def unreadable_because(source: RandomAccessSource, index: int) -> str:
-    """Why an image that a batch has marked as unreadable can't be read."""
+    """Why an image that a batch has marked as unreadable can't be read.
+
+    Args:
+      source: of the batch.
+      index: of the image in the source.
+
+    Returns:
+      The error of its source as a sentence.
+    """
     try:
         source[index]
     except ValueError as error:
@@ -214,7 +222,14 @@ def gap_features(
 
 
 def pooled_fn(model: CamModel) -> Callable[[Any, Any], jax.Array]:
-    """A function for `map_images` that returns pooled features (B, K) float32, bound to a snapshot of a network."""
+    """A function for `map_images`, bound to a snapshot of a network.
+
+    Args:
+      model: the network; K channels of its last feature map.
+
+    Returns:
+      Images (B, H, W, 3) in 0..255, and something that is ignored, -> pooled features (B, K) float32.
+    """
     weights = Placed(fold_batchnorm(model))
 
     def pooled(images: np.ndarray | jax.Array, _: Any) -> jax.Array:

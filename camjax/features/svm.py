@@ -11,18 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camjax.errors import InputError
+from camjax.errors import InputError, require_extra
 from camjax.features.store import FeatureStore
 
-try:
-    import joblib
-    from sklearn.model_selection import StratifiedKFold
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
-except ImportError as error:
-    raise ImportError(
-        'Support vector machines come from scikit-learn, which is not installed. Run: pip install "camjax[experiments]"'
-    ) from error
+require_extra("experiments", "A support vector machine", "sklearn")
+
+import joblib  # noqa: E402
+from sklearn.model_selection import StratifiedKFold  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.svm import LinearSVC  # noqa: E402
 
 PENALTIES = (1e-5, 1e-4, 1e-3)
 """The default `penalties` of `fit_linear_svm`: for a thousand standardized features, from hardly any weight on single

@@ -155,9 +155,15 @@ class StreamingMetric(abc.ABC):
 
 
 def merge_across_processes(metric: _Metric) -> _Metric:
-    """Merges the metrics of all processes into the one of each, so that all compute the same; returns it.
+    """Merges the metrics of all processes into the one of each, so that all compute the same.
 
     Every process of `jax.distributed` has to call it, with metrics of the same kind, once at the end.
+
+    Args:
+      metric: of this process.
+
+    Returns:
+      The same metric, which has now seen what all of them have.
     """
     first, *others = gather(metric.state())
     metric.restore(first)

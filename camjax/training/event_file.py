@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from tensorboardX import summary
-from tensorboardX.crc32c import crc32c
-from tensorboardX.proto.event_pb2 import Event
 
+from camjax.errors import require_extra
 from camjax.files import GrowingFile
+
+require_extra("train", "The directory of a run", "tensorboardX")
+
+from tensorboardX import summary  # noqa: E402
+from tensorboardX.crc32c import crc32c  # noqa: E402
+from tensorboardX.proto.event_pb2 import Event  # noqa: E402
 
 _NAMES = "events.out.tfevents.*"  # what TensorBoard looks for
 

@@ -180,6 +180,9 @@ def balanced_class_weights(source: RandomAccessSource, model: CamModel) -> tuple
       source: the training examples, of one class each.
       model: with C classes. Where model and source have class names, classes are paired by them, as `fit` does.
 
+    Returns:
+      C numbers above 0, in the order of the model's classes.
+
     Raises:
       ValueError: a class without an image, or labels without a class in the model.
     """
@@ -196,6 +199,9 @@ def positive_weights(source: RandomAccessSource, model: CamModel) -> tuple[float
     Args:
       source: the training examples, with labels (C,) of 0 and 1.
       model: as in `balanced_class_weights`.
+
+    Returns:
+      C numbers above 0, in the order of the model's classes.
 
     Raises:
       ValueError: a class that no image or every image has, or other labels.

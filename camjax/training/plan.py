@@ -89,6 +89,9 @@ def describe_plan(
       loss: as in `fit`.
       optimizer: replaces `recipe.optimizer()`.
 
+    Returns:
+      Steps, parameters and bytes.
+
     Raises:
       ValueError: sizes that do not fit together.
       NotImplementedError: XLA does not report the memory on these devices.

@@ -9,11 +9,9 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
-import huggingface_hub as hub
 from filelock import FileLock
-from huggingface_hub import errors as hub_errors
 
-from camjax.errors import InputError, printable
+from camjax.errors import InputError, printable, require_extra
 from camjax.weights.download import FetchError, download
 from camjax.weights.errors import WeightsError
 from camjax.weights.readers import read_tensors
@@ -48,6 +46,7 @@ def fetch(address: str) -> Path:
     Raises:
       ValueError: another scheme, or an address that is not of these forms.
       FetchError: it cannot be fetched; the message says why.
+      ImportError: an hf:// address, and huggingface_hub is not installed.
       WeightsError: the downloaded file has another SHA-256, or is no whole file of weights. It is not kept.
     """
     match urlsplit(address).scheme.lower():
@@ -64,6 +63,9 @@ def cache_directory() -> Path:
 
 
 def _fetch_from_hub(address: str) -> Path:
+    require_extra("hub", f"{address}: the Hugging Face Hub", "huggingface_hub")
+    import huggingface_hub as hub
+
     try:
         place = hub.parse_hf_uri(address)
     except ValueError as error:
@@ -85,6 +87,9 @@ def _fetch_from_hub(address: str) -> Path:
 
 def _download_from_hub(address: str, repository: str, name: str, revision: str | None) -> Path | None:
     """The file in the Hub's cache, after its download; None if the repository has no such file."""
+    import huggingface_hub as hub
+    from huggingface_hub import errors as hub_errors
+
     try:
         # Without a network, the download would retry for half a minute; this question fails at once.
         known = hub.get_hf_file_metadata(hub.hf_hub_url(repository, name, revision=revision))

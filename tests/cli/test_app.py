@@ -1,7 +1,6 @@
 """`camjax app` until it serves; tests/browser has the page itself."""
 
 import socket
-import sys
 
 import pytest
 
@@ -53,10 +52,3 @@ def test_what_it_cannot_show(started, capsys, monkeypatch, tmp_path, words, mess
     monkeypatch.chdir(tmp_path)
     assert main(["app", *words]) == 1
     assert message in capsys.readouterr().err and not started
-
-
-def test_without_its_extra(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "camjax.app.server", raising=False)
-    assert main(["app"]) == 1
-    assert 'install its extra, pip install "camjax[app]"' in capsys.readouterr().err

@@ -17,7 +17,7 @@ from camjax.data.image_files import (
 )
 from camjax.data.images import load_image
 from camjax.data.pixel_boxes import ListedImage, turn_boxes
-from camjax.data.sources import SourceInfo
+from camjax.data.source_info import SourceInfo
 from camjax.errors import InputError
 
 WHOLE_FOLDER = "all"

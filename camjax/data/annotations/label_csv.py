@@ -16,7 +16,7 @@ from camjax.data.annotations._format import Format, Request
 from camjax.data.annotations.class_folders import WHOLE_FOLDER, ImageFolder
 from camjax.data.image_files import names_on_disk, spelling
 from camjax.data.pixel_boxes import ListedImage
-from camjax.data.sources import SourceInfo
+from camjax.data.source_info import SourceInfo
 from camjax.data.text_files import read_table
 from camjax.errors import InputError
 from camjax.files import write_whole

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +11,11 @@ from camjax.data.annotation import BLACKLISTED, AnnotatedSource, Annotation, no_
 from camjax.data.annotations._blacklist import check_blacklist, read_blacklist
 from camjax.data.annotations._format import Format, Request
 from camjax.data.pixel_boxes import ListedImage
-from camjax.data.sources import Source, SourceInfo, open_source
+from camjax.data.source_info import SourceInfo
 from camjax.errors import InputError
+
+if TYPE_CHECKING:
+    from camjax.data.sources import Source
 
 OBJECT_LEVEL = 128
 """From this level of 0..255 on, a pixel of a mask is the object. In caltech_birds2011 the level is the share of five
@@ -31,7 +35,7 @@ class TfdsImages(AnnotatedSource):
     """
 
     def __init__(
-        self, source: Source, boxes: Mapping[str, ListedImage] | None = None, blacklist: frozenset[str] = frozenset()
+        self, source: "Source", boxes: Mapping[str, ListedImage] | None = None, blacklist: frozenset[str] = frozenset()
     ):
         self._source, self._boxes, self._blacklist = source, boxes, blacklist
         self.info = replace(source.info, keys=("image", "label", "filename"))
@@ -95,6 +99,8 @@ def open_tfds(request: Request, read: Callable[[Path], Mapping[str, ListedImage]
     Raises:
       FileNotFoundError, ValueError: as `open_source`, `read_blacklist` and `read`, or the boxes do not fit.
     """
+    from camjax.data.sources import open_source  # here, since it needs tfds
+
     blacklist = read_blacklist(request.blacklist)
     try:
         source = open_source(request.dataset, request.split, data_dir=request.data_dir)

@@ -28,7 +28,7 @@ from camjax.data.decoding import ImageError, decode_gray
 from camjax.data.image_files import check_files, read_stored_image
 from camjax.data.pixel_boxes import Corners, check_corners, shares
 from camjax.data.regular_files import read_regular
-from camjax.data.sources import SourceInfo
+from camjax.data.source_info import SourceInfo
 from camjax.data.text_files import read_lines
 from camjax.errors import InputError
 

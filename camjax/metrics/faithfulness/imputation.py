@@ -30,7 +30,8 @@ def linear_imputation(images: jax.Array, missing: jax.Array) -> jax.Array:
     A jitted function, for use inside another jit too. The images of a batch iterate until the slowest has converged.
 
     Args:
-      images: (B, H, W, C); the values of missing pixels do not matter, but have to be finite.
+      images: (B, H, W, C) of any range, as the network takes them; the values of missing pixels do not matter, but have
+        to be finite.
       missing: (B, H, W) bool. At least one pixel of each image has to be known; otherwise all become 0.
 
     Returns:

@@ -24,13 +24,17 @@ FAMILIES = (
     "convnext",
     "densenet",
     "efficientnet_lite",
+    "efficientnet_v2",
     "googlenet",
     "inception",
     "mobilenet",
+    "mobilenet_v3",
     "nin",
+    "regnet",
     "resnet",
     "small_gap",
     "squeezenet",
+    "swin",
     "vgg",
 )
 _SPECS: dict[str, ModelSpec] = {

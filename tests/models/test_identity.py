@@ -18,9 +18,12 @@ VARIANTS = {
     *("resnet34", "resnet101", "resnet152", "resnet50_wsol", "resnet50_wsol_28x28"),
     *(f"efficientnet_lite{variant}" for variant in (1, 2, 3, 4)),
     *("alexnet_gap", "googlenet", "vgg16_wsol", "vgg16_wsol_28x28", "inception_v3", "inception_v3_wsol_28x28"),
+    *("wide_resnet50_2", "mobilenet_v3_large", "mobilenetv3_large_100", "mobilenetv3_small_100", "tf_efficientnetv2_s"),
 }
 # Those that take long to compile: with one block in each stage by default, and as they are in the long tests.
 DEEP = {"resnet50", "efficientnet_lite0", "mobilenet_v2", "densenet121", "convnext_tiny"}
+DEEP |= {"resnext50_32x4d", "regnety_016", "mobilenet_v3_small", "efficientnet_v2_s", "convnextv2_tiny"}
+DEEP |= {"swin_tiny_patch4_window7_224"}
 # Pooling of each head in bfloat16 too; the other networks only in the long tests.
 IN_HALF_PRECISION = {"resnet18", "small_gap", "squeezenet1_1"}
 CASES = [

@@ -74,12 +74,13 @@ def check_training_step(model, share_that_moves=0.9):
 
 
 IN_HALF_PRECISION = ("convnext_tiny",)
+ALIKE = ("efficientnet_v2_s", "resnext50_32x4d", "regnety_016")  # whose layers others have too
 
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        *((name, jnp.float32) for name in FAMILIES),
+        *(pytest.param(name, jnp.float32, marks=[pytest.mark.long] * (name in ALIKE)) for name in FAMILIES),
         *(pytest.param(n, jnp.bfloat16, marks=[pytest.mark.long] * (n not in IN_HALF_PRECISION)) for n in FAMILIES),
     ],
 )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import photos
 from flax import nnx
+from networks import cut
 
 import camjax
 from benchmarks.peers import import_torchvision, missing
@@ -62,6 +63,9 @@ TIMM = {
     "tf_efficientnetv2_s": "tf_efficientnetv2_s",
 }
 
+# With the first block of each stage alone by default: whole, they take long to compile.
+SHORT = {"resnext50_32x4d", "wide_resnet50_2", "efficientnet_v2_s", "tf_efficientnetv2_s", "convnextv2_tiny"}
+
 # Neither side is a multiple of 32, and odd numbers come up on the way down: poolings have to round as they should.
 SIZE = (98, 121)
 SWIN = "swin_tiny_patch4_window7_224"
@@ -83,7 +87,7 @@ def torchvision():
         pytest.skip(str(error))
 
 
-def torchvision_network(torchvision, name):
+def torchvision_network(torchvision, name, change=lambda network: None):
     """torchvision's network with random weights, and (x: (B, 3, H, W)) -> its last features and its logits."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -93,9 +97,27 @@ def torchvision_network(torchvision, name):
         stages = [network.layer4] if name == "resnet50_wsol" else [network.layer3, network.layer4]
         for stage in stages:
             stage[0].conv2.stride = stage[0].downsample[0].stride = (1, 1)
+    change(network)
     randomize(network)
     extractor = create_feature_extractor(network, {layer: "features"})
     return network, lambda x: (extractor(x)["features"], network(x))
+
+
+@pytest.fixture
+def shorten(monkeypatch):
+    """Leaves the first block of each stage of a network of PyTorch, and of camjax's from then on."""
+
+    def change(network):
+        from torch.nn import Sequential
+
+        cut(monkeypatch, 4)
+        for module in list(network.modules()):
+            for name, blocks in module.named_children():
+                kinds = {type(block).__name__ for block in blocks} if isinstance(blocks, Sequential) else set()
+                if len(kinds) == 1 and not kinds.pop().endswith(("Sequential", "Stage", "Activation")):
+                    setattr(module, name, blocks[:1])
+
+    return change
 
 
 def randomize(network):
@@ -157,9 +179,15 @@ def assert_close(actual, expected, tolerance=TOLERANCE):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_features_and_logits_equal_torchvision(torchvision, name, tmp_path):
-    network, run = torchvision_network(torchvision, name)
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        *((name, name not in SHORT) for name in TORCHVISION),
+        *(pytest.param(name, True, marks=pytest.mark.long) for name in TORCHVISION if name in SHORT),
+    ],
+)
+def test_features_and_logits_equal_torchvision(torchvision, shorten, name, whole, tmp_path):
+    network, run = torchvision_network(torchvision, name, *([] if whole else [shorten]))
     images = photos(SIZES_OF_TORCHVISION.get(name, SIZE))
     constants = torchvision.models.get_model_weights(TORCHVISION[name][0]).DEFAULT.transforms()
     features, logits = outputs(run, images, constants.mean, constants.std)
@@ -234,12 +262,14 @@ def test_densenet_from_a_published_file(torchvision, tmp_path):
         *(pytest.param(name, None, marks=pytest.mark.long) for name in TIMM),  # the network's own
     ],
 )
-def test_features_and_logits_equal_timm(torchvision, name, size, tmp_path):
+def test_features_and_logits_equal_timm(torchvision, shorten, name, size, tmp_path):
     if reason := missing("timm"):
         pytest.skip(reason)
     import timm
 
     network = timm.create_model(TIMM[name], **{"dynamic_img_size": True} if name == SWIN else {})
+    if size and name in SHORT:
+        shorten(network)
     randomize(network)
     config = network.pretrained_cfg
     # As in a repository of timm's: the rule for images is that of the file.

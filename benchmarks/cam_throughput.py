@@ -74,7 +74,9 @@ class Report:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rounds: one minute or two instead of five")
-    parser.add_argument("--networks", action="store_true", help="also compare each network with its torchvision twin")
+    parser.add_argument(
+        "--networks", action="store_true", help="also compare networks with those of torchvision and timm"
+    )
     arguments = parser.parse_args()
     quick = arguments.quick
     report = Report(Console(width=None if sys.stdout.isatty() else 120), rounds=3 if quick else 12)
@@ -220,7 +222,7 @@ def beside_torch(report: Report, what: str, key: str, cam_fn, network, batch: in
 
 
 def networks(report: Report) -> None:
-    """Every network compared with its torchvision twin, see `benchmarks.twins`."""
+    """Networks compared with their twins, see `benchmarks.twins`."""
     if reason := missing("torch", "torchvision"):
         return report.skip("Networks", reason)
     from benchmarks.twins import add_twins

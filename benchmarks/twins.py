@@ -1,4 +1,4 @@
-"""Networks compared with their torchvision twins, and how much of the difference is due to camjax.
+"""Networks compared with their twins of torchvision and timm, and how much of the difference is due to camjax.
 
 camjax has its own 1x1 and depthwise convolutions on CPUs (`camjax.models.conv`). Other convolutions are those of XLA's
 and PyTorch's libraries, whose speeds differ by shape. So each network's ratio comes with that of its plain k x k
@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 import camjax
-from benchmarks.peers import import_torchvision
+from benchmarks.peers import import_torchvision, missing
 from benchmarks.timing import cpu_count, interleaved, ratio
 from camjax.data.images import resize_image
 
@@ -27,9 +27,19 @@ TWINS = (
 )
 
 
+# Networks that have the same name in camjax and in timm.
+TIMM_TWINS = ("swin_tiny_patch4_window7_224",)
+
+
 def twin(name: str):
-    """A torchvision network in evaluation mode with random weights, and camjax's with the same."""
-    network = getattr(import_torchvision().models, name)().eval()
+    """A network of torchvision or timm in evaluation mode with random weights, and camjax's with the same."""
+    torchvision = import_torchvision()
+    if name in TIMM_TWINS:
+        import timm
+
+        network = timm.create_model(name).eval()
+    else:
+        network = getattr(torchvision.models, name)().eval()
     return network, with_weights_of(network, name)
 
 
@@ -47,7 +57,7 @@ def network_times(name: str, images: np.ndarray, rounds: int) -> tuple[dict[str,
     """Seconds per forward pass in interleaved rounds, and the network's convolutions.
 
     Args:
-      name: of `TWINS`.
+      name: of `TWINS` or `TIMM_TWINS`.
       images: (B, H, W, 3) uint8.
       rounds: number of rounds.
 
@@ -152,12 +162,13 @@ def _plain_forward(model):
 
 
 def add_twins(report, images: np.ndarray, rounds: int) -> None:
-    """Adds a row for each network of `TWINS` to a report of `benchmarks.cam_throughput`."""
-    for name in TWINS:
+    """Adds a row for each network of `TWINS` and `TIMM_TWINS` to a report of `benchmarks.cam_throughput`."""
+    timm_twins = () if missing("timm") else TIMM_TWINS
+    for name in (*TWINS, *timm_twins):
         times, convolutions = network_times(name, images, rounds)
         value = ratio(times["PyTorch"], times["camjax"])
         bare = convolution_ratio(convolutions, len(images), max(3, rounds // 2))
-        own = name in ("mobilenet_v2", "convnext_tiny")  # 1x1 and depthwise, but for the first layers
+        own = name in ("mobilenet_v2", "convnext_tiny", *TIMM_TWINS)  # products and depthwise, but for the first layers
         speed = ", ".join(f"{who} {len(images) / np.median(t):.1f} img/s" for who, t in times.items())
         beside = "no plain convolutions" if bare is None else f"its k x k convolutions alone {bare:.2f}"
         report.add(

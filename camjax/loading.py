@@ -1,6 +1,7 @@
 """Loads trained models: a network of the registry with weights from somewhere, or a run of camjax's own training."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from jax.typing import DTypeLike
 
 from camjax.addresses import as_path, reaching
 from camjax.class_names import imagenet_class_names
-from camjax.errors import InputError, few
+from camjax.errors import InputError, few, printable
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
@@ -30,6 +31,7 @@ from camjax.weights.camjax_file import Description
 from camjax.weights.errors import WeightsError
 from camjax.weights.placing import NameTable, not_finite
 from camjax.weights.readers import read_tensors
+from camjax.weights.timm_config import TimmConfig, read_timm_config
 
 
 def load_model(
@@ -56,7 +58,9 @@ def load_model(
 
         - a file: PyTorch's (`.pth`, `.pt`, `.bin`), `.safetensors` or `.npz` with the names of the network's PyTorch
           implementation; Caffe's `.caffemodel`; or a `.safetensors` file that `camjax convert` wrote. What wrappers
-          put before the names ("module.", "_orig_mod.", "model.", "state_dict.") is taken off, and a warning says so;
+          put before the names ("module.", "_orig_mod.", "model.", "state_dict.") is taken off, and a warning says so. A
+          `config.json` by timm beside the file says how images are normalized, their size, and the number of classes; a
+          warning says where that differs from the network's default;
         - the address of such a file, as a string: `hf://OWNER/NAME[@REVISION][/FILE]` or `https://...`, see
           `camjax.weights.fetch.fetch`. A file is downloaded once, and read from a cache after that;
         - the short name of a published file, such as "cam-release"; `camjax models` lists them;
@@ -166,6 +170,7 @@ def model_with_weights(
             model = model_shapes(spec.name, in_file, pool=pool, dtype=dtype, wsol=wsol)
         found.names.place(model, tensors, source=found.source)
         _start_random_state(model, rngs)
+    default = (model.mean, model.std, model.input_size)
     try:
         if found.description.input_rule:
             model.set_input_rule(**found.description.input_rule, mean_image=found.mean_image)
@@ -176,6 +181,15 @@ def model_with_weights(
         model.input_size = found.description.input_size or model.input_size
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{found.source}: what the file says of its model does not fit ({error}).") from None
+    if found.config is not None:
+        _say_differences(found.config, spec.name, default, (model.mean, model.std, model.input_size))
+    elif alike := spec.look_alikes.keys() & tensors.keys():
+        theirs = next(source.name for source in spec.weights if source.publisher == "timm")
+        warnings.warn(
+            f"{found.source}: timm's {theirs} and {spec.look_alikes[alike.pop()]} have tensors of the same names and "
+            f"shapes, and are different networks. It is taken for {theirs}; no config.json beside the file says so.",
+            stacklevel=3,
+        )
     return model
 
 
@@ -241,6 +255,7 @@ class _Weights:
     source: str  # where they come from, for errors
     description: Description
     mean_image: np.ndarray | None = None  # (H, W, 3) RGB in 0..255
+    config: TimmConfig | None = None
 
 
 def _installed_weights(spec: ModelSpec) -> _Weights:
@@ -276,6 +291,8 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike, backbone_only: b
     if (description := camjax_file.read_description(path)) is not None:
         return _camjax_weights(spec, tensors, f"{source} (camjax's {description.model})", description)
     is_caffe = path.suffix.lower() == ".caffemodel"
+    if is_caffe and spec.caffe_order:
+        _check_order(spec, path, source)
     if not is_caffe and not spec.tensor_names:
         raise InputError(
             f"load_model({spec.name!r}, weights={source!r}): no names of weights other than Caffe's and camjax's own "
@@ -283,12 +300,63 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike, backbone_only: b
         )
     format: FileFormat = "caffemodel" if is_caffe else "pytorch"
     names = NameTable((*spec.tensor_names, *(CAFFE_NAMES if is_caffe else ())), spec.class_layer)
+    config = None if is_caffe else read_timm_config(path)
+    if config is not None:
+        _check_architecture(spec, config, source)
     description = Description(
         num_classes=None if published is None else published.num_classes,
         class_names=imagenet_class_names() if published is not None and published.data == "ImageNet" else None,
         input_rule=spec.input_rules.get(format, {}),
     )
-    return _Weights(tensors, names, source, description)
+    if config is not None:
+        description = dataclasses.replace(
+            description,
+            num_classes=config.num_classes or description.num_classes,
+            class_names=config.class_names or description.class_names,
+            input_rule=config.input_rule or description.input_rule,
+            input_size=config.input_size,
+        )
+    return _Weights(tensors, names, source, description, config=config)
+
+
+def _check_architecture(spec: ModelSpec, config: TimmConfig, source: str) -> None:
+    """Raises WeightsError if a `config.json` says that the weights are of another network than this one."""
+    known = [weights.name for weights in spec.weights]
+    if not known or config.architecture in known:
+        return
+    fitting = [name for name in list_models() if config.architecture in (w.name for w in model_spec(name).weights)]
+    advice = f"They are for {' or '.join(fitting)}." if fitting else "camjax has no network for them."
+    raise WeightsError(
+        f"{source}: {config.path} says that these are weights of {printable(config.architecture)!r}, and "
+        f"{spec.name} takes those of {' or '.join(map(repr, known))}. {advice}"
+    )
+
+
+def _check_order(spec: ModelSpec, path: Path, source: str) -> None:
+    """Raises WeightsError if a caffemodel's layers without weights are in another order than the network's."""
+    from camjax.weights.caffe_file import caffe_layers
+
+    order = [name for name in caffe_layers(path) if name in spec.caffe_order]
+    if order != [name for name in spec.caffe_order if name in order]:
+        raise WeightsError(
+            f"{source}: its layers are in the order {', '.join(order)}, as in bvlc_reference_caffenet, and those of "
+            f"{spec.name} in the order {', '.join(spec.caffe_order)}: another network with weights of the same names "
+            "and shapes. Give a .caffemodel of bvlc_alexnet."
+        )
+
+
+def _say_differences(config: TimmConfig, name: str, default: tuple, found: tuple) -> None:
+    """Warns where a `config.json` has another rule for images than the network by default."""
+    said, usual = [], []
+    for what, ours, theirs in zip(("mean", "std", "size"), default, found, strict=True):
+        if not np.allclose(ours, theirs, atol=1e-3):
+            for words, numbers in ((said, theirs), (usual, ours)):
+                words.append(f"{what} ({', '.join(f'{number:g}' for number in numbers)})")
+    if said:
+        warnings.warn(
+            f"{config.path}: images have {', '.join(said)} for these weights, in place of {name}'s {', '.join(usual)}.",
+            stacklevel=4,
+        )
 
 
 def _path_of(weights: str | os.PathLike | WeightsSource) -> Path:

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+import re
 import warnings
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from safetensors.numpy import save_file
 
 import camjax
 from benchmarks.peers import import_torchvision
-from camjax.models import CamModel, ConvBN, registry, vgg
+from camjax import loading
+from camjax.models import CamModel, ConvBN, model_spec, registry, vgg
 from camjax.models.efficientnet_lite import packaged_file
 from camjax.models.head import MapHead
 from camjax.models.shapes import model_shapes
@@ -182,6 +186,79 @@ def test_another_number_of_classes_in_the_file_is_an_error_that_tells_the_ways_o
     assert "_fc.weight: (1280, 7) in the file, (1280, 1000) in the model at head.kernel" in message
     assert "_fc.bias: (7,) in the file, (1000,) in the model at head.bias" in message
     assert "The file has 7 classes and the model 1000: num_classes=7 loads its head" in message
+
+
+@pytest.fixture
+def with_config(fine_tuned, tmp_path):
+    """Puts a config.json beside a file of EfficientNet-Lite0 with seven classes, whose path it returns."""
+    path = tmp_path / "model.safetensors"
+    path.symlink_to(fine_tuned)
+
+    def write(config):
+        path.with_name("config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+        return path
+
+    return write
+
+
+RULE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 1], "input_size": [3, 240, 256], "crop_pct": 0.875}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_classes": 7, "label_names": list("abcdefg"), "pretrained_cfg": {**RULE, "num_classes": 1000}},
+        {"num_classes": 7, "labels": list("abcdefg"), **RULE},  # as older versions of timm wrote it
+    ],
+)
+def test_a_config_of_timm_says_how_images_are_taken(with_config, config):
+    path = with_config({"architecture": "tf_efficientnet_lite0", **config})
+    said = (
+        "config.json: images have mean (127.5, 127.5, 127.5), std (127.5, 63.75, 255), size (240, 256) for these "
+        "weights, in place of efficientnet_lite0's mean (127, 127, 127), std (128, 128, 128), size (224, 224)."
+    )
+    with pytest.warns(UserWarning, match=re.escape(said)) as caught:
+        model = camjax.load_model("efficientnet_lite0", path)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert model.input_rule == {"mean": (127.5,) * 3, "std": (127.5, 63.75, 255), "channel_order": "rgb"}
+    assert model.input_size == (240, 256) and model.class_names == tuple("abcdefg")
+
+
+@pytest.mark.parametrize("config", [{"architectures": ["ViT"], "mean": 3}, {"architecture": "tf_efficientnet_lite0"}])
+def test_a_config_that_says_nothing_changes_nothing(with_config, lite0, config):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = camjax.load_model("efficientnet_lite0", with_config(config), num_classes=7)
+    assert (model.input_rule, model.input_size, model.class_names) == (lite0.input_rule, lite0.input_size, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"architecture": "efficientnet_lite0"},
+            "says that these are weights of 'efficientnet_lite0', and efficientnet_lite0 takes those of "
+            "'EfficientNet-Lite0' or 'tf_efficientnet_lite0'. camjax has no network for them.",
+        ),
+        ({"architecture": "mobilenetv2_100"}, "They are for mobilenet_v2."),
+        ({"architecture": "tf_efficientnet_lite0", "mean": [0.5]}, "mean.1 is missing"),
+        ({"architecture": "tf_efficientnet_lite0", **RULE, "std": [0, 1, 1]}, "std > 0"),
+        ("{", "EOF while parsing an object"),
+        ([1], "should be an object"),
+    ],
+)
+def test_a_config_of_another_network_or_a_damaged_one_is_an_error(with_config, config, message):
+    path = with_config(config)
+    with pytest.raises(WeightsError, match=re.escape(message)) as caught:
+        camjax.load_model("efficientnet_lite0", path, num_classes=7)
+    assert str(path.parent) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_no_file_tells_apart_is_said(fine_tuned, monkeypatch):
+    spec = dataclasses.replace(model_spec("efficientnet_lite0"), look_alikes={"_conv_stem.weight": "other_lite0"})
+    monkeypatch.setattr(loading, "model_spec", lambda name: spec)
+    with pytest.warns(UserWarning, match=r"timm's tf_efficientnet_lite0 and other_lite0 have.*taken for tf_"):
+        camjax.load_model("efficientnet_lite0", fine_tuned, num_classes=7)
 
 
 def test_a_file_of_another_model_is_no_question_of_classes(fine_tuned):

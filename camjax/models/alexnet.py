@@ -97,6 +97,8 @@ class AlexNetStarGap(_Trunk):
 
 _CAFFE = WeightsSource("Caffe", "bvlc_alexnet", "caffemodel")
 _BACKBONE = dataclasses.replace(_CAFFE, backbone_only=True)
+# bvlc_reference_caffenet has layers of the same names and shapes, and pools before it normalizes.
+_ORDER = ("norm1", "pool1", "norm2", "pool2")
 _GAP = WeightsSource(None, "AlexNet-GAP", "caffemodel")
 _STAR = (
     cam_release("AlexNet+-CAM", "alexnetplusCAM_imagenet"),
@@ -104,12 +106,20 @@ _STAR = (
 )
 
 SPECS = (
-    ModelSpec("alexnet", AlexNet, weights=(_CAFFE,), tensor_names=CAFFE_NAMES, class_layer="head.fc8"),
+    ModelSpec(
+        "alexnet",
+        AlexNet,
+        weights=(_CAFFE,),
+        tensor_names=CAFFE_NAMES,
+        class_layer="head.fc8",
+        caffe_order=_ORDER,
+    ),
     ModelSpec(
         "alexnet_gap",
         AlexNetGap,
         weights=(_GAP, _BACKBONE),
         tensor_names=CAFFE_NAMES,
+        caffe_order=_ORDER,
         new_layers=("cam_conv", "head"),
     ),
     ModelSpec(

@@ -32,7 +32,7 @@ def _blobs(pattern: str, place: str, axes: tuple[int, ...]) -> Table:
 # - GoogLeNet-CAM, VGG16-CAM and AlexNet+-CAM (Zhou et al. 2016), for ImageNet's 1000 classes and Places' 205;
 # - bvlc_alexnet and bvlc_googlenet of Caffe's model zoo; nin_imagenet (Lin et al. 2014); VGG_ILSVRC_16_layers
 #   (Simonyan and Zisserman 2015).
-# bvlc_reference_caffenet is not among them: its layers have AlexNet's names and another order.
+# bvlc_reference_caffenet is not among them: its layers have AlexNet's names and another order, see `alexnet.py`.
 CAFFE_NAMES: Table = (
     # NIN's last three names end in the width that its authors gave them, "conv4-1024" to "cccp8-1024".
     *_blobs(r"(conv\d|conv\d_\d|cccp\d)(?:-1024)?", r"\1", CONV),

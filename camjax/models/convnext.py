@@ -1,7 +1,8 @@
-"""ConvNeXt (Liu et al. 2022, arXiv:2201.03545).
+"""ConvNeXt (Liu et al. 2022, arXiv:2201.03545) and ConvNeXt V2 (Woo et al. 2023, arXiv:2301.00808).
 
-The definition is torchvision's `convnext_tiny`; stochastic depth, which only training from scratch needs, is left
-out. Images are normalized with ImageNet's mean and deviation.
+The definitions are torchvision's `convnext_tiny` and timm's `convnextv2_tiny`, whose blocks have global response
+normalization and no scale; stochastic depth, which only training from scratch needs, is left out. Images are
+normalized with ImageNet's mean and deviation.
 
 The original has a LayerNorm between pooling and dense layer: of the pooled vector p of an image, with the mean m and
 the deviation s of its K numbers, `(p - m) / s * scale + bias`. Here the same function, with the m and s of the pooled
@@ -11,7 +12,6 @@ other implementations lack this function.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead, global_pool
-from camjax.models.layers import conv2d, he_normal
+from camjax.models.layers import conv2d, narrow_normal
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, layer, layernorm
 
@@ -32,24 +32,52 @@ LAYER_SCALE = 1e-6
 _LayerNorm = functools.partial(nnx.LayerNorm, epsilon=1e-6, dtype=jnp.float32, use_fast_variance=False)
 
 
-class Block(nnx.Module):
-    """A depthwise 7x7 convolution, LayerNorm, two dense layers at every place, a shortcut (Liu et al., figure 4)."""
+class GlobalResponseNorm(nnx.Module):
+    """Each channel times its norm over space, as a share of the mean of all norms (Woo et al. 2023, section 3)."""
 
-    def __init__(self, features: int, *, dtype, rngs):
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        del rngs  # nothing is drawn
+        self.scale = nnx.Param(jnp.zeros((features,)))
+        self.bias = nnx.Param(jnp.zeros((features,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, K) -> (B, H, W, K) in the dtype of x."""
+        squares = jnp.square(x.astype(jnp.float32)).sum((1, 2))
+        # The root's derivative at 0 is infinite: a channel that is 0 everywhere has none.
+        norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+        shares = norms / (norms.mean(-1, keepdims=True) + 1e-6)
+        factors = (1 + self.scale[None] * shares)[:, None, None].astype(x.dtype)
+        return x * factors + self.bias[None, None, None].astype(x.dtype)
+
+
+class Block(nnx.Module):
+    """A depthwise 7x7 convolution, LayerNorm, two dense layers at every place, a shortcut (Liu et al., figure 4).
+
+    Args:
+      features: K.
+      version: 2 for global response normalization between the dense layers, in place of a scale after them.
+      dtype, rngs: as in `camjax.create_model`.
+    """
+
+    def __init__(self, features: int, version: int, *, dtype, rngs):
         self.conv = conv2d(
-            features, features, 7, padding=3, groups=features, kernel_init=_normal, dtype=dtype, rngs=rngs
+            features, features, 7, padding=3, groups=features, kernel_init=narrow_normal, dtype=dtype, rngs=rngs
         )
         self.norm = _LayerNorm(features, rngs=rngs)
-        self.expand = nnx.Linear(features, 4 * features, dtype=dtype, kernel_init=_normal, rngs=rngs)
-        self.project = nnx.Linear(4 * features, features, dtype=dtype, kernel_init=_normal, rngs=rngs)
-        self.scale = nnx.Param(jnp.full((features,), LAYER_SCALE))
+        self.expand = nnx.Linear(features, 4 * features, dtype=dtype, kernel_init=narrow_normal, rngs=rngs)
+        self.project = nnx.Linear(4 * features, features, dtype=dtype, kernel_init=narrow_normal, rngs=rngs)
+        self.response_norm = GlobalResponseNorm(4 * features, rngs=rngs) if version == 2 else None
+        self.scale = nnx.Param(jnp.full((features,), LAYER_SCALE)) if version == 1 else None
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K) -> (B, H, W, K)."""
         y = self.norm(self.conv(x)).astype(self.dtype)
-        y = self.project(jax.nn.gelu(self.expand(y), approximate=False))
-        return x + y * self.scale[None, None, None].astype(self.dtype)
+        y = jax.nn.gelu(self.expand(y), approximate=False)
+        if self.response_norm is not None:
+            y = self.response_norm(y)
+        y = self.project(y)
+        return x + (y if self.scale is None else y * self.scale[None, None, None].astype(self.dtype))
 
 
 class Downsample(nnx.Module):
@@ -57,7 +85,7 @@ class Downsample(nnx.Module):
 
     def __init__(self, in_features: int, out_features: int, *, dtype, rngs):
         self.norm = _LayerNorm(in_features, rngs=rngs)
-        self.conv = conv2d(in_features, out_features, 2, 2, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.conv = conv2d(in_features, out_features, 2, 2, kernel_init=narrow_normal, dtype=dtype, rngs=rngs)
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -69,22 +97,25 @@ class ConvNeXtTiny(CamModel):
     """ConvNeXt-T with a pooled head. Map: input side / 32, rounded down.
 
     Args:
+      version: 1, or 2 for ConvNeXt V2.
       pool: "gap" or "gmp"; under "gmp", LayerNorm still takes mean and deviation of the averaged features.
       num_classes, dtype, rngs: as in `camjax.create_model`.
     """
 
-    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self, num_classes: int = 1000, *, version: int = 1, pool: Pool = "gap", dtype=jnp.float32, rngs: nnx.Rngs
+    ):
         super().__init__(input_size=(224, 224), stride=32, dtype=dtype, **IMAGENET_INPUT)
         options = {"dtype": dtype, "rngs": rngs}
         in_features = STAGES[0][1]
-        self.stem = conv2d(3, in_features, 4, 4, kernel_init=_normal, **options)
+        self.stem = conv2d(3, in_features, 4, 4, kernel_init=narrow_normal, **options)
         self.stem_norm = _LayerNorm(in_features, rngs=rngs)
         stages: list[nnx.List] = []
         downsamples = []
         for depth, features in STAGES:
             if stages:
                 downsamples.append(Downsample(in_features, features, **options))
-            stages.append(nnx.List([Block(features, **options) for _ in range(depth)]))
+            stages.append(nnx.List([Block(features, version, **options) for _ in range(depth)]))
             in_features = features
         self.stages, self.downsamples = nnx.List(stages), nnx.List(downsamples)
         self.norm = _LayerNorm(in_features, rngs=rngs)
@@ -117,12 +148,6 @@ def norm_of_pooled(norm: nnx.LayerNorm, features: jax.Array) -> jax.Array:
     deviation = jnp.sqrt(pooled.var(-1) + norm.epsilon)[:, None, None, None]
     scale, bias = (jnp.expand_dims(x[...], range(features.ndim - 1)) for x in (norm.scale, norm.bias))
     return (features.astype(jnp.float32) - mean) / deviation * scale + bias
-
-
-def _normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, out_sharding=None) -> jax.Array:
-    """Normal kernel of deviation 0.02 (Liu et al. 2022, appendix A): He's, rescaled, which is drawn fast."""
-    fan_out = math.prod(shape[:-2]) * shape[-1]
-    return he_normal(key, shape, dtype) * (0.02 * math.sqrt(fan_out / 2))
 
 
 _TORCHVISION = (
@@ -162,7 +187,6 @@ _TIMM = (
     *layernorm(rf"{_BLOCK}\.norm", f"{_PLACE}.norm"),
     *layer(rf"{_BLOCK}\.mlp\.fc1", f"{_PLACE}.expand", DENSE),
     *layer(rf"{_BLOCK}\.mlp\.fc2", f"{_PLACE}.project", DENSE),
-    Rule(rf"{_BLOCK}\.gamma", f"{_PLACE}.scale"),
     *(
         rule
         for i in range(3)
@@ -175,6 +199,18 @@ _TIMM = (
     *layer(r"head\.fc", "head", DENSE),
 )
 
-_WEIGHTS = (torchvision("convnext_tiny", "convnext_tiny-983f1562.pth"), WeightsSource("timm", "convnext_tiny"))
+_SCALE = Rule(rf"{_BLOCK}\.gamma", f"{_PLACE}.scale")
+_RESPONSE_NORM = layernorm(rf"{_BLOCK}\.mlp\.grn", f"{_PLACE}.response_norm")
 
-SPECS = (ModelSpec("convnext_tiny", ConvNeXtTiny, weights=_WEIGHTS, tensor_names=_TORCHVISION + _TIMM),)
+_WEIGHTS = (torchvision("convnext_tiny", "convnext_tiny-983f1562.pth"), WeightsSource("timm", "convnext_tiny"))
+_V2_WEIGHTS = (WeightsSource("timm", "convnextv2_tiny", address="hf://timm/convnextv2_tiny.fcmae_ft_in1k"),)
+
+SPECS = (
+    ModelSpec("convnext_tiny", ConvNeXtTiny, weights=_WEIGHTS, tensor_names=(*_TORCHVISION, *_TIMM, _SCALE)),
+    ModelSpec(
+        "convnextv2_tiny",
+        functools.partial(ConvNeXtTiny, version=2),
+        weights=_V2_WEIGHTS,
+        tensor_names=(*_TIMM, *_RESPONSE_NORM),
+    ),
+)

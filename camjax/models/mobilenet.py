@@ -4,7 +4,7 @@ Padding is the same on both sides, as in torchvision's `mobilenet_v2`. Images ar
 and deviation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,9 +14,9 @@ from jax.typing import DTypeLike
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN
+from camjax.models.layers import ConvBN, SqueezeExcite
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
-from camjax.models.tensor_names import DENSE, Table, convbn, layer
+from camjax.models.tensor_names import DENSE, Rule, Table, convbn, layer
 
 # (repeats, kernel size, stride, expansion, K_out) of the seven stages: Sandler et al. 2018, table 2.
 STAGES = (
@@ -34,25 +34,40 @@ class InvertedResidual(nnx.Module):
       in_features: K_in.
       out_features: K_out.
       kernel_size, strides, padding: of the depthwise convolution.
-      expansion: factor by which the first convolution widens the features; 1 for none.
+      wide: its number of features; there is no expansion if they are K_in.
+      activation: after the first two convolutions.
+      squeeze_excite: applied to the result of the depthwise convolution, if given.
       **options: of every `ConvBN`: momentum, epsilon, dtype, rngs.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, kernel_size: int, strides: int, expansion: int, *, padding, **options
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        strides: int,
+        wide: int,
+        *,
+        padding: str | int,
+        activation: Callable[[jax.Array], jax.Array] = jax.nn.relu6,
+        squeeze_excite: SqueezeExcite | None = None,
+        **options: Any,
     ):
-        wide = in_features * expansion
-        self.expand = ConvBN(in_features, wide, 1, activation=jax.nn.relu6, **options) if expansion != 1 else None
+        self.expand = ConvBN(in_features, wide, 1, activation=activation, **options) if wide != in_features else None
         self.depthwise = ConvBN(
-            wide, wide, kernel_size, strides, padding=padding, groups=wide, activation=jax.nn.relu6, **options
+            wide, wide, kernel_size, strides, padding=padding, groups=wide, activation=activation, **options
         )
+        self.squeeze_excite = squeeze_excite
         self.project = ConvBN(wide, out_features, 1, activation=None, **options)
         self.shortcut = strides == 1 and in_features == out_features
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K_in) -> (B, H', W', K_out)."""
         y = x if self.expand is None else self.expand(x)
-        y = self.project(self.depthwise(y))
+        y = self.depthwise(y)
+        if self.squeeze_excite is not None:
+            y = self.squeeze_excite(y)
+        y = self.project(y)
         return x + y if self.shortcut else y
 
 
@@ -88,9 +103,10 @@ class InvertedResidualNet(CamModel):
         for repeats, kernel_size, strides, expansion, out_features in stages:
             for i in range(repeats):
                 block_strides = strides if i == 0 else 1
+                wide = in_features * expansion
                 blocks.append(
                     InvertedResidual(
-                        in_features, out_features, kernel_size, block_strides, expansion, padding=padding, **options
+                        in_features, out_features, kernel_size, block_strides, wide, padding=padding, **options
                     )
                 )
                 in_features = out_features
@@ -122,14 +138,41 @@ def timm_names(repeats: Sequence[int]) -> Table:
     """
     rules, number = [*convbn("conv_stem", "bn1", "stem")], 0
     for stage, count in enumerate(repeats):
-        layers = ("expand", "depthwise", "project") if stage else ("depthwise", "project")
-        convs = ("conv_pw", "conv_dw", "conv_pwl") if stage else ("conv_dw", "conv_pw")
         for i in range(count):
-            name, place = rf"blocks\.{stage}\.{i}\.", f"blocks.{number}."
-            for n, (conv, block_layer) in enumerate(zip(convs, layers, strict=True), 1):
-                rules += convbn(f"{name}{conv}", f"{name}bn{n}", f"{place}{block_layer}")
+            rules += timm_block(rf"blocks\.{stage}\.{i}", f"blocks.{number}", expands=bool(stage))
             number += 1
     return (*rules, *convbn("conv_head", "bn2", "top"), *layer("classifier", "head", DENSE))
+
+
+def timm_block(name: str, place: str, *, expands: bool = True, squeezes: bool = False) -> Table:
+    """The rules of one of timm's inverted residuals.
+
+    Args:
+      name: pattern of the block's name.
+      place: of the block in the model.
+      expands: whether it has an expansion.
+      squeezes: whether it has squeeze-and-excitation.
+    """
+    layers = ("expand", "depthwise", "project") if expands else ("depthwise", "project")
+    convs = ("conv_pw", "conv_dw", "conv_pwl") if expands else ("conv_dw", "conv_pw")
+    rules: list[Rule] = []
+    for n, (conv, at) in enumerate(zip(convs, layers, strict=True), 1):
+        rules += convbn(rf"{name}\.{conv}", rf"{name}\.bn{n}", f"{place}.{at}")
+    for at in ("reduce", "expand") if squeezes else ():
+        rules += layer(rf"{name}\.se\.conv_{at}", f"{place}.squeeze_excite.{at}", DENSE)
+    return tuple(rules)
+
+
+def torchvision_block(name: str, place: str, *, expands: bool = True, squeezes: bool = False) -> Table:
+    """The rules of one of torchvision's inverted residuals after MobileNetV2; arguments as in `timm_block`."""
+    rules: list[Rule] = []
+    for n, at in enumerate([*["expand"] * expands, "depthwise", *["squeeze_excite"] * squeezes, "project"]):
+        if at != "squeeze_excite":
+            rules += convbn(rf"{name}\.block\.{n}\.0", rf"{name}\.block\.{n}\.1", f"{place}.{at}")
+            continue
+        for number, dense in enumerate(("reduce", "expand"), 1):
+            rules += layer(rf"{name}\.block\.{n}\.fc{number}", f"{place}.{at}.{dense}", DENSE)
+    return tuple(rules)
 
 
 def _torchvision_names() -> Table:

@@ -1,4 +1,7 @@
-"""ResNet (He et al. 2016, arXiv:1512.03385), in the form whose weights are in use today.
+"""ResNet (He et al. 2016, arXiv:1512.03385), in the form whose weights are in use today, and two that widen it.
+
+Wide ResNet-50-2 (Zagoruyko and Komodakis 2016, arXiv:1605.07146) has twice the channels in each 3x3 convolution,
+ResNeXt-50 32x4d (Xie et al. 2017, arXiv:1611.05431) 32 groups of at least 4 channels there.
 
 The stride of a bottleneck is in its 3x3 convolution and padding is the same on both sides, as in
 torchvision's `resnet50`. Images are normalized with ImageNet's mean and deviation.
@@ -17,7 +20,7 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import ConvBN, relu
+from camjax.models.layers import ConvBN, SqueezeExcite, relu
 from camjax.models.pooling import max_pool
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import DENSE, convbn, layer
@@ -32,8 +35,6 @@ STRIDES = (1, 2, 2, 2)
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5 left)."""
 
-    expansion = 1
-
     def __init__(self, in_features, features, strides, *, dtype, rngs):
         options = {"dtype": dtype, "rngs": rngs}
         self.conv1 = ConvBN(in_features, features, 3, strides, padding=1, **options)
@@ -47,22 +48,44 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut (He et al. 2016, figure 5 right)."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut (He et al. 2016, figure 5 right).
 
-    expansion = 4
+    Args:
+      in_features: K_in.
+      features: of the 3x3 convolution.
+      out_features: K_out.
+      strides: of the 3x3 convolution.
+      groups: of the 3x3 convolution.
+      squeeze_excite: applied to its result, if given.
+      dtype, rngs: as in `ConvBN`.
+    """
 
-    def __init__(self, in_features, features, strides, *, dtype, rngs):
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        out_features: int,
+        strides: int,
+        *,
+        groups: int = 1,
+        squeeze_excite: SqueezeExcite | None = None,
+        dtype,
+        rngs,
+    ):
         options = {"dtype": dtype, "rngs": rngs}
-        wide = features * self.expansion
         self.conv1 = ConvBN(in_features, features, 1, padding=0, **options)
-        self.conv2 = ConvBN(features, features, 3, strides, padding=1, **options)
-        self.conv3 = ConvBN(features, wide, 1, padding=0, activation=None, **options)
-        self.downsample = _downsample(in_features, wide, strides, options)
+        self.conv2 = ConvBN(features, features, 3, strides, padding=1, groups=groups, **options)
+        self.squeeze_excite = squeeze_excite
+        self.conv3 = ConvBN(features, out_features, 1, padding=0, activation=None, **options)
+        self.downsample = _downsample(in_features, out_features, strides, options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, K_in) -> (B, H', W', 4 * features)."""
+        """(B, H, W, K_in) -> (B, H', W', K_out)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        return relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
+        x = self.conv2(self.conv1(x))
+        if self.squeeze_excite is not None:
+            x = self.squeeze_excite(x)
+        return relu(self.conv3(x) + shortcut)
 
 
 class ResNet(CamModel):
@@ -71,6 +94,8 @@ class ResNet(CamModel):
     Args:
       depth: 18, 34, 50, 101 or 152.
       strides: of the first block of each stage.
+      groups: of the 3x3 convolutions of bottlenecks.
+      group_width: channels of a group in the first stage; they double with each stage.
       num_classes, pool, dtype, rngs: as in `camjax.create_model`.
     """
 
@@ -82,21 +107,27 @@ class ResNet(CamModel):
         num_classes: int = 1000,
         *,
         strides: tuple[int, int, int, int] = STRIDES,
+        groups: int = 1,
+        group_width: int = 64,
         pool: Pool = "gap",
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
         stride = 4 * math.prod(strides)  # the stem halves each side twice
         super().__init__(input_size=(224, 224), stride=stride, dtype=dtype, **IMAGENET_INPUT)
-        block = Bottleneck if depth >= 50 else BasicBlock
-        self.stem = ConvBN(3, 64, 7, 2, padding=3, dtype=dtype, rngs=rngs)
+        options = {"dtype": dtype, "rngs": rngs}
+        self.stem = ConvBN(3, 64, 7, 2, padding=3, **options)
         stages, in_features = [], 64
         for stage, repeats in enumerate(DEPTHS[depth]):
-            features = 64 * 2**stage
-            blocks = []
+            width, out_features = groups * group_width * 2**stage, (256 if depth >= 50 else 64) * 2**stage
+            blocks: list[nnx.Module] = []
             for i in range(repeats):
-                blocks.append(block(in_features, features, strides[stage] if i == 0 else 1, dtype=dtype, rngs=rngs))
-                in_features = features * block.expansion
+                block_strides = strides[stage] if i == 0 else 1
+                if depth >= 50:
+                    blocks.append(Bottleneck(in_features, width, out_features, block_strides, groups=groups, **options))
+                else:
+                    blocks.append(BasicBlock(in_features, out_features, block_strides, **options))
+                in_features = out_features
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
         self.head = PooledHead(in_features, num_classes, pool=pool, rngs=rngs)
@@ -150,8 +181,9 @@ _FILES = {
 }
 
 
-def _spec(name: str, depth: int, **options) -> ModelSpec:
-    weights = (torchvision(f"resnet{depth}", _FILES[depth]), WeightsSource("timm", f"resnet{depth}"))
+def _spec(name: str, depth: int, original: str = "", file: str = "", **options) -> ModelSpec:
+    original, file = original or f"resnet{depth}", file or _FILES[depth]
+    weights = (torchvision(original, file), WeightsSource("timm", original))
     build = functools.partial(ResNet, depth, **options)
     return ModelSpec(name, build, weights=weights, tensor_names=TENSOR_NAMES)
 
@@ -160,4 +192,6 @@ SPECS = (
     *(_spec(f"resnet{depth}", depth) for depth in DEPTHS),
     _spec("resnet50_wsol", 50, strides=(1, 2, 2, 1)),
     _spec("resnet50_wsol_28x28", 50, strides=(1, 2, 1, 1)),
+    _spec("resnext50_32x4d", 50, "resnext50_32x4d", "resnext50_32x4d-7cdf4587.pth", groups=32, group_width=4),
+    _spec("wide_resnet50_2", 50, "wide_resnet50_2", "wide_resnet50_2-95faca4d.pth", group_width=128),
 )

@@ -99,6 +99,16 @@ def read_caffemodel(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def caffe_layers(path: str | PathLike[str]) -> list[str]:
+    """The names of all layers of a `.caffemodel`, those without weights included, in the file's order.
+
+    Raises:
+      FileNotFoundError, WeightsError: as `read_caffemodel`.
+    """
+    _, net, _ = _parse(path, "NetParameter")
+    return [layer.name.decode(errors="replace") for layer in (*net.layers, *net.layer)]
+
+
 def read_mean_binaryproto(path: str | PathLike[str]) -> np.ndarray:
     """Reads the mean image of a training set, as Caffe's `compute_image_mean` writes it.
 

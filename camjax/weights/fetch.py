@@ -3,9 +3,11 @@
 A cached file is used without asking the network.
 """
 
+import contextlib
 import hashlib
 import os
 import re
+import warnings
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -32,7 +34,7 @@ def fetch(address: str) -> Path:
         - `hf://OWNER/NAME[@REVISION][/FILE]`, a model repository on the Hugging Face Hub; without FILE its
           `model.safetensors`, or else `pytorch_model.bin` or `open_clip_model.safetensors`. The grammar, the cache,
           `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are huggingface_hub's. The SHA-256 is checked if the
-          Hub sends it.
+          Hub sends it. The `config.json` of the file's folder, if there is one, is fetched too and lies beside it.
         - `https://HOST/.../FILE[#sha256=DIGITS]`, kept below `cache_directory()`. The SHA-256 is checked if it is
           known: from the 64 digits after `#sha256=`, or from a name that ends in at least 8 digits of it, as
           torchvision's do. A download that breaks off resumes where it stopped, at once or at the next call.
@@ -51,7 +53,9 @@ def fetch(address: str) -> Path:
     """
     match urlsplit(address).scheme.lower():
         case "hf":
-            return _fetch_from_hub(address)
+            path, repository = _fetch_from_hub(address)
+            _fetch_config(address, path, repository)
+            return path
         case "https" | "http":
             return _fetch_from_web(address)
     raise InputError(f"{address}: expected an address that begins with hf:// or https://, or the path of a file.")
@@ -62,7 +66,8 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camjax", "weights").expanduser()
 
 
-def _fetch_from_hub(address: str) -> Path:
+def _fetch_from_hub(address: str) -> tuple[Path, str]:
+    """The path of the weights, and the repository OWNER/NAME."""
     require_extra("hub", f"{address}: the Hugging Face Hub", "huggingface_hub")
     import huggingface_hub as hub
 
@@ -76,11 +81,11 @@ def _fetch_from_hub(address: str) -> Path:
     for name in names:
         cached = hub.try_to_load_from_cache(place.id, name, revision=place.revision)
         if isinstance(cached, str):
-            return Path(cached)
+            return Path(cached), place.id
     for name in names:
         path = _download_from_hub(address, place.id, name, place.revision)
         if path is not None:
-            return path
+            return path, place.id
     hint = f" A revision comes after the repository: hf://{place.id}@REVISION/FILE." if "@" in names[0] else ""
     raise FetchError(f"{address}: the repository has no file {' or '.join(names)}.{hint}")
 
@@ -113,6 +118,30 @@ def _download_from_hub(address: str, repository: str, name: str, revision: str |
         _check(address, path, name, is_digest[0] if is_digest else "")
         return path
     raise FetchError(f"{address}: {why}.")
+
+
+def _fetch_config(address: str, weights: Path, repository: str) -> None:
+    """Puts the `config.json` of the same commit and folder beside the weights, if the repository has one."""
+    import huggingface_hub as hub
+    from huggingface_hub import errors as hub_errors
+
+    snapshot = next(folder for folder in weights.parents if folder.parent.name == "snapshots")
+    name, commit = weights.with_name("config.json").relative_to(snapshot).as_posix(), snapshot.name
+    if hub.try_to_load_from_cache(repository, name, revision=commit) is not None:
+        return  # it is there, or it is known that there is none
+    try:
+        # As in `_download_from_hub`. The library's own download notes that there is no such file.
+        with contextlib.suppress(hub_errors.RemoteEntryNotFoundError):
+            hub.get_hf_file_metadata(hub.hf_hub_url(repository, name, revision=commit))
+        hub.hf_hub_download(repository, name, revision=commit)
+    except hub_errors.RemoteEntryNotFoundError:
+        pass
+    except Exception as error:
+        warnings.warn(
+            f"{address}: its {name}, which says how images are normalized, cannot be fetched ({_first_line(error)}). "
+            "The network's own rule holds.",
+            stacklevel=2,
+        )
 
 
 def _fetch_from_web(address: str) -> Path:

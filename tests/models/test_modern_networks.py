@@ -13,8 +13,11 @@ from camjax.models import convnext, efficientnet_lite
 
 # One of each family, for what depends on the layers and not on how many there are: compiling many takes long.
 FAMILIES = ("resnet18", "resnet50_wsol", "efficientnet_lite0", "squeezenet1_1", "mobilenet_v2", "densenet121")
-FAMILIES += ("convnext_tiny", "vit_tiny_patch16_224", "vit_wee_patch16_reg1_gap_256")
-MODERN = (*FAMILIES, *("resnet34", "resnet50", "resnet101", "resnet152", "resnet50_wsol_28x28"))
+FAMILIES += ("convnext_tiny", "convnextv2_tiny", "swin_tiny_patch4_window7_224", "mobilenet_v3_small")
+FAMILIES += ("efficientnet_v2_s", "resnext50_32x4d", "regnety_016")
+FAMILIES += ("vit_tiny_patch16_224", "vit_wee_patch16_reg1_gap_256")
+MODERN = (*FAMILIES, *("resnet34", "resnet50", "resnet101", "resnet152", "resnet50_wsol_28x28", "wide_resnet50_2"))
+MODERN += ("mobilenet_v3_large", "mobilenetv3_large_100", "mobilenetv3_small_100", "tf_efficientnetv2_s")
 MODERN += tuple(f"efficientnet_lite{variant}" for variant in range(1, 5))
 MODERN += ("deit_small_distilled_patch16_224", "deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2")
 MODERN += ("vit_base_patch32_clip_quickgelu_224", "vit_base_patch16_siglip_224", "vit_base_patch16_siglip_gap_224")
@@ -69,16 +72,18 @@ def check_training_step(model, share_that_moves=0.9):
     before, after = (jax.tree.leaves_with_path(nnx.state(m, nnx.BatchStat)) for m in (model, after))
     for (path, old), (_, new) in zip(before, after, strict=True):
         assert np.isfinite(new).all() and np.any(new != old), path
-    assert bool(before) is not model.created_as["name"].startswith(("squeezenet", "convnext", "vit", "deit"))
+    without_statistics = ("squeezenet", "convnext", "swin", "vit", "deit")
+    assert bool(before) is not model.created_as["name"].startswith(without_statistics)
 
 
 IN_HALF_PRECISION = ("convnext_tiny", "vit_wee_patch16_reg1_gap_256")
+ALIKE = ("efficientnet_v2_s", "resnext50_32x4d", "regnety_016")  # whose layers others have too
 
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        *((name, jnp.float32) for name in FAMILIES),
+        *(pytest.param(name, jnp.float32, marks=[pytest.mark.long] * (name in ALIKE)) for name in FAMILIES),
         *(pytest.param(n, jnp.bfloat16, marks=[pytest.mark.long] * (n not in IN_HALF_PRECISION)) for n in FAMILIES),
     ],
 )

@@ -5,13 +5,16 @@ counts.
 """
 
 import functools
+import json
 import re
+import warnings
 
 import jax
 import numpy as np
 import pytest
 from conftest import photos
 from flax import nnx
+from networks import cut
 
 import camjax
 from benchmarks.peers import import_torchvision, missing
@@ -37,6 +40,13 @@ TORCHVISION = {
     "mobilenet_v2": ("mobilenet_v2", "features"),
     "densenet121": ("densenet121", "relu"),
     "convnext_tiny": ("convnext_tiny", "features"),
+    "resnext50_32x4d": ("resnext50_32x4d", "layer4"),
+    "wide_resnet50_2": ("wide_resnet50_2", "layer4"),
+    "regnety_016": ("regnet_y_1_6gf", "trunk_output"),
+    "efficientnet_v2_s": ("efficientnet_v2_s", "features"),
+    "mobilenet_v3_large": ("mobilenet_v3_large", "features"),
+    "mobilenet_v3_small": ("mobilenet_v3_small", "features"),
+    "swin_tiny_patch4_window7_224": ("swin_t", "permute"),
 }
 
 # Their names in timm. Under `resnet50` and `densenet121` it has torchvision's names of weights, under these its own.
@@ -45,10 +55,24 @@ TIMM = {
     "convnext_tiny": "convnext_tiny",
     "efficientnet_lite0": "tf_efficientnet_lite0",
     "efficientnet_lite4": "tf_efficientnet_lite4",
+    "convnextv2_tiny": "convnextv2_tiny",
+    "mobilenetv3_large_100": "mobilenetv3_large_100",
+    "mobilenetv3_small_100": "mobilenetv3_small_100",
+    "regnety_016": "regnety_016",
+    "swin_tiny_patch4_window7_224": "swin_tiny_patch4_window7_224",
+    "tf_efficientnetv2_s": "tf_efficientnetv2_s",
 }
+
+# With the first block of each stage alone by default: whole, they take long to compile.
+SHORT = {"resnext50_32x4d", "wide_resnet50_2", "efficientnet_v2_s", "tf_efficientnetv2_s", "convnextv2_tiny"}
 
 # Neither side is a multiple of 32, and odd numbers come up on the way down: poolings have to round as they should.
 SIZE = (98, 121)
+SWIN = "swin_tiny_patch4_window7_224"
+# torchvision's fills maps up to whole windows before it shifts them, timm's after.
+SIZES_OF_TORCHVISION = {SWIN: (224, 224)}
+# timm's patches have to fill the image, of which no map fills whole windows.
+SIZES_OF_TIMM = {SWIN: (100, 124)}
 
 # What takes time here is compiling: done as cheaply as XLA can, a fourth of it.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
@@ -63,7 +87,7 @@ def torchvision():
         pytest.skip(str(error))
 
 
-def torchvision_network(torchvision, name):
+def torchvision_network(torchvision, name, change=lambda network: None):
     """torchvision's network with random weights, and (x: (B, 3, H, W)) -> its last features and its logits."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -73,9 +97,27 @@ def torchvision_network(torchvision, name):
         stages = [network.layer4] if name == "resnet50_wsol" else [network.layer3, network.layer4]
         for stage in stages:
             stage[0].conv2.stride = stage[0].downsample[0].stride = (1, 1)
+    change(network)
     randomize(network)
     extractor = create_feature_extractor(network, {layer: "features"})
     return network, lambda x: (extractor(x)["features"], network(x))
+
+
+@pytest.fixture
+def shorten(monkeypatch):
+    """Leaves the first block of each stage of a network of PyTorch, and of camjax's from then on."""
+
+    def change(network):
+        from torch.nn import Sequential
+
+        cut(monkeypatch, 4)
+        for module in list(network.modules()):
+            for name, blocks in module.named_children():
+                kinds = {type(block).__name__ for block in blocks} if isinstance(blocks, Sequential) else set()
+                if len(kinds) == 1 and not kinds.pop().endswith(("Sequential", "Stage", "Activation")):
+                    setattr(module, name, blocks[:1])
+
+    return change
 
 
 def randomize(network):
@@ -86,11 +128,15 @@ def randomize(network):
     for name, tensor in network.state_dict().items():
         if name.endswith("running_var"):
             torch.nn.init.uniform_(tensor, 0.5, 2)
+        elif re.fullmatch(r"blocks\..*\.bn3\.weight", name):  # many blocks would add up to where gates are steps
+            torch.nn.init.uniform_(tensor, 0.1, 0.5)
+        elif name.endswith(("qkv.weight", "relative_position_bias_table")):  # which begin so small that they say little
+            torch.nn.init.normal_(tensor, 0, 1 if tensor.shape[0] == 169 else 2 / tensor.shape[1] ** 0.5)
         elif name.endswith(("layer_scale", "gamma")):  # which begin at 1e-6
             torch.nn.init.uniform_(tensor, 0.1, 0.5)
         elif name.endswith(("bias", "running_mean")):
             torch.nn.init.normal_(tensor, 0, 0.2)
-        elif tensor.ndim == 1:
+        elif tensor.ndim == 1 and tensor.is_floating_point():
             torch.nn.init.uniform_(tensor, 0.5, 1.5)
     network.eval()
 
@@ -133,14 +179,22 @@ def assert_close(actual, expected, tolerance=TOLERANCE):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_features_and_logits_equal_torchvision(torchvision, name, tmp_path):
-    network, run = torchvision_network(torchvision, name)
-    images = photos(SIZE)
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        *((name, name not in SHORT) for name in TORCHVISION),
+        *(pytest.param(name, True, marks=pytest.mark.long) for name in TORCHVISION if name in SHORT),
+    ],
+)
+def test_features_and_logits_equal_torchvision(torchvision, shorten, name, whole, tmp_path):
+    network, run = torchvision_network(torchvision, name, *([] if whole else [shorten]))
+    images = photos(SIZES_OF_TORCHVISION.get(name, SIZE))
     constants = torchvision.models.get_model_weights(TORCHVISION[name][0]).DEFAULT.transforms()
     features, logits = outputs(run, images, constants.mean, constants.std)
     if name == "convnext_tiny":
         features = after_the_layernorm(network.classifier[0], features)
+    if name.startswith("mobilenet_v3"):
+        features = after_hard_swish(network.classifier[0], features)
     model = camjax.load_model(name, weights=save(network, tmp_path / "weights.safetensors"))
     check(model, images, features, logits)
 
@@ -150,6 +204,13 @@ def after_the_layernorm(norm, features):
     pooled = features.mean((1, 2), dtype=np.float64)
     mean, var = (moment(pooled, axis=1)[:, None, None, None] for moment in (np.mean, np.var))
     return (features - mean) / np.sqrt(var + norm.eps) * norm.weight.detach().numpy() + norm.bias.detach().numpy()
+
+
+def after_hard_swish(dense, features):
+    """A dense layer at each place, times the factor by which hard-swish multiplies that of the pooled features."""
+    weight, bias = (parameter.detach().numpy().squeeze() for parameter in (dense.weight, dense.bias))
+    features = features.astype(np.float64) @ weight.T + bias
+    return features * (np.clip(features.mean((1, 2), keepdims=True) + 3, 0, 6) / 6)
 
 
 def test_the_bound_function_equals_torchvision(torchvision, tmp_path):
@@ -194,27 +255,42 @@ def test_densenet_from_a_published_file(torchvision, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", TIMM)
-def test_features_and_logits_equal_timm(torchvision, name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *((name, SIZES_OF_TIMM.get(name, SIZE)) for name in TIMM),
+        *(pytest.param(name, None, marks=pytest.mark.long) for name in TIMM),  # the network's own
+    ],
+)
+def test_features_and_logits_equal_timm(torchvision, shorten, name, size, tmp_path):
     if reason := missing("timm"):
         pytest.skip(reason)
     import timm
 
-    network = timm.create_model(TIMM[name])
+    network = timm.create_model(TIMM[name], **{"dynamic_img_size": True} if name == SWIN else {})
+    if size and name in SHORT:
+        shorten(network)
     randomize(network)
-    lite = name.startswith("efficientnet_lite")
-    images = photos(SIZE)
-    # timm's constants for the Lite networks differ from TensorFlow's by half a gray level.
+    config = network.pretrained_cfg
+    # As in a repository of timm's: the rule for images is that of the file.
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": TIMM[name], "pretrained_cfg": config}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = camjax.load_model(name, weights=save(network, tmp_path / "weights.safetensors"))
+    images = photos(size or model.input_size)
     features, logits = outputs(
-        lambda x: (network.forward_features(x), network(x)), images, *(TENSORFLOW if lite else IMAGENET)
+        lambda x: (network.forward_features(x), network(x)), images, config["mean"], config["std"]
     )
-    if name == "convnext_tiny":
+    if name == SWIN:  # whose features have had their channels last
+        features = features.transpose(0, 3, 1, 2)
+    if name.startswith("convnext"):
         features = after_the_layernorm(network.head.norm, features)
-    model = camjax.load_model(name, weights=save(network, tmp_path / "weights.safetensors"))
+    if name.startswith("mobilenetv3"):
+        features = after_hard_swish(network.conv_head, features)
     check(model, images, features, logits, DEEP_LITE_TOLERANCE if name == "efficientnet_lite4" else TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["resnet34", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet34", "densenet121", "resnext50_32x4d", "wide_resnet50_2"])
 def test_timm_names_weights_as_torchvision_does(torchvision, name):
     if reason := missing("timm"):
         pytest.skip(reason)

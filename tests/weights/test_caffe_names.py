@@ -56,6 +56,26 @@ def test_a_caffemodel_becomes_a_model(tmp_path, monkeypatch):
     assert model.channel_order == "bgr"
 
 
+@pytest.mark.parametrize("name", ["alexnet", "alexnet_gap"])
+@pytest.mark.parametrize("v1", [False, True])
+def test_the_reference_net_is_not_taken_for_alexnet(tmp_path, name, v1):
+    """CaffeNet has AlexNet's weights by name and shape, and pools before it normalizes."""
+    net = caffe_nets.Net(227, 227, weights={"conv1": ("Convolution", (2, 3, 11, 11))})
+    start = caffe_nets.caffemodel(net, caffe_nets.random_weights(net, 0), v1=v1)
+
+    def load(*layers):
+        numbers = (2, 4) if v1 else (100, 1)
+        named = [caffe_nets.message(numbers[0], caffe_nets.message(numbers[1], layer.encode())) for layer in layers]
+        (tmp_path / "net.caffemodel").write_bytes(start + b"".join(named))
+        camjax.load_model(name, weights=tmp_path / "net.caffemodel")
+
+    with pytest.raises(WeightsError, match="its layers are in the order pool1, norm1, as in bvlc_reference_caffenet"):
+        load("relu1", "pool1", "norm1")
+    for layers in (("relu1", "norm1", "pool1", "norm2", "pool2"), ()):
+        with pytest.raises(WeightsError, match="does not fit the model"):
+            load(*layers)
+
+
 def test_a_missing_layer_is_named(tmp_path):
     net = caffe_nets.nin((224, 224), 10)
     arrays = caffe_nets.random_weights(net, 0)

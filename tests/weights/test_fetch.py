@@ -385,7 +385,8 @@ from camjax.weights.fetch import fetch
 answers = []
 for address in sys.argv[1:]:
     try:
-        answers.append(fetch(address).read_bytes().hex()[:16])
+        path = fetch(address)
+        answers.append(path.read_bytes().hex()[:16] + "+config" * path.with_name("config.json").is_file())
     except Exception as error:
         answers.append(f"{{type(error).__name__}}: {{error}}")
 print(json.dumps(answers))
@@ -417,6 +418,7 @@ def hub(server):
         "/timm/new/resolve/main/model.safetensors": CONTENT,
         "/timm/new/resolve/main/pytorch_model.bin": OTHER,
         "/timm/new/resolve/v2/sub/net.npz": OTHER,
+        f"/timm/new/resolve/{COMMIT}/config.json": b"{}",
         "/timm/old": b"",
         "/timm/old/resolve/main/pytorch_model.bin": OTHER,
     }
@@ -425,7 +427,7 @@ def hub(server):
 
 def test_the_hub(hub, tmp_path):
     files = ["hf://timm/new", "hf://timm/old", "hf://timm/new@v2/sub/net.npz", "hf://timm/new/pytorch_model.bin"]
-    expected = [start(CONTENT), start(OTHER), start(OTHER), start(OTHER)]
+    expected = [f"{start(CONTENT)}+config", start(OTHER), start(OTHER), f"{start(OTHER)}+config"]
     missing = ["hf://timm/new/gone.npz", "hf://timm/gone", "hf://timm/new/model.safetensors@v2"]
     found = from_hub(hub, tmp_path / "hub", *files, *missing)
     assert found[:4] == expected
@@ -470,4 +472,4 @@ def test_a_file_of_the_hub_is_checked(hub, tmp_path, monkeypatch):
     assert no_weights.startswith("WeightsError: hf://timm/old/page.safetensors: what came is no whole file of weights")
     assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and b"<!DOC" in path.read_bytes()]
     assert wrong.startswith(f"WeightsError: hf://timm/new: the downloaded file has SHA-256 {digest(CONTENT)}, expected")
-    assert from_hub(hub, tmp_path / "hub", "hf://timm/new") == [start(CONTENT)]
+    assert from_hub(hub, tmp_path / "hub", "hf://timm/new") == [f"{start(CONTENT)}+config"]

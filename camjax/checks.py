@@ -20,10 +20,12 @@ def num_classes(model: Any) -> int:
     head = getattr(model, "head", None)
     if not hasattr(model, "features") or head is None or not hasattr(head, "kernel"):
         variant = getattr(model, "cam_variant", None)
+        name = (getattr(model, "created_as", None) or {}).get("name") or type(model).__name__
         raise InputError(
-            f"{type(model).__name__} has no class activation maps: expected a model with `features(images)` and a "
+            f"{name} has no class activation maps: expected a model with `features(images)` and a "
             "`head` with a `kernel` (K, C) after a global pooling. "
-            + (f"Take its GAP variant, {variant!r}." if variant else "Take a GAP variant from camjax.list_models().")
+            + (f"Take its GAP variant, {variant!r}" if variant else "Take a GAP variant from camjax.list_models()")
+            + ", or a method that needs no kernel, such as 'gradcam'."
         )
     return head.num_classes if head.kernel is None else head.kernel.shape[1]
 

@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 from jax.tree_util import Partial
 
+from camjax.models.base import CamModel, takes_more_than_features
 from camjax.models.head import MapHead, PooledHead
 from camjax.models.inference_mode import run_for_inference
 
@@ -119,9 +120,26 @@ def cut_model(model: Any) -> CutNetwork:
     """A model in inference mode, cut at its last feature map.
 
     Args:
-      model: has `features(images)` and `head(features)`; the head has a `kernel` if there are class activation maps.
+      model: has `features(images)` and `head(features)`; the head has a `kernel` if there are class activation maps. Or
+        it is a `CamModel` with a `split` and `finish` of its own.
     """
+    if takes_more_than_features(model):
+        return SharedWeights.of(_features_of, _finished, _whole, model)
     return cut_network(model.features, model.head)._replace(kernel=_kernel_of(model.head))
+
+
+def _features_of(model: CamModel, images: jax.Array) -> jax.Array:
+    return run_for_inference(model.features, images)
+
+
+def _finished(model: CamModel, features: jax.Array, images: jax.Array) -> jax.Array:
+    """The logits of other features; what goes around them is computed from the images."""
+    _, *around = run_for_inference(model.split, images)
+    return run_for_inference(model.finish, features, *around)
+
+
+def _whole(model: CamModel) -> Whole:
+    return Whole(model, run_for_inference)
 
 
 def whole_module(network: CutNetwork) -> Whole | None:

@@ -6,6 +6,7 @@ from camjax.models.layers import ConvBN, fold_batchnorm
 from camjax.models.registry import create_model, list_models, model_spec, register_model
 from camjax.models.spec import ModelSpec, WeightsSource
 from camjax.models.surgery import with_new_head
+from camjax.models.text_classes import with_text_classes
 from camjax.models.wsol.table import with_wsol
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "model_spec",
     "register_model",
     "with_new_head",
+    "with_text_classes",
     "with_wsol",
 ]

@@ -225,9 +225,25 @@ class CamModel(nnx.Module):
             return image[top : top + height, left : left + width]
         return jax.image.resize(image, (height, width, 3), "bilinear", antialias=False)
 
+    def split(self, images: jax.Array) -> tuple[jax.Array, ...]:
+        """The last feature map, and what goes around it to the classes.
+
+        Args:
+          images: as `features` takes them.
+
+        Returns:
+          What `features` gives, followed by what else `finish` takes: nothing, but for networks whose head is no
+          function of the features alone, such as transformers with a class token.
+        """
+        return (self.features(images),)
+
+    def finish(self, features: jax.Array, *around: jax.Array) -> jax.Array:
+        """What `split` gives -> (B, C) float32 logits."""
+        return self.head(features)
+
     def __call__(self, images: jax.Array) -> jax.Array:
         """(B, H, W, 3) RGB images in 0..255 -> (B, C) float32 logits."""
-        return self.head(self.features(images))
+        return self.finish(*self.split(images))
 
     @property
     def exact_cam(self) -> bool:
@@ -255,3 +271,8 @@ class CamModel(nnx.Module):
     @created_as.setter
     def created_as(self, arguments: dict | None):
         self._created_as = _Hidden(arguments)
+
+
+def takes_more_than_features(model: Any) -> bool:
+    """Whether logits are no function of the features alone: the model has a `split` and `finish` of its own."""
+    return isinstance(model, CamModel) and type(model).split is not CamModel.split

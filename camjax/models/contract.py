@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from camjax.errors import InputError
-from camjax.models.base import CamModel
+from camjax.models.base import CamModel, takes_more_than_features
 
 # What explaining, evaluating and training use of a model; a subclass of `CamModel` inherits most of it.
 _MODEL = (
@@ -122,8 +122,10 @@ def _check_model(name: str, model: Any, num_classes: int) -> None:
             f"{name!r} has features of {features.shape[3]} channels and a head.kernel of shape {kernel.shape}: "
             f"expected ({features.shape[3]}, {num_classes})."
         )
-    by_head = jax.eval_shape(lambda model, features: model.head(features), model, features)
     logits = jax.eval_shape(lambda model, images: model(images), model, images)
+    by_head = logits
+    if not takes_more_than_features(model):
+        by_head = jax.eval_shape(lambda model, features: model.head(features), model, features)
     if by_head.shape != (1, num_classes) or logits.shape != by_head.shape:
         raise InputError(
             f"{name!r}, for one image, has `head(features)` of shape {by_head.shape} and `model(images)` of shape "

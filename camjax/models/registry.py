@@ -32,6 +32,7 @@ FAMILIES = (
     "small_gap",
     "squeezenet",
     "vgg",
+    "vit",
 )
 _SPECS: dict[str, ModelSpec] = {
     spec.name: spec for family in FAMILIES for spec in importlib.import_module(f"camjax.models.{family}").SPECS

@@ -4,7 +4,10 @@ A table is a tuple of rules, and the first rule that matches a name counts. A ne
 the few layers that all tables are made of.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 # PyTorch and Caffe store convolutions as (K_out, K_in, kh, kw) and dense layers as (C, K).
 CONV = (2, 3, 1, 0)
@@ -20,12 +23,16 @@ class Rule:
       place: path in the model, with the pattern's groups as in `re.Match.expand`; None to leave the entry out.
       axes: permutation from the file's axes to the model's, or None.
       squeeze: whether to drop axes of length 1, which the file has and the model has not.
+      fit: (the file's array, the model's shape) -> array, for one of another shape; or None.
+      zeros: place that becomes zeros where the pattern matches and no entry fills it; or None.
     """
 
     pattern: str
     place: str | None
     axes: tuple[int, ...] | None = None
     squeeze: bool = False
+    fit: Callable[[np.ndarray, tuple[int, ...]], np.ndarray] | None = None
+    zeros: str | None = None
 
 
 Table = tuple[Rule, ...]

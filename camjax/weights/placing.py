@@ -129,6 +129,7 @@ class NameTable:
         kept = {place for place in places if any(f"{place}.".startswith(f"{layer}.") for layer in new_layers)}
         unexpected, wrong, twice, spoiled = [], [], [], []
         filled: dict[str, np.ndarray] = {}
+        zeros: list[str] = []
         for name, tensor in tensors.items():
             rule, place = self._find(name)
             if rule is not None and place is None:
@@ -137,11 +138,15 @@ class NameTable:
                 unexpected.append(name)
                 continue
             value, shape = _in_model_order(tensor, rule), places[place].shape
+            if value.shape != shape and rule.fit is not None:
+                value = rule.fit(value, shape)
             if value.shape != shape:
                 wrong.append(f"{name}: {value.shape} in the file, {shape} in the model at {place}")
             if place in filled:
                 twice.append(f"{name}: for {place}")
             filled[place] = value
+            if rule.zeros is not None and rule.zeros in places:
+                zeros.append(rule.zeros)
             if not jnp.issubdtype(value.dtype, jnp.floating):
                 wrong.append(f"{name}: {value.dtype} in the file, floating-point numbers in the model at {place}")
                 continue
@@ -151,6 +156,7 @@ class NameTable:
                 spoiled.append(f"{name}: {why}")
             elif place.endswith(".var") and isinstance(places[place], nnx.BatchStat) and (value < 0).any():
                 spoiled.append(f"{name}: variances below 0, whose roots are NaN")
+        filled = {place: np.zeros(places[place].shape, np.float32) for place in zeros if place not in kept} | filled
         missing = [place for place in places if place not in filled and place not in kept]
         left_out, unexpected = (unexpected, []) if new_layers else ([], unexpected)
         if missing or unexpected or wrong or twice or spoiled:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import NAMES, cut
+from networks import NAMES, TOKENS, cut
 
 import camjax
 from camjax.models import CamModel, PooledHead, model_spec
@@ -21,6 +21,7 @@ from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import FullyConnectedHead, MapHead
 from camjax.models.shapes import model_shapes
 from camjax.models.tensor_names import CONV, DENSE
+from camjax.models.vit import QueryHead, TokenHead
 
 # Parameters for 1000 classes. Where they are not published, (K_in / groups * k * k + 1) * K_out of each layer is put in
 # place of what is removed from the original.
@@ -42,6 +43,15 @@ FACTS = {
     "alexnet_gap": (ALEXNET_CONVS + (128 * 9 + 1) * 1024 + DENSE_OF_1024, 227, (13, 13, 1024)),
     "alexnet_star_gap": (ALEXNET_CONVS + STAR_CONVS + (512 + 1) * 1000, 227, (11, 11, 512)),
     "convnext_tiny": (28_589_128, 224, (7, 7, 768)),
+    "deit3_base_patch16_224": (86_585_320, 224, (14, 14, 768)),
+    "deit3_medium_patch16_224": (38_849_512, 224, (14, 14, 512)),
+    "deit3_small_patch16_224": (22_059_496, 224, (14, 14, 384)),
+    "deit_base_distilled_patch16_224": (87_338_192, 224, (14, 14, 768)),
+    "deit_base_patch16_224": (86_567_656, 224, (14, 14, 768)),
+    "deit_small_distilled_patch16_224": (22_436_432, 224, (14, 14, 384)),
+    "deit_small_patch16_224": (22_050_664, 224, (14, 14, 384)),
+    "deit_tiny_distilled_patch16_224": (5_910_800, 224, (14, 14, 192)),
+    "deit_tiny_patch16_224": (5_717_416, 224, (14, 14, 192)),
     "densenet121": (7_978_856, 224, (7, 7, 1024)),
     "efficientnet_lite0": (4_652_008, 224, (7, 7, 1280)),
     "efficientnet_lite1": (5_416_680, 240, (8, 8, 1280)),
@@ -68,8 +78,36 @@ FACTS = {
     "vgg16_gap": (VGG16_CONVS + (256 * 9 + 1) * 1024 + DENSE_OF_1024, 224, (14, 14, 1024)),
     "vgg16_wsol": (VGG16_CONVS + CONV_OF_512 + DENSE_OF_1024, 224, (14, 14, 1024)),
     "vgg16_wsol_28x28": (VGG16_CONVS + CONV_OF_512 + DENSE_OF_1024, 224, (28, 28, 1024)),
+    "vit_base_patch14_dinov2": (88_116_712, 518, (37, 37, 768)),
+    "vit_base_patch14_reg4_dinov2": (88_119_016, 518, (37, 37, 768)),
+    "vit_base_patch16_224": (86_567_656, 224, (14, 14, 768)),
+    "vit_base_patch16_avg_224": (86_567_656, 224, (14, 14, 768)),
+    "vit_base_patch16_clip_224": (86_193_152, 224, (14, 14, 768)),
+    "vit_base_patch16_clip_quickgelu_224": (86_193_152, 224, (14, 14, 768)),
+    "vit_base_patch16_siglip_224": (93_653_224, 224, (14, 14, 768)),
+    "vit_base_patch16_siglip_gap_224": (86_566_120, 224, (14, 14, 768)),
+    "vit_base_patch32_224": (88_224_232, 224, (7, 7, 768)),
+    "vit_base_patch32_avg_224": (88_224_232, 224, (7, 7, 768)),
+    "vit_base_patch32_clip_224": (87_849_728, 224, (7, 7, 768)),
+    "vit_base_patch32_clip_quickgelu_224": (87_849_728, 224, (7, 7, 768)),
+    "vit_betwixt_patch16_reg4_gap_256": (60_398_440, 256, (16, 16, 640)),
+    "vit_little_patch16_reg4_gap_256": (22_516_008, 256, (16, 16, 320)),
+    "vit_medium_patch16_reg4_gap_256": (38_881_768, 256, (16, 16, 512)),
+    "vit_small_patch14_dinov2": (22_825_192, 518, (37, 37, 384)),
+    "vit_small_patch14_reg4_dinov2": (22_826_344, 518, (37, 37, 384)),
+    "vit_small_patch16_224": (22_050_664, 224, (14, 14, 384)),
+    "vit_small_patch16_avg_224": (22_050_664, 224, (14, 14, 384)),
+    "vit_small_patch32_224": (22_878_952, 224, (7, 7, 384)),
+    "vit_small_patch32_avg_224": (22_878_952, 224, (7, 7, 384)),
+    "vit_tiny_patch16_224": (5_717_416, 224, (14, 14, 192)),
+    "vit_tiny_patch16_avg_224": (5_717_416, 224, (14, 14, 192)),
+    "vit_wee_patch16_reg1_gap_256": (13_422_568, 256, (16, 16, 256)),
 }
-CLASSIFIERS = {"alexnet": "alexnet_gap", "vgg16": "vgg16_gap"}  # and their variants with maps
+CLASSIFIERS = {"alexnet": "alexnet_gap", "vgg16": "vgg16_gap"}  # and their variants with maps, if any
+PLAIN = r"(?:vit|deit)_(tiny|small|base)(?:_distilled)?_(patch\d+)_224"  # transformers whose tokens could be averaged
+CLASSIFIERS |= {
+    name: match.expand(r"vit_\1_\2_avg_224") if (match := re.fullmatch(PLAIN, name)) else None for name in TOKENS
+}
 OF_CAFFE = {*("alexnet", "alexnet_gap", "alexnet_star_gap", "vgg16_gap", "googlenet", "googlenet_gap", "nin")}
 
 # The smallest side of an image is the stride, but for these.
@@ -133,10 +171,11 @@ def test_the_contract_of_models(name):
     model, num_features = abstract(name), FACTS[name][2][2]
     # So that what test_identity.py shows of a family, computing, holds for each network of it.
     assert type(model).__call__ is CamModel.__call__ and type(model).features is CamModel.features
-    assert type(model.head) in (PooledHead, MapHead, FullyConnectedHead)
+    assert type(model.head) in (PooledHead, MapHead, FullyConnectedHead, TokenHead, QueryHead)
     assert model.exact_cam is (name not in CLASSIFIERS)
     if name in CLASSIFIERS:
-        assert not hasattr(model.head, "kernel") and model.cam_variant == CLASSIFIERS[name]
+        assert not hasattr(model.head, "kernel")
+        assert getattr(model, "cam_variant", None) == CLASSIFIERS[name]
     elif model.head.kernel is None:
         assert model.head.bias is None and num_features == model.head.num_classes
     else:
@@ -188,7 +227,7 @@ def test_the_table_of_names_is_complete_both_ways(name):
                     axes[place].add(rule.axes)
     if spec.tensor_names:
         for place, shape in found.items():
-            assert {4: CONV, 2: DENSE, 1: None}[len(shape)] in axes[place], place
+            assert {4: CONV, 3: None, 2: DENSE, 1: None}[len(shape)] in axes[place], place
 
 
 @every_network

@@ -6,21 +6,24 @@ import numpy as np
 import pytest
 from conftest import photos, random_network
 from flax import nnx
-from networks import NAMES, cut
+from networks import NAMES, TOKENS, cut
 
 import camjax
 
 SIGNED, POSITIVE, ONE_HOT = range(3)  # what the kernel's columns of these classes are
 CLASSES = 5
-CLASSIFIERS = {"alexnet", "vgg16"}  # which have fully connected layers, and no maps
+CLASSIFIERS = {"alexnet", "vgg16", *TOKENS}  # which have fully connected layers, or a class token, and no maps
 # Variants that differ from another model of their family in depth, width or stride alone.
 VARIANTS = {
     *("resnet34", "resnet101", "resnet152", "resnet50_wsol", "resnet50_wsol_28x28"),
     *(f"efficientnet_lite{variant}" for variant in (1, 2, 3, 4)),
+    *(f"vit_{size}_avg_224" for size in ("tiny_patch16", "base_patch16", "small_patch32", "base_patch32")),
+    *(f"vit_{size}_patch16_reg4_gap_256" for size in ("little", "medium", "betwixt")),
     *("alexnet_gap", "googlenet", "vgg16_wsol", "vgg16_wsol_28x28", "inception_v3", "inception_v3_wsol_28x28"),
 }
 # Those that take long to compile: with one block in each stage by default, and as they are in the long tests.
 DEEP = {"resnet50", "efficientnet_lite0", "mobilenet_v2", "densenet121", "convnext_tiny"}
+DEEP |= {"vit_small_patch16_avg_224", "vit_wee_patch16_reg1_gap_256", "vit_base_patch16_siglip_gap_224"}
 # Pooling of each head in bfloat16 too; the other networks only in the long tests.
 IN_HALF_PRECISION = {"resnet18", "small_gap", "squeezenet1_1"}
 CASES = [

@@ -1,0 +1,678 @@
+"""Vision transformers (Dosovitskiy et al. 2021, arXiv:2010.11929) and their relatives, as timm defines them.
+
+An image is cut into patches, and each becomes a token; other tokens that belong to no place stand before them: the
+class token, DeiT's distillation token (Touvron et al. 2021, arXiv:2012.12877) and registers (Darcet et al. 2024,
+arXiv:2309.16588). Stochastic depth, which only training from scratch needs, is left out. How tokens become classes
+decides which maps there are:
+
+- `AveragedTokens`: the patches' tokens are averaged in front of the dense layer, as in any network with global average
+  pooling. The class activation map is exact.
+- `ClassToken`: the class token alone goes on to the dense layer, or with the mean of the patches (DINOv2, Oquab et al.
+  2024, arXiv:2304.07193). There is no exact map. Of the last block, the patches' tokens reach the class token through
+  its attention alone: so the last feature map, on which methods such as Grad-CAM work, is what the last block's first
+  LayerNorm makes of the patches. What the last block makes of them has no part in the classes.
+- `AttentionPooling`: a learned query attends to the tokens (SigLIP, Zhai et al. 2023, arXiv:2303.15343). The last
+  feature map is what the query attends to.
+
+Other methods look at the attention itself: the output of the layer `blocks.N.attention.weights` is that of block N,
+(B, heads, T, T), of each token (second to last axis) to each other. `other_tokens` of the T tokens come first, and
+`grid` says how the others lie.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from camjax.errors import InputError
+from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
+from camjax.models.convnext import norm_of_pooled
+from camjax.models.head import Pool, PooledHead
+from camjax.models.layers import conv2d
+from camjax.models.spec import ModelSpec, WeightsSource
+from camjax.models.tensor_names import CONV, DENSE, Rule, Table, layer, layernorm
+
+
+class Size(NamedTuple):
+    """How large a transformer is.
+
+    Attributes:
+      width: K of the tokens.
+      depth: number of blocks.
+      heads: number of attention heads, each of width / heads numbers.
+      hidden: numbers of the hidden layer of a block's two dense layers.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+
+
+# Tiny, small and base of Touvron et al. 2021, table 1; the others are timm's.
+SIZES = {
+    "tiny": Size(192, 12, 3, 768),
+    "wee": Size(256, 14, 4, 1280),
+    "little": Size(320, 14, 5, 1792),
+    "small": Size(384, 12, 6, 1536),
+    "medium": Size(512, 12, 8, 2048),
+    "betwixt": Size(640, 12, 10, 2560),
+    "base": Size(768, 12, 12, 3072),
+}
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+_normal = nnx.initializers.truncated_normal(0.02)
+
+
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """`x` times the share of a normal distribution below x, not its approximation by a hyperbolic tangent."""
+    # By erf, as PyTorch does; `jax.nn.gelu` takes erfc, whose two branches are both computed.
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """`x sigmoid(1.702 x)`, in place of GELU in OpenAI's CLIP (Radford et al. 2021)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def _layernorm(features: int, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(features, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
+
+
+class AttentionWeights(nnx.Module):
+    """How much each token attends to each other one: a layer of its own, so that methods find its output."""
+
+    def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
+        """(B, T', heads, d) queries and (B, T, heads, d) keys -> (B, heads, T', T), whose last axis has the sum 1."""
+        scores = jnp.einsum("bqhd,bkhd->bhqk", queries * queries.shape[-1] ** -0.5, keys)
+        return jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(queries.dtype)
+
+
+class Attention(nnx.Module):
+    """Self-attention of several heads (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, size: Size, *, dtype, rngs):
+        self.qkv = nnx.Linear(size.width, 3 * size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.weights = AttentionWeights()
+        self.project = nnx.Linear(size.width, size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.heads = size.heads
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, T, K) -> (B, T, K)."""
+        batch, count, _ = x.shape
+        queries, keys, values = jnp.moveaxis(self.qkv(x).reshape(batch, count, 3, self.heads, -1), 2, 0)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", self.weights(queries, keys), values)
+        return self.project(mixed.reshape(x.shape))
+
+
+class Block(nnx.Module):
+    """LayerNorm, attention, a shortcut; LayerNorm, two dense layers, a shortcut (Dosovitskiy et al. 2021, eqs. 2, 3).
+
+    Args:
+      size: of the transformer.
+      layer_scale: what both outputs are multiplied by at first, channel by channel (Touvron et al. 2021,
+        arXiv:2103.17239); None for no such factors.
+      activation: between the dense layers.
+      epsilon: of the LayerNorms.
+      dtype, rngs: as in `camjax.create_model`.
+    """
+
+    def __init__(self, size: Size, *, layer_scale: float | None, activation: Callable, epsilon: float, dtype, rngs):
+        self.norm1 = _layernorm(size.width, epsilon, rngs)
+        self.attention = Attention(size, dtype=dtype, rngs=rngs)
+        self.norm2 = _layernorm(size.width, epsilon, rngs)
+        self.expand = nnx.Linear(size.width, size.hidden, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.project = nnx.Linear(size.hidden, size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.scale1, self.scale2 = (
+            None if layer_scale is None else nnx.Param(jnp.full((size.width,), layer_scale)) for _ in range(2)
+        )
+        self.activation = activation
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array, normed: jax.Array | None = None) -> jax.Array:
+        """(B, T, K) -> (B, T, K); `normed`, if given, is what the first LayerNorm made of x."""
+        normed = self.norm1(x) if normed is None else normed
+        x = x + self._scaled(self.attention(normed.astype(self.dtype)), self.scale1)
+        y = self.expand(self.norm2(x).astype(self.dtype))
+        return x + self._scaled(self.project(self.activation(y)), self.scale2)
+
+    def _scaled(self, x: jax.Array, scale: nnx.Param | None) -> jax.Array:
+        return x if scale is None else x * scale[...].astype(self.dtype)[None, None]
+
+
+class VisionTransformer(CamModel):
+    """What all of these networks have in common. Map: image side / patch side, rounded down.
+
+    Args:
+      size: of `SIZES`.
+      patch: side of a patch in pixels.
+      side: of the images in pixels that the network was made for. For other images the positions are interpolated.
+      class_token, distillation_token, registers: the other tokens.
+      positions_of_others: whether these have learned positions as well.
+      norm_first: whether a LayerNorm follows the positions, and patches have no bias, as in CLIP.
+      layer_scale, activation: see `Block`.
+      epsilon: of the LayerNorms.
+      texts: of networks that were trained with texts, whether the dense layer of the head leads to the texts'
+        embeddings ("projected"), or what it takes is compared with them ("direct").
+      cam_variant: as in `CamModel`.
+      input_rule: how images are normalized.
+      dtype, rngs: as in `camjax.create_model`.
+
+    Attributes:
+      blocks: `nnx.List` of `Block`.
+      other_tokens: number of tokens that stand before those of the patches, in this order: class token, distillation
+        token, registers.
+    """
+
+    def __init__(
+        self,
+        size: str,
+        patch: int,
+        side: int = 224,
+        *,
+        class_token: bool = True,
+        distillation_token: bool = False,
+        registers: int = 0,
+        positions_of_others: bool = True,
+        norm_first: bool = False,
+        layer_scale: float | None = None,
+        activation: Callable = exact_gelu,
+        epsilon: float = 1e-6,
+        texts: Literal["projected", "direct"] | None = None,
+        cam_variant: str | None = None,
+        input_rule: InputRule,
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(input_size=(side, side), stride=patch, dtype=dtype, **input_rule)
+        self.size, self.texts = SIZES[size], texts
+        if cam_variant is not None:
+            self.cam_variant = cam_variant
+        width = self.size.width
+        self.patches = conv2d(
+            3, width, patch, patch, use_bias=not norm_first, kernel_init=_normal, dtype=dtype, rngs=rngs
+        )
+
+        def token(count: int) -> nnx.Param | None:
+            return nnx.Param(_normal(rngs.params(), (1, count, width))) if count else None
+
+        self.class_token = token(class_token)
+        self.distillation_token = token(distillation_token)
+        self.registers = token(registers)
+        self.other_tokens = class_token + distillation_token + registers
+        self.positions_of_others = positions_of_others
+        positions = (side // patch) ** 2 + positions_of_others * self.other_tokens
+        self.positions = nnx.Param(_normal(rngs.params(), (1, positions, width)))
+        self.norm_first = _layernorm(width, epsilon, rngs) if norm_first else None
+        options = {
+            "layer_scale": layer_scale,
+            "activation": activation,
+            "epsilon": epsilon,
+            "dtype": dtype,
+            "rngs": rngs,
+        }
+        self.blocks = nnx.List([Block(self.size, **options) for _ in range(self.size.depth)])
+        self.norm = _layernorm(width, epsilon, rngs)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w): how many patches an image of (H, W) pixels has from top to bottom, and from left to right."""
+        return height // self.stride, width // self.stride
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, T, K), what the first block takes."""
+        grid = self.grid(*x.shape[1:3])
+        tokens = self.patches(x).reshape(len(x), -1, self.size.width)
+        positions = resampled_positions(self.positions[...], grid, self.other_tokens * self.positions_of_others)
+        others = [
+            jnp.broadcast_to(token[...].astype(self.dtype), (len(x), *token.shape[1:]))
+            for token in (self.class_token, self.distillation_token, self.registers)
+            if token is not None
+        ]
+        positions = jnp.broadcast_to(positions.astype(self.dtype), (len(x), *positions.shape[1:]))
+        if self.positions_of_others:
+            tokens = jnp.concatenate([*others, tokens], axis=1) + positions
+        else:
+            tokens = jnp.concatenate([*others, tokens + positions], axis=1)
+        return tokens if self.norm_first is None else self.norm_first(tokens).astype(self.dtype)
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, T, K), what the last block gives."""
+        tokens = self.embed(x)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+    def as_map(self, tokens: jax.Array, images: jax.Array) -> jax.Array:
+        """The patches' tokens, (B, T, K) -> (B, h, w, K), of images (B, H, W, 3)."""
+        return tokens[:, self.other_tokens :].reshape(len(tokens), *self.grid(*images.shape[1:3]), -1)
+
+
+class AveragedTokens(VisionTransformer):
+    """The patches' tokens are averaged: the class activation map is exact.
+
+    timm's LayerNorm stands either before the average, or behind it (`fc_norm`). There it is applied to the map, as in
+    `camjax.models.convnext`: the logits are the same, and the features differ from those of other implementations.
+
+    Args:
+      num_classes, dtype, rngs: as in `camjax.create_model`.
+      pool: "gap" or "gmp"; under "gmp", a LayerNorm behind the average takes mean and deviation of the averaged
+        features.
+      norm_behind: whether the last LayerNorm stands behind the average.
+      **options: of `VisionTransformer`.
+    """
+
+    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", norm_behind: bool = True, **options):
+        super().__init__(**options)
+        self.norm_behind = norm_behind
+        self.head = PooledHead(self.size.width, num_classes, pool=pool, rngs=options["rngs"])
+
+    def backbone(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, h, w, K)."""
+        tokens = self.encode(x)
+        if self.norm_behind:
+            return norm_of_pooled(self.norm, self.as_map(tokens, x)).astype(self.dtype)
+        return self.as_map(self.norm(tokens), x).astype(self.dtype)
+
+
+class ClassToken(VisionTransformer):
+    """The class token decides. The last feature map is that of the last block's first LayerNorm.
+
+    Args:
+      num_classes, dtype, rngs: as in `camjax.create_model`.
+      pool: only "gap", the default of `create_model`; there is no pooling.
+      mean_too: whether the mean of the patches' tokens goes on to the dense layer as well.
+      **options: of `VisionTransformer`.
+    """
+
+    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", mean_too: bool = False, **options):
+        _check_no_pool(pool)
+        super().__init__(**options)
+        self.head = TokenHead(
+            self.size.width,
+            num_classes,
+            mean_too=mean_too,
+            distilled=self.distillation_token is not None,
+            rngs=options["rngs"],
+        )
+
+    def backbone(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, h, w, K)."""
+        return self._last(x)[0]
+
+    def split(self, images: jax.Array) -> tuple[jax.Array, ...]:
+        """The last feature map (B, h, w, K), the same of the other tokens (B, P, K), and what both are of (B, T, K)."""
+        features, *around = self._last(self.normalized(images))
+        return self.at("features", features), *around
+
+    def _last(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        tokens = self.embed(x)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        normed = self.blocks[-1].norm1(tokens).astype(self.dtype)
+        return self.as_map(normed, x), normed[:, : self.other_tokens], tokens
+
+    def finish(self, features: jax.Array, *around: jax.Array) -> jax.Array:
+        """What `split` gives -> (B, C) float32 logits."""
+        others, tokens = around
+        patches = features.reshape(len(features), -1, features.shape[-1])
+        normed = jnp.concatenate([others, patches.astype(others.dtype)], axis=1)
+        tokens = self.blocks[-1](tokens, normed)
+        return self.head(self.norm(tokens), self.other_tokens)
+
+
+class TokenHead(nnx.Module):
+    """A dense layer on the class token, after the last LayerNorm.
+
+    Args:
+      num_features: K.
+      num_classes: C.
+      mean_too: whether it takes the class token followed by the mean of the patches' tokens, 2 K numbers.
+      distilled: whether a second layer takes the distillation token, and the logits are the mean of both.
+      rngs: random keys of the initial weights.
+
+    Attributes:
+      dense, distilled: `nnx.Linear` in float32.
+      num_classes: as given.
+      exact_cam: False.
+    """
+
+    exact_cam = False
+
+    def __init__(self, num_features: int, num_classes: int, *, mean_too: bool, distilled: bool, rngs: nnx.Rngs):
+        self.mean_too = mean_too
+        self.dense = _dense(num_features * (1 + mean_too), num_classes, rngs)
+        self.distilled = _dense(num_features, num_classes, rngs) if distilled else None
+        self.num_classes = num_classes
+
+    def __call__(self, tokens: jax.Array, other_tokens: int) -> jax.Array:
+        """(B, T, K) tokens, of which the first `other_tokens` are no patches -> (B, C) float32 logits."""
+        tokens = tokens.astype(jnp.float32)
+        found = tokens[:, 0]
+        if self.mean_too:
+            found = jnp.concatenate([found, tokens[:, other_tokens:].mean(1)], axis=-1)
+        logits = self.dense(found)
+        return logits if self.distilled is None else (logits + self.distilled(tokens[:, 1])) / 2
+
+
+class AttentionPooling(VisionTransformer):
+    """A learned query attends to the patches' tokens, and decides. The last feature map is that of the last LayerNorm.
+
+    Args:
+      num_classes, dtype, rngs: as in `camjax.create_model`.
+      pool: only "gap", the default of `create_model`; there is no other pooling.
+      **options: of `VisionTransformer`.
+    """
+
+    def __init__(self, num_classes: int = 1000, *, pool: Pool = "gap", **options):
+        _check_no_pool(pool)
+        super().__init__(**options)
+        self.head = QueryHead(self.size, num_classes, dtype=self.dtype, rngs=options["rngs"])
+
+    def backbone(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, 3) normalized images -> (B, h, w, K)."""
+        return self.as_map(self.norm(self.encode(x)), x).astype(self.dtype)
+
+
+class QueryHead(nnx.Module):
+    """A learned query attends to all places of the features; two dense layers with a shortcut, and one to the classes.
+
+    Args:
+      size: of the transformer.
+      num_classes: C.
+      dtype: compute dtype.
+      rngs: random keys of the initial weights.
+
+    Attributes:
+      dense: `nnx.Linear` in float32.
+      num_classes: as given.
+      exact_cam: False.
+    """
+
+    exact_cam = False
+
+    def __init__(self, size: Size, num_classes: int, *, dtype, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, kernel_init=_normal, dtype=dtype, rngs=rngs)
+        self.query = nnx.Param(_normal(rngs.params(), (1, 1, size.width)))
+        self.to_queries = linear(size.width, size.width)
+        self.to_keys_and_values = linear(size.width, 2 * size.width)
+        self.weights = AttentionWeights()
+        self.project = linear(size.width, size.width)
+        self.norm = _layernorm(size.width, 1e-6, rngs)
+        self.expand = linear(size.width, size.hidden)
+        self.reduce = linear(size.hidden, size.width)
+        self.dense = _dense(size.width, num_classes, rngs)
+        self.heads = size.heads
+        self.dtype = dtype
+        self.num_classes = num_classes
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, h, w, K) -> (B, C) float32 logits."""
+        batch, *_, width = features.shape
+        query = jnp.broadcast_to(self.to_queries(self.query[...].astype(self.dtype)), (batch, 1, width))
+        both = self.to_keys_and_values(features.astype(self.dtype)).reshape(
+            batch, -1, 2, self.heads, width // self.heads
+        )
+        weights = self.weights(query.reshape(batch, 1, self.heads, -1), both[:, :, 0])
+        x = self.project(jnp.einsum("bhqk,bkhd->bqhd", weights, both[:, :, 1]).reshape(batch, width))
+        x = x + self.reduce(exact_gelu(self.expand(self.norm(x).astype(self.dtype))))
+        return self.dense(x.astype(jnp.float32))
+
+
+def _dense(in_features: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Linear:
+    if num_classes < 1:
+        raise InputError(f"num_classes={num_classes}: expected at least one class.")
+    return nnx.Linear(in_features, num_classes, kernel_init=_normal, precision=_HIGHEST, rngs=rngs)
+
+
+def _check_no_pool(pool: str) -> None:
+    if pool != "gap":
+        raise InputError(
+            f"pool={pool!r}: the class token, or a learned query, takes the place of pooling. Leave pool out, or take "
+            "a network that averages its tokens."
+        )
+
+
+def resampled_positions(positions: jax.Array, grid: tuple[int, int], others: int) -> jax.Array:
+    """Learned positions for another grid of patches, as timm's `resample_abs_pos_embed` gives them.
+
+    Args:
+      positions: (1, others + n * n, K) float32, of a square grid.
+      grid: (h, w) of the patches.
+      others: how many of the positions, the first ones, are of no patch; they stay as they are.
+
+    Returns:
+      (1, others + h * w, K): bicubic, with antialiasing where the grid becomes smaller.
+    """
+    side = math.isqrt(positions.shape[1] - others)
+    if grid == (side, side):
+        return positions
+    width = positions.shape[-1]
+    of_patches = positions[0, others:].reshape(side, side, width)
+    resized = jax.image.resize(of_patches, (*grid, width), "bicubic", antialias=True, precision=_HIGHEST)
+    return jnp.concatenate([positions[:, :others], resized.reshape(1, -1, width)], axis=1)
+
+
+def fitting_positions(found: np.ndarray, shape: tuple[int, ...], *, others: int) -> np.ndarray:
+    """A file's positions for the grid of the network, as timm makes them; any others as they are, for the error."""
+    if found.ndim != 3 or found.shape[2] != shape[2]:
+        return found
+    before, after = (math.isqrt(max(0, count - others)) for count in (found.shape[1], shape[1]))
+    if found.shape[:2] != (1, others + before**2):
+        return found
+    if after != before:
+        warnings.warn(
+            f"The file's positions are those of {before} x {before} patches. They were interpolated to {after} x "
+            f"{after}, as timm does.",
+            stacklevel=5,
+        )
+    return np.asarray(resampled_positions(jnp.asarray(found, jnp.float32), (after, after), others))
+
+
+_BLOCK, _PLACE = r"blocks\.(\d+)", r"blocks.\1"
+
+
+def _names(
+    build: type[VisionTransformer],
+    *,
+    class_token: bool = True,
+    distillation_token: bool = False,
+    registers: int = 0,
+    positions_of_others: bool = True,
+    norm_first: bool = False,
+    norm_behind: bool = True,
+    layer_scale: float | None = None,
+    **_,
+) -> Table:
+    """The names of a transformer's weights in timm; arguments as of its constructor."""
+    averaged = build is AveragedTokens
+    patches = layer(r"patch_embed\.proj", "patches", CONV)
+    others = positions_of_others * (class_token + distillation_token + registers)
+    return (
+        *(patches[:1] if norm_first else patches),
+        Rule("pos_embed", "positions", fit=functools.partial(fitting_positions, others=others)),
+        *((Rule("cls_token", "class_token"),) if class_token else ()),
+        *((Rule("dist_token", "distillation_token"),) if distillation_token else ()),
+        *((Rule("reg_token", "registers"),) if registers else ()),
+        *(layernorm("norm_pre", "norm_first") if norm_first else ()),
+        *layernorm(rf"{_BLOCK}\.norm1", f"{_PLACE}.norm1"),
+        *layer(rf"{_BLOCK}\.attn\.qkv", f"{_PLACE}.attention.qkv", DENSE),
+        *layer(rf"{_BLOCK}\.attn\.proj", f"{_PLACE}.attention.project", DENSE),
+        *layernorm(rf"{_BLOCK}\.norm2", f"{_PLACE}.norm2"),
+        *layer(rf"{_BLOCK}\.mlp\.fc1", f"{_PLACE}.expand", DENSE),
+        *layer(rf"{_BLOCK}\.mlp\.fc2", f"{_PLACE}.project", DENSE),
+        # timm's name of the factors, and that of DeiT-III's own files.
+        *(() if layer_scale is None else (Rule(rf"{_BLOCK}\.(?:ls|gamma_)([12])(?:\.gamma)?", rf"{_PLACE}.scale\2"),)),
+        *layernorm("fc_norm" if averaged and norm_behind else "norm", "norm"),
+        *(_QUERY_NAMES if build is AttentionPooling else ()),
+        *layer("head", "head" if averaged else "head.dense", DENSE),
+        *(layer("head_dist", "head.distilled", DENSE) if distillation_token else ()),
+        *(_CLIP_NAMES if norm_first else ()),
+    )
+
+
+_CLIP_BLOCK = r"visual\.transformer\.resblocks\.(\d+)"
+
+# OpenAI's and OpenCLIP's names, in files that have the tower of the texts as well. The projection has no bias.
+_CLIP_NAMES = (
+    Rule(r"visual\.conv1\.weight", "patches.kernel", CONV),
+    Rule(r"visual\.class_embedding", "class_token", fit=np.reshape),
+    Rule(
+        r"visual\.positional_embedding",
+        "positions",
+        fit=lambda found, shape: fitting_positions(found[None] if found.ndim == 2 else found, shape, others=1),
+    ),
+    *layernorm(r"visual\.ln_pre", "norm_first"),
+    *layernorm(rf"{_CLIP_BLOCK}\.ln_1", f"{_PLACE}.norm1"),
+    Rule(rf"{_CLIP_BLOCK}\.attn\.in_proj_weight", f"{_PLACE}.attention.qkv.kernel", DENSE),
+    Rule(rf"{_CLIP_BLOCK}\.attn\.in_proj_bias", f"{_PLACE}.attention.qkv.bias"),
+    *layer(rf"{_CLIP_BLOCK}\.attn\.out_proj", f"{_PLACE}.attention.project", DENSE),
+    *layernorm(rf"{_CLIP_BLOCK}\.ln_2", f"{_PLACE}.norm2"),
+    *layer(rf"{_CLIP_BLOCK}\.mlp\.c_fc", f"{_PLACE}.expand", DENSE),
+    *layer(rf"{_CLIP_BLOCK}\.mlp\.c_proj", f"{_PLACE}.project", DENSE),
+    *layernorm(r"visual\.ln_post", "norm"),
+    Rule(r"visual\.proj", "head.dense.kernel", zeros="head.dense.bias"),
+    Rule(
+        r"(?:transformer|token_embedding|ln_final|text)\..+|positional_embedding|text_projection|logit_(?:scale|bias)",
+        None,
+    ),
+    Rule("input_resolution|context_length|vocab_size", None),
+)
+
+_QUERY_NAMES = (
+    Rule(r"attn_pool\.latent", "head.query"),
+    *layer(r"attn_pool\.q", "head.to_queries", DENSE),
+    *layer(r"attn_pool\.kv", "head.to_keys_and_values", DENSE),
+    *layer(r"attn_pool\.proj", "head.project", DENSE),
+    *layernorm(r"attn_pool\.norm", "head.norm"),
+    *layer(r"attn_pool\.mlp\.fc1", "head.expand", DENSE),
+    *layer(r"attn_pool\.mlp\.fc2", "head.reduce", DENSE),
+)
+
+# timm's normalization of Google's and of its own transformers, and that of CLIP.
+_HALF: InputRule = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "channel_order": "rgb"}
+_CLIP: InputRule = {
+    "mean": (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255),
+    "std": (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255),
+    "channel_order": "rgb",
+}
+
+
+def _hub(name: str, version: str, **options) -> WeightsSource:
+    """Weights by timm on the Hugging Face Hub."""
+    return WeightsSource("timm", name, address=f"hf://timm/{name}.{version}", **options)
+
+
+def _spec(
+    build: type[VisionTransformer],
+    name: str,
+    *weights: WeightsSource,
+    num_classes: int = 1000,
+    new_layers: tuple[str, ...] = ("head",),
+    **options,
+) -> ModelSpec:
+    return ModelSpec(
+        name,
+        functools.partial(build, **{"patch": 16, "input_rule": _HALF, **options}),
+        num_classes,
+        weights=weights,
+        tensor_names=_names(build, **options),
+        class_layer="head" if build is AveragedTokens else "head.dense",
+        new_layers=new_layers,
+    )
+
+
+_CLIP_OPTIONS = {"norm_first": True, "epsilon": 1e-5, "input_rule": _CLIP, "texts": "projected"}
+_DINOV2_OPTIONS = {"patch": 14, "side": 518, "layer_scale": 1e-5, "mean_too": True, "input_rule": IMAGENET_INPUT}
+_SIGLIP_OPTIONS = {"size": "base", "class_token": False}
+
+
+def _vit(size: str, patch: int, version: str) -> tuple[ModelSpec, ModelSpec]:
+    """Dosovitskiy et al.'s network, and timm's with `global_pool="avg"`: it has a class token too, not averaged."""
+    name, averaged, options = (
+        f"vit_{size}_patch{patch}_224",
+        f"vit_{size}_patch{patch}_avg_224",
+        {"size": size, "patch": patch},
+    )
+    own = WeightsSource(None, f"{averaged} (timm's with global_pool='avg')")
+    backbone = _hub(name, version, backbone_only=True)
+    return (
+        _spec(ClassToken, name, _hub(name, version), **options, cam_variant=averaged),
+        _spec(AveragedTokens, averaged, own, backbone, **options, new_layers=("norm", "head")),
+    )
+
+
+def _with_registers(size: str, count: int, version: str) -> ModelSpec:
+    """A network of timm with averaged tokens and registers, and no class token."""
+    name = f"vit_{size}_patch16_reg{count}_gap_256"
+    options = {"class_token": False, "registers": count, "positions_of_others": False, "layer_scale": 1e-5}
+    return _spec(AveragedTokens, name, _hub(name, version), size=size, side=256, **options)
+
+
+def _deit(size: str, distilled: bool) -> ModelSpec:
+    name = f"deit_{size}{'_distilled' * distilled}_patch16_224"
+    options = {"distillation_token": distilled, "cam_variant": f"vit_{size}_patch16_avg_224"}
+    return _spec(ClassToken, name, _hub(name, "fb_in1k"), size=size, input_rule=IMAGENET_INPUT, **options)
+
+
+def _deit3(size: str) -> ModelSpec:
+    name, options = f"deit3_{size}_patch16_224", {"positions_of_others": False, "layer_scale": 1e-6}
+    weights = _hub(name, "fb_in22k_ft_in1k")
+    return _spec(ClassToken, name, weights, size=size, input_rule=IMAGENET_INPUT, **options)
+
+
+def _dinov2(size: str, registers: int) -> ModelSpec:
+    name = f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2"
+    weights = (
+        WeightsSource(None, f"{name} with a dense layer on class token and mean"),
+        _hub(name, "lvd142m", data="LVD-142M", backbone_only=True),
+    )
+    options = {"registers": registers, "positions_of_others": not registers, **_DINOV2_OPTIONS}
+    return _spec(ClassToken, name, *weights, size=size, **options)
+
+
+def _clip(patch: int) -> tuple[ModelSpec, ModelSpec]:
+    """CLIP's image tower, with exact GELU (LAION) and with the approximate one (OpenAI)."""
+    options = {"num_classes": 512, "size": "base", "patch": patch, **_CLIP_OPTIONS}
+    plain, quick = f"vit_base_patch{patch}_clip_224", f"vit_base_patch{patch}_clip_quickgelu_224"
+    file = "open_clip_model.safetensors"
+    laion = WeightsSource("timm", plain, data="LAION-2B", address=f"hf://timm/{plain}.laion2b/{file}", num_classes=512)
+    openai = WeightsSource("timm", quick, data="WIT", address=f"hf://timm/{plain}.openai/{file}", num_classes=512)
+    return (
+        _spec(ClassToken, plain, laion, **options),
+        _spec(ClassToken, quick, openai, **options, activation=quick_gelu),
+    )
+
+
+def _siglip(build: type[VisionTransformer], kind: str, new_layer: str, **options) -> ModelSpec:
+    name = f"vit_base_patch16_{kind}_224"
+    weights = (
+        WeightsSource(None, f"{name} with a dense layer"),
+        _hub(name, "v2_webli", data="WebLI", backbone_only=True),
+    )
+    return _spec(build, name, *weights, **_SIGLIP_OPTIONS, new_layers=(new_layer,), **options)
+
+
+SPECS = (
+    *_vit("tiny", 16, "augreg_in21k_ft_in1k"),
+    *_vit("small", 16, "augreg_in21k_ft_in1k"),
+    *_vit("small", 32, "augreg_in21k_ft_in1k"),
+    *_vit("base", 16, "augreg2_in21k_ft_in1k"),
+    *_vit("base", 32, "augreg_in21k_ft_in1k"),
+    _with_registers("wee", 1, "sbb_in1k"),
+    _with_registers("little", 4, "sbb_in1k"),
+    _with_registers("medium", 4, "sbb_in12k_ft_in1k"),
+    _with_registers("betwixt", 4, "sbb_in12k_ft_in1k"),
+    *(_deit(size, distilled) for size in ("tiny", "small", "base") for distilled in (False, True)),
+    *(_deit3(size) for size in ("small", "medium", "base")),
+    *(_dinov2(size, registers) for size in ("small", "base") for registers in (0, 4)),
+    *_clip(16),
+    *_clip(32),
+    _siglip(AttentionPooling, "siglip", "head.dense", texts="direct"),
+    _siglip(AveragedTokens, "siglip_gap", "head", norm_behind=False),
+)

@@ -177,8 +177,8 @@ def check_quickly():
 def check_all():
     check_arrays((*SPLITTING, *MAPPING))
     check_gradients((direct, *SPLITTING))
-    check_methods(TINY, (24, 20), [name for name, row in METHODS.items() if not row.crops], EAGER)
-    compiled = [name for name, row in METHODS.items() if name not in ON_HOST and not row.crops]
+    check_methods(TINY, (24, 20), [name for name, row in METHODS.items() if not (row.crops or row.of_attention)], EAGER)
+    compiled = [name for name, row in METHODS.items() if not (name in ON_HOST or row.crops or row.of_attention)]
     check_methods(TINY, (24, 20), [name for name in compiled if name not in ONE_BY_ONE], (*SPLITTING, *MAPPING))
     ways = with_explicit_axes_in_jit, jit_that_gathers, shard_map, *MAPPING
     check_methods(TINY, (24, 20), [name for name in compiled if name in ONE_BY_ONE], ways)

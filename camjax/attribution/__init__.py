@@ -7,7 +7,9 @@
 from camjax.attribution import targets
 from camjax.attribution.adapters.linen import explain_linen
 from camjax.attribution.adapters.nnx import explain_nnx
+from camjax.attribution.attention import Attention
 from camjax.attribution.averaged_gradients import integrated_gradients, smooth_grad
+from camjax.attribution.block_gradients import legrad
 from camjax.attribution.curvature import shapley_cam
 from camjax.attribution.decomposition import eigen_cam, eigen_grad_cam, kpca_cam, seg_eigen_cam
 from camjax.attribution.engine import combine_layers
@@ -23,17 +25,21 @@ from camjax.attribution.perturbation import ablation_cam, faster_score_cam, is_c
 from camjax.attribution.random_masks import rise
 from camjax.attribution.reciprocal import recipro_cam
 from camjax.attribution.refinement import refine_cam
+from camjax.attribution.rollout import attention_rollout
 from camjax.attribution.sliding_window import occlusion
 from camjax.attribution.smooth_gradients import smooth_grad_cam_plus_plus
 from camjax.attribution.smoothing import augmentation_smoothing, eigen_smoothing
 from camjax.attribution.tokens import reshape_tokens, reshaped
+from camjax.attribution.weighted_rollout import gradient_rollout
 
 __all__ = [
     "METHODS",
+    "Attention",
     "CutNetwork",
     "Explainer",
     "Explanation",
     "ablation_cam",
+    "attention_rollout",
     "augmentation_smoothing",
     "combine_layers",
     "cut_network",
@@ -51,12 +57,14 @@ __all__ = [
     "finer_cam",
     "grad_cam",
     "grad_cam_plus_plus",
+    "gradient_rollout",
     "hires_cam",
     "image_gradient",
     "integrated_gradients",
     "is_cam",
     "kpca_cam",
     "layer_cam",
+    "legrad",
     "occlusion",
     "output_gradients",
     "recipro_cam",

@@ -6,13 +6,16 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from camjax.attribution.attention import Attention
 from camjax.attribution.gradients import hessian_products, output_gradients
 from camjax.attribution.methods import REFINED_SIZES, Method, Needs
 from camjax.attribution.module_layers import biases_of, cut_module, last_layers, outputs_of_layers
 from camjax.attribution.network import CutNetwork, Whole, whole_module
+from camjax.attribution.targets import as_target
 from camjax.cam import normalize_map, resize_map
 from camjax.errors import InputError
 from camjax.models.base import CamModel
+from camjax.models.vit import VisionTransformer
 
 
 class Attribution(NamedTuple):
@@ -64,6 +67,10 @@ def attribute(
     """
     found: dict[str, Attribution] = {}
     options = options or {}
+    if of_a_kind := [method for method in methods if method.of_a_kind]:
+        whole_network = whole_module(network)
+        for method in of_a_kind:
+            method.check_kind(None if whole_network is None else whole_network.module)
     whole = [method for method in methods if method.crops is None]
     refined = [method for method in whole if method.combine]
     if refined and isinstance(jax.eval_shape(network.features, images), tuple):
@@ -109,6 +116,8 @@ def _of_whole_images(network, images, choose, methods, combine, options):
             return function(image_gradients(explained))
         if method.needs is Needs.NOTHING:
             return function(images.shape[1:3])[None, None]
+        if method.of_attention:
+            return function(*_of_attention(method, network, images, explained))
         if method.needs is Needs.BIASES:
             return function(*_of_biases(method, network, images, image_gradients(explained), explained))
         if method.needs is Needs.CURVATURE:
@@ -157,6 +166,28 @@ def _of_biases(method, network, images, image_gradients, targets):
     _, gradients = output_gradients(inside.head_of(images), inside.features(images))
     found = gradients(targets)
     return _less_mean(whole, images), image_gradients, tuple(biases.values()), found if len(biases) > 1 else (found,)
+
+
+def _of_attention(method, network, images, targets):
+    """The arguments of a method that needs attention weights."""
+    whole = whole_module(network)
+    assert whole is not None and isinstance(whole.module, VisionTransformer)
+    model, run, scores = whole.module, whole.run, targets
+    if method.needs is Needs.BLOCK_SCORES:
+        run = type(model).block_logits
+
+        def scores(outputs):
+            return sum(as_target(targets, of_block)(of_block) for of_block in jnp.moveaxis(outputs, 1, 0))
+
+    names = [f"blocks.{i}.attention.weights" for i in range(len(model.blocks))]
+    inside = cut_module(model, names, run)
+    weights = inside.features(images)
+    _, gradients = output_gradients(inside.head_of(images), weights)
+    found = gradients(scores)
+    if len(names) == 1:
+        weights, found = (weights,), (found,)
+    grid, others = model.grid(*images.shape[1:3]), model.other_tokens
+    return Attention(weights, *grid, others, model.shares(weights[0].shape[-1])), found
 
 
 def _less_mean(whole: Whole, images: jax.Array) -> jax.Array:

@@ -159,10 +159,9 @@ class Explainer:
 
         options = {method.name: {**dict(fixed), **traced}}
         (found,) = attribute(network, images, choose, [method], combine=self._combine, options=options).values()
-        maps = found.maps
-        if method.needs is Needs.NOTHING:
-            count = jax.eval_shape(as_target(found.targets, found.outputs), found.outputs).shape[1]
-            maps = jnp.broadcast_to(maps, (len(images), count, *maps.shape[2:]))
+        # A method may have one map for all targets, or for all images too.
+        count = jax.eval_shape(as_target(found.targets, found.outputs), found.outputs).shape[1]
+        maps = jnp.broadcast_to(found.maps, (len(images), count, *found.maps.shape[2:]))
         return Explanation(found.outputs, _class_ids(found.targets), maps)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 
 from camjax.attribution import (
+    block_gradients,
     curvature,
     decomposition,
     factorization,
@@ -23,8 +24,10 @@ from camjax.attribution import (
     gradient_methods,
     perturbation,
     reciprocal,
+    rollout,
     smooth_gradients,
     targets,
+    weighted_rollout,
 )
 from camjax.attribution.averaged_gradients import integrated_gradients, smooth_grad
 from camjax.attribution.center import center_gaussian
@@ -37,6 +40,7 @@ from camjax.attribution.ten_crop import TEN_CROP, Crops
 from camjax.cam import class_maps
 from camjax.checks import num_classes
 from camjax.errors import InputError
+from camjax.models.vit import VisionTransformer, reads_attention
 
 REFINED_SIZES = 3
 """Sizes of feature maps whose last layers a method takes that combines layers: those of a ResNet's layer2 to layer4."""
@@ -54,6 +58,10 @@ class Needs(enum.Enum):
     BIASES = "gradients of scores with respect to the image and to the outputs of all layers that have a bias"
     """(images (B, H, W, 3) float32 less the mean that the network subtracts, gradients (B, N, H, W, 3), biases (K,) of
     the layers, gradients (B, N, h, w, K) with respect to their outputs) -> maps (B, N, H, W)."""
+    ATTENTION = "attention weights of a transformer's blocks, and gradients of scores with respect to them"
+    """(`camjax.attribution.Attention`, gradients, for each block (B, N, heads, T, T)) -> maps (B, N, h, w)."""
+    BLOCK_SCORES = "attention weights of a transformer's blocks, and gradients of the scores of each block's own tokens"
+    """(`camjax.attribution.Attention`, gradients, for each block (B, N, heads, T, T)) -> maps (B, N, h, w)."""
     IMAGE_GRADIENT = "gradients of scores with respect to the image"
     """gradients (B, N, H, W, 3) -> maps (B, N, H, W)."""
     CHANGED_IMAGES = "the network on changed images or features"
@@ -97,6 +105,16 @@ class Method:
     def is_loop(self) -> bool:
         """Whether it is a loop on the host, which runs the network on changed images or features."""
         return self.needs in (Needs.CHANGED_IMAGES, Needs.WHOLE_NETWORK)
+
+    @property
+    def of_attention(self) -> bool:
+        """Whether it needs a network with attention."""
+        return self.needs in (Needs.ATTENTION, Needs.BLOCK_SCORES)
+
+    @property
+    def of_a_kind(self) -> bool:
+        """Whether it takes some kind of network only, transformers or convolutional ones; see `check_kind`."""
+        return self.of_attention or self.combine is not None or self.needs is Needs.BIASES
 
     @property
     def of_a_layer(self) -> bool:
@@ -153,12 +171,32 @@ class Method:
         """(H, W) in pixels of its images: the model's input size, or more for crops of that size."""
         return self.crops.image_size(model.input_size) if self.crops else model.input_size
 
+    def check_kind(self, model: Any) -> None:
+        """Raises ValueError for a vision transformer if the method is for other networks, and the other way round.
+
+        Args:
+          model: the module of a network; None where it is not known.
+        """
+        kind = "this network" if model is None else type(model).__name__
+        if self.of_attention and not reads_attention(model):
+            raise InputError(
+                f"{self.name} reads the attention weights of a vision transformer's blocks, and {kind} is not known to "
+                "be one with a class token or averaged tokens: expected a network such as vit_small_patch16_224, see "
+                "camjax.list_models(). With weights that you have call its function in camjax.attribution."
+            )
+        if self.of_a_kind and not self.of_attention and isinstance(model, VisionTransformer):
+            raise InputError(
+                f"{self.name} of {kind}: expected a convolutional network, which has maps of several sizes. For a "
+                "vision transformer take gradcam, layercam, legrad or gradrollout."
+            )
+
     def num_classes(self, model: Any) -> int:
         """C of a model.
 
         Raises:
           ValueError: the model does not have what the method needs.
         """
+        self.check_kind(model)
         head: Any = getattr(model, "head", None)
         if self.needs is not Needs.KERNEL and hasattr(head, "num_classes"):
             return head.num_classes
@@ -192,6 +230,9 @@ _ROWS = (
     Method("dff", Needs.GRADIENTS, factorization.dff_maps),
     Method("shapleycam", Needs.CURVATURE, curvature.shapley_cam_maps),
     Method("fullgrad", Needs.BIASES, full_gradient.full_grad_maps),
+    Method("rollout", Needs.ATTENTION, rollout.attention_rollout_maps),
+    Method("gradrollout", Needs.ATTENTION, weighted_rollout.gradient_rollout),
+    Method("legrad", Needs.BLOCK_SCORES, block_gradients.legrad),
     Method("backprop", Needs.IMAGE_GRADIENT, saliency, host_boxes=saliency_boxes),
     Method("center", Needs.NOTHING, center_gaussian),
     Method("scorecam", Needs.CHANGED_IMAGES, perturbation.score_cam_maps),

@@ -19,7 +19,7 @@ def layers_of(model: nnx.Module) -> dict[str, nnx.Module]:
 
 
 def cut_module(
-    model: nnx.Module, names: Sequence[str], run: Callable[[Any, jax.Array], jax.Array], reshape: Callable | None = None
+    model: nnx.Module, names: Sequence[str], run: Callable[[Any, jax.Array], jax.Array], reshape: Any = None
 ) -> CutNetwork:
     """A module cut at some of its layers.
 

@@ -1,5 +1,6 @@
 """Token networks such as ViT: tokens become a map on which every method works, and the map becomes tokens again."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camjax.attribution.network import CutNetwork, SharedWeights
+from camjax.attribution.network import CutNetwork, SharedWeights, whole_module
 from camjax.errors import InputError
 
 
@@ -24,7 +25,7 @@ class _Grid:
                 f"tokens of shape {tokens.shape}: expected (B, {expected}, D), where {self.skip} are skipped, and "
                 f"{self.height} x {self.width} places."
             )
-        return tokens[:, self.skip :].reshape(len(tokens), self.height, self.width, -1)
+        return tokens[:, self.skip :].reshape(tokens.shape[0], self.height, self.width, -1)
 
 
 def reshape_tokens(height: int, width: int, skip: int = 1) -> Callable[[jax.Array], jax.Array]:
@@ -49,7 +50,7 @@ def reshape_tokens(height: int, width: int, skip: int = 1) -> Callable[[jax.Arra
     return _Grid(height, width, skip)
 
 
-def reshaped(network: CutNetwork, reshape: Callable[[jax.Array], jax.Array]) -> CutNetwork:
+def reshaped(network: CutNetwork, reshape: "Callable[[jax.Array], jax.Array] | ByImage") -> CutNetwork:
     """The network with a map as its features, made of the layer's output by choosing and ordering its elements.
 
     The head gets the layer's own output with the map's values in their places. What is not in the map, such as the
@@ -63,24 +64,67 @@ def reshaped(network: CutNetwork, reshape: Callable[[jax.Array], jax.Array]) -> 
     Returns:
       The network. Its functions raise ValueError for a reshape that does anything else.
     """
+    return SharedWeights.of(
+        _Features(reshape), _Head(reshape), _whole if isinstance(reshape, ByImage) else None, network
+    )
 
-    def features_fn(network, images):
-        return jax.tree.map(lambda array: _checked(reshape, array), network.features(images))
 
-    def head_fn(network, maps, images):
-        features = network.features(images)
+@dataclass(frozen=True)
+class ByImage:
+    """Tokens as a map whose size follows the image's; a layer's output that is a map already stays as it is.
+
+    Attributes:
+      patch: side of a patch in pixels.
+      skip: as in `reshape_tokens`.
+    """
+
+    patch: int
+    skip: int
+
+    def of(self, images: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        """What `reshaped` takes, for images (B, H, W, 3)."""
+        _, height, width, _ = images.shape
+        grid = reshape_tokens(height // self.patch, width // self.patch, self.skip)
+        return lambda array: array if array.ndim == 4 else grid(array)
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Functions that are equal if their reshape is, or programs would compile anew."""
+
+    reshape: Callable | ByImage
+
+    def __call__(self, network, images):
+        reshape = _for_images(self.reshape, images)
+        checked = reshape if isinstance(self.reshape, ByImage) else functools.partial(_checked, reshape)
+        return jax.tree.map(checked, network.features(images))
+
+
+@dataclass(frozen=True)
+class _Head:
+    reshape: Callable | ByImage
+
+    def __call__(self, network, maps, images):
+        features, reshape = network.features(images), _for_images(self.reshape, images)
         # As in `SharedWeights`.
         features = jax.lax.stop_gradient(features) if isinstance(features, tuple) else features
+
+        def put_back(array, of_map):
+            # Choosing is linear: its transpose puts each value of the map back where it came from.
+            to_places = jax.linear_transpose(reshape, array)
+            (shown,) = to_places(jnp.ones(of_map.shape, array.dtype))
+            (values,) = to_places(of_map.astype(array.dtype))
+            return jnp.where(shown == 1, values, array)
+
         return network.head(jax.tree.map(put_back, features, maps), images)
 
-    def put_back(array, of_map):
-        # Choosing is linear: its transpose puts each value of the map back where it came from.
-        to_places = jax.linear_transpose(reshape, array)
-        (shown,) = to_places(jnp.ones(of_map.shape, array.dtype))
-        (values,) = to_places(of_map.astype(array.dtype))
-        return jnp.where(shown == 1, values, array)
 
-    return SharedWeights.of(features_fn, head_fn, None, network)
+def _for_images(reshape: Callable | ByImage, images: jax.Array) -> Callable:
+    return reshape.of(images) if isinstance(reshape, ByImage) else reshape
+
+
+def _whole(network):
+    return whole_module(network)
 
 
 def _checked(reshape: Callable, array: jax.Array) -> jax.Array:

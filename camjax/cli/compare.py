@@ -144,10 +144,13 @@ def compare(
 def _methods_of_one_pass(network: "CamModel", layer: str | None) -> tuple[str, ...]:
     """The methods that need one pass of the network and at most one backward pass of its head, of the layer if any."""
     from camjax.attribution.methods import METHODS, Needs
+    from camjax.models.vit import reads_attention
 
     needs = {Needs.GRADIENTS}
     if layer is None and hasattr(network.head, "kernel"):
         needs.add(Needs.KERNEL)
+    if layer is None and reads_attention(network):
+        needs |= {Needs.ATTENTION, Needs.BLOCK_SCORES}
     return tuple(
         name
         for name, row in METHODS.items()

@@ -14,9 +14,13 @@ from camjax.evaluation.probabilities import probabilities_fn
 from camjax.inference import make_cam_fn
 from camjax.metrics.faithfulness.insertion_deletion import deletion_curve, insertion_curve
 from camjax.models import CamModel
+from camjax.models.vit import VisionTransformer
 
 STEPS = 16
 """Of the curves: a sixteenth of the pixels at a time."""
+
+BLOCKS = 4
+"""Of a vision transformer: the last ones, whose input norms are measured."""
 
 
 class LayerChoice(NamedTuple):
@@ -56,7 +60,8 @@ def choose_layer(
       model: a camjax model.
       images: (B, H, W, 3) RGB in 0..255; a few will do. Each costs 34 forward passes for each layer.
       method: of `camjax.attribution.METHODS`, one that is of a layer.
-      layers: paths to choose from; None for `candidate_layers`.
+      layers: paths to choose from; None for `candidate_layers`, of a vision transformer the input norms of its last
+        `BLOCKS` blocks.
       **options: of the method.
 
     Returns:
@@ -69,7 +74,9 @@ def choose_layer(
     if images.ndim != 4 or not len(images):
         raise InputError(f"images of shape {images.shape}: expected (B, H, W, 3), at least one.")
     sizes = nnx_map_sizes(model, images[:1])
-    layers = candidate_layers(sizes) if layers is None else list(layers)
+    if layers is None:
+        layers = list(sizes)[-BLOCKS:] if isinstance(model, VisionTransformer) else candidate_layers(sizes)
+    layers = list(layers)
     if not layers:
         raise InputError(f"{type(model).__name__} has no layer with a map: expected one that returns (B, h, w, K).")
     score, scores = probabilities_fn(model), {}

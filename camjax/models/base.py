@@ -274,5 +274,9 @@ class CamModel(nnx.Module):
 
 
 def takes_more_than_features(model: Any) -> bool:
-    """Whether logits are no function of the features alone: the model has a `split` and `finish` of its own."""
-    return isinstance(model, CamModel) and type(model).split is not CamModel.split
+    """Whether logits are no function of the features alone: the model has a `split` and `finish` of its own.
+
+    A head that has maps, as that of TS-CAM, takes the features alone.
+    """
+    own = isinstance(model, CamModel) and type(model).split is not CamModel.split
+    return own and not hasattr(model.head, "kernel")

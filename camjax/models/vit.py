@@ -10,7 +10,8 @@ decides which maps there are:
 - `ClassToken`: the class token alone goes on to the dense layer, or with the mean of the patches (DINOv2, Oquab et al.
   2024, arXiv:2304.07193). There is no exact map. Of the last block, the patches' tokens reach the class token through
   its attention alone: so the last feature map, on which methods such as Grad-CAM work, is what the last block's first
-  LayerNorm makes of the patches. What the last block makes of them has no part in the classes.
+  LayerNorm makes of the patches. What the last block makes of them has no part in the classes. Trained by TS-CAM
+  (`camjax.models.wsol.tscam`) the patches decide, and the class token's attention is a part of the map.
 - `AttentionPooling`: a learned query attends to the tokens (SigLIP, Zhai et al. 2023, arXiv:2303.15343). The last
   feature map is what the query attends to.
 
@@ -103,11 +104,14 @@ class Attention(nnx.Module):
         self.project = nnx.Linear(size.width, size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
         self.heads = size.heads
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, T, K) -> (B, T, K)."""
+    def __call__(self, x: jax.Array, kept: list[jax.Array] | None = None) -> jax.Array:
+        """(B, T, K) -> (B, T, K). The attention weights are appended to `kept`, if it is given."""
         batch, count, _ = x.shape
         queries, keys, values = jnp.moveaxis(self.qkv(x).reshape(batch, count, 3, self.heads, -1), 2, 0)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", self.weights(queries, keys), values)
+        weights = self.weights(queries, keys)
+        if kept is not None:
+            kept.append(weights)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
         return self.project(mixed.reshape(x.shape))
 
 
@@ -135,10 +139,10 @@ class Block(nnx.Module):
         self.activation = activation
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array, normed: jax.Array | None = None) -> jax.Array:
-        """(B, T, K) -> (B, T, K); `normed`, if given, is what the first LayerNorm made of x."""
+    def __call__(self, x: jax.Array, normed: jax.Array | None = None, kept: list[jax.Array] | None = None) -> jax.Array:
+        """(B, T, K) -> (B, T, K); `normed`, if given, is what the first LayerNorm made of x; `kept`: as `Attention`."""
         normed = self.norm1(x) if normed is None else normed
-        x = x + self._scaled(self.attention(normed.astype(self.dtype)), self.scale1)
+        x = x + self._scaled(self.attention(normed.astype(self.dtype), kept), self.scale1)
         y = self.expand(self.norm2(x).astype(self.dtype))
         return x + self._scaled(self.project(self.activation(y)), self.scale2)
 
@@ -252,6 +256,37 @@ class VisionTransformer(CamModel):
         """The patches' tokens, (B, T, K) -> (B, h, w, K), of images (B, H, W, 3)."""
         return tokens[:, self.other_tokens :].reshape(len(tokens), *self.grid(*images.shape[1:3]), -1)
 
+    @property
+    def last_norm(self) -> str:
+        """The path of the last block's input norm, the last layer at which patches count in all of these networks."""
+        return f"blocks.{len(self.blocks) - 1}.norm1"
+
+    def counts_at(self, layer: str) -> bool:
+        """Whether the classes depend on what the patches' tokens are at a layer, given by its path."""
+        return True
+
+    def shares(self, count: int) -> jax.Array:
+        """(T,) float32: the share of each of T tokens in what the head reads."""
+        raise NotImplementedError
+
+    def logits_of(self, token: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        """(B, K) float32, what the last block gives, the same for all tokens -> (B, C) float32 logits."""
+        raise NotImplementedError
+
+    def block_logits(self, images: jax.Array) -> jax.Array:
+        """The logits of the mean token after each block, (B, depth, C), whose gradients go through that block alone.
+
+        They are what LeGrad explains, see `camjax.attribution.legrad`.
+
+        Args:
+          images: as `features` takes them.
+        """
+        tokens, found = self.embed(self.normalized(images)), []
+        for block in self.blocks:
+            tokens = block(jax.lax.stop_gradient(tokens))
+            found.append(self.logits_of(tokens.astype(jnp.float32).mean(1), self.grid(*images.shape[1:3])))
+        return jnp.stack(found, axis=1)
+
 
 class AveragedTokens(VisionTransformer):
     """The patches' tokens are averaged: the class activation map is exact.
@@ -279,6 +314,14 @@ class AveragedTokens(VisionTransformer):
             return norm_of_pooled(self.norm, self.as_map(tokens, x)).astype(self.dtype)
         return self.as_map(self.norm(tokens), x).astype(self.dtype)
 
+    def shares(self, count: int) -> jax.Array:
+        """The same of each patch."""
+        return (jnp.arange(count) >= self.other_tokens).astype(jnp.float32) / (count - self.other_tokens)
+
+    def logits_of(self, token: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        """See `VisionTransformer`."""
+        return self.head(self.norm(token)[:, None, None])
+
 
 class ClassToken(VisionTransformer):
     """The class token decides. The last feature map is that of the last block's first LayerNorm.
@@ -302,8 +345,49 @@ class ClassToken(VisionTransformer):
             rngs=options["rngs"],
         )
 
+    def counts_at(self, layer: str) -> bool:
+        """Not after the last block's attention, unless the head takes the mean of the patches as well."""
+        last = self.last_norm.removesuffix(".norm1")
+        after = layer == "norm" or layer == last or layer.startswith(f"{last}.")
+        before = layer in (self.last_norm, f"{last}.attention.qkv")
+        return before or not after or not isinstance(self.head, TokenHead) or self.head.mean_too
+
+    def shares(self, count: int) -> jax.Array:
+        """The class token's, half of it with another token or the patches beside it; with TS-CAM the patches' alone."""
+        token = jnp.arange(count)
+        patches = token >= self.other_tokens
+        if not isinstance(self.head, TokenHead):
+            return patches.astype(jnp.float32) / (count - self.other_tokens)
+        second = patches if self.head.mean_too else token == (0 if self.distillation_token is None else 1)
+        return ((token == 0).astype(jnp.float32) + second.astype(jnp.float32) / second.sum(dtype=jnp.float32)) / 2
+
+    def logits_of(self, token: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        """See `VisionTransformer`."""
+        token = self.norm(token)
+        if isinstance(self.head, TokenHead):
+            alike = jnp.broadcast_to(token[:, None], (len(token), self.other_tokens + 1, token.shape[-1]))
+            return self.head(alike, self.other_tokens)
+        places = jnp.broadcast_to(token[:, None, None], (len(token), *grid, token.shape[-1]))
+        return self.head(jnp.pad(places, ((0, 0), (0, 0), (0, 0), (0, 1))))
+
+    def with_attention(self, x: jax.Array) -> jax.Array:
+        """What TS-CAM's head takes: the last feature map, and the class token's attention as one more channel.
+
+        Args:
+          x: (B, H, W, 3) normalized images.
+
+        Returns:
+          (B, h, w, K + 1) float32: the patches' tokens after the last LayerNorm; the attention that the class token
+          pays to each, averaged over all blocks and heads.
+        """
+        tokens, kept = self.embed(x), []
+        for block in self.blocks:
+            tokens = block(tokens, kept=kept)
+        paid = jnp.stack([weights[:, :, 0].astype(jnp.float32).mean(1) for weights in kept]).mean(0)
+        return jnp.concatenate([self.as_map(self.norm(tokens), x), self.as_map(paid[..., None], x)], axis=-1)
+
     def backbone(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, 3) normalized images -> (B, h, w, K)."""
+        """(B, H, W, 3) normalized images -> (B, h, w, K); with TS-CAM `with_attention`, which its head takes alone."""
         return self._last(x)[0]
 
     def split(self, images: jax.Array) -> tuple[jax.Array, ...]:
@@ -312,6 +396,8 @@ class ClassToken(VisionTransformer):
         return self.at("features", features), *around
 
     def _last(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        if not isinstance(self.head, TokenHead):
+            return (self.with_attention(x),)
         tokens = self.embed(x)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
@@ -320,6 +406,8 @@ class ClassToken(VisionTransformer):
 
     def finish(self, features: jax.Array, *around: jax.Array) -> jax.Array:
         """What `split` gives -> (B, C) float32 logits."""
+        if not around:
+            return self.head(features)
         others, tokens = around
         patches = features.reshape(len(features), -1, features.shape[-1])
         normed = jnp.concatenate([others, patches.astype(others.dtype)], axis=1)
@@ -434,6 +522,11 @@ class QueryHead(nnx.Module):
         x = self.project(jnp.einsum("bhqk,bkhd->bqhd", weights, both[:, :, 1]).reshape(batch, width))
         x = x + self.reduce(exact_gelu(self.expand(self.norm(x).astype(self.dtype))))
         return self.dense(x.astype(jnp.float32))
+
+
+def reads_attention(model: Any) -> bool:
+    """Whether methods that read attention know what a model's head reads: a class token, or averaged tokens."""
+    return isinstance(model, AveragedTokens | ClassToken)
 
 
 def _dense(in_features: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Linear:

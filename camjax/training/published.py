@@ -33,6 +33,8 @@ _WSOL_LEARNING_RATES = {
     "openimages": {"vgg16": 2.27913316e-3, "inception_v3": 3.606503e-4, "resnet50": 3.108411e-5},
 }
 _WSOL_WEIGHT_DECAY = {"vgg16": 5e-4, "inception_v3": 5e-4, "resnet50": 1e-4}
+# Images a batch, learning rate, epochs, and epochs between two decays.
+_TSCAM = {"imagenet": (256, 5e-4, 20, 10), "cub": (128, 5e-5, 60, 30)}
 
 
 def googlenet_cam_release() -> Recipe:
@@ -146,6 +148,42 @@ def wsol(network: str, dataset: Literal["imagenet", "cub", "openimages"], *, num
         weight_decay=_WSOL_WEIGHT_DECAY[family],
         new_layers_factor=10.0,
         new_layers=("stages.3", "head") if family == "resnet50" else model_spec(network).new_layers,
+    )
+
+
+def tscam(dataset: Literal["imagenet", "cub"], *, num_examples: int | None = None) -> Recipe:
+    """TS-CAM with a DeiT that was trained on ImageNet (Gao et al. 2021, arXiv:2103.14862), by the authors' code.
+
+    AdamW with weight decay 0.05 and no new layers that learn faster. CUB: 128 images a batch, 60 epochs at 5e-5, a
+    tenth of it after 29 and after 59. ImageNet: 256 images a batch, 20 epochs at 5e-4, a tenth of it after 9 and after
+    19; the authors' code has another tenth after 11. Their stochastic depth of 0.1 is left out, and so is their choice
+    of the epoch that localizes best on the test images.
+
+    Published for DeiT-S, in percent of the test images: CUB 71.3 top-1 and 87.7 GT-known localization, 80.3 top-1
+    accuracy; ImageNet 53.4, 67.6 and 74.3.
+
+    Args:
+      dataset: "imagenet" or "cub".
+      num_examples: images of the training split; None for those of the whole data set.
+
+    Raises:
+      ValueError: another data set.
+    """
+    if dataset not in _TSCAM:
+        raise InputError(f"dataset={dataset!r}: TS-CAM's settings are for {' and '.join(map(repr, _TSCAM))}.")
+    batch_size, rate, epochs, every = _TSCAM[dataset]
+    images = _WSOL_IMAGES[dataset] if num_examples is None else num_examples
+    return Recipe(
+        steps=_steps(epochs, images, batch_size),
+        batch_size=batch_size,
+        algorithm="adamw",
+        learning_rate=rate,
+        decay="step",
+        decay_every=_steps(every, images, batch_size),
+        decay_first=_steps(every - 1, images, batch_size),
+        decay_rate=0.1,
+        weight_decay=0.05,
+        new_layers=("head",),
     )
 
 

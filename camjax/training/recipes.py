@@ -14,7 +14,7 @@ from camjax.training.groups import BACKBONE, freeze, is_at, scale_new_layers
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Stochastic gradient descent with momentum, and its settings.
+    """Stochastic gradient descent with momentum, or AdamW, and its settings.
 
     Attributes:
       steps: number of steps.
@@ -29,10 +29,11 @@ class Recipe:
       decay_first: for decay="step", the step of the first decay, from which the later ones are counted; None for
         `decay_every`.
       decay_rate: for decay="step".
-      momentum: share of the last update that goes into the next, in 0..1.
-      nesterov: Nesterov's momentum; False for classical momentum, as in Caffe.
-      weight_decay: times the weight, added to its gradient (the L2 penalty of Caffe and PyTorch). Convolutions and
-        dense kernels decay; biases and BatchNorm's parameters do not.
+      algorithm: "sgd", or "adamw" (Loshchilov and Hutter 2019), with which transformers are trained.
+      momentum: share of the last update that goes into the next, in 0..1; of AdamW the decay of the first moment.
+      nesterov: Nesterov's momentum; False for classical momentum, as in Caffe. Of SGD alone.
+      weight_decay: times the weight, added to its gradient (the L2 penalty of Caffe and PyTorch); of AdamW, taken from
+        the weight at the learning rate. Convolutions and dense kernels decay; biases and BatchNorm's parameters do not.
       new_layers_factor: ratio of the new layers' learning rate to that of the others, which is `learning_rate`.
       new_layers: their places in the model, as in `camjax.training.groups.parameter_groups`; ignored if the factor is 1
         and `frozen` does not contain "backbone".
@@ -55,6 +56,7 @@ class Recipe:
     decay_every: int | None = None
     decay_first: int | None = None
     decay_rate: float = 0.1
+    algorithm: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
@@ -95,6 +97,7 @@ class Recipe:
                     'a step, at least 1, with decay="step", or None',
                 ),
                 ("decay_rate", 0 < self.decay_rate <= 1, "above 0 and at most 1"),
+                ("algorithm", self.algorithm in ("sgd", "adamw"), '"sgd" or "adamw"'),
                 ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
                 ("weight_decay", self.weight_decay >= 0, "0 or more"),
                 ("new_layers_factor", self.new_layers_factor > 0, "a positive number"),
@@ -131,11 +134,14 @@ class Recipe:
         return lambda count: jnp.asarray(after(jnp.asarray(count, jnp.float32)), jnp.float32)
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Returns the optimizer, with the weight decay before the momentum as in Caffe and PyTorch."""
-        steps = [
-            optax.add_decayed_weights(self.weight_decay, mask=_decays),
-            optax.sgd(self.schedule(), momentum=self.momentum, nesterov=self.nesterov),
-        ]
+        """Returns the optimizer: SGD with the weight decay before the momentum as in Caffe and PyTorch, or AdamW."""
+        if self.algorithm == "adamw":
+            steps = [optax.adamw(self.schedule(), b1=self.momentum, weight_decay=self.weight_decay, mask=_decays)]
+        else:
+            steps = [
+                optax.add_decayed_weights(self.weight_decay, mask=_decays),
+                optax.sgd(self.schedule(), momentum=self.momentum, nesterov=self.nesterov),
+            ]
         if self.new_layers_factor != 1:
             steps.append(scale_new_layers(self.new_layers_factor, self.new_layers))
         optimizer = optax.chain(*steps)

@@ -1,6 +1,7 @@
 """The search for hyperparameters: what is drawn for a trial, and how a trial is trained and scored."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,21 +9,26 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from camjax.checks import num_classes
 from camjax.cli.training_run import run_training, starting_model
 from camjax.data.annotation import AnnotatedSource
 from camjax.data.transforms import Transform
 from camjax.errors import InputError
 from camjax.models import CamModel, with_wsol
+from camjax.models.shapes import model_shapes
+from camjax.models.vit import VisionTransformer
 from camjax.models.wsol.table import WSOL, new_layers
 from camjax.terminal import Console
 from camjax.training import Recipe, TrainingError
-from camjax.training.published import wsol
+from camjax.training.published import tscam, wsol
 from experiments.wsol.data import Dataset
 
 NETWORKS = ("vgg16", "inception_v3", "resnet50")
 LOG10_RATES = (-5.0, 0.0)
 MAPS = (14, 28)
 SCENES_EPOCHS = 2.5
+SCENES_TRANSFORMER = (20.0, 1e-3, 0.05)
+"""Epochs, AdamW's learning rate and weight decay, of a transformer from random weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +56,31 @@ def network_names(network: str) -> tuple[str, ...]:
 def base_recipe(dataset: Dataset, network: str, num_examples: int) -> Recipe:
     """The benchmark's settings for a network of the registry; for other networks those of its ResNet-50.
 
-    Scenes have settings of their own, those of `experiments.scenes`.
+    Vision transformers have those of TS-CAM. Scenes have settings of their own, those of `experiments.scenes`.
     """
-    if dataset.settings == "scenes":
-        steps = max(10, round(SCENES_EPOCHS * num_examples / 64))
-        return Recipe(steps=steps, batch_size=64, learning_rate=0.1, warmup_steps=steps // 10, weight_decay=5e-4)
     known = network in {name for of in NETWORKS for name in network_names(of)}
+    transformer = not known and is_transformer(network)
+    if dataset.settings == "scenes":
+        epochs, rate, decay = SCENES_TRANSFORMER if transformer else (SCENES_EPOCHS, 0.1, 5e-4)
+        steps = max(10, round(epochs * num_examples / 64))
+        return Recipe(
+            steps=steps,
+            batch_size=64,
+            algorithm="adamw" if transformer else "sgd",
+            learning_rate=rate,
+            warmup_steps=steps // 10,
+            weight_decay=decay,
+        )
+    if transformer:
+        return tscam(dataset.settings, num_examples=num_examples)
     recipe = wsol(network if known else "resnet50_wsol", dataset.settings, num_examples=num_examples)
     return recipe if known else dataclasses.replace(recipe, new_layers=("head",))
+
+
+@functools.cache
+def is_transformer(network: str) -> bool:
+    """Whether a network of the registry is a vision transformer."""
+    return isinstance(model_shapes(network), VisionTransformer)
 
 
 def draw(
@@ -105,6 +128,7 @@ def starting_point(
         seed=seed,
     )
     model = with_wsol(model, parameters.wsol, rngs=nnx.Rngs(seed))
+    num_classes(model)  # raises for a network without maps now, and not when it has been trained
     model.class_names = train.info.class_names
     places = new_layers(model, recipe.new_layers)
     rate = parameters.learning_rate

@@ -83,8 +83,8 @@ def test_every_method(model, method):
         with pytest.raises(ValueError, match=f"{method} needs the dense kernel"):
             explain(IMAGES, IDS, method)
         return
-    if METHODS[method].combine or METHODS[method].needs is Needs.BIASES:
-        with pytest.raises(ValueError, match="whose layers can be found"):
+    if METHODS[method].of_a_kind:
+        with pytest.raises(ValueError, match=r"whose layers can be found|reads the attention weights"):
             explain(IMAGES, IDS, method)
         return
     of_the_image = METHODS[method].needs in (Needs.IMAGE_GRADIENT, Needs.NOTHING, Needs.WHOLE_NETWORK)

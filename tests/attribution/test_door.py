@@ -29,8 +29,10 @@ from camjax.models import CamModel
 from camjax.models.head import FullyConnectedHead, MapHead, PooledHead
 from camjax.models.shapes import model_shapes
 from tests.few_copies import FEW
+from tests.tiny_vit import tiny_vit
 
-WHOLE = [name for name, row in METHODS.items() if row.crops is None]
+ATTENTION = [name for name, row in METHODS.items() if row.of_attention]
+WHOLE = [name for name, row in METHODS.items() if row.crops is None and not row.of_attention]
 CROPS = [name for name, row in METHODS.items() if row.crops is not None]
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)
 LABELS = np.array([4, 0, 9])
@@ -51,6 +53,11 @@ def small_gap():
     return model
 
 
+@functools.cache
+def model_for(name):
+    return tiny_vit(num_classes=10) if name in ATTENTION else small_gap()
+
+
 def images_for(name):
     return photos((72, 80))[[0, 1, 0]] if name in CROPS else IMAGES
 
@@ -60,8 +67,8 @@ def results():
     """name -> `TopAndAsked` of every method, in NumPy."""
     options = {"threshold": THRESHOLD, "top_k": TOP, "options": FEW}
     found = {}
-    for names in (WHOLE, CROPS):
-        out = make_localize_fns(small_gap(), names, **options)(images_for(names[0]), LABELS)
+    for names in (WHOLE, CROPS, ATTENTION):
+        out = make_localize_fns(model_for(names[0]), names, **options)(images_for(names[0]), LABELS)
         assert list(out) == names
         found |= jax.device_get(out)
     return found
@@ -69,7 +76,7 @@ def results():
 
 @functools.cache
 def cam_fn(name):
-    return camjax.make_cam_fn(small_gap(), name, top_k=2, **FEW.get(name, {}))
+    return camjax.make_cam_fn(model_for(name), name, top_k=2, **FEW.get(name, {}))
 
 
 @functools.cache
@@ -146,7 +153,7 @@ def test_the_explainer_gives_the_same_maps(name):
 
 
 # One of each kind: what is alone in its program, asked otherwise.
-@pytest.mark.parametrize("name", ["cam", "hirescam", "backprop", "center", "ablationcam", "cam_ten_crop"])
+@pytest.mark.parametrize("name", ["cam", "hirescam", "backprop", "center", "ablationcam", "cam_ten_crop", "legrad"])
 def test_alone_with_ids_that_override_top_k_and_without(name):
     top, asked = results()[name]
     found = jax.device_get(cam_fn(name)(images_for(name), LABELS))
@@ -186,7 +193,7 @@ def test_nothing_asked_is_none():
 
 @every_method
 def test_wrong_arguments(name):
-    model = small_gap()
+    model = model_for(name)
     for make in (camjax.make_cam_fn, camjax.make_localize_fn):
         with pytest.raises(ValueError, match=r"top_k=11: expected 1\.\.10"):
             make(model, name, top_k=11)

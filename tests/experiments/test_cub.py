@@ -14,14 +14,16 @@ import camjax.features
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.features.svm import PENALTIES
+from camjax.models import with_wsol
 from camjax.terminal import Console
-from camjax.training.published import wsol
+from camjax.training.published import tscam, wsol
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.cub import __main__ as cub
 from experiments.cub import finetuning as cub_finetuning
 from experiments.cub import table4 as cub_table4
 from experiments.cub.finetuning import augmentation, finetuning_recipe, is_published
 from tests.experiments.colors import TINY, Colors, Identity, painted
+from tests.tiny_vit import tiny_vit
 
 QUIET = Console(file=io.StringIO())
 RED, GREEN = 0, 1
@@ -85,6 +87,13 @@ def test_networks_without_published_settings_take_those_of_resnet():
     expected = dataclasses.replace(wsol("resnet50_wsol", "cub"), new_layers=("head",), learning_rate=0.01)
     assert recipe == expected
     assert is_published("inception_v3_wsol_28x28") and not is_published("resnet50")
+
+
+def test_a_transformer_is_trained_by_ts_cam_with_its_settings():
+    model = with_wsol(tiny_vit(), "tscam")
+    assert finetuning_recipe("deit_small_patch16_224", 5994, model) == tscam("cub")
+    # 60 epochs in batches of 128; the learning rate falls after 29 and 59.
+    assert (tscam("cub").steps, tscam("cub").decay_first, tscam("cub").decay_every) == (2810, 1358, 1405)
 
 
 def test_training_images_are_squashed_and_cropped_in_the_published_proportion():
@@ -184,6 +193,10 @@ def test_it_prints_ours_and_the_papers_numbers_only_beside_all_images(experiment
     assert "32 test images of shapes, 96 for training" in printed
     assert "5,794 test images of CUB-200-2011, 5,994 for training" in whole
     assert "No settings are published for" in printed
+    of_tscam = Console(file=io.StringIO(), width=120)
+    of_tscam.print(cub_finetuning.finetuning_table(of_stages["fine-tuning"], "ours", WHOLE, ("tscam",)))
+    rows = rows_of(of_tscam.file.getvalue())
+    assert rows["GT-known localization"][2] == "87.7" and rows["top-1 localization error"][3] == "28.7"
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,30 @@
 """The benchmark's protocol: what is drawn, and all of it on miniatures of its data, laid out as it distributes them."""
 
 import csv
+import io
 import json
+import re
 
 import numpy as np
 import pytest
 import tyro
 from PIL import Image
 
+import camjax
 from camjax.data.annotated import open_annotated
 from camjax.errors import InputError
+from camjax.terminal import Console
 from camjax.training import TrainingError
+from camjax.training.published import tscam
 from experiments.cub import __main__ as cub
 from experiments.wsol import __main__ as protocol
 from experiments.wsol import search
 from experiments.wsol.data import FirstOfEachClass
 from experiments.wsol.search import base_recipe, best_of, draw, network_names
-from experiments.wsol.tables import published
+from experiments.wsol.tables import final_table, published
 from tests.experiments.colors import TINY
 
+VIT = "tests.tiny_vit:tiny_vit"
 COLORS = ((220, 60, 40), (50, 200, 60))
 
 
@@ -163,5 +169,34 @@ def test_settings_and_published_numbers():
     # As in the command of the README of github.com/clovaai/wsolevaluation.
     assert base_recipe(openimages, "vgg16_wsol", 29_819).learning_rate == 0.00227913316
     assert base_recipe(cub, "small_gap", 5994).new_layers == ["head"]
-    assert (published("cub", "adl", "resnet50"), published("openimages", "has", "inception_v3")) == (58.4, 58.1)
-    assert published("imagenet", "spg", "vgg16") == 59.9 and published("cub", "cam", "small_gap") is None
+    assert base_recipe(cub, VIT, 5994) == tscam("cub") and tscam("cub").algorithm == "adamw"
+    assert base_recipe(protocol.DATASETS["scenes"], VIT, 6000).algorithm == "adamw"
+
+    def of(name, method, network):
+        return published(protocol.DATASETS[name], name, method, network)
+
+    assert (of("cub", "adl", "resnet50"), of("openimages", "has", "inception_v3")) == (
+        {"MaxBoxAccV2": 58.4},
+        {"PxAP": 58.1},
+    )
+    assert of("imagenet", "spg", "vgg16") == {"MaxBoxAccV2": 59.9} and of("cub", "cam", "small_gap") == {}
+    numbers = {"top-1 localization": 71.3, "GT-known localization": 87.7, "top-1 accuracy": 80.3}
+    assert of("cub", "tscam", "deit_small_patch16_224") == numbers and of("cub", "tscam", "resnet50") == {}
+    ours = {"MaxBoxAccV2": 60.0, **dict.fromkeys(numbers, 50.0)}
+    lines = io.StringIO()
+    Console(file=lines, width=120).print(final_table(cub, "cub", "tscam", "deit_small_patch16_224", [ours], True))
+    assert re.search(r"top-1 localization +71.3 +50.0", lines.getvalue())
+    assert re.search(r"MaxBoxAccV2 +59.7 +60.0", lines.getvalue())
+
+
+def test_a_transformer_goes_through_the_command_with_ts_cam(tmp_path, monkeypatch):
+    """A class token alone has no class activation map: that is said before anything is trained."""
+    write_miniature(tmp_path, "CUB", COUNTS)
+    words = ("--dataset", "cub", "--network", VIT, "--trials", 0, "--seeds", 1)
+    monkeypatch.setattr(protocol, "train_in", None)
+    with pytest.raises(InputError, match="has no class activation maps"):
+        run(tmp_path, monkeypatch, *words)
+    monkeypatch.undo()
+    numbers = run(tmp_path, monkeypatch, *words, "--method", "tscam")["test, seed 0"]["results"]
+    assert 0 <= numbers["top-1 localization"] <= numbers["GT-known localization"] <= 100
+    assert camjax.load_model(tmp_path / "out" / "seeds" / "0").created_as["wsol"] == {"method": "tscam"}

@@ -61,6 +61,18 @@ def test_three_steps_by_hand(nesterov):
         np.testing.assert_allclose(parameters[name], value, rtol=1e-6)
 
 
+def test_a_first_step_of_adamw_by_hand():
+    """The gradient over its own size, its sign, and of kernels alone 0.01 of the weight; both times the rate."""
+    recipe = Recipe(steps=3, batch_size=8, learning_rate=0.1, decay="constant", algorithm="adamw", weight_decay=0.01)
+    parameters = {"kernel": jnp.array([[2.0, -1.0]]), "bias": jnp.array([3.0])}
+    optimizer = recipe.optimizer()
+    updates, _ = optimizer.update(
+        jax.tree.map(lambda value: 0.5 * value, parameters), optimizer.init(parameters), parameters
+    )
+    np.testing.assert_allclose(updates["kernel"], [[-0.1 * (1 + 0.02), 0.1 * (1 + 0.01)]], rtol=1e-5)
+    np.testing.assert_allclose(updates["bias"], [-0.1], rtol=1e-5)
+
+
 def test_new_layers_take_ten_times_the_steps():
     """Three steps from the same gradients: the head goes ten times as far, the rest as far as without."""
     model = camjax.create_model("small_gap", 3)

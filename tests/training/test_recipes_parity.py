@@ -23,9 +23,11 @@ class Net(CamModel):
         return nnx.relu(self.conv(x))
 
 
-@pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_five_steps_are_those_of_pytorch(nesterov, accumulate):
+@pytest.mark.parametrize(
+    ("algorithm", "nesterov", "accumulate"),
+    [("sgd", True, 1), ("sgd", True, 2), ("sgd", False, 1), ("sgd", False, 2), ("adamw", False, 1)],
+)
+def test_five_steps_are_those_of_pytorch(algorithm, nesterov, accumulate):
     """Momentum, weight decay of kernels alone, a rate that steps down, new layers at ten times it, smoothed labels."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-parity installs it")
     rng = np.random.default_rng(0)
@@ -35,6 +37,7 @@ def test_five_steps_are_those_of_pytorch(nesterov, accumulate):
         steps=5,
         batch_size=6,
         accumulate=accumulate,
+        algorithm=algorithm,
         learning_rate=0.05,
         decay="step",
         decay_every=2,
@@ -62,7 +65,10 @@ def test_five_steps_are_those_of_pytorch(nesterov, accumulate):
             (dense.bias, 0.5, 0.0),
         )
     ]
-    optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=nesterov)
+    if algorithm == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=nesterov)
+    else:
+        optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
 
     step = jax.jit(functools.partial(train_step, label_smoothing=0.1, accumulate=accumulate))

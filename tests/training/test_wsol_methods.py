@@ -20,15 +20,17 @@ from camjax.models.wsol.table import WSOL, new_layers, with_wsol, wsol_config, w
 from camjax.training import Recipe, SigmoidBinaryCrossEntropy, TrainState, fit
 from camjax.training.step import _keys_of_step, recipe_step
 from camjax.weights.camjax_file import write_camjax_file
+from tests.tiny_vit import tiny
 
 # A step of each compiles for a second: those whose draws are like another's are among the long tests.
-METHODS = ["cutmix", "spg", *(pytest.param(name, marks=pytest.mark.long) for name in ("has", "adl", "acol"))]
+METHODS = ["cutmix", "spg", "tscam", *(pytest.param(name, marks=pytest.mark.long) for name in ("has", "adl", "acol"))]
 PLAIN_INFERENCE = ("has", "cutmix", "adl")
 RECIPE = Recipe(steps=3, batch_size=4, learning_rate=0.05)
 
 
 def staged(wsol="cam"):
-    return with_wsol(Staged(rngs=nnx.Rngs(1)), wsol, rngs=nnx.Rngs(2))
+    network = tiny(3, rngs=nnx.Rngs(1)) if wsol == "tscam" else Staged(rngs=nnx.Rngs(1))
+    return with_wsol(network, wsol, rngs=nnx.Rngs(2))
 
 
 def batch(size=4):
@@ -174,7 +176,7 @@ def test_the_map_of_acol_is_that_of_both_branches():
     assert np.isnan(model.head.class_maps(features, np.full((4, 1), 3))).all()
 
 
-@pytest.mark.parametrize("name", ["acol", "has"])
+@pytest.mark.parametrize("name", ["acol", "has", "tscam"])
 def test_a_run_says_its_method_and_loads_as_it(tmp_path, name):
     class Examples:
         def __len__(self):
@@ -183,7 +185,8 @@ def test_a_run_says_its_method_and_loads_as_it(tmp_path, name):
         def __getitem__(self, index):
             return {"image": batch(8)["image"][index], "label": int(batch(8)["label"][index])}
 
-    made = camjax.create_model("wsol_net:staged", 3, wsol={"method": name, **OPTIONS[name]})
+    network = "tests.tiny_vit:tiny_vit" if name == "tscam" else "wsol_net:staged"
+    made = camjax.create_model(network, 3, wsol={"method": name, **OPTIONS[name]})
     trained = fit(made, Examples(), RECIPE, run_dir=tmp_path / "run", progress=False)
     config = json.loads((tmp_path / "run" / "run.json").read_text())["model"]["wsol"]
     assert config == wsol_config({"method": name, **OPTIONS[name]})
@@ -193,20 +196,16 @@ def test_a_run_says_its_method_and_loads_as_it(tmp_path, name):
     for a, b in zip(camjax.cam_fn(loaded, images), expected, strict=True):
         np.testing.assert_array_equal(a, b)
     write_camjax_file(loaded, tmp_path / "net.safetensors", version="0")
-    converted = camjax.load_model("wsol_net:staged", tmp_path / "net.safetensors")
+    converted = camjax.load_model(network, tmp_path / "net.safetensors")
     assert converted.created_as == loaded.created_as
     np.testing.assert_array_equal(camjax.cam_fn(converted, images).maps, expected.maps)
     other = camjax.with_new_head(loaded, 5)
     assert jax.eval_shape(other, images).shape == (4, 5) and type(other.wsol) is type(loaded.wsol)
     with pytest.raises(InputError, match=r"model.wsol: .*'method': '" + name):
-        fit(staged_in_registry(), Examples(), RECIPE, run_dir=tmp_path / "run", progress=False)
+        fit(camjax.create_model(network, 3), Examples(), RECIPE, run_dir=tmp_path / "run", progress=False)
 
 
-OPTIONS = {"acol": {"threshold": 0.6}, "has": {"grid_size": 3}}
-
-
-def staged_in_registry():
-    return camjax.create_model("wsol_net:staged", 3)
+OPTIONS = {"acol": {"threshold": 0.6}, "has": {"grid_size": 3}, "tscam": {}}
 
 
 def three(k, to):
@@ -342,6 +341,8 @@ def test_networks_without_what_a_method_needs():
         model_shapes("efficientnet_lite0", wsol=wsol_config("spg"))
     with pytest.raises(InputError, match="acol with NIN, which has a head of type MapHead: expected a network that"):
         model_shapes("nin", wsol=wsol_config("acol"))
+    with pytest.raises(InputError, match=r"tscam with Staged, .*: expected a vision transformer with a class token"):
+        with_wsol(staged(), "tscam")
     with pytest.raises(InputError, match="and a training method already"):
         with_wsol(staged("adl"), "has")
     for name in ("acol", "spg"):

@@ -13,10 +13,12 @@ import pytest
 from flax import nnx
 from wsol_net import Staged
 
+import camjax
 from camjax.models import ConvBN, inception, resnet, vgg
 from camjax.models.wsol import acol, cutmix, spg
 from camjax.models.wsol.table import WSOL, with_wsol
 from camjax.training import TrainState, train_step
+from tests.tiny_vit import tiny_vit
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make test-parity installs it")
 F = torch.nn.functional
@@ -46,7 +48,7 @@ class Weights(dict):
 
 def as_torch(array):
     array = np.asarray(array, np.float64)
-    return np.ascontiguousarray(array.transpose({4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[array.ndim]))
+    return np.ascontiguousarray(array.transpose({4: (3, 2, 0, 1), 3: (0, 1, 2), 2: (1, 0), 1: (0,)}[array.ndim]))
 
 
 def staged(w, x, at, method):
@@ -126,6 +128,31 @@ def inception_v3(w, x, at, method):
         for name in ("SPG_A3_1b", "SPG_A3_2b"):
             x = maps[name] = at(name, F.relu(w.conv(name, x)))
     return maps
+
+
+def transformer(w, x, at, method):
+    """The patches' tokens after the last LayerNorm, and the mean attention that the class token pays them."""
+
+    def norm(place, x):
+        return F.layer_norm(x, x.shape[-1:], w[f"{place}.scale"], w[f"{place}.bias"], 1e-6)
+
+    def dense(place, x):
+        return F.linear(x, w[f"{place}.kernel"], w[f"{place}.bias"])
+
+    patches = w.conv("patches", x, 0, 8)
+    x = torch.cat([w["class_token"].expand(len(x), -1, -1), patches.flatten(2).mT], 1) + w["positions"]
+    attention = []
+    for i in range(2):
+        block = f"blocks.{i}"
+        qkv = dense(f"{block}.attention.qkv", norm(f"{block}.norm1", x)).unflatten(-1, (3, 2, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attention.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1))
+        x = x + dense(f"{block}.attention.project", (attention[-1] @ v).transpose(1, 2).flatten(2))
+        x = x + dense(f"{block}.project", F.gelu(dense(f"{block}.expand", norm(f"{block}.norm2", x))))
+    side = patches.shape[2:]
+    tokens = norm("norm", x)[:, 1:].mT.unflatten(-1, side)
+    looks = torch.stack(attention).mean((0, 2))[:, 0, 1:].unflatten(-1, side)
+    return {"attention": looks, "tokens": tokens}
 
 
 # ---------------------------------------------------------------------------------------------- methods
@@ -210,6 +237,9 @@ def torch_loss(network, model, w, x, labels, method, options, draws):
         of_b = acol_branch(w, "head.b", features * (high < options["threshold"])[:, None])
         logits = [of.mean((2, 3)) for of in (of_a, of_b)]
         return logits[0], sum(F.cross_entropy(of, labels) for of in logits)
+    if method == "tscam":
+        logits = w.conv("head.classes", features).mean((2, 3))
+        return logits, F.cross_entropy(logits, labels)
     class_maps = F.conv2d(features, w["head.kernel"][:, :, None, None], w["head.bias"])
     logits = class_maps.mean((2, 3))
     loss = lam * F.cross_entropy(logits, labels) + (1 - lam) * F.cross_entropy(logits, other)
@@ -283,6 +313,21 @@ def test_a_step_is_that_of_pytorch(method, seed):
     draws = check(model, method, staged, (17, 12), seed, **changes.get(method, {}))
     if method == "adl" and seed == 1:
         assert len({*draws}) == 2  # both the mask and the importance
+
+
+def test_ts_cam_is_that_of_pytorch():
+    """A step, and the maps of all classes."""
+    check(tiny_vit(num_classes=CLASSES), "tscam", transformer, (32, 32))
+    model = with_wsol(tiny_vit(num_classes=CLASSES), "tscam", rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
+    x = torch.tensor((images - np.array(model.mean)) / np.array(model.std)).permute(0, 3, 1, 2)
+    w = Weights(model)
+    maps = transformer(w, x, None, "tscam")
+    semantic = w.conv("head.classes", maps["tokens"])
+    found = camjax.make_cam_fn(model, top_k=None)(images)
+    for ours, theirs in ((found.logits, semantic.mean((2, 3))), (found.maps, semantic * maps["attention"][:, None])):
+        theirs = theirs.detach().numpy()
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """Networks of Flax NNX as explainers."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
@@ -11,8 +12,11 @@ from camjax.attribution.adapters.cutting import call, layer_names, unknown_layer
 from camjax.attribution.explainers import Explainer
 from camjax.attribution.module_layers import cut_module, layers_of, outputs_of_layers
 from camjax.attribution.network import CutNetwork, SharedWeights, Whole
+from camjax.attribution.tokens import ByImage, reshaped
+from camjax.errors import InputError
 from camjax.models.base import CamModel
 from camjax.models.inference_mode import inference_view
+from camjax.models.vit import AttentionWeights, VisionTransformer
 
 
 def explain_nnx(
@@ -33,7 +37,8 @@ def explain_nnx(
         A submodule is called once, by `__call__`, when the network runs.
       forward: (model, images) -> outputs (B, ...), each image's from that image alone; `model(images)` by default.
         Choose the output to explain here, if there are several: `lambda model, images: model(images)["logits"]`.
-      reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`.
+      reshape: turns a layer's output that is not a map into one; see `camjax.attribution.reshape_tokens`. The vision
+        transformers of camjax need none.
       combine: how maps of several layers become one, see `camjax.attribution.combine_layers`; None leaves them a tuple,
         in the order of the layers.
 
@@ -45,6 +50,7 @@ def explain_nnx(
         does not return a map, or a network that runs for training.
     """
     ours = model if isinstance(model, CamModel) and forward is call else None
+    reshape = reshape or _reshape_of(ours)
     return Explainer(cut_module(model, _known(model, layers), forward, reshape), combine, ours)
 
 
@@ -55,19 +61,36 @@ def nnx_cutter(model: nnx.Module, layers: str | Sequence[str]) -> Callable[[nnx.
       A function of a module with weights of its own, which may be traced. What it returns has one structure for all, so
       that other weights compile nothing.
     """
-    network = cut_module(model, _known(model, layers), call)
+    reshape = _reshape_of(model)
+    network = cut_module(model, _known(model, layers), call, reshape)
+    if reshape is not None:
+        (network,), _ = network.tree_flatten()
     assert isinstance(network, SharedWeights)
     _, functions = network.tree_flatten()
-    return lambda other: SharedWeights.of(*functions, nnx.split(inference_view(other))[1])
+
+    def cut(other):
+        network = SharedWeights.of(*functions, nnx.split(inference_view(other))[1])
+        return network if reshape is None else reshaped(network, reshape)
+
+    return cut
 
 
 def nnx_map_sizes(model: nnx.Module, images: ArrayLike) -> dict[str, tuple[int, int]]:
     """The sizes (h, w) of the maps that submodules return, by their paths, in the order in which they return them.
 
-    Those that are not called once, or return anything but a map, are left out. Nothing is computed.
+    Those that are not called once, or return anything but a map, are left out. Of a vision transformer of camjax they
+    are the blocks' first LayerNorms, whose tokens become maps. Nothing is computed.
     """
+    if isinstance(model, VisionTransformer):
+        grid = model.grid(*np.shape(images)[1:3])
+        return {f"blocks.{i}.norm1": grid for i in range(len(model.blocks))}
     outputs = outputs_of_layers(Whole(inference_view(model), call), images)
     return {output.name: (output.shape[1], output.shape[2]) for output in outputs}
+
+
+def _reshape_of(model: Any) -> ByImage | None:
+    """What makes maps of the tokens of camjax's vision transformers."""
+    return ByImage(model.stride, model.other_tokens) if isinstance(model, VisionTransformer) else None
 
 
 def _known(model: nnx.Module, layers: str | Sequence[str]) -> tuple[str, ...]:
@@ -75,4 +98,15 @@ def _known(model: nnx.Module, layers: str | Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in known:
             raise unknown_layer(name, known, type(model).__name__)
+        if isinstance(known[name], AttentionWeights):
+            raise InputError(
+                f"the layer {name!r} returns attention weights, which are no map: expected the layer in front of it, "
+                f"{name.replace('attention.weights', 'norm1')!r}, or a method that reads attention, such as legrad."
+            )
+        if isinstance(model, VisionTransformer) and not model.counts_at(name):
+            raise InputError(
+                f"the layer {name!r} follows the last block's attention, from which on the class token alone counts: "
+                "the gradients of the patches are zero there, and so are the maps. Take the last block's input norm, "
+                f"{model.last_norm!r}, or a layer before it."
+            )
     return names

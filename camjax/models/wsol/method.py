@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from camjax.errors import InputError
+from camjax.models.head import PooledHead
 from camjax.models.inference_mode import inference_view
 
 SAME_ON_ALL_DEVICES = "batch"
@@ -47,7 +48,18 @@ class TrainingLoss(NamedTuple):
 
 
 class WsolMethod(nnx.Module):
-    """A part of a model that says how it is trained. This base changes nothing: it is CAM."""
+    """A part of a model that says how it is trained. This base changes nothing: it is CAM.
+
+    Attributes:
+      takes: the networks that it takes, in words.
+    """
+
+    takes: ClassVar[str] = "a network that ends in a global pooling and one dense layer, camjax.models.PooledHead"
+
+    @classmethod
+    def fits(cls, model: Any) -> bool:
+        """Whether it takes a model."""
+        return isinstance(model.head, PooledHead)
 
     def at(self, place: str, x: jax.Array) -> jax.Array:
         """What follows a named place of the backbone, see `CamModel.at`."""

@@ -1,4 +1,4 @@
-"""The one table of training methods for weakly supervised localization (Choe et al. 2020, arXiv:2001.07437).
+"""The one table of training methods for weakly supervised localization: those of Choe et al. 2020, and TS-CAM.
 
 A new method is one file and one row of `WSOL`: `camjax.create_model(..., wsol=)`, `camjax train --wsol` and
 `python -m experiments.wsol` then have it.
@@ -15,13 +15,13 @@ from flax import nnx
 
 from camjax.errors import InputError
 from camjax.models.base import CamModel
-from camjax.models.head import PooledHead
 from camjax.models.wsol.acol import AdversarialComplementary
 from camjax.models.wsol.adl import AttentionDropout
 from camjax.models.wsol.cutmix import CutMix
 from camjax.models.wsol.has import HideAndSeek
 from camjax.models.wsol.method import WsolMethod
 from camjax.models.wsol.spg import SelfProducedGuidance
+from camjax.models.wsol.tscam import TokenSemanticCoupledMap
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Wsol:
 
     name: str
     changes: str
-    build: Callable[..., WsolMethod] | None
+    build: type[WsolMethod] | None
     options: Mapping[str, Option]
     draw: Callable[[np.random.Generator], dict[str, float]]
 
@@ -145,6 +145,7 @@ _ROWS = (
         {name: Option(value) for name, value in _SPG.items()},
         _draw_spg,
     ),
+    Wsol("tscam", "head and map", TokenSemanticCoupledMap, {}, lambda random: {}),
 )
 
 WSOL: Mapping[str, Wsol] = {row.name: row for row in _ROWS}
@@ -185,11 +186,12 @@ def wsol_words(words: Sequence[str]) -> dict[str, Any]:
 def with_wsol(model: CamModel, wsol: str | Mapping[str, Any], *, rngs: nnx.Rngs | None = None) -> CamModel:
     """The model, made to be trained by a method for weakly supervised localization.
 
-    What the method adds is new and untrained, as is the head with ACoL, and in some networks layers before it; the
-    other weights are copied.
+    What the method adds is new and untrained, as is the head with ACoL and TS-CAM, and in some networks layers before
+    it; the other weights are copied.
 
     Args:
-      model: with a pooled head, and trained by none of the methods yet.
+      model: with a pooled head, or for TS-CAM a vision transformer with a class token, and trained by none of the
+        methods yet.
       wsol: as in `wsol_config`; "cam" for the model as it is.
       rngs: random keys of new layers and of the method's draws; `nnx.Rngs(0)` if None.
 
@@ -205,11 +207,11 @@ def with_wsol(model: CamModel, wsol: str | Mapping[str, Any], *, rngs: nnx.Rngs 
     if build is None:
         return model
     name, rngs = config["method"], nnx.Rngs(0) if rngs is None else rngs
-    if not isinstance(model.head, PooledHead) or model.wsol is not None:
+    if not build.fits(model) or model.wsol is not None:
         raise InputError(
             f"wsol {name} with {type(model).__name__}, which has a head of type {type(model.head).__name__}"
-            f"{'' if model.wsol is None else ' and a training method already'}: expected a network that ends in a "
-            "global pooling and one dense layer, camjax.models.PooledHead, and has no method yet."
+            f"{'' if model.wsol is None else ' and a training method already'}: expected {build.takes}, and no method "
+            "yet."
         )
     model = nnx.clone(model, arrays=True)
     names = model.class_names

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from camjax.boxes import box_iou, largest_component_box
     from camjax.cam import class_activation_map, normalize_map, resize_map
     from camjax.data.images import load_images
+    from camjax.exporting.export import export_model
+    from camjax.exporting.network import load_exported
     from camjax.inference import CamOutput, Localization, cam_fn, make_cam_fn, make_localize_fn
     from camjax.loading import load_model
     from camjax.models import create_model, list_models, register_model, with_new_head
@@ -26,8 +28,10 @@ __all__ = [
     "class_activation_map",
     "create_model",
     "explainer",
+    "export_model",
     "largest_component_box",
     "list_models",
+    "load_exported",
     "load_images",
     "load_model",
     "make_cam_fn",
@@ -43,6 +47,8 @@ _MODULES = {
     "boxes": ("box_iou", "largest_component_box"),
     "cam": ("class_activation_map", "normalize_map", "resize_map"),
     "data.images": ("load_images",),
+    "exporting.export": ("export_model",),
+    "exporting.network": ("load_exported",),
     "inference": ("CamOutput", "Localization", "cam_fn", "make_cam_fn", "make_localize_fn"),
     "loading": ("load_model",),
     "models": ("create_model", "list_models", "register_model", "with_new_head"),

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jax.typing import ArrayLike
 
 from camjax.checks import check_no_label_vectors
@@ -69,7 +70,8 @@ def class_activation_map(features: jax.Array, kernel: jax.Array, class_ids: Arra
     class_ids = jnp.broadcast_to(class_ids, (*batch, class_ids.shape[-1]))
     known = (class_ids >= 0) & (class_ids < num_classes)
     ids = jnp.where(known, class_ids, 0)
-    if class_ids.shape[-1] * 4 > num_classes:
+    number = class_ids.shape[-1]
+    if not is_symbolic_dim(number) and number * 4 > num_classes:
         # So many columns of the kernel, gathered for each image, weigh more than the product with all of it.
         maps = jnp.einsum("...hwk,kc->...chw", features, kernel, **exact)
         maps = jnp.take_along_axis(maps, ids[..., None, None], axis=-3)

@@ -135,8 +135,9 @@ def _coordinates(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _blocks(mask: jax.Array) -> jax.Array:
     """(M, H, W) as (M, rows, columns, 2, 2) blocks of pixels, with a border of empty blocks."""
     m, height, width = mask.shape
-    padded = jnp.pad(mask, ((0, 0), (2, 2 + height % 2), (2, 2 + width % 2)))
-    return padded.reshape(m, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2).swapaxes(2, 3)
+    rows, columns = (2 - (-side // 2) for side in (height, width))
+    padded = jnp.pad(mask, ((0, 0), (2, 2 * rows - height - 2), (2, 2 * columns - width - 2)))
+    return padded.reshape(m, rows, 2, columns, 2).swapaxes(2, 3)
 
 
 def _component_labels(blocks: jax.Array) -> jax.Array:

@@ -1,13 +1,13 @@
 """A model and a method, compiled: images in; logits, maps and boxes out."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from camjax.attribution.adapters.nnx import nnx_cutter
 from camjax.attribution.engine import all_classes, attribute
@@ -28,39 +28,10 @@ from camjax.errors import InputError
 from camjax.models.conv import as_read, as_written
 from camjax.models.inference_mode import inference_view
 from camjax.models.layers import fold_batchnorm
-from camjax.sharding import laid_out_like, split_of
+from camjax.outputs import CamOutput, Localization
+from camjax.sharding import Placed, laid_out_like, split_of
 
-
-class CamOutput(NamedTuple):
-    """What `cam_fn` returns, for B images, C classes in all and N asked for.
-
-    Attributes:
-      logits: (B, C) float32.
-      class_ids: (B, N) int32.
-      maps: (B, N, h, w) float32: raw maps, as the method defines them: neither clipped nor normalized.
-    """
-
-    logits: jax.Array
-    class_ids: jax.Array
-    maps: jax.Array
-
-
-class Localization(NamedTuple):
-    """What a `localize_fn` returns, for B images, C classes in all and N asked for.
-
-    Attributes:
-      logits: (B, C) float32.
-      class_ids: (B, N) int32.
-      maps: (B, N, h, w) float32: raw maps.
-      boxes: (B, N, 4) float32 `[ymin, xmin, ymax, xmax]` in 0..1; zeros where not valid.
-      valid: (B, N) bool: whether the map has a region, which it has if its maximum is positive and it holds no NaN.
-    """
-
-    logits: jax.Array
-    class_ids: jax.Array
-    maps: jax.Array
-    boxes: jax.Array
-    valid: jax.Array
+_KEY = re.compile(r"\w+")
 
 
 class TopAndAsked(NamedTuple):
@@ -237,17 +208,66 @@ def all_maps_program(model: nnx.Module, method: str) -> tuple[Callable[..., Any]
     """
     row = method_named(method)
     row.num_classes(model)
-    leaves, structure = jax.tree.flatten(fold_batchnorm(model))
-    keys = {i: leaf for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
-    count = len(leaves)
+    arrays, rebuilt = _unbound(fold_batchnorm(model))
 
     def program(arrays, images):
-        rest = iter(arrays)
-        model = jax.tree.unflatten(structure, [keys[i] if i in keys else next(rest) for i in range(count)])
-        out = _for_each_class(_maps(model, images, None, [row], _ids_or_top(None))[row.name])
+        out = _for_each_class(_maps(rebuilt(arrays), images, None, [row], _ids_or_top(None))[row.name])
         return out.logits, out.maps
 
-    return program, [leaf for i, leaf in enumerate(leaves) if i not in keys]
+    return program, list(arrays.values())
+
+
+def localization_program(
+    model: nnx.Module,
+    method: str = "cam",
+    *,
+    top_k: int | None = 1,
+    layer: str | None = None,
+    **options: Any,
+) -> tuple[Callable[..., Localization], dict[str, jax.Array]]:
+    """What a `make_localize_fn(model, method, ...)` computes, as a function of the weights and the threshold too.
+
+    Args:
+      model: as in `make_localize_fn`.
+      method: one whose maps and boxes are one compiled program: no loop on the host.
+      top_k: as in `make_localize_fn`.
+      layer: as in `make_localize_fn`.
+      **options: as in `make_localize_fn`.
+
+    Returns:
+      A traceable function (arrays, threshold, images (B, H, W, 3), class_ids (B, N) or None) -> `Localization`, and its
+      arrays by their places in the model: a snapshot with BatchNorm folded, without the keys of random generators.
+
+    Raises:
+      ValueError: a method that runs on the host in part, and as `make_localize_fn`.
+    """
+    row = method_named(method, options)
+    check_top_k(top_k, row.num_classes(model))
+    if row.is_loop or row.host_boxes:
+        whole = ", ".join(name for name, row in METHODS.items() if not (row.is_loop or row.host_boxes))
+        part = "runs the network many times in a loop on the host" if row.is_loop else "draws its boxes on the host"
+        raise InputError(f"{method} {part}, and is not one compiled program. Expected one of {whole}.")
+    cut, choose = _cutter(model, layer, [row]), _ids_or_top(top_k)
+    arrays, rebuilt = _unbound(fold_batchnorm(model) if layer is None else nnx.clone(model))
+
+    def program(arrays, threshold, images, class_ids=None):
+        out = _maps(rebuilt(arrays), images, class_ids, [row], choose, {row.name: options}, cut)[row.name]
+        return _for_each_class(out, boxes_from_maps(out.maps, images.shape[1:3], threshold))
+
+    return program, arrays
+
+
+def _unbound(model: nnx.Module) -> tuple[dict[str, jax.Array], Callable[[Sequence[jax.Array]], nnx.Module]]:
+    """The model's arrays by their places in it, but for random keys, and what makes the model of others."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(model)
+    keys = {i: leaf for i, (_, leaf) in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
+
+    def rebuilt(arrays):
+        rest = iter(arrays)
+        return jax.tree.unflatten(structure, [keys[i] if i in keys else next(rest) for i in range(len(leaves))])
+
+    names = [".".join(_KEY.findall(jax.tree_util.keystr(path))) for path, _ in leaves]
+    return {name: leaf for i, (name, (_, leaf)) in enumerate(zip(names, leaves, strict=True)) if i not in keys}, rebuilt
 
 
 class BoundFunction:
@@ -293,34 +313,6 @@ class BoundFunction:
     def snapshot(self, images: Any) -> tuple:
         """The model and the other arguments, on the device of the images."""
         return jax.tree.unflatten(self._structure, as_written(self._leaves.beside(images)))
-
-
-class Placed:
-    """Weights that follow images: they are copied once to each device, or mesh, that images were put on.
-
-    Args:
-      weights: a pytree of arrays.
-    """
-
-    def __init__(self, weights: Any):
-        self._copies: dict[jax.Device | NamedSharding | None, Any] = {None: weights}
-
-    def beside(self, images: Any) -> Any:
-        """The weights where the images are."""
-        place = _place_of(images)
-        if place not in self._copies:
-            self._copies[place] = jax.device_put(self._copies[None], place)
-        return self._copies[place]
-
-
-def _place_of(images: Any) -> jax.Device | NamedSharding | None:
-    """Where images were put deliberately: a device, or all of a mesh; None for NumPy, traced and uncommitted ones."""
-    if not isinstance(images, jax.Array) or isinstance(images, jax.core.Tracer) or not images.committed:
-        return None
-    if isinstance(images.sharding, NamedSharding):
-        return NamedSharding(images.sharding.mesh, PartitionSpec())
-    devices = images.devices()
-    return next(iter(devices)) if len(devices) == 1 else None
 
 
 def _bind_methods(

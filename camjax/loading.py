@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from camjax.addresses import as_path, reaching
 from camjax.class_names import imagenet_class_names
 from camjax.errors import InputError, few, printable
+from camjax.exporting.file import is_exported_file
 from camjax.models import CamModel, ModelSpec, create_model, list_models, model_spec, with_new_head
 from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import Pool
@@ -93,6 +94,11 @@ def load_model(
       camjax.weights.errors.WeightsError: the file is damaged, of another kind, does not fit the model, or has values
         that are NaN or infinite.
     """
+    if is_exported_file(name):
+        raise InputError(
+            f"{name} is an exported network, without its layers: camjax.load_exported(path) and camjax explain --model "
+            "take it. Here give the network that it was exported from."
+        )
     rngs = nnx.Rngs(0) if rngs is None else rngs
     if weights is None and _is_file(name) and (own := model_of(name)) is not None:
         name, weights = own, name

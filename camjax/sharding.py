@@ -71,3 +71,31 @@ def varying_alike(*arrays: jax.Array) -> list[jax.Array]:
         jax.lax.pcast(array, tuple(sorted(names)), to="varying") if names else array
         for array, names in zip(arrays, missing, strict=True)
     ]
+
+
+class Placed:
+    """Weights that follow images: they are copied once to each device, or mesh, that images were put on.
+
+    Args:
+      weights: a pytree of arrays.
+    """
+
+    def __init__(self, weights: Any):
+        self._copies: dict[jax.Device | NamedSharding | None, Any] = {None: weights}
+
+    def beside(self, images: Any) -> Any:
+        """The weights where the images are."""
+        place = _place_of(images)
+        if place not in self._copies:
+            self._copies[place] = jax.device_put(self._copies[None], place)
+        return self._copies[place]
+
+
+def _place_of(images: Any) -> jax.Device | NamedSharding | None:
+    """Where images were put deliberately: a device, or all of a mesh; None for NumPy, traced and uncommitted ones."""
+    if not isinstance(images, jax.Array) or isinstance(images, jax.core.Tracer) or not images.committed:
+        return None
+    if isinstance(images.sharding, NamedSharding):
+        return NamedSharding(images.sharding.mesh, PartitionSpec())
+    devices = images.devices()
+    return next(iter(devices)) if len(devices) == 1 else None

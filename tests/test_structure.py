@@ -19,12 +19,12 @@ PACKAGE = Path(camjax.__file__).parent
 LEVELS = (
     {
         *("cam", "checks", "class_names", "components", "errors", "files", "interrupts", "jax_private", "json_files"),
-        *("addresses", "locks", "models", "processes", "sharding", "terminal", "weights"),
+        *("addresses", "locks", "models", "outputs", "processes", "programs", "sharding", "terminal", "weights"),
     },
     {"boxes", "checkpoints", "runs"},
     {"attribution"},
     {"inference"},
-    {"figure_grid", "figure_saving", "figure_text", "loading", "metrics", "data", "viz", "training"},
+    {"exporting", "figure_grid", "figure_saving", "figure_text", "loading", "metrics", "data", "viz", "training"},
     {"annotating", "evaluation", "features"},
     {"camjax"},  # camjax/__init__.py, the public face
     {"app"},
@@ -40,8 +40,12 @@ PUBLIC = {
     "class_activation_map": ["features", "kernel", "class_ids"],
     "create_model": ["name", "num_classes", "pool", "dtype", "rngs", "wsol"],
     "explainer": ["features_fn", "head_fn", "combine"],
+    "export_model": [
+        *("model", "path", "method", "threshold", "top_k", "layer", "platforms", "image_size", "any_size", "options"),
+    ],
     "largest_component_box": ["mask"],
     "list_models": [],
+    "load_exported": ["path"],
     "load_images": ["paths", "size", "crop"],
     "load_model": ["name", "weights", "num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only", "trust"],
     "make_cam_fn": ["model", "method", "top_k", "layer", "options"],

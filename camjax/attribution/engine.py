@@ -204,7 +204,7 @@ def _of_crops(network, images, choose, method, input_size, multi_label) -> Attri
             f"{method.name} takes crops of the network's input size, which is not known here: expected "
             f"camjax.make_cam_fn(model, {method.name!r}), with a model that has an `input_size`."
         )
-    batch, crops = len(images), method.crops
+    batch, crops = images.shape[0], method.crops
     cut = crops.cut(images, input_size)
     count = cut.shape[1]
     cut = cut.reshape(-1, *cut.shape[2:])

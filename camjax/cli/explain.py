@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from camjax.models import CamModel
 
-DEFAULT_METHOD = "cam"
+DEFAULT_METHOD, DEFAULT_THRESHOLD = "cam", 0.2
 MAX_MAPS = 16  # of a photograph in a figure
 
 
@@ -32,12 +32,16 @@ def explain(
     /,
     *,
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None,
-    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = DEFAULT_METHOD,
+    method: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"(default: {DEFAULT_METHOD})")
+    ] = None,
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     trust: bool = False,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
-    threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    threshold: Annotated[
+        float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint=f"(default: {DEFAULT_THRESHOLD})")
+    ] = None,
     layer: Layer = None,
     output: Annotated[OutputOptions, tyro.conf.arg(name="")],
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
@@ -49,7 +53,7 @@ def explain(
 
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...), and folders: all images in them and below.
-      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
+      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax; default efficientnet_lite0.
       method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
@@ -65,7 +69,7 @@ def explain(
     if not 1 <= shown <= MAX_MAPS:
         name = "--classes" if classes else "--top-k"
         raise InputError(f"{name}: {shown} maps for each photograph; expected 1..{MAX_MAPS}.")
-    if not 0 <= threshold < 1:
+    if threshold is not None and not 0 <= threshold < 1:
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
 
     # Imported here: `camjax --help` and other commands do not need them.
@@ -74,9 +78,24 @@ def explain(
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.photographs import photo_explainer
     from camjax.cli.ready_network import ReadyNetwork, ready_network
+    from camjax.exporting.file import is_exported_file
     from camjax.viz import explanation_figure
 
-    model, weights = network_choice(model, weights)
+    exported = None
+    if model is not None and is_exported_file(model):
+        from camjax.exporting.network import load_exported
+
+        exported = load_exported(model)
+        if weights or trust or layer or method not in (None, exported.method):
+            raise InputError(
+                f"--model {model} is an exported network, by {exported.method}: leave out --method, --layer, --weights "
+                "and --trust, or give the network that it was exported from."
+            )
+        method, threshold = exported.method, exported.about["threshold"] if threshold is None else threshold
+    else:
+        model, weights = network_choice(model, weights)
+    method = method or DEFAULT_METHOD
+    threshold = DEFAULT_THRESHOLD if threshold is None else threshold
 
     def load() -> "CamModel":
         from camjax.loading import load_model
@@ -85,8 +104,8 @@ def explain(
 
     def start(report: PictureReport) -> Callable[[Picture, np.ndarray], Found]:
         directory = keep_compiled_programs()
-        network = ready_network(directory, model, weights, method, load) if layer is None else load()
-        if isinstance(network, ReadyNetwork):
+        network = exported or (ready_network(directory, model, weights, method, load) if layer is None else load())
+        if exported or isinstance(network, ReadyNetwork):
             asked = class_ids(classes, network.class_names, network.num_classes)
         else:
             from camjax.attribution.methods import method_named

@@ -1,11 +1,9 @@
 """Traced programs with their weights on disk: a command's second start neither builds its network nor traces it.
 
-A file holds arrays, and a program in the portable form of `jax.export`; reading it runs nothing. It counts as long as
-camjax's code, the versions, JAX's settings and the files of weights stay the same. One that is damaged or out of date
-is made again.
+A file holds arrays and a program; reading it runs nothing. It counts as long as camjax's code, the versions, JAX's
+settings and the files of weights stay the same. One that is damaged or out of date is made again.
 """
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,15 +17,17 @@ from jax import export
 
 from camjax.errors import InputError, reading
 from camjax.files import whole_file
+from camjax.programs import Program, traced
 
 MOST_BYTES = 1 << 28
 """Of the arrays of a program that is kept, since each takes so much of the user's disk."""
 
 
 _ABOUT = "about-"
+_TYPES = ("arguments", "results", "platforms")
 
 
-class Program(NamedTuple):
+class KeptProgram(NamedTuple):
     """A function that is ready to run.
 
     Attributes:
@@ -44,7 +44,7 @@ def kept_file(directory: Path, *name: str | int | None) -> Path:
     return directory / f"{_sha256(repr(name))[:32]}.npz"
 
 
-def find_program(path: Path) -> Program | None:
+def find_program(path: Path) -> KeptProgram | None:
     """The program that `keep_program` wrote; None if there is none that counts."""
     if not path.exists():
         return None
@@ -52,13 +52,15 @@ def find_program(path: Path) -> Program | None:
         with reading(path, "a program of camjax", "Delete it."), np.load(path) as file:
             if file["depends_on"].item() != _depends_on(map(Path, file["files"].tolist())):
                 return None
-            exported = export.deserialize(bytearray(file["program"].tobytes()))
+            arguments, results, platforms = (file[f"program.{name}"].tolist() for name in _TYPES)
+            code, convention = file["program"].tobytes(), file["program.calling_convention"].item()
+            program = Program(code, arguments, results, platforms, convention)
             count = sum(name.isdecimal() for name in file)
             arrays = [file[str(i)] for i in range(count)]
             about = {name[len(_ABOUT) :]: file[name] for name in file if name.startswith(_ABOUT)}
+            return _ready(about, program, jax.device_put(arrays))
     except (InputError, OSError):
         return None
-    return _program(about, exported, jax.device_put(arrays))
 
 
 def keep_program(
@@ -68,7 +70,7 @@ def keep_program(
     arrays: Sequence[jax.Array],
     *examples: jax.ShapeDtypeStruct,
     files: Iterable[Path] = (),
-) -> Program:
+) -> KeptProgram:
     """Makes a program, and keeps it for `find_program`.
 
     Args:
@@ -80,13 +82,15 @@ def keep_program(
       files: that the arrays come from.
     """
     if path is None or sum(array.nbytes for array in arrays) > MOST_BYTES:
-        return Program(about, functools.partial(jax.jit(function), arrays))
+        return KeptProgram(about, functools.partial(jax.jit(function), arrays))
     files = [file.absolute() for file in files]
-    exported = export.export(jax.jit(function))(arrays, *examples)
+    program = traced(function, arrays, *examples)
     content = {
         "depends_on": np.array(_depends_on(files)),
         "files": np.array([*map(str, files)], np.str_),
-        "program": np.frombuffer(bytes(exported.serialize()), np.uint8),
+        "program": np.frombuffer(program.code, np.uint8),
+        "program.calling_convention": np.array(program.calling_convention),
+        **{f"program.{name}": np.array(getattr(program, name), np.str_) for name in _TYPES},
         **{f"{_ABOUT}{name}": value for name, value in about.items()},
         **{str(i): np.asarray(array) for i, array in enumerate(arrays)},
     }
@@ -96,13 +100,13 @@ def keep_program(
     except OSError:
         pass  # such as a full disk: the next start makes it again
     # By way of what was kept, so that the next start finds the same program compiled.
-    return _program(about, exported, arrays)
+    return _ready(about, program, arrays)
 
 
-def _program(about: Mapping[str, np.ndarray], exported: export.Exported, arrays: Sequence[jax.Array]) -> Program:
+def _ready(about: Mapping[str, np.ndarray], program: Program, arrays: Sequence[jax.Array]) -> KeptProgram:
     # For a program that says that it is for CPUs, JAX imports SciPy's linear algebra, which none of these needs.
-    quick = dataclasses.replace(exported, platforms=(), disabled_safety_checks=(export.DisabledSafetyCheck.platform(),))
-    return Program(about, functools.partial(jax.jit(quick.call), arrays))
+    run = program.function(on_any_platform=True)
+    return KeptProgram(about, functools.partial(jax.jit(lambda arrays, *others: tuple(run(*arrays, *others))), arrays))
 
 
 def _depends_on(files: Iterable[Path]) -> str:

@@ -15,6 +15,7 @@ from camjax.cli.convert import convert
 from camjax.cli.errors import run_command
 from camjax.cli.evaluate import evaluate
 from camjax.cli.explain import explain
+from camjax.cli.export import export
 from camjax.cli.models import models
 from camjax.cli.prepare import prepare
 from camjax.cli.train import train
@@ -38,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if args == ["--version"]:
         print(f"camjax {camjax.__version__}")
         return 0
-    functions = (annotate, app, compare, convert, evaluate, explain, models, prepare, train)
+    functions = (annotate, app, compare, convert, evaluate, explain, export, models, prepare, train)
     commands = {function.__name__: function for function in functions}
     words = args or ["--help"]
     with _current_directory_in_path():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from camjax.cli.ready_network import ReadyNetwork, make_ready
+from camjax.exporting.network import ExportedNetwork
 
 if TYPE_CHECKING:
     from camjax.attribution.methods import Method
@@ -83,7 +84,7 @@ def explain_photos(
 
 
 def photo_explainer(
-    network: "CamModel | ReadyNetwork",
+    network: "CamModel | ReadyNetwork | ExportedNetwork",
     asked: Sequence[int],
     method: str = "cam",
     *,
@@ -98,7 +99,8 @@ def photo_explainer(
     One at a time: compiling takes a hundred times as long as running, so that a batch would gain nothing.
 
     Args:
-      network: a model that has what the method needs, or one that is ready to run by it.
+      network: a model that has what the method needs, one that is ready to run by it, or an exported one, which has
+        its own method and layer.
       asked: ids of classes to add to the most probable ones.
       method: as in `camjax.make_localize_fn`.
       top_k: the number of most probable classes, where it is more than `TABLE_ROWS`.
@@ -116,7 +118,7 @@ def photo_explainer(
     from camjax.checks import check_top_k
     from camjax.data.images import resize_image
 
-    if not isinstance(network, ReadyNetwork):
+    if not isinstance(network, ReadyNetwork | ExportedNetwork):
         from camjax.attribution.methods import method_named
 
         row = method_named(method)
@@ -124,15 +126,19 @@ def photo_explainer(
             network = make_ready(network, method)
     if isinstance(network, ReadyNetwork):
         classes, size = network.num_classes, network.image_size
+    elif isinstance(network, ExportedNetwork):
+        classes, size = network.num_classes, network.input_size
     else:
         classes, size = row.num_classes(network), row.image_size(network)
     check_top_k(top_k, classes)
     shown = max(top_k, min(TABLE_ROWS, classes))
-    localize = (
-        _from_maps_of_all_classes(network, asked, shown, threshold)
-        if isinstance(network, ReadyNetwork)
-        else _from_maps_of_these_classes(network, row, asked, shown, threshold, layer, progress)
-    )
+    localize: Localize
+    if isinstance(network, ReadyNetwork):
+        localize = _from_maps_of_all_classes(network, asked, shown, threshold)
+    elif isinstance(network, ExportedNetwork):
+        localize = _from_exported(network, asked, shown, threshold)
+    else:
+        localize = _from_maps_of_these_classes(network, row, asked, shown, threshold, layer, progress)
 
     def explain(photo: np.ndarray) -> ExplainedPhoto:
         return ExplainedPhoto(photo.shape[:2], for_display(photo, display_pixels), *localize(resize_image(photo, size)))
@@ -168,14 +174,34 @@ def _from_maps_of_all_classes(network: ReadyNetwork, asked: Sequence[int], shown
 
     def localize(image):
         (logits,), (all_maps,) = jax.device_get(network.maps_fn(image[None]))
-        order = np.argsort(-logits, kind="stable")
-        ids = np.concatenate([order[:shown], np.array(asked, order.dtype)])
+        ids = _shown_and_asked(logits, shown, asked)
         maps = all_maps[ids]
         boxes, valid = jax.device_get(boxes_fn(maps.shape)(maps, np.float32(threshold)))
-        every = class_maps(network.multi_label, logits, ids, maps, boxes, valid)
-        return every.first(shown), ClassMaps(*(field[shown:] for field in every)) if asked else None
+        return _parted(class_maps(network.multi_label, logits, ids, maps, boxes, valid), shown)
 
     return localize
+
+
+def _from_exported(network: ExportedNetwork, asked: Sequence[int], shown: int, threshold: float) -> Localize:
+    """The program for given classes serves every number of them."""
+    import jax
+
+    def localize(image):
+        ids = _shown_and_asked(np.asarray(network(image[None]).logits[0]), shown, asked)
+        found = jax.device_get(network(image[None], ids[None], threshold=threshold))
+        return _parted(class_maps(network.multi_label, *(field[0] for field in found)), shown)
+
+    return localize
+
+
+def _shown_and_asked(logits: np.ndarray, shown: int, asked: Sequence[int]) -> np.ndarray:
+    """Ids of the most probable classes, followed by those asked for."""
+    return np.concatenate([np.argsort(-logits, kind="stable")[:shown], np.array(asked, np.int64)])
+
+
+def _parted(every: ClassMaps, shown: int) -> tuple[ClassMaps, ClassMaps | None]:
+    asked = ClassMaps(*(field[shown:] for field in every))
+    return every.first(shown), asked if len(asked.class_ids) else None
 
 
 def _from_maps_of_these_classes(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from camjax.cli.kept_programs import Program
+    from camjax.cli.kept_programs import KeptProgram
     from camjax.models import CamModel
 
 
@@ -122,7 +122,7 @@ def make_ready(network: "CamModel", method: str, path: Path | None = None, files
     return _ready(program, path and path.parent)
 
 
-def _ready(program: "Program", directory: Path | None) -> ReadyNetwork:
+def _ready(program: "KeptProgram", directory: Path | None) -> ReadyNetwork:
     about = {name: value.tolist() for name, value in program.about.items()}
     height, width = about["image_size"]
     return ReadyNetwork(

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from camjax.models import windows, winograd
 from camjax.models.bilinear import bilinear
@@ -98,21 +99,23 @@ def conv_general_dilated(
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     if dilated or out_sharding is not None:
         return native(lhs, rhs)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], (kh, kw), window_strides, padding)
-    (top, bottom), (left, right) = padding
+    # The original takes symbolic sizes with a rule alone, and not with the numbers that follow from it.
+    named = isinstance(padding, str)
+    (top, bottom), (left, right) = (
+        lax.padtype_to_pads(lhs.shape[1:3], (kh, kw), window_strides, padding) if named else padding
+    )
     pads = ((top, bottom), (left, right))
 
     def pointwise(lhs, rhs):
         sy, sx = window_strides
-        images = lhs[:, ::sy, ::sx]
+        images = lax.slice(lhs, (0, 0, 0, 0), lhs.shape, (1, sy, sx, 1))
         # Two axes: XLA would transpose the images for the kernel's gradient, which takes longer than the product.
         pixels = lax.dot_general(images.reshape(-1, k_in), rhs[0, 0], (((1,), (0,)), ((), ())), **products)
         return pixels.reshape(*images.shape[:3], k_out)
 
     def side_by_side(lhs, rhs):
         rows, columns = lhs.shape[1] // kh, lhs.shape[2] // kw
-        blocks = lhs[:, : rows * kh, : columns * kw].reshape(len(lhs), rows, kh, columns, kw, k_in)
+        blocks = lhs[:, : rows * kh, : columns * kw].reshape(lhs.shape[0], rows, kh, columns, kw, k_in)
         blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
         return lax.dot_general(blocks, rhs, (((3, 4, 5), (0, 1, 2)), ((), ())), **products)
 
@@ -147,8 +150,16 @@ def conv_general_dilated(
         (side + sum(pad) - size) // stride + 1
         for side, pad, size, stride in zip(lhs.shape[1:3], pads, (kh, kw), window_strides, strict=True)
     )
-    pixels = len(lhs) * height * width
+    pixels = lhs.shape[0] * height * width
     in_tiles = (kh, kw, *window_strides) == (3, 3, 1, 1) and all(0 <= p <= 2 for side in pads for p in side)
-    if plain and pixels >= MANY_PIXELS and k_out >= MANY_OUTPUTS:
+    if not plain or k_out < MANY_OUTPUTS:
+        return native(lhs, rhs)
+    if is_symbolic_dim(pixels):  # of a program for batches of any size, which decides when it is compiled for one
+
+        def by_number(lhs, rhs):
+            return lax.cond(jnp.asarray(pixels) >= MANY_PIXELS, by_products, native, lhs, rhs)
+
+        return lax.platform_dependent(lhs, rhs, cpu=by_number, default=native)
+    if pixels >= MANY_PIXELS:
         return lax.platform_dependent(lhs, rhs, cpu=by_products, default=native)
     return native(lhs, rhs)

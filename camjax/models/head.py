@@ -176,7 +176,7 @@ class FullyConnectedHead(nnx.Module):
                 f"a feature map of {features.shape[1]} x {features.shape[2]} cells: fully connected layers expect "
                 f"{self.map_size[0]} x {self.map_size[1]}. Give images of the network's input_size."
             )
-        x = features.transpose(0, 3, 1, 2).reshape(len(features), -1)
+        x = features.transpose(0, 3, 1, 2).reshape(features.shape[0], -1)
         x = self.dropout(relu(self.fc6(x)))
         x = self.dropout(relu(self.fc7(x)))
         return self.fc8(x)

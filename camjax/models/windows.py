@@ -12,11 +12,11 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 def window(padded: jax.Array, place: tuple[int, int], kernel_size: tuple[int, int], strides) -> jax.Array:
     """(..., H, W, K) padded images -> (..., H', W', K) the pixels that a place (i, j) of a kernel meets."""
-    slices = []
+    starts, limits, steps = [0] * padded.ndim, list(padded.shape), [1] * padded.ndim
     for axis, start, size, stride in zip((-3, -2), place, kernel_size, strides, strict=True):
         last = (padded.shape[axis] - size) // stride * stride
-        slices.append(slice(start, start + last + 1, stride))
-    return padded[..., slices[0], slices[1], :]
+        starts[axis], limits[axis], steps[axis] = start, start + last + 1, stride
+    return lax.slice(padded, starts, limits, steps)
 
 
 def kernel_cotangent(images: jax.Array, cotangent: jax.Array, kernel_size: tuple[int, int], strides, pads: Pads):

@@ -50,7 +50,7 @@ def kernel_cotangent(images: jax.Array, cotangent: jax.Array, pads: Pads) -> jax
     rows, columns = _tiles(*cotangent.shape[1:3])
     padded = _pad_to(images, 2 * rows + 2, 2 * columns + 2, pads)
     outputs = _pad_to(cotangent, 2 * rows, 2 * columns, ((0, 0), (0, 0)))
-    outputs = outputs.reshape(len(cotangent), rows, 2, columns, 2, cotangent.shape[-1])
+    outputs = outputs.reshape(cotangent.shape[0], rows, 2, columns, 2, cotangent.shape[-1])
 
     def product(_, place):
         tile, (row, column) = place
@@ -82,10 +82,10 @@ def _convolution(images, kernel, pads, axis: int):
         )
 
     _, products = lax.scan(product, None, (_TILES, _KERNELS))
-    products = products.reshape(4, 4, len(images), rows, columns, -1)
+    products = products.reshape(4, 4, images.shape[0], rows, columns, -1)
     by_row = [lax.optimization_barrier(_combine(weights, list(products))) for weights in _OUTPUT]
     pixels = jnp.stack([jnp.stack([_combine(row, list(part)) for row in _OUTPUT], 3) for part in by_row], 2)
-    return pixels.reshape(len(images), 2 * rows, 2 * columns, -1)[:, :height, :width]
+    return pixels.reshape(images.shape[0], 2 * rows, 2 * columns, -1)[:, :height, :width]
 
 
 def _tiles(height: int, width: int) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _image_tiles(padded, place, rows: int, columns: int):
     top, bottom, vertical, left, right, horizontal = place
 
     def pixels(y, x):
-        size = (len(padded), 2 * rows - 1, 2 * columns - 1, padded.shape[-1])
+        size = (padded.shape[0], 2 * rows - 1, 2 * columns - 1, padded.shape[-1])
         return lax.dynamic_slice(padded, (0, y, x, 0), size)[:, ::2, ::2]
 
     upper = pixels(top, left) + horizontal * pixels(top, right)

@@ -1,0 +1,94 @@
+"""Traced programs as bytes, which JAX alone runs again: StableHLO in its portable form, and the types around it.
+
+`jax.export` writes such a program with flatbuffers, a package that JAX does not install. Here the types are strings and
+numbers, which any file can hold; the program's bytes are those of `jax.export`, and it makes them a function again.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from camjax.errors import InputError
+
+ArrayType = tuple[str, str]
+"""The shape of an array, as `jax.export.symbolic_shape` reads it, and its dtype: ("b, 224, 224, 3", "uint8")."""
+
+
+class Program(NamedTuple):
+    """A traced program.
+
+    Attributes:
+      code: StableHLO.
+      arguments: types of its arguments.
+      results: types of its results; their sizes may be expressions of those of the arguments.
+      platforms: on which it runs.
+      calling_convention: the version of JAX's rules for `code`.
+    """
+
+    code: bytes
+    arguments: Sequence[ArrayType]
+    results: Sequence[ArrayType]
+    platforms: Sequence[str]
+    calling_convention: int
+
+    def function(self, *, on_any_platform: bool = False) -> Callable[..., list[jax.Array]]:
+        """The program as a traceable function of its arguments, which returns its results.
+
+        Args:
+          on_any_platform: whether it runs on other platforms than those it was traced for, and JAX does not prepare
+            itself for these.
+
+        Raises:
+          InputError: the code calls Python functions, which only a process can have that made them.
+        """
+        if b"callback" in self.code:
+            raise InputError("the program calls Python functions, which are not part of it: expected one by camjax.")
+        scope = export.SymbolicScope()
+
+        def array(make: Callable, kind: ArrayType) -> Any:
+            shape, dtype = kind
+            return make(export.symbolic_shape(shape, scope=scope), dtype)
+
+        def stand_in(*arguments):
+            return [array(jnp.zeros, kind) for kind in self.results]
+
+        # With the types of the program, and other code.
+        made = export.export(jax.jit(stand_in, keep_unused=True), platforms=self.platforms)(
+            *(array(jax.ShapeDtypeStruct, kind) for kind in self.arguments)
+        )
+        changes: dict[str, Any] = {"platforms": ()} if on_any_platform else {}
+        if on_any_platform:
+            changes["disabled_safety_checks"] = (export.DisabledSafetyCheck.platform(),)
+        return dataclasses.replace(
+            made,
+            mlir_module_serialized=self.code,
+            calling_convention_version=self.calling_convention,
+            **changes,
+        ).call
+
+
+def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[str] | None = None) -> Program:
+    """Traces a function to a program.
+
+    Args:
+      function: of pytrees, which returns a pytree; the program takes and gives their leaves.
+      *arguments: pytrees of arrays or of `jax.ShapeDtypeStruct`, whose sizes may be symbolic.
+      platforms: as "cpu", "cuda", "rocm" and "tpu"; None for JAX's own here.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+
+    def flat(*leaves):
+        return jax.tree.leaves(function(*jax.tree.unflatten(structure, leaves)))
+
+    exported = export.export(jax.jit(flat, keep_unused=True), platforms=platforms)(*leaves)
+    arguments, results = (
+        [(", ".join(map(str, aval.shape)), str(aval.dtype)) for aval in avals]
+        for avals in (exported.in_avals, exported.out_avals)
+    )
+    return Program(
+        exported.mlir_module_serialized, arguments, results, exported.platforms, exported.calling_convention_version
+    )

@@ -353,7 +353,8 @@ def _check_order(spec: ModelSpec, path: Path, source: str) -> None:
 
 def _say_differences(config: TimmConfig, name: str, default: tuple, found: tuple) -> None:
     """Warns where a `config.json` has another rule for images than the network by default."""
-    said, usual = [], []
+    said: list[str] = []
+    usual: list[str] = []
     for what, ours, theirs in zip(("mean", "std", "size"), default, found, strict=True):
         if not np.allclose(ours, theirs, atol=1e-3):
             for words, numbers in ((said, theirs), (usual, ours)):

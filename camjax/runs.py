@@ -19,7 +19,7 @@ from camjax.addresses import as_path, reaching
 from camjax.errors import InputError, reading
 from camjax.json_files import read_json
 from camjax.models import CamModel
-from camjax.models.base import InputRule, image_size
+from camjax.models.base import WholeInputRule, image_size
 from camjax.models.registry import is_qualified
 from camjax.models.shapes import model_shapes
 
@@ -36,7 +36,7 @@ class Made(TypedDict):
     wsol: NotRequired[dict[str, Any]]
 
 
-class _RunInputRule(InputRule):
+class _RunInputRule(WholeInputRule):
     """With the shape of a mean image in its place."""
 
     mean_image: list[int] | None
@@ -133,9 +133,8 @@ def load_run(directory: str | os.PathLike, *, dtype: DTypeLike | None = None, tr
         shape = rule["mean_image"]
         # Abstract, as the model is: the checkpoint has the values.
         mean_image = None if shape is None else jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-        model.set_input_rule(
-            mean=rule["mean"], std=rule["std"], channel_order=rule["channel_order"], mean_image=mean_image
-        )
+        arguments: dict[str, Any] = {**rule, "mean_image": mean_image}
+        model.set_input_rule(**arguments)
     with Checkpoints(checkpoints_of(directory), read_only=True) as checkpoints:
         model = checkpoints.restore_model(model)
     return model

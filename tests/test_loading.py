@@ -201,7 +201,8 @@ def with_config(fine_tuned, tmp_path):
     return write
 
 
-RULE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 1], "input_size": [3, 240, 256], "crop_pct": 0.875}
+RULE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 1], "input_size": [3, 240, 256]}
+RULE |= {"crop_pct": 0.875, "interpolation": "bicubic"}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ RULE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 1], "input_size": [3, 240, 2
         {"num_classes": 7, "labels": list("abcdefg"), **RULE},  # as older versions of timm wrote it
     ],
 )
-def test_a_config_of_timm_says_how_images_are_taken(with_config, config):
+def test_a_config_of_timm_says_how_images_are_taken(with_config, tmp_path, config):
     path = with_config({"architecture": "tf_efficientnet_lite0", **config})
     said = (
         "config.json: images have mean (127.5, 127.5, 127.5), std (127.5, 63.75, 255), size (240, 256) for these "
@@ -220,8 +221,12 @@ def test_a_config_of_timm_says_how_images_are_taken(with_config, config):
     with pytest.warns(UserWarning, match=re.escape(said)) as caught:
         model = camjax.load_model("efficientnet_lite0", path)
     assert len(caught) == 1 and caught[0].filename == __file__
-    assert model.input_rule == {"mean": (127.5,) * 3, "std": (127.5, 63.75, 255), "channel_order": "rgb"}
+    normalized = {"mean": (127.5,) * 3, "std": (127.5, 63.75, 255), "channel_order": "rgb"}
+    assert model.input_rule == {**normalized, "crop_share": 0.875, "interpolation": "bicubic"}
     assert model.input_size == (240, 256) and model.class_names == tuple("abcdefg")
+    camjax_file.write_camjax_file(model, tmp_path / "converted.safetensors", version="0")
+    converted = camjax.load_model(tmp_path / "converted.safetensors")
+    assert (converted.input_rule, converted.input_size) == (model.input_rule, model.input_size)
 
 
 @pytest.mark.parametrize("config", [{"architectures": ["ViT"], "mean": 3}, {"architecture": "tf_efficientnet_lite0"}])
@@ -243,6 +248,7 @@ def test_a_config_that_says_nothing_changes_nothing(with_config, lite0, config):
         ({"architecture": "mobilenetv2_100"}, "They are for mobilenet_v2."),
         ({"architecture": "tf_efficientnet_lite0", "mean": [0.5]}, "mean.1 is missing"),
         ({"architecture": "tf_efficientnet_lite0", **RULE, "std": [0, 1, 1]}, "std > 0"),
+        ({"architecture": "tf_efficientnet_lite0", **RULE, "crop_pct": 1.5}, "expected a share in 0..1"),
         ("{", "EOF while parsing an object"),
         ([1], "should be an object"),
     ],

@@ -46,7 +46,7 @@ PUBLIC = {
     "largest_component_box": ["mask"],
     "list_models": [],
     "load_exported": ["path"],
-    "load_images": ["paths", "size", "crop"],
+    "load_images": ["paths", "size", "crop", "crop_share", "interpolation"],
     "load_model": ["name", "weights", "num_classes", "pool", "dtype", "rngs", "mean_image", "backbone_only", "trust"],
     "make_cam_fn": ["model", "method", "top_k", "layer", "options"],
     "make_localize_fn": ["model", "method", "threshold", "top_k", "layer", "options"],

@@ -82,7 +82,7 @@ def evaluate(
     from camjax.data.relabeled import with_classes_of
     from camjax.evaluation.figures import cases_figure, curve_figure, save_figures
     from camjax.evaluation.report import counts_sentence, results_table, summary, write_results
-    from camjax.evaluation.runner import evaluate_localization, first_images
+    from camjax.evaluation.runner import crop_rule, evaluate_localization, first_images
     from camjax.loading import load_model
     from camjax.processes import is_first
     from camjax.terminal import Console, progress
@@ -117,7 +117,13 @@ def evaluate(
         layer,
         network,
         method[0] if method else "",
-        lambda: first_images(source, IMAGES, common_image_size(network, method), None if crop == "none" else crop),
+        lambda: first_images(
+            source,
+            IMAGES,
+            common_image_size(network, method),
+            None if crop == "none" else crop,
+            **crop_rule(network),
+        ),
         lambda sentence: console.print(sentence, soft_wrap=True),
     )
     with progress("evaluating", errors, "images") as show:

@@ -70,8 +70,10 @@ def ready_network(
     from camjax.cli.kept_programs import find_program, kept_file
 
     path = None
-    # Networks of camjax itself, and weights that are installed or a local file: what else there is may change unseen.
-    if directory is not None and model.isidentifier() and (weights is None or os.path.isfile(weights)):
+    # Networks of camjax itself, and weights that are installed or a local file without a `config.json` beside it: what
+    # else there is may change unseen.
+    alone = weights is None or (os.path.isfile(weights) and not Path(weights).with_name("config.json").exists())
+    if directory is not None and model.isidentifier() and alone:
         path = kept_file(directory, model, weights and os.path.abspath(weights), method)
         if found := find_program(path):
             return _ready(found, directory)

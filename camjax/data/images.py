@@ -15,6 +15,8 @@ from camjax.data.decoding import ImageError, decode_image
 from camjax.data.regular_files import read_regular
 from camjax.errors import InputError
 
+_FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
+
 Size = int | tuple[int, int]
 StrPath = str | os.PathLike[str]
 
@@ -63,9 +65,14 @@ class CropTransform:
 def load_images(paths: StrPath | Iterable[StrPath], size: Size, *, crop: None = None) -> np.ndarray: ...
 @overload
 def load_images(
-    paths: StrPath | Iterable[StrPath], size: Size, *, crop: Literal["center"]
+    paths: StrPath | Iterable[StrPath],
+    size: Size,
+    *,
+    crop: Literal["center"],
+    crop_share: float = 1.0,
+    interpolation: str = "bilinear",
 ) -> tuple[np.ndarray, list[CropTransform]]: ...
-def load_images(paths, size, *, crop=None):
+def load_images(paths, size, *, crop=None, crop_share=1.0, interpolation="bilinear"):
     """Loads image files as one batch of a network's input size.
 
     Args:
@@ -74,6 +81,9 @@ def load_images(paths, size, *, crop=None):
       crop: None squashes the whole image to `size`, the convention of class activation mapping: a box in 0..1 of the
         result is the same box in 0..1 of the image. "center" keeps the aspect: it cuts out the largest centered
         rectangle (in whole pixels) with the aspect of `size`, then resizes it.
+      crop_share: of a center crop's height and width, what is cut out: `model.crop_share`, timm's `crop_pct`.
+      interpolation: by which a center crop is resized, `model.interpolation`: "nearest", "bilinear", "bicubic" or
+        "lanczos".
 
     Returns:
       (B, H, W, 3) uint8 RGB in the order of `paths`, turned by their EXIF tags. With crop="center" (images,
@@ -83,10 +93,12 @@ def load_images(paths, size, *, crop=None):
       FileNotFoundError: a file is missing.
       ImageError: a ValueError; a file is not an image, damaged or too large (see `camjax.data.decoding.decode_image`).
         The message names it.
-      ValueError: an empty list, an invalid size or an unknown crop.
+      ValueError: an empty list, an invalid size, an unknown crop or interpolation, or a share of no crop.
     """
     if crop not in (None, "center"):
         raise InputError(f'crop is {crop!r}; expected None (squash to size) or "center"')
+    if crop is None and (crop_share, interpolation) != (1, "bilinear"):
+        raise InputError('crop_share and interpolation are those of crop="center"; give it too, or leave them out')
     height, width = height_and_width(size)
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths:
@@ -96,8 +108,8 @@ def load_images(paths, size, *, crop=None):
     transforms = []
     for i, path in enumerate(paths):
         image = load_image(path)
-        view = center_view(image.shape[:2], (height, width)) if crop else (0.0, 0.0, 1.0, 1.0)
-        images[i] = resize_image(image, (height, width), box=view)
+        view = center_view(image.shape[:2], (height, width), crop_share) if crop else (0.0, 0.0, 1.0, 1.0)
+        images[i] = resize_image(image, (height, width), box=view, interpolation=interpolation)
         transforms.append(CropTransform(view))
     return (images, transforms) if crop else images
 
@@ -128,21 +140,29 @@ def load_image(path: StrPath) -> np.ndarray:
         raise ImageError(f"{path}: {error}") from error
 
 
-def center_view(image_size: tuple[int, int], size: Size) -> tuple[float, float, float, float]:
+def center_view(image_size: tuple[int, int], size: Size, share: float = 1.0) -> tuple[float, float, float, float]:
     """Finds the largest centered part of an image of (H, W) pixels, in whole pixels, that has the aspect of `size`.
 
-    Returns (ymin, xmin, ymax, xmax) in 0..1 of the image.
+    Returns (ymin, xmin, ymax, xmax) in 0..1 of the image; of that part's height and width the centered share.
     """
+    if not 0 < share <= 1:
+        raise InputError(f"crop_share is {share}; expected a share of the image's height and width, in 0..1")
     (rows, columns), (height, width) = image_size, height_and_width(size)
     # In whole pixels, a crop that keeps the scale copies its pixels instead of blurring them.
-    crop_rows = min(rows, max(1, round(columns * height / width)))
-    crop_columns = min(columns, max(1, round(rows * width / height)))
+    crop_rows = max(1, round(share * min(rows, max(1, round(columns * height / width)))))
+    crop_columns = max(1, round(share * min(columns, max(1, round(rows * width / height)))))
     top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
     return top / rows, left / columns, (top + crop_rows) / rows, (left + crop_columns) / columns
 
 
-def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    """Resizes an image, or the part of it in a box, with antialiased bilinear interpolation.
+def resize_image(
+    image: np.ndarray,
+    size: Size,
+    *,
+    box: tuple[float, float, float, float] | None = None,
+    interpolation: str = "bilinear",
+) -> np.ndarray:
+    """Resizes an image, or the part of it in a box, with antialiased interpolation.
 
     Pixel centers lie at half-integers. An axis that shrinks is filtered with a triangle as wide as the scale, an axis
     that grows is interpolated linearly.
@@ -152,6 +172,7 @@ def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, floa
       size: (h, w), or an int for a square.
       box: the part to resize, (ymin, xmin, ymax, xmax) in 0..1; None is the whole image. At the box's border the
         filter sees the image around it: the result is that of resizing the whole image and then cropping.
+      interpolation: "nearest", "bilinear", "bicubic" or "lanczos": Pillow's filters, in place of triangles.
 
     Returns:
       (h, w, 3) uint8.
@@ -166,11 +187,13 @@ def resize_image(image: np.ndarray, size: Size, *, box: tuple[float, float, floa
     ymin, xmin, ymax, xmax = (0.0, 0.0, 1.0, 1.0) if box is None else box
     if not (0 <= ymin < ymax <= 1 and 0 <= xmin < xmax <= 1):
         raise InputError(f"box is {box}; expected (ymin, xmin, ymax, xmax) in 0..1 with ymin < ymax, xmin < xmax")
+    if interpolation not in _FILTERS:
+        raise InputError(f"interpolation is {interpolation!r}; expected one of {', '.join(_FILTERS)}")
     rows, columns = image.shape[:2]
     # Most published weights were trained with Pillow's filter (torchvision's default), and it has one rule for every
     # scale, where OpenCV's INTER_AREA becomes plain, aliased interpolation as soon as one axis grows.
     pixels = (xmin * columns, ymin * rows, xmax * columns, ymax * rows)
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=pixels))
+    return np.array(Image.fromarray(image).resize((width, height), _FILTERS[interpolation], box=pixels))
 
 
 def shrink_image(image: np.ndarray, side: int) -> np.ndarray:

@@ -121,6 +121,8 @@ def eval_batches(
     batch_size: int,
     size: Size | None = None,
     crop: Literal["center"] | None = None,
+    crop_share: float = 1.0,
+    interpolation: str = "bilinear",
     label_shape: tuple[int, ...] = (),
     unreadable: Literal["raise", "mark"] = "raise",
     start_batch: int = 0,
@@ -141,6 +143,8 @@ def eval_batches(
       size: (H, W) to resize images to, or an int for a square; None keeps them as they are, all of one size.
       crop: None squashes the whole image to `size`; "center" cuts out the largest centered rectangle of the aspect of
         `size` first, as `camjax.load_images` does.
+      crop_share: of center crops, as in `camjax.load_images`; nothing else depends on it.
+      interpolation: as crop_share.
       label_shape: as in `train_batches`.
       unreadable: what to do about an example that cannot be read: "raise" a ValueError, or "mark" its row: zeros with
         mask False, but with its index.
@@ -183,6 +187,8 @@ def eval_batches(
         eval_row,
         source=source,
         crop=crop,
+        crop_share=crop_share,
+        interpolation=interpolation,
         mark=mark,
         resize=size is not None,
         image_shape=image_shape,

@@ -100,6 +100,8 @@ def eval_row(
     *,
     source: RandomAccessSource,
     crop: str | None,
+    crop_share: float = 1.0,
+    interpolation: str = "bilinear",
     mark: tuple[str, ...] | None,
     resize: bool,
     image_shape: tuple[int, int, int],
@@ -111,6 +113,8 @@ def eval_row(
       index: in the source; from its length on, the row is padding.
       source: the examples.
       crop: as in `eval_batches`; needs `resize`.
+      crop_share: as in `eval_batches`.
+      interpolation: as in `eval_batches`.
       mark: the keys of an example, to mark the row of one that cannot be read; None raises ValueError.
       resize: as in `train_row`.
       image_shape: as in `train_row`.
@@ -130,12 +134,12 @@ def eval_row(
         }
         example, seen = {key: value for key, value in blank.items() if key in mark}, False
     image = example["image"]
-    view = center_view(image.shape[:2], image_shape[:2]) if crop else None
+    view = center_view(image.shape[:2], image_shape[:2], crop_share) if crop else None
     row: dict[str, np.ndarray | np.generic] = {
         "label": _label(example, index, label_shape),
         "mask": np.bool_(seen),
         "index": np.int32(index if inside else -1),
-        "image": _fit(image, index, image_shape, resize, view),
+        "image": _fit(image, index, image_shape, resize, view, interpolation if crop else "bilinear"),
     }
     if resize:
         row["image_size"] = np.array(image.shape[:2], np.int32)
@@ -183,6 +187,7 @@ def _fit(
     image_shape: tuple[int, int, int],
     resize: bool,
     view: tuple[float, float, float, float] | None = None,
+    interpolation: str = "bilinear",
 ) -> np.ndarray:
     """The image, or the view of it, in the batch's shape: resized if asked for, otherwise checked."""
     if image.ndim != 3:
@@ -193,7 +198,7 @@ def _fit(
     if image.dtype != np.uint8:
         raise InputError(f"the image of example {index} is {image.dtype}; expected uint8 in 0..255")
     if view is not None or (resize and image.shape != image_shape):
-        image = resize_image(image, image_shape[:2], box=view)
+        image = resize_image(image, image_shape[:2], box=view, interpolation=interpolation)
     if image.shape != image_shape:
         raise InputError(
             f"the image of example {index} is {image.shape}, that of example 0 {image_shape}; a batch has one size: "

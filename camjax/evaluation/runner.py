@@ -89,7 +89,8 @@ def evaluate_localization(
         stored maps, or 0.001 as its training and inference, where published numbers come from.
       layer: as in `camjax.make_cam_fn`, of all methods.
       batch_size: images per step over all devices of all processes.
-      crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect.
+      crop: None squashes each image to the input; "center" takes its largest centered part of the input's aspect,
+        by the model's `crop_share` and `interpolation` if it has them.
       limit: evaluate the first `limit` images only.
       run_dir: where to keep the state, a table of images, and maps; None keeps nothing.
       resume: continue the evaluation in `run_dir`, if it has one, with as many processes.
@@ -154,6 +155,7 @@ def evaluate_localization(
             batch_size=batch_size,
             size=image_size,
             crop=crop,
+            **crop_rule(model),
             start_batch=start,
             num_workers=num_workers,
             num_threads=num_threads,
@@ -183,8 +185,13 @@ def evaluate_localization(
     return Evaluation(tally.metrics, counts, len(source), seconds, tally.cases, threshold_step)
 
 
+def crop_rule(model: Any) -> dict[str, Any]:
+    """How center crops are taken for a model: those of `crop_share` and `interpolation` that it says."""
+    return {name: getattr(model, name) for name in ("crop_share", "interpolation") if hasattr(model, name)}
+
+
 def first_images(
-    source: AnnotatedSource, count: int, size: tuple[int, int], crop: Literal["center"] | None = None
+    source: AnnotatedSource, count: int, size: tuple[int, int], crop: Literal["center"] | None = None, **rule: Any
 ) -> np.ndarray:
     """The first images of a source that can be read, at most `count`, the same in every process.
 
@@ -193,13 +200,14 @@ def first_images(
       count: their number.
       size: (H, W) to which they are resized.
       crop: as in `evaluate_localization`.
+      **rule: of center crops, see `crop_rule`.
 
     Returns:
       (B, H, W, 3) uint8.
     """
     found: list[np.ndarray] = []
     batches = eval_batches(
-        source, batch_size=count, size=size, crop=crop, unreadable="mark", shard_index=0, shard_count=1
+        source, batch_size=count, size=size, crop=crop, **rule, unreadable="mark", shard_index=0, shard_count=1
     )
     with contextlib.closing(batches):
         for batch in batches:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NotRequired, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,22 @@ from camjax.models.head import Head
 from camjax.models.wsol.method import Places, WsolMethod
 
 ChannelOrder = Literal["rgb", "bgr"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class InputRule(TypedDict):
-    """How a network takes images: the arguments of `CamModel.set_input_rule`, except the mean image."""
+    """How a network takes images: the arguments of `CamModel` that say it."""
 
     mean: Sequence[float]
     std: Sequence[float]
     channel_order: ChannelOrder
+
+
+class WholeInputRule(InputRule):
+    """The arguments of `CamModel.set_input_rule`, except the mean image."""
+
+    crop_share: NotRequired[float]
+    interpolation: NotRequired[Interpolation]
 
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -131,6 +139,8 @@ class CamModel(nnx.Module):
         mean: Sequence[float],
         std: Sequence[float] = (1.0, 1.0, 1.0),
         channel_order: ChannelOrder = "rgb",
+        crop_share: float = 1.0,
+        interpolation: Interpolation = "bilinear",
         mean_image: ArrayLike | jax.ShapeDtypeStruct | None = None,
     ) -> None:
         """Sets how images are normalized, for weights that were trained with another normalization than the default.
@@ -139,30 +149,44 @@ class CamModel(nnx.Module):
           mean: R, G, B in 0..255.
           std: R, G, B in 0..255.
           channel_order: as in `CamModel`.
+          crop_share: of the height and width of the largest centered part of an image, what center crops take.
+          interpolation: by which center crops are resized. Images that are squashed are always resized bilinearly.
           mean_image: (H, W, 3) RGB in 0..255, subtracted in place of `mean`. Of a mean image that is at least as large
             as the image, the central part counts, as in Caffe's crops; a smaller one is resized to the image's size.
             Abstract in an abstract model.
 
         Raises:
-          ValueError: mean or std is not three numbers, a std is not positive, or the order or shape is another.
+          ValueError: mean or std is not three numbers, a std is not positive, the share is not in 0..1, or the order,
+            interpolation or shape is another.
         """
         mean, std = (tuple(float(number) for number in numbers) for numbers in (mean, std))
         if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise InputError(f"mean={mean}, std={std}: expected three numbers each, R, G, B in 0..255, and std > 0.")
         if channel_order not in ("rgb", "bgr"):
             raise InputError(f'channel_order={channel_order!r}: expected "rgb" or "bgr".')
+        if not 0 < crop_share <= 1 or interpolation not in get_args(Interpolation):
+            raise InputError(
+                f"crop_share={crop_share}, interpolation={interpolation!r}: expected a share in 0..1, and one of "
+                f"{', '.join(get_args(Interpolation))}."
+            )
         if mean_image is not None:
             if not isinstance(mean_image, jax.ShapeDtypeStruct):
                 mean_image = jnp.asarray(mean_image, jnp.float32)
             if mean_image.ndim != 3 or mean_image.shape[-1] != 3:
                 raise InputError(f"mean_image of shape {mean_image.shape}: expected (H, W, 3), RGB in 0..255.")
         self.mean, self.std, self.channel_order = mean, std, channel_order
+        self.crop_share, self.interpolation = crop_share, interpolation
         self.mean_image = nnx.data(None if mean_image is None else MeanImage(mean_image))
 
     @property
-    def input_rule(self) -> InputRule:
-        """The present arguments of `set_input_rule`, except the mean image."""
-        return {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
+    def input_rule(self) -> WholeInputRule:
+        """The present arguments of `set_input_rule`, except the mean image, and what center crops are by default."""
+        rule: WholeInputRule = {"mean": self.mean, "std": self.std, "channel_order": self.channel_order}
+        if self.crop_share != 1:
+            rule["crop_share"] = self.crop_share
+        if self.interpolation != "bilinear":
+            rule["interpolation"] = self.interpolation
+        return rule
 
     def backbone(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images in the compute dtype -> (B, h, w, K)."""

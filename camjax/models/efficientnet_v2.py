@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from camjax.models.base import IMAGENET_INPUT, CamModel
+from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.head import Pool, PooledHead
 from camjax.models.layers import ConvBN, SqueezeExcite
 from camjax.models.mobilenet import InvertedResidual, timm_block, torchvision_block
@@ -166,7 +166,7 @@ def _timm_names(stages: Sequence[Stage]) -> Table:
     return (*rules, *convbn("conv_head", "bn2", "top"), *layer("classifier", "head", DENSE))
 
 
-_HALF = {"mean": (127.5,) * 3, "std": (127.5,) * 3}
+_HALF: InputRule = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "channel_order": "rgb"}
 
 SPECS = (
     ModelSpec(

@@ -29,7 +29,7 @@ from camjax.errors import InputError, printable, reading
 from camjax.files import whole_file
 from camjax.json_files import parse_json
 from camjax.models import CamModel
-from camjax.models.base import ChannelOrder, image_size
+from camjax.models.base import ChannelOrder, Interpolation, image_size
 from camjax.models.head import Pool
 from camjax.models.tensor_names import Rule
 from camjax.models.wsol.table import wsol_config
@@ -75,11 +75,13 @@ class Description:
 
 @dataclass(frozen=True)
 class _InputRule:
-    """`camjax.models.base.InputRule`, as a form that JSON is checked against."""
+    """`camjax.models.base.WholeInputRule`, as a form that JSON is checked against."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     channel_order: ChannelOrder
+    crop_share: float = 1.0
+    interpolation: Interpolation = "bilinear"
 
 
 def describe(model: CamModel) -> Description:

@@ -9,7 +9,6 @@ from typing_extensions import TypedDict
 
 from camjax.errors import InputError
 from camjax.json_files import parse_json
-from camjax.models.base import InputRule
 from camjax.weights.errors import WeightsError
 
 NAME = "config.json"
@@ -34,7 +33,7 @@ class TimmConfig:
     architecture: str
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
-    input_rule: InputRule | dict[str, Any] = field(default_factory=dict)
+    input_rule: dict[str, Any] = field(default_factory=dict)
     input_size: tuple[int, int] | None = None
 
 
@@ -42,6 +41,9 @@ class _Pretrained(TypedDict, total=False):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     input_size: tuple[int, int, int]
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
     num_classes: int | None
     label_names: list[str] | None
     labels: list[str] | None
@@ -73,10 +75,14 @@ def read_timm_config(weights: str | PathLike[str]) -> TimmConfig | None:
         raise WeightsError(str(error)) from None
     # Of older versions, one level; of newer ones, what is outside of `pretrained_cfg` wins.
     said: dict[str, Any] = {**config.get("pretrained_cfg", {}), **config}
-    rule = {}
+    rule: dict[str, Any] = {}
     if "mean" in said and "std" in said:
         mean, std = (tuple(255 * number for number in said[key]) for key in ("mean", "std"))
         rule = {"mean": mean, "std": std, "channel_order": "rgb"}
+        if "crop_pct" in said and said.get("crop_mode", "center") == "center":
+            rule["crop_share"] = said["crop_pct"]
+        if "interpolation" in said:
+            rule["interpolation"] = said["interpolation"]
     classes, names = said.get("num_classes") or None, said.get("label_names") or said.get("labels")
     return TimmConfig(
         path,

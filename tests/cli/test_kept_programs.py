@@ -99,3 +99,8 @@ def test_a_network_is_loaded_once(lite0, tmp_path):
     for model, weights in (("./run", None), ("module:net", None), ("efficientnet_lite0", "hf://owner/name")):
         ready_network(tmp_path, model, weights, "gradcam", load)
     assert len(loads) == 5 and len(list(tmp_path.iterdir())) == 2
+    # Nor where a file beside the weights says how images are taken.
+    for name in ("net.safetensors", "config.json"):
+        (tmp_path / name).write_text("{}")
+    ready_network(tmp_path, "efficientnet_lite0", str(tmp_path / "net.safetensors"), "cam", load)
+    assert len(loads) == 6 and len(list(tmp_path.iterdir())) == 4

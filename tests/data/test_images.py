@@ -8,6 +8,7 @@ from PIL import Image
 
 from camjax.data.decoding import ImageError
 from camjax.data.images import CropTransform, load_image, load_images, resize_image
+from camjax.data.loader import eval_batches
 
 # Errors
 
@@ -136,6 +137,27 @@ def test_center_crop_without_a_change_of_scale_copies_pixels(turned_photo):
     batch, (transform,) = load_images(path, 40, crop="center")
     np.testing.assert_array_equal(batch[0], upright[10:50])
     assert transform.box == (10 / 60, 0, 50 / 60, 1)
+
+
+def test_a_share_of_the_center_crop_is_what_torchvision_and_timm_cut_out(tmp_path):
+    """`crop_pct` 0.875: the shorter side to 28 / 0.875 pixels by the filter, then the central 28."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "image.png")
+    options = {"crop_share": 0.875, "interpolation": "bicubic"}
+    (found,), (transform,) = load_images(tmp_path / "image.png", 28, crop="center", **options)
+    whole = np.asarray(Image.fromarray(picture).resize((48, 32), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(found, whole[2:30, 10:38])
+    assert transform.box == (4 / 64, 20 / 96, 60 / 64, 76 / 96)
+    source = [{"image": picture, "label": 0}]
+    (batch,) = eval_batches(source, batch_size=1, size=28, crop="center", **options)
+    np.testing.assert_array_equal(batch["image"][0], found)
+    (squashed,) = eval_batches(source, batch_size=1, size=28, **options)
+    np.testing.assert_array_equal(squashed["image"], load_images(tmp_path / "image.png", 28))
+    for wrong in ({"crop_share": 0}, {"interpolation": "cubic"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            load_images(tmp_path / "image.png", 28, crop="center", **wrong)
+    with pytest.raises(ValueError, match=r'those of crop="center"'):
+        load_images(tmp_path / "image.png", 28, **options)
 
 
 @pytest.mark.parametrize("size", [(24, 24), (20, 40), (48, 16)])

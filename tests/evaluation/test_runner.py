@@ -311,6 +311,10 @@ def test_center_crop_gives_boxes_of_the_whole_image(model):
     view = camjax.data.images.center_view((40, 60), model.input_size)
     assert view == pytest.approx((0, 1 / 6, 1, 5 / 6))
     assert evaluation.counts["scored"] == 23
+    halved = nnx.clone(model)
+    halved.set_input_rule(**model.input_rule, crop_share=0.5)
+    found = evaluate_localization(halved, source, batch_size=4, crop="center", methods=("center",), limit=4)
+    assert found.cases.chosen()[0][0].view == pytest.approx((1 / 4, 1 / 3, 3 / 4, 2 / 3))
     with pytest.raises(ValueError, match="whole images"):
         evaluate_localization(model, source, metrics=("maxboxacc",), batch_size=4, crop="center")
 

@@ -1,6 +1,7 @@
 """Classes that are given by texts: the zero-shot classifiers of CLIP and SigLIP."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,8 @@ def with_text_classes(
             "vit_base_patch16_clip_224 with its weights."
         )
     model = nnx.clone(model, arrays=True)
-    dense: nnx.Linear = model.head.dense
+    head: Any = model.head
+    dense = head.dense
     if not isinstance(dense, nnx.Linear):
         raise InputError("the classes of this model are texts already: expected the tower that it was made from.")
     width = dense.out_features if texts == "projected" else dense.in_features
@@ -85,8 +87,8 @@ def with_text_classes(
         raise InputError(f"embeddings of shape {given.shape}: expected (K, {width}), one row for each class.")
     if not np.isfinite(given).all() or not given.any(1).all():
         raise InputError("embeddings with rows that are zero, NaN or infinite: expected those of the text tower.")
-    model.head.dense = TextClasses(jnp.asarray(given), dense if texts == "projected" else None, scale, bias)
-    model.head.num_classes = len(given)
+    head.dense = TextClasses(jnp.asarray(given), dense if texts == "projected" else None, scale, bias)
+    head.num_classes = len(given)
     model.created_as = None
     model.multi_label = multi_label
     model.class_names = class_names

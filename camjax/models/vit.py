@@ -214,7 +214,7 @@ class VisionTransformer(CamModel):
         positions = (side // patch) ** 2 + positions_of_others * self.other_tokens
         self.positions = nnx.Param(_normal(rngs.params(), (1, positions, width)))
         self.norm_first = _layernorm(width, epsilon, rngs) if norm_first else None
-        options = {
+        options: dict[str, Any] = {
             "layer_scale": layer_scale,
             "activation": activation,
             "epsilon": epsilon,
@@ -339,6 +339,7 @@ class ClassToken(VisionTransformer):
         self.head = TokenHead(
             self.size.width,
             num_classes,
+            other_tokens=self.other_tokens,
             mean_too=mean_too,
             distilled=self.distillation_token is not None,
             rngs=options["rngs"],
@@ -411,7 +412,7 @@ class ClassToken(VisionTransformer):
         patches = features.reshape(len(features), -1, features.shape[-1])
         normed = jnp.concatenate([others, patches.astype(others.dtype)], axis=1)
         tokens = self.blocks[-1](tokens, normed)
-        return self.head(self.norm(tokens), self.other_tokens)
+        return self.head(self.norm(tokens))
 
 
 class TokenHead(nnx.Module):
@@ -420,6 +421,7 @@ class TokenHead(nnx.Module):
     Args:
       num_features: K.
       num_classes: C.
+      other_tokens: how many of the tokens, the first ones, are no patches.
       mean_too: whether it takes the class token followed by the mean of the patches' tokens, 2 K numbers.
       distilled: whether a second layer takes the distillation token, and the logits are the mean of both.
       rngs: random keys of the initial weights.
@@ -432,18 +434,28 @@ class TokenHead(nnx.Module):
 
     exact_cam = False
 
-    def __init__(self, num_features: int, num_classes: int, *, mean_too: bool, distilled: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        other_tokens: int,
+        mean_too: bool,
+        distilled: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.other_tokens = other_tokens
         self.mean_too = mean_too
         self.dense = _dense(num_features * (1 + mean_too), num_classes, rngs)
         self.distilled = _dense(num_features, num_classes, rngs) if distilled else None
         self.num_classes = num_classes
 
-    def __call__(self, tokens: jax.Array, other_tokens: int) -> jax.Array:
-        """(B, T, K) tokens, of which the first `other_tokens` are no patches -> (B, C) float32 logits."""
-        tokens = tokens.astype(jnp.float32)
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """(B, T, K) tokens -> (B, C) float32 logits."""
+        tokens = features.astype(jnp.float32)
         found = tokens[:, 0]
         if self.mean_too:
-            found = jnp.concatenate([found, tokens[:, other_tokens:].mean(1)], axis=-1)
+            found = jnp.concatenate([found, tokens[:, self.other_tokens :].mean(1)], axis=-1)
         logits = self.dense(found)
         return logits if self.distilled is None else (logits + self.distilled(tokens[:, 1])) / 2
 
@@ -680,75 +692,107 @@ def _spec(
     )
 
 
-_CLIP_OPTIONS = {"norm_first": True, "epsilon": 1e-5, "input_rule": _CLIP, "texts": "projected"}
-_DINOV2_OPTIONS = {"patch": 14, "side": 518, "layer_scale": 1e-5, "mean_too": True, "input_rule": IMAGENET_INPUT}
-_SIGLIP_OPTIONS = {"size": "base", "class_token": False}
-
-
 def _vit(size: str, patch: int, version: str) -> tuple[ModelSpec, ModelSpec]:
     """Dosovitskiy et al.'s network, and timm's with `global_pool="avg"`: it has a class token too, not averaged."""
-    name, averaged, options = (
-        f"vit_{size}_patch{patch}_224",
-        f"vit_{size}_patch{patch}_avg_224",
-        {"size": size, "patch": patch},
-    )
+    name, averaged = f"vit_{size}_patch{patch}_224", f"vit_{size}_patch{patch}_avg_224"
     own = WeightsSource(None, f"{averaged} (timm's with global_pool='avg')")
     backbone = _hub(name, version, backbone_only=True)
+    new = ("norm", "head")
     return (
-        _spec(ClassToken, name, _hub(name, version), **options, cam_variant=averaged),
-        _spec(AveragedTokens, averaged, own, backbone, **options, new_layers=("norm", "head")),
+        _spec(ClassToken, name, _hub(name, version), size=size, patch=patch, cam_variant=averaged),
+        _spec(AveragedTokens, averaged, own, backbone, size=size, patch=patch, new_layers=new),
     )
 
 
 def _with_registers(size: str, count: int, version: str) -> ModelSpec:
     """A network of timm with averaged tokens and registers, and no class token."""
     name = f"vit_{size}_patch16_reg{count}_gap_256"
-    options = {"class_token": False, "registers": count, "positions_of_others": False, "layer_scale": 1e-5}
-    return _spec(AveragedTokens, name, _hub(name, version), size=size, side=256, **options)
+    return _spec(
+        AveragedTokens,
+        name,
+        _hub(name, version),
+        size=size,
+        side=256,
+        class_token=False,
+        registers=count,
+        positions_of_others=False,
+        layer_scale=1e-5,
+    )
 
 
 def _deit(size: str, distilled: bool) -> ModelSpec:
     name = f"deit_{size}{'_distilled' * distilled}_patch16_224"
-    options = {"distillation_token": distilled, "cam_variant": f"vit_{size}_patch16_avg_224"}
-    return _spec(ClassToken, name, _hub(name, "fb_in1k"), size=size, input_rule=IMAGENET_INPUT, **options)
+    return _spec(
+        ClassToken,
+        name,
+        _hub(name, "fb_in1k"),
+        size=size,
+        distillation_token=distilled,
+        cam_variant=f"vit_{size}_patch16_avg_224",
+        input_rule=IMAGENET_INPUT,
+    )
 
 
 def _deit3(size: str) -> ModelSpec:
-    name, options = f"deit3_{size}_patch16_224", {"positions_of_others": False, "layer_scale": 1e-6}
-    weights = _hub(name, "fb_in22k_ft_in1k")
-    return _spec(ClassToken, name, weights, size=size, input_rule=IMAGENET_INPUT, **options)
+    name = f"deit3_{size}_patch16_224"
+    return _spec(
+        ClassToken,
+        name,
+        _hub(name, "fb_in22k_ft_in1k"),
+        size=size,
+        positions_of_others=False,
+        layer_scale=1e-6,
+        input_rule=IMAGENET_INPUT,
+    )
 
 
 def _dinov2(size: str, registers: int) -> ModelSpec:
     name = f"vit_{size}_patch14{'_reg4' if registers else ''}_dinov2"
-    weights = (
+    return _spec(
+        ClassToken,
+        name,
         WeightsSource(None, f"{name} with a dense layer on class token and mean"),
         _hub(name, "lvd142m", data="LVD-142M", backbone_only=True),
+        size=size,
+        patch=14,
+        side=518,
+        registers=registers,
+        positions_of_others=not registers,
+        layer_scale=1e-5,
+        mean_too=True,
+        input_rule=IMAGENET_INPUT,
     )
-    options = {"registers": registers, "positions_of_others": not registers, **_DINOV2_OPTIONS}
-    return _spec(ClassToken, name, *weights, size=size, **options)
 
 
-def _clip(patch: int) -> tuple[ModelSpec, ModelSpec]:
-    """CLIP's image tower, with exact GELU (LAION) and with the approximate one (OpenAI)."""
-    options = {"num_classes": 512, "size": "base", "patch": patch, **_CLIP_OPTIONS}
-    plain, quick = f"vit_base_patch{patch}_clip_224", f"vit_base_patch{patch}_clip_quickgelu_224"
-    file = "open_clip_model.safetensors"
-    laion = WeightsSource("timm", plain, data="LAION-2B", address=f"hf://timm/{plain}.laion2b/{file}", num_classes=512)
-    openai = WeightsSource("timm", quick, data="WIT", address=f"hf://timm/{plain}.openai/{file}", num_classes=512)
-    return (
-        _spec(ClassToken, plain, laion, **options),
-        _spec(ClassToken, quick, openai, **options, activation=quick_gelu),
+def _clip(name: str, patch: int, weights: str, data: str, activation: Callable) -> ModelSpec:
+    """CLIP's image tower."""
+    return _spec(
+        ClassToken,
+        name,
+        WeightsSource("timm", name, data=data, address=weights, num_classes=512),
+        num_classes=512,
+        size="base",
+        patch=patch,
+        norm_first=True,
+        activation=activation,
+        epsilon=1e-5,
+        input_rule=_CLIP,
+        texts="projected",
     )
 
 
 def _siglip(build: type[VisionTransformer], kind: str, new_layer: str, **options) -> ModelSpec:
     name = f"vit_base_patch16_{kind}_224"
-    weights = (
+    return _spec(
+        build,
+        name,
         WeightsSource(None, f"{name} with a dense layer"),
         _hub(name, "v2_webli", data="WebLI", backbone_only=True),
+        size="base",
+        class_token=False,
+        new_layers=(new_layer,),
+        **options,
     )
-    return _spec(build, name, *weights, **_SIGLIP_OPTIONS, new_layers=(new_layer,), **options)
 
 
 SPECS = (
@@ -764,8 +808,20 @@ SPECS = (
     *(_deit(size, distilled) for size in ("tiny", "small", "base") for distilled in (False, True)),
     *(_deit3(size) for size in ("small", "medium", "base")),
     *(_dinov2(size, registers) for size in ("small", "base") for registers in (0, 4)),
-    *_clip(16),
-    *_clip(32),
+    *(
+        _clip(
+            f"vit_base_patch{patch}_{kind}_224",
+            patch,
+            f"hf://timm/vit_base_patch{patch}_clip_224.{version}",
+            data,
+            gelu,
+        )
+        for patch in (16, 32)
+        for kind, version, data, gelu in (
+            ("clip", "laion2b", "LAION-2B", exact_gelu),
+            ("clip_quickgelu", "openai", "WIT", quick_gelu),
+        )
+    ),
     _siglip(AttentionPooling, "siglip", "head.dense", texts="direct"),
     _siglip(AveragedTokens, "siglip_gap", "head", norm_behind=False),
 )

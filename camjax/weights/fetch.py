@@ -19,7 +19,7 @@ from camjax.weights.errors import WeightsError
 from camjax.weights.readers import read_tensors
 
 # The usual names of a model's weights in repositories on the Hugging Face Hub, in order of preference.
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
 
 # The names of torchvision's and timm's files end in the first digits of their SHA-256: resnet50-0676ba61.pth.
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
@@ -32,8 +32,9 @@ def fetch(address: str) -> Path:
       address: one of
 
         - `hf://OWNER/NAME[@REVISION][/FILE]`, a model repository on the Hugging Face Hub; without FILE its
-          `model.safetensors`, or else `pytorch_model.bin`. The grammar, the cache, `HF_HOME`, `HF_ENDPOINT`,
-          `HF_TOKEN` and `HF_HUB_OFFLINE` are huggingface_hub's. The SHA-256 is checked if the Hub sends it.
+          `model.safetensors`, or else `pytorch_model.bin` or `open_clip_model.safetensors`. The grammar, the cache,
+          `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are huggingface_hub's. The SHA-256 is checked if the
+          Hub sends it.
         - `https://HOST/.../FILE[#sha256=DIGITS]`, kept below `cache_directory()`. The SHA-256 is checked if it is
           known: from the 64 digits after `#sha256=`, or from a name that ends in at least 8 digits of it, as
           torchvision's do. A download that breaks off resumes where it stopped, at once or at the next call.

@@ -16,6 +16,7 @@ from pathlib import Path
 from flax import nnx
 
 import camjax
+from camjax.cli.compilation_cache import keep_compiled_programs
 from camjax.data.annotated import open_annotated
 from camjax.data.scenes import SIDE
 from camjax.data.transforms import random_translation
@@ -51,18 +52,19 @@ def measured(method: str, seed: int, out: Path, epochs: float) -> dict[str, floa
     model = camjax.create_model(NETWORKS[method], train.info.num_classes, rngs=nnx.Rngs(seed))
     model = with_wsol(model, method, rngs=nnx.Rngs(seed))
     model.class_names = train.info.class_names
-    steps, epoch = round(epochs * len(train) / BATCH_SIZE), len(train) // BATCH_SIZE
+    epoch = len(train) // BATCH_SIZE
+    steps = round(epochs * epoch)
     recipe = Recipe(
         steps=steps,
         batch_size=BATCH_SIZE,
         algorithm="adamw",
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warmup_steps=steps // 10,
         weight_decay=0.05,
         seed=seed,
     )
     augment = functools.partial(random_translation, max_shift=SIDE // 8)
-    model = fit(model, train, recipe, run_dir=out / "run", augment=augment, checkpoint_every=epoch)
+    model = fit(model, train, recipe, run_dir=out / "run", augment=augment, checkpoint_every=5 * epoch)
     metrics = evaluate_localization(model, test, metrics=["ilsvrc", "maxboxacc", "maxboxaccv2"]).metrics["cam"]
     numbers = {name: metrics[name.lower()].compute()[name] for name in SHOWN[:2]}
     numbers[SHOWN[2]] = 100 - metrics["ilsvrc"].compute()["top1_classification_error"]
@@ -77,7 +79,8 @@ def table() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=20)
     options = parser.parse_args()
-    vit.SIZES["scenes"] = vit.Size(64, 3, 2, 128)
+    keep_compiled_programs()
+    vit.SIZES["scenes"] = vit.Size(32, 2, 2, 64)
     camjax.register_model("scenes_vit", small(vit.ClassToken))
     camjax.register_model("scenes_vit_averaged", small(vit.AveragedTokens))
     found = {method: [] for method in NETWORKS}

@@ -22,6 +22,7 @@ import camjax
 from camjax.cli import network_choice
 from camjax.cli.main import main
 from tests.experiments.colors import TINY
+from tests.tiny_vit import tiny_vit
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,11 +84,15 @@ def test_other_methods_and_how_faithful_they_are(small_network, tmp_path, monkey
     Image.fromarray(data.coffee()).save(tmp_path / "coffee.jpg")
     monkeypatch.chdir(tmp_path)
     names = {}
-    block, layers = python_of("docs/attribution.md")
+    block, transformer, layers = python_of("docs/attribution.md")
     exec(block, names)
     cam = camjax.cam_fn(names["model"], names["images"], [285, 967]).maps
     np.testing.assert_allclose(names["found"].maps, cam / (16 * 16), atol=1e-6)
     assert names["maps"].shape == (2, 1, 16, 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(camjax, "load_model", lambda *_: tiny_vit())
+        exec(transformer, names)
+    assert names["attended"].maps.shape == (2, 1, 8, 8)
     exec(layers, names)
     assert names["choice"].layer in names["choice"].scores and names["choice"].num_images == 2
     first, check = python_of("docs/faithfulness.md")

@@ -23,7 +23,7 @@ from camjax.weights.camjax_file import write_camjax_file
 from tests.tiny_vit import tiny
 
 # A step of each compiles for a second: those whose draws are like another's are among the long tests.
-METHODS = ["cutmix", "spg", "tscam", *(pytest.param(name, marks=pytest.mark.long) for name in ("has", "adl", "acol"))]
+METHODS = ["cutmix", "spg", *(pytest.param(name, marks=pytest.mark.long) for name in ("has", "adl", "acol", "tscam"))]
 PLAIN_INFERENCE = ("has", "cutmix", "adl")
 RECIPE = Recipe(steps=3, batch_size=4, learning_rate=0.05)
 

@@ -25,7 +25,7 @@ import camjax
 from camjax import attribution
 from camjax.attribution import METHODS, explain_linen, explain_nnx, explainer, targets
 from camjax.attribution.methods import Needs
-from camjax.inference import make_localize_fns
+from camjax.inference import _ids_or_top, _maps, make_localize_fns
 from tests.few_copies import FEW
 
 FUNCTIONS = {
@@ -527,7 +527,10 @@ def settings(options):
 
 @pytest.fixture(scope="module")
 def small():
-    return camjax.create_model("small_gap", 4, rngs=nnx.Rngs(0))
+    """Two of its five layers, which compile sooner."""
+    model = camjax.create_model("small_gap", 4, rngs=nnx.Rngs(0))
+    model.layers, model.head = nnx.List(list(model.layers)[:2]), camjax.models.PooledHead(32, 4, rngs=nnx.Rngs(1))
+    return model
 
 
 def found_by(model, names, size):
@@ -536,13 +539,25 @@ def found_by(model, names, size):
     return make_localize_fns(model, names, top_k=2, options=options)(images)
 
 
+CROPS = [name for name, row in METHODS.items() if row.crops]
+WHOLE = [name for name, row in METHODS.items() if not row.crops and not row.of_attention]
+KINDS = [*{METHODS[name].needs: name for name in reversed(WHOLE)}.values()]
+"""One for each of `Needs`: the first."""
+
+
 @pytest.mark.parametrize(
     "options", [pytest.param(STRICT, id="strict"), pytest.param({"jax_disable_jit": True}, marks=pytest.mark.long)]
 )
-@pytest.mark.parametrize("crops", [False, True])
-def test_the_same_numbers_whatever_jax_is_set_to(small, crops, options):
-    names = [name for name, row in METHODS.items() if bool(row.crops) is crops and not row.of_attention]
-    size = METHODS[names[0]].image_size(small) if crops else (16, 16)
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(KINDS, id="one of each kind"),
+        pytest.param(CROPS, id="crops"),
+        pytest.param(WHOLE, id="all", marks=pytest.mark.long),
+    ],
+)
+def test_the_same_numbers_whatever_jax_is_set_to(small, names, options):
+    size = METHODS[names[0]].image_size(small) if names == CROPS else (16, 16)
     expected = found_by(small, names, size)
     with settings(options):
         found = found_by(small, names, size)
@@ -553,3 +568,12 @@ def test_the_same_numbers_whatever_jax_is_set_to(small, crops, options):
             assert other.dtype == value.dtype, (name, field)
             scale = float(np.abs(value).max())
             np.testing.assert_allclose(other, value, rtol=1e-3, atol=1e-3 * scale, err_msg=f"{name}: {field}")
+
+
+def test_no_method_mixes_types_or_ranks(small):
+    """All that are one program, traced with JAX's strict settings."""
+    rows = [METHODS[name] for name in WHOLE if not METHODS[name].is_loop]
+    images = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.uint8)
+    with settings(STRICT):
+        found = jax.eval_shape(lambda model, images: _maps(model, images, None, rows, _ids_or_top(2)), small, images)
+    assert {str(array.dtype) for out in found.values() for array in (out.logits, out.maps)} == {"float32"}

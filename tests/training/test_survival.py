@@ -122,7 +122,7 @@ def newest_step(run_dir) -> int:
     return max((int(p.name) for p in (run_dir / "checkpoints").glob("*") if p.name.isdecimal()), default=0)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(18, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(18, marks=pytest.mark.long)])
 def test_kills_at_random_moments(runs, one_process, kills):
     uninterrupted, seconds = one_process
     moments = random.Random(kills)

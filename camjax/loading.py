@@ -31,7 +31,7 @@ from camjax.weights import camjax_file
 from camjax.weights.camjax_file import Description
 from camjax.weights.errors import WeightsError
 from camjax.weights.placing import NameTable, not_finite
-from camjax.weights.readers import read_tensors
+from camjax.weights.readers import HUB_FILES, read_tensors
 from camjax.weights.timm_config import TimmConfig, read_timm_config
 
 
@@ -65,7 +65,8 @@ def load_model(
         - the address of such a file, as a string: `hf://OWNER/NAME[@REVISION][/FILE]` or `https://...`, see
           `camjax.weights.fetch.fetch`. A file is downloaded once, and read from a cache after that;
         - the short name of a published file, such as "cam-release"; `camjax models` lists them;
-        - the directory of a run of camjax's own training with this network.
+        - the directory of a run of camjax's own training with this network, or of a repository of the Hugging Face Hub,
+          with its `model.safetensors` or `pytorch_model.bin`.
       num_classes: C. If the file or run has as many classes, its head is kept; otherwise only its backbone is, with a
         new, untrained head, and a warning says so. None keeps the head as it is: a run, and a file by `camjax convert`,
         say how many classes they have; another file has to have the network's default number.
@@ -285,6 +286,8 @@ def _given_weights(spec: ModelSpec, weights: str | os.PathLike, backbone_only: b
     path = _path_of(weights if published is None else published)
     if published is not None or _is_address(weights):
         source += f" (kept as {path})"
+    if path.is_dir() and not (path / "run.json").is_file():  # a repository of the Hub, as a folder
+        path = next((path / name for name in HUB_FILES if (path / name).is_file()), path)
     if path.is_dir():
         run = load_run(path)
         return _camjax_weights(spec, camjax_file.tensors_of(run), source, camjax_file.describe(run))

@@ -219,7 +219,7 @@ def test_a_config_of_timm_says_how_images_are_taken(with_config, tmp_path, confi
         "weights, in place of efficientnet_lite0's mean (127, 127, 127), std (128, 128, 128), size (224, 224)."
     )
     with pytest.warns(UserWarning, match=re.escape(said)) as caught:
-        model = camjax.load_model("efficientnet_lite0", path)
+        model = camjax.load_model("efficientnet_lite0", path.parent)
     assert len(caught) == 1 and caught[0].filename == __file__
     normalized = {"mean": (127.5,) * 3, "std": (127.5, 63.75, 255), "channel_order": "rgb"}
     assert model.input_rule == {**normalized, "crop_share": 0.875, "interpolation": "bicubic"}

@@ -16,10 +16,7 @@ from filelock import FileLock
 from camjax.errors import InputError, printable, require_extra
 from camjax.weights.download import FetchError, download
 from camjax.weights.errors import WeightsError
-from camjax.weights.readers import read_tensors
-
-# The usual names of a model's weights in repositories on the Hugging Face Hub, in order of preference.
-HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+from camjax.weights.readers import HUB_FILES, read_tensors
 
 # The names of torchvision's and timm's files end in the first digits of their SHA-256: resnet50-0676ba61.pth.
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")

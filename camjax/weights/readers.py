@@ -9,6 +9,9 @@ from camjax.weights.npz_file import read_npz
 from camjax.weights.safetensors_file import read_safetensors
 from camjax.weights.torch_file import read_torch_file
 
+# The usual names of a model's weights in repositories on the Hugging Face Hub, in order of preference.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+
 
 def read_tensors(path: str | PathLike[str], name: str | None = None) -> dict[str, np.ndarray]:
     """Reads the tensors of a file of weights.

@@ -366,7 +366,7 @@ class ClassToken(VisionTransformer):
         token = self.norm(token)
         if isinstance(self.head, TokenHead):
             alike = jnp.broadcast_to(token[:, None], (len(token), self.other_tokens + 1, token.shape[-1]))
-            return self.head(alike, self.other_tokens)
+            return self.head(alike)
         places = jnp.broadcast_to(token[:, None, None], (len(token), *grid, token.shape[-1]))
         return self.head(jnp.pad(places, ((0, 0), (0, 0), (0, 0), (0, 1))))
 

@@ -172,7 +172,8 @@ def _of_attention(method, network, images, targets):
     """The arguments of a method that needs attention weights."""
     whole = whole_module(network)
     assert whole is not None and isinstance(whole.module, VisionTransformer)
-    model, run, scores = whole.module, whole.run, targets
+    model, scores = whole.module, targets
+    run: Callable[[Any, jax.Array], jax.Array] = whole.run
     if method.needs is Needs.BLOCK_SCORES:
         run = type(model).block_logits
 

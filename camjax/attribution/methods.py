@@ -177,7 +177,8 @@ class Method:
         Args:
           model: the module of a network; None where it is not known.
         """
-        kind = "this network" if model is None else type(model).__name__
+        kind = "this network" if model is None else (getattr(model, "created_as", None) or {}).get("name")
+        kind = kind or type(model).__name__
         if self.of_attention and not reads_attention(model):
             raise InputError(
                 f"{self.name} reads the attention weights of a vision transformer's blocks, and {kind} is not known to "

@@ -28,7 +28,7 @@ class TrainOptions:
       out: Where the run goes, a folder or gs://, s3://. The same command continues a run that was interrupted.
       model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), a short name, or "random".
-      wsol: A training method for localization: has, cutmix, adl, acol, spg, with options as in "acol threshold=0.6".
+      wsol: A training method for localization: has, cutmix, adl, acol, spg, tscam; options as "acol threshold=0.6".
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       image_size: Side in pixels of the squares that pictures are resized to; the network's own if not given.
       validation: Share of each class's pictures to measure accuracy with, where DATA has no split of its own.
@@ -213,7 +213,8 @@ def _starting_model(
     notes = [("starts from", start), ("sees", f"{height} x {width} pixels")]
     if model.wsol is not None:
         name, *values = wsol.values()
-        notes.append(("method", f"{name} ({', '.join(map(str, values))}), which changes {WSOL[name].changes}"))
+        shown = f" ({', '.join(map(str, values))})" if values else ""
+        notes.append(("method", f"{name}{shown}, which changes {WSOL[name].changes}"))
     return model, notes
 
 

@@ -168,9 +168,9 @@ def create_model(
       pool: "gap" (global average pooling) or "gmp" (global max pooling).
       dtype: compute dtype, float32 or bfloat16. Parameters are float32.
       rngs: random keys of the initial weights; `nnx.Rngs(0)` if None.
-      wsol: the method for weakly supervised localization that it is trained by: "has", "cutmix", "adl", "acol" or
-        "spg", or a mapping with options, {"method": "acol", "threshold": 0.6}; docs/training.md describes them. None or
-        "cam" for none.
+      wsol: the method for weakly supervised localization that it is trained by: "has", "cutmix", "adl", "acol",
+        "spg" or "tscam", or a mapping with options, {"method": "acol", "threshold": 0.6}; docs/training.md describes
+        them. None or "cam" for none.
 
     Returns:
       The model.

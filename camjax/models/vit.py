@@ -366,7 +366,7 @@ class ClassToken(VisionTransformer):
         token = self.norm(token)
         if isinstance(self.head, TokenHead):
             alike = jnp.broadcast_to(token[:, None], (len(token), self.other_tokens + 1, token.shape[-1]))
-            return self.head(alike, self.other_tokens)
+            return self.head(alike)
         places = jnp.broadcast_to(token[:, None, None], (len(token), *grid, token.shape[-1]))
         return self.head(jnp.pad(places, ((0, 0), (0, 0), (0, 0), (0, 1))))
 
@@ -380,7 +380,8 @@ class ClassToken(VisionTransformer):
           (B, h, w, K + 1) float32: the patches' tokens after the last LayerNorm; the attention that the class token
           pays to each, averaged over all blocks and heads.
         """
-        tokens, kept = self.embed(x), []
+        kept: list[jax.Array] = []
+        tokens = self.embed(x)
         for block in self.blocks:
             tokens = block(tokens, kept=kept)
         paid = jnp.stack([weights[:, :, 0].astype(jnp.float32).mean(1) for weights in kept]).mean(0)

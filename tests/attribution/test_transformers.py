@@ -146,7 +146,7 @@ def test_the_layer_that_is_chosen_is_an_input_norm(model):
 def test_networks_that_a_method_does_not_take(model):
     convolutional = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
     for name in ("rollout", "gradrollout", "legrad"):
-        with pytest.raises(ValueError, match=rf"{name} reads the attention weights .* SmallGap is not .*vit_small"):
+        with pytest.raises(ValueError, match=rf"{name} reads the attention weights .* small_gap is not .*vit_small"):
             camjax.make_cam_fn(convolutional, name)
         with pytest.raises(ValueError, match=rf"{name} reads the attention weights .* this network is not"):
             camjax.explainer(lambda images: images / 255, lambda features: features.mean((1, 2)))(IMAGES, [0] * 3, name)

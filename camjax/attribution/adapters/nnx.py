@@ -50,8 +50,8 @@ def explain_nnx(
         does not return a map, or a network that runs for training.
     """
     ours = model if isinstance(model, CamModel) and forward is call else None
-    reshape = reshape or _reshape_of(ours)
-    return Explainer(cut_module(model, _known(model, layers), forward, reshape), combine, ours)
+    network = cut_module(model, _known(model, layers), forward, reshape or _reshape_of(ours))
+    return Explainer(network, combine, ours)
 
 
 def nnx_cutter(model: nnx.Module, layers: str | Sequence[str]) -> Callable[[nnx.Module], CutNetwork]:
@@ -63,10 +63,10 @@ def nnx_cutter(model: nnx.Module, layers: str | Sequence[str]) -> Callable[[nnx.
     """
     reshape = _reshape_of(model)
     network = cut_module(model, _known(model, layers), call, reshape)
-    if reshape is not None:
-        (network,), _ = network.tree_flatten()
     assert isinstance(network, SharedWeights)
-    _, functions = network.tree_flatten()
+    inside, functions = network.tree_flatten()
+    if reshape is not None:
+        _, functions = inside[0].tree_flatten()
 
     def cut(other):
         network = SharedWeights.of(*functions, nnx.split(inference_view(other))[1])

@@ -50,11 +50,19 @@ class TrainingLoss(NamedTuple):
 class WsolMethod(nnx.Module):
     """A part of a model that says how it is trained. This base changes nothing: it is CAM.
 
+    Args:
+      model: that it becomes a part of; with this base any.
+      rngs: random keys of new layers and of draws.
+      **options: of the method.
+
     Attributes:
       takes: the networks that it takes, in words.
     """
 
     takes: ClassVar[str] = "a network that ends in a global pooling and one dense layer, camjax.models.PooledHead"
+
+    def __init__(self, model: Any = None, *, rngs: nnx.Rngs | None = None, **options: float):
+        pass
 
     @classmethod
     def fits(cls, model: Any) -> bool:

@@ -55,7 +55,7 @@ class Wsol:
     Attributes:
       name: in `create_model(wsol=)` and on command lines.
       changes: what it changes, in words.
-      build: makes the part of a model that trains by it; None for CAM, which needs none.
+      build: the type of `WsolMethod` that it makes a part of a model; None for CAM, which needs none.
       options: by name.
       draw: options drawn from the ranges that the benchmark searched (Choe et al. 2020, table 5).
     """

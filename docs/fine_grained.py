@@ -98,7 +98,7 @@ def main() -> None:
         stages.run(f"seed {seed}", settings, lambda seed=seed: numbers(trained(seed, options.out)))
         for seed in range(options.seeds)
     ]
-    print(f"accuracy {interval([run['accuracy']['accuracy'] for run in runs])}")
+    print("Accuracy of the classes: {:.1f} ± {:.1f}".format(*interval([run["accuracy"]["accuracy"] for run in runs])))
     heads = ("maps", "largest value on the part", "more than CAM", "share on the part", "more than CAM")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name in MAPS:

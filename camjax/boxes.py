@@ -180,18 +180,13 @@ def _box_of(component: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _shares(edges: jax.Array, size: Sequence[int]) -> jax.Array:
     """(..., 4) edges y0, x0, y1, x1 between pixels -> shares of an image of (H, W) pixels, float32."""
-    of_height, of_width = map(_shares_of, size)
+    # XLA divides by a constant by multiplying by its inverse, so that 41 / 41 would not be 1. Hence from a table; or,
+    # of symbolic sizes, by what it takes for no constant.
+    if any(map(is_symbolic_dim, size)):
+        sides = jnp.stack([jnp.asarray(size[i % 2], edges.dtype) for i in range(4)])
+        return edges.astype(jnp.float32) / jnp.where(edges < 0, 1, sides).astype(jnp.float32)
+    of_height, of_width = (jnp.asarray(np.arange(n + 1) / n, jnp.float32) for n in size)
     return jnp.stack([(of_height, of_width)[i % 2][edges[..., i]] for i in range(4)], axis=-1)
-
-
-def _shares_of(count: int) -> jax.Array:
-    """0 / count, 1 / count, ... 1, float32."""
-    # From a table, or of a number that is no constant: by one XLA divides by multiplying by its inverse, so that
-    # 41 / 41 would not be 1.
-    if is_symbolic_dim(count):
-        divisor = jax.lax.optimization_barrier(jnp.asarray(count).astype(jnp.float32))
-        return jnp.arange(count + 1).astype(jnp.float32) / divisor
-    return jnp.asarray(np.arange(count + 1) / count, jnp.float32)
 
 
 def _extent(line: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -266,7 +266,7 @@ def _unbound(model: nnx.Module) -> tuple[dict[str, jax.Array], Callable[[Sequenc
         rest = iter(arrays)
         return jax.tree.unflatten(structure, [keys[i] if i in keys else next(rest) for i in range(len(leaves))])
 
-    names = [".".join(_KEY.findall(jax.tree_util.keystr(path))) for path, _ in leaves]
+    names = [".".join(_KEY.findall(jax.tree_util.keystr(path))).removesuffix(".value") for path, _ in leaves]
     return {name: leaf for i, (name, (_, leaf)) in enumerate(zip(names, leaves, strict=True)) if i not in keys}, rebuilt
 
 

@@ -4,8 +4,9 @@
 numbers, which any file can hold; the program's bytes are those of `jax.export`, and it makes them a function again.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -84,7 +85,8 @@ def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[st
     def flat(*leaves):
         return jax.tree.leaves(function(*jax.tree.unflatten(structure, leaves)))
 
-    exported = export.export(jax.jit(flat, keep_unused=True), platforms=platforms)(*leaves)
+    with _without_paths():
+        exported = export.export(jax.jit(flat, keep_unused=True), platforms=platforms)(*leaves)
     arguments, results = (
         [(", ".join(map(str, aval.shape)), str(aval.dtype)) for aval in avals]
         for avals in (exported.in_avals, exported.out_avals)
@@ -92,3 +94,15 @@ def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[st
     return Program(
         exported.mlir_module_serialized, arguments, results, exported.platforms, exported.calling_convention_version
     )
+
+
+@contextlib.contextmanager
+def _without_paths() -> Iterator[None]:
+    """Leaves out of programs in which files their functions are, on this machine."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = jax.config.values[name]
+    jax.config.update(name, ".*")
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)

@@ -26,11 +26,7 @@ def export(
     layer: Annotated[str | None, arg("LAYER", default=False)] = None,
     image_size: Annotated[tuple[int, int] | None, arg("H W", default=False)] = None,
     any_size: tyro.conf.FlagCreatePairsOff[bool] = False,
-    platforms: Annotated[tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...], arg("PLATFORM...")] = (
-        "cpu",
-        "cuda",
-        "tpu",
-    ),
+    platforms: Annotated[tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...], arg("PLATFORM...", default=False)] = (),
 ) -> None:
     """Write a network as one file that needs no code of its own to run: images in; logits, classes, maps and boxes out.
 
@@ -49,7 +45,7 @@ def export(
       layer: The layer that gradcam, ... explain; by default the last.
       image_size: Height and width of the images in pixels; by default those of the network.
       any_size: Take images of any size; every call's images have one size.
-      platforms: Where OUT.camjax runs; fewer platforms make a smaller file.
+      platforms: Where OUT.camjax runs: cpu, cuda, rocm, tpu; by default all but rocm.
     """
     # The command line's help keeps line breaks of the text above: hence one line for each argument.
     if target.suffix not in SUFFIXES:
@@ -76,7 +72,7 @@ def export(
             threshold=threshold,
             top_k=top_k,
             layer=layer,
-            platforms=platforms,
+            platforms=platforms or None,
             image_size=image_size,
             any_size=any_size,
         )

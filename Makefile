@@ -4,6 +4,7 @@ BIN := .venv/bin
 OUT := demo_out
 
 .PHONY: demo test test-latest test-optimized test-parity test-long test-browser test-buckets test-wheel lint benchmark clean
+.PHONY: docs docs-check
 
 # A pretrained network on two photographs, then a network that is trained from scratch.
 demo: .venv/demo
@@ -41,7 +42,7 @@ test-long: .venv/peers
 
 # The page of `camjax app` in Debian's Chromium, or in the browser that CAMJAX_BROWSER names. Without one, it says so.
 test-browser: .venv/browser
-	XLA_FLAGS= $(BIN)/python -m pytest -m browser -rs tests/browser
+	XLA_FLAGS= $(BIN)/python -m pytest -m browser -rs tests/browser/test_page.py
 
 # Runs, evaluations and annotations at gs:// and s3:// addresses, against servers of both protocols on this machine.
 test-buckets: .venv/buckets .venv-servers/ready
@@ -50,6 +51,16 @@ test-buckets: .venv/buckets .venv-servers/ready
 # The wheel and the sdist, installed in new environments outside of the repository; PYTHON=python3.13 chooses Python's.
 test-wheel: .venv-wheel/ready
 	CAMJAX_PYTHON=$$(command -v $(PYTHON)) .venv-wheel/bin/python -m pytest --noconftest tests/check_wheel.py
+
+# The site, in build/site: pages, and notebooks, which are executed. Warnings are errors.
+docs: .venv-docs/ready
+	rm -rf build/site
+	.venv-docs/bin/python -m sphinx -q -W --keep-going -E -j 2 -d build/site-doctrees docs build/site
+	@echo "The site is at build/site/index.html"
+
+# Its pages in a browser, as wide as a phone and as a screen. The pictures are in build/site-pictures.
+docs-check: docs .venv/browser
+	$(BIN)/python -m pytest -m browser -rs tests/browser/test_site.py
 
 benchmark: .venv/peers
 	$(BIN)/python -m benchmarks.cam_throughput
@@ -77,6 +88,11 @@ lint: .venv/dev
 
 .venv/dev: .venv/test
 	$(BIN)/python -m pip install -q -c requirements.txt -e ".[dev]"
+	touch $@
+
+.venv-docs/ready: .venv/bin/python pyproject.toml requirements.txt
+	$(BIN)/python -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -c requirements.txt -e ".[docs]"
 	touch $@
 
 .venv/browser: .venv/test
@@ -113,4 +129,4 @@ lint: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-latest .venv-prepare .venv-servers .venv-wheel
+	rm -rf .venv .venv-docs .venv-latest .venv-prepare .venv-servers .venv-wheel

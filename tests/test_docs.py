@@ -103,6 +103,51 @@ def test_other_methods_and_how_faithful_they_are(small_network, tmp_path, monkey
     assert len(names["correlations"]) > 3
 
 
+PAGES = ("start", "coming_from", "troubleshooting")
+
+
+def run_blocks(page: str, folder: Path, monkeypatch, change=lambda block: block) -> dict:
+    """Runs the Python of a page from top to bottom, beside two photographs, and returns its names."""
+    Image.fromarray(data.chelsea()).save(folder / "cat.jpg")
+    Image.fromarray(data.coffee()).save(folder / "coffee.jpg")
+    monkeypatch.chdir(folder)
+    names = {}
+    for block in python_of(f"docs/{page}.md"):
+        exec(change(block), names)
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_run(page, tmp_path, monkeypatch):
+    """With a network of two convolutions, whose layers have other names."""
+    model = random_network(TINY, 1000)
+    monkeypatch.setattr(camjax, "load_model", lambda name: model)
+    names = run_blocks(
+        page, tmp_path, monkeypatch, lambda code: code.replace("blocks.10", "layers.0").replace('"top"', '"layers.1"')
+    )
+    assert names["model"] is model
+    if page == "coming_from":
+        assert names["maps"].shape == (2, 1, 8, 8) and names["both"].shape == (2, 1, 16, 16)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_run_as_written(page, tmp_path, monkeypatch, capsys):
+    """With their own network, and with their commands; what comments say of shapes and scores is so."""
+    names = run_blocks(page, tmp_path, monkeypatch)
+    if page == "start":
+        assert names["out"].maps.shape == (1, 1, 7, 7) and names["maps"].shape == (1, 2, 7, 7)
+        assert names["asked"].boxes.shape == (1, 2, 4) and Path("heat.png").is_file()
+        for command in commands_of("docs/start.md"):
+            assert main(command) == 0, (command, capsys.readouterr().err)
+        assert Path("cat_cam.png").is_file() and Path("classes.png").is_file()
+    if page == "coming_from":
+        assert names["as_there"].shape == (2, 224, 224) and names["smooth"].shape == (2, 1, 224, 224)
+    if page == "troubleshooting":
+        cat, airliner = names["out"].maps.max((-2, -1))[0]
+        assert cat > 3 * airliner and "never exceed 1" in str(names["caught"][0].message)
+
+
 def commands_of(name: str) -> list[list[str]]:
     """The commands of a document, as words."""
     blocks = re.findall(r"^```\n(.*?)^```", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -189,8 +234,54 @@ def open_the_page(command: list[str], pictures: int) -> None:
     assert evaluation["rows"][0]["true"] and not evaluation["rows"][0]["note"]
 
 
-@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix() for pattern in ("*.md", "*.ipynb") for path in (ROOT / "docs").rglob(pattern)
+)
+
+
+def words_of(document: str) -> str:
+    """A page without the code of its cells, if it is a notebook."""
+    text = (ROOT / document).read_text()
+    if not document.endswith(".ipynb"):
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("document", ["README.md", *DOCUMENTS])
 def test_links_lead_somewhere(document):
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", words_of(document)):
         if "://" not in target:
             assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_every_page_has_its_place_in_the_site():
+    """Each is in one table of contents, below docs/index.md."""
+    listed = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"^```{toctree}\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL):
+            lines = [line for line in block.splitlines() if line and not line.startswith(":")]
+            listed += [(Path(document).parent / line).as_posix() for line in lines]
+    pages = {document.rpartition(".")[0] for document in DOCUMENTS}
+    assert sorted([*listed, "docs/index"]) == sorted(pages)
+
+
+NOTEBOOKS = [document for document in DOCUMENTS if document.endswith(".ipynb")]
+
+
+@pytest.mark.parametrize("document", NOTEBOOKS)
+def test_notebooks_have_no_results_yet_and_install_first(document):
+    """`make docs` executes them; in Colab, where camjax is not installed, their first cell does that."""
+    cells = json.loads((ROOT / document).read_text())["cells"]
+    first, *others = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert "".join(first["source"]).startswith("%pip install") and first["metadata"]["tags"] == ["skip-execution"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in (first, *others))
+
+
+PACKAGES = ["", ".annotating", ".attribution", ".data", ".evaluation", ".features", ".metrics", ".models", ".training"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_in_the_reference(package):
+    """A page of docs/api documents each package with public names, and so all of them."""
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    assert re.search(rf"^\.\. automodule:: camjax{re.escape(package)}\n   :members:$", pages, re.MULTILINE)

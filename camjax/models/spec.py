@@ -28,6 +28,8 @@ class WeightsSource:
       packaged: gives the path of the file if a pip package has it that camjax, or its extra `weights`, requires.
       backbone_only: whether they are those of the network that this one was made from. `load_model` takes their
         backbone with `backbone_only=True`.
+      licence: that the publisher states for all of its files, as SPDX has it where it can; None if it states one for
+        each file, or none.
     """
 
     publisher: str | None
@@ -40,6 +42,7 @@ class WeightsSource:
     num_classes: int | None = None
     packaged: Callable[[], Path] | None = None
     backbone_only: bool = False
+    licence: str | None = None
 
     @property
     def title(self) -> str:
@@ -51,7 +54,7 @@ class WeightsSource:
 def torchvision(name: str, file: str) -> WeightsSource:
     """Weights by torchvision, in one of the files that it publishes."""
     address = f"https://download.pytorch.org/models/{file}"
-    return WeightsSource("torchvision", name, address=address)
+    return WeightsSource("torchvision", name, address=address, licence="BSD-3-Clause")
 
 
 def cam_release(
@@ -76,6 +79,7 @@ def cam_release(
         other_address=other_file and f"{folder}/{other_file}.caffemodel",
         short_name="cam-release" if data == "ImageNet" else f"cam-release-{data.lower()}",
         num_classes=num_classes,
+        licence="for unrestricted use",
     )
 
 

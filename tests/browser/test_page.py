@@ -1,15 +1,10 @@
-"""`camjax app` in a real browser: `make test-browser`.
-
-The browser is Debian's chromium, or the one that the variable CAMJAX_BROWSER names.
-"""
+"""`camjax app` in a real browser: `make test-browser`."""
 
 import base64
 import contextlib
 import io
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +21,6 @@ from camjax.data.images import load_image
 
 pytestmark = pytest.mark.browser
 
-BROWSER = os.environ.get("CAMJAX_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")
-NO_BROWSER = (
-    "no browser: install Debian's chromium (apt-get install chromium), or set CAMJAX_BROWSER to the path of one."
-)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PHOTOS = Path(skimage.__file__).parent / "data"
 CAT, CUP = PHOTOS / "chelsea.png", PHOTOS / "coffee.png"
 SECONDS = 60_000  # of Playwright's, in milliseconds: compiling takes a while
@@ -81,17 +71,6 @@ def server(evaluation):
             assert (process.returncode, said.splitlines()[-1]) == (130, "camjax: interrupted.")
         finally:
             process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="make test-browser installs playwright")
-    if BROWSER is None:
-        pytest.skip(NO_BROWSER)
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

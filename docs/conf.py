@@ -1,0 +1,92 @@
+"""Settings of the site that `make docs` builds, and what the build writes from the code."""
+
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(DOCS), str(DOCS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+# Executed pages run on the CPU, and fetch nothing. What they compile is kept for the next build.
+os.environ |= {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "site-compiled"))
+
+from making import llms  # noqa: E402
+from making.examples import find_examples  # noqa: E402
+
+import camjax  # noqa: E402
+
+project = "camjax"
+author = "The camjax authors"
+version = release = camjax.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+exclude_patterns = ["making", "static"]
+highlight_language = "none"
+
+html_theme = "furo"
+html_title = "camjax"
+html_static_path = ["static"]
+html_css_files = ["camjax.css"]
+html_copy_source = False
+
+myst_heading_anchors = 4
+myst_enable_extensions = []
+# Pages with code cells are executed anew by every build.
+nb_execution_mode = "force"
+nb_execution_timeout = 900  # seconds of a cell: of a busy machine, too
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Results", "params_style")]
+
+PUBLIC_MODULES = re.findall(
+    r"^\.\. automodule:: (\S+)", "\n".join(map(Path.read_text, (DOCS / "api").glob("*.md"))), re.M
+)
+for name in PUBLIC_MODULES:  # autodoc sees what a module has, not what it would import on first use
+    module = importlib.import_module(name)
+    for public in getattr(module, "__all__", ()):
+        setattr(module, public, getattr(module, public))
+EXAMPLES = find_examples(DOCS)
+
+
+def skip_member(app, what, name, found, skip, options):
+    """Leaves out what has its place elsewhere: a name of `camjax` in a package, and fields that `Attributes:` lists."""
+    of_package = app.env.current_document.autodoc_module if hasattr(app.env, "current_document") else None
+    if of_package not in (None, "camjax") and name in camjax.__all__ and found is getattr(camjax, name):
+        return True
+    if type(found).__name__ == "_tuplegetter":
+        return True
+    return None
+
+
+def as_napoleon_reads(app, what, name, found, options, lines):
+    """Code is marked by one backtick, as in Markdown, and `Returns:` may name several results as `Args:` does."""
+    text = re.sub(r"(?<!`)`([^`]+?)`(?!`)", r"``\1``", "\n".join(lines))
+    returns = re.search(r"^Returns:\n((?:  .*\n|\n)*)", text + "\n", re.M)
+    if returns and len(re.findall(r"^  \w+: ", returns[1], re.M)) > 1:
+        text = text.replace("Returns:\n", "Results:\n", 1)
+    lines[:] = text.split("\n")
+
+
+def add_example(app, what, name, found, options, lines):
+    """The first statement of a page that uses the name: code that the tests run."""
+    if what in ("function", "class", "data") and (example := EXAMPLES.get(name.rpartition(".")[2])):
+        page, code = example
+        lines += ["", f"For example, in :doc:`/{page}`:", "", ".. code-block:: python", ""]
+        lines += [f"   {line}" for line in code.splitlines()] + [""]
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("autodoc-process-docstring", as_napoleon_reads, priority=400)
+    app.connect("autodoc-process-docstring", add_example, priority=900)
+    app.connect("build-finished", llms.write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import STRICT
 from flax import nnx
 
 import camjax
 from camjax.attribution import Attention, attention_rollout, explain_nnx, gradient_rollout, legrad, reshape_tokens
 from camjax.evaluation import choose_layer
-from camjax.models import vit
+from camjax.inference import make_localize_fns
+from camjax.models import vit, with_wsol
 from tests.tiny_vit import tiny, tiny_vit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)
@@ -93,6 +95,28 @@ def test_an_explainer_a_jit_and_a_vmap_give_the_same_maps(model, name):
     assert both.shape == (3, 2, 4, 5)
     unknown = jax.jit(lambda ids: cam_fn(IMAGES, ids).maps)(np.full((3, 1), 7))
     assert np.isnan(unknown).all() == (name != "rollout")
+
+
+def test_the_same_numbers_with_strict_settings_of_jax(model):
+    """With the tokens of TS-CAM too, and gradients at the input norm."""
+    names = ["rollout", "gradrollout", "legrad", "hirescam"]
+    with_head = with_wsol(tiny_vit(), "tscam")
+
+    def found():
+        maps = [of.top.maps for of in make_localize_fns(model, names)(IMAGES).values()]
+        return [*maps, camjax.make_cam_fn(with_head)(IMAGES).maps]
+
+    expected, before = found(), {name: getattr(jax.config, name) for name in STRICT}
+    try:
+        for name, value in STRICT.items():
+            jax.config.update(name, value)
+        strict = found()
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    for ours, theirs in zip(strict, expected, strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize(

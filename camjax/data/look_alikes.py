@@ -79,11 +79,11 @@ def compose_pair(
     """
     ground = background(texture, rng)
     large, small = (int(rng.integers(*sides, endpoint=True)) for sides in (_FAMILY_SIDES, _PART_SIDES))
-    upright, first = rng.integers(2, size=2)
-    start = rng.integers(MARGIN, SIDE - MARGIN - large - small, endpoint=True)
-    across = rng.integers(MARGIN, SIDE - MARGIN - large, endpoint=True)
+    upright, first = rng.integers(2, size=2).tolist()
+    start = int(rng.integers(MARGIN, SIDE - MARGIN - large - small, endpoint=True))
+    across = int(rng.integers(MARGIN, SIDE - MARGIN - large, endpoint=True))
     of_family, of_part = start + small * first, start + large * (1 - first)
-    beside = across + rng.integers(0, large - small, endpoint=True)  # the part's square is within the family's extent
+    beside = across + int(rng.integers(0, large - small, endpoint=True))  # its square is within the family's extent
     corners = [(of_family, across), (of_part, beside)]
     if not upright:
         corners = [corner[::-1] for corner in corners]

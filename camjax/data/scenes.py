@@ -101,7 +101,7 @@ def compose_scene(digit: np.ndarray, texture: np.ndarray, rng: np.random.Generat
       mask: (64, 64) bool, where ink covers at least a quarter (`VISIBLE`) of the background.
     """
     ground = background(texture, rng)
-    side = rng.integers(_DIGIT_SIDES[0], _DIGIT_SIDES[1], endpoint=True)
+    side = int(rng.integers(*_DIGIT_SIDES, endpoint=True))
     y, x = rng.integers(0, SIDE - side, size=2, endpoint=True)
     image, mask = painted(ground, digit, (y, x), side, rng.uniform(*INK, size=3))
     return np.rint(255 * image).astype(np.uint8), mask
@@ -124,7 +124,7 @@ def painted(
     """
     y, x = corner
     coverage = np.zeros((SIDE, SIDE), np.float32)
-    enlarged = cv2.resize(digit, (int(side), int(side)), interpolation=cv2.INTER_CUBIC)
+    enlarged = cv2.resize(digit, (side, side), interpolation=cv2.INTER_CUBIC)
     coverage[y : y + side, x : x + side] = np.clip(enlarged, 0, 1)
     return ground + coverage[..., None] * (ink - ground), coverage >= VISIBLE
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -98,7 +99,7 @@ def _maps_of_layers(
     row = method_named(method, options)
     if row.of_a_layer and row.needs is Needs.GRADIENTS and len(layers) > 1:
         # One program for all layers: compiling one for each takes most of the time.
-        found = explain_nnx(model, layers, combine=None)(images, None, method, **options)
+        found = explain_nnx(model, layers, combine=None)(jnp.asarray(images), None, method, **options)
         assert found.class_ids is not None  # as for targets that are functions
         return found.class_ids, dict(zip(layers, found.maps, strict=True))
     ids, maps = None, {}

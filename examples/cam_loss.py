@@ -15,7 +15,6 @@ from flax import nnx
 import camjax
 
 SIDE = 32
-WEIGHT = 1.0  # of the consistency, beside the cross-entropy
 
 
 def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,8 +28,8 @@ def pictures(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarr
     return images, labels
 
 
-def loss(model: camjax.models.CamModel, images: jax.Array, labels: jax.Array):
-    """Cross-entropy plus consistency, and the two of them."""
+def loss(model: camjax.models.CamModel, images: jax.Array, labels: jax.Array, weight: float):
+    """Cross-entropy plus `weight` times the consistency, and the two of them."""
 
     def logits_and_maps(images):
         features = model.features(images)
@@ -40,18 +39,18 @@ def loss(model: camjax.models.CamModel, images: jax.Array, labels: jax.Array):
     _, mirrored = logits_and_maps(images[:, :, ::-1])
     classes = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     consistency = jnp.abs(maps - mirrored[..., ::-1]).mean() / jax.lax.stop_gradient(jnp.abs(maps).mean())
-    return classes + WEIGHT * consistency, {"classes": classes, "consistency": consistency}
+    return classes + weight * consistency, {"classes": classes, "consistency": consistency}
 
 
 @jax.jit
-def step(model, optimizer, images, labels):
+def step(model, optimizer, images, labels, weight):
     """One step of training: the model and optimizer after it, and the losses."""
-    (_, losses), gradients = nnx.value_and_grad(loss, has_aux=True)(model, images, labels)
+    (_, losses), gradients = nnx.value_and_grad(loss, has_aux=True)(model, images, labels, weight)
     optimizer.update(model, gradients)
     return model, optimizer, losses
 
 
-def main(steps: int = 100) -> list[dict[str, float]]:
+def main(steps: int = 100, weight: float = 1.0) -> list[dict[str, float]]:
     """Trains a small network, and returns the losses of each step."""
     rng = np.random.default_rng(0)
     model = camjax.create_model("small_gap", num_classes=2, rngs=nnx.Rngs(0))
@@ -59,7 +58,7 @@ def main(steps: int = 100) -> list[dict[str, float]]:
     optimizer = nnx.Optimizer(model, optax.adam(3e-3), wrt=nnx.Param)
     history = []
     for number in range(1, steps + 1):
-        model, optimizer, losses = step(model, optimizer, *pictures(rng, 32))
+        model, optimizer, losses = step(model, optimizer, *pictures(rng, 32), weight)
         history.append({name: float(value) for name, value in losses.items()})
         if number % 20 == 0 or number == steps:
             print(f"step {number}: " + ", ".join(f"{name} {value:.3f}" for name, value in history[-1].items()))

@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background, where the page would ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parents[1]
 PYTHON = os.environ.get("CAMJAX_PYTHON", sys.executable)
 
@@ -162,8 +165,10 @@ def test_the_page(built, tmp_path):
         address = re.search(r"http://\S+", page.stdout.readline())[0]
         html = urllib.request.urlopen(address, timeout=60).read().decode()
         assert "<title>camjax" in html
-        for asset in re.findall(r'(?:src|href)="(/?[\w.-]+\.(?:js|css|svg))"', html):
-            assert urllib.request.urlopen(f"{address}/{asset.lstrip('/')}", timeout=60).status == 200
+        assets = re.findall(r'="(/static/[^"]+)"', html)
+        assert len(assets) >= 3
+        for asset in assets:
+            assert urllib.request.urlopen(address + asset, timeout=60).status == 200
         assert b"efficientnet_lite0" in urllib.request.urlopen(f"{address}/api/start", timeout=60).read()
     finally:
         page.send_signal(signal.SIGINT)

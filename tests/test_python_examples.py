@@ -47,8 +47,16 @@ def test_they_are_short():
 
 
 def test_a_loss_with_maps():
-    history = example("cam_loss").main(steps=6)
-    assert len(history) == 6 and history[-1]["consistency"] < history[0]["consistency"]
+    """The gradient goes through the maps: the consistency's weight changes what a step makes of the same network."""
+    train = example("cam_loss").main
+    (first, second), (same, other) = train(2, 1.0), train(2, 0.0)
+    assert first == same and abs(second["classes"] - other["classes"]) > 1e-3
+
+
+@pytest.mark.long
+def test_maps_become_consistent():
+    train = example("cam_loss").main
+    assert train(40, 1.0)[-1]["consistency"] < 0.7 * train(40, 0.0)[-1]["consistency"]
 
 
 @pytest.mark.parametrize("loader", ["grain", pytest.param("torch", marks=pytest.mark.parity)])
@@ -73,8 +81,8 @@ def test_a_segmentation_target():
 @pytest.mark.parametrize("steps", [1, pytest.param(150, marks=pytest.mark.long)])
 def test_several_classes_in_a_picture(steps):
     found = example("multi_label").main(steps)
-    assert set(found) == {"classes", "boxes"}
-    assert steps == 1 or (found["classes"] > 0.95 and found["boxes"] > 0.8)
+    assert all(0 <= share <= 1 for share in found.values())
+    assert steps == 1 or (found["classes"] > 0.95 and found["middle_inside"] > 0.8)
 
 
 @pytest.mark.parametrize("steps", [1, pytest.param(120, marks=pytest.mark.long)])
@@ -84,7 +92,7 @@ def test_a_series_of_16_bits(steps):
     np.testing.assert_allclose(
         module.windowed(np.array([[0, 864, 1064, 1264, 65535]]))[0, :, 0], [0, 0, 127.5, 255, 255]
     )
-    assert steps == 1 or found["found_mm"] == pytest.approx(found["true_mm"], rel=0.5)
+    assert steps == 1 or found["found"] == pytest.approx(found["true"], abs=10)
 
 
 @pytest.fixture

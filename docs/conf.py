@@ -24,10 +24,12 @@ version = release = camjax.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 exclude_patterns = ["making", "static"]
 highlight_language = "none"
+smartquotes = False  # quotes in docstrings are code
 
 html_theme = "furo"
 html_title = "camjax"
 html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["camjax.css"]
 html_copy_source = False
 
@@ -44,6 +46,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_custom_sections = [("Results", "params_style")]
 
 PUBLIC_MODULES = re.findall(

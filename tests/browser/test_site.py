@@ -18,7 +18,8 @@ pytestmark = pytest.mark.browser
 
 SITE = Path(__file__).parents[2] / "build" / "site"
 PICTURES = SITE.with_name("site-pictures")
-PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts)
+HIDDEN = {"_static", "_modules"}  # the latter are the sources of the code
+PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if not HIDDEN & {*path.parts})
 WIDTHS = {"phone": 400, "screen": 1400}
 
 

@@ -40,6 +40,7 @@ class BatchNorm(nnx.BatchNorm):
             var = jnp.maximum(squares - jnp.square(mean), 0)
             for average, new in ((self.mean, mean), (self.var, var)):
                 average[...] = jax.lax.stop_gradient(self.momentum * average[...] + (1 - self.momentum) * new)
+        assert self.scale is not None and self.bias is not None, "camjax's layers have both"
         factor = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
         offset = self.bias[...] - mean * factor
         shape = (1,) * (x.ndim - 1) + factor.shape  # the rank of x: some of JAX's settings allow no other

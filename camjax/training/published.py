@@ -151,7 +151,7 @@ def wsol(network: str, dataset: Literal["imagenet", "cub", "openimages"], *, num
     )
 
 
-def tscam(dataset: Literal["imagenet", "cub"], *, num_examples: int | None = None) -> Recipe:
+def tscam(dataset: str, *, num_examples: int | None = None) -> Recipe:
     """TS-CAM with a DeiT that was trained on ImageNet (Gao et al. 2021, arXiv:2103.14862), by the authors' code.
 
     AdamW with weight decay 0.05 and no new layers that learn faster. CUB: 128 images a batch, 60 epochs at 5e-5, a

@@ -90,8 +90,8 @@ class AttentionWeights(nnx.Module):
     """How much each token attends to each other one: a layer of its own, so that methods find its output."""
 
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
-        """(B, T', heads, d) queries and (B, T, heads, d) keys -> (B, heads, T', T), whose last axis has the sum 1."""
-        scores = jnp.einsum("bqhd,bkhd->bhqk", queries * queries.shape[-1] ** -0.5, keys)
+        """(B, heads, T', d) queries and (B, heads, T, d) keys -> (B, heads, T', T), whose last axis has the sum 1."""
+        scores = jnp.matmul(queries * queries.shape[-1] ** -0.5, keys.swapaxes(-1, -2))
         return jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(queries.dtype)
 
 
@@ -104,15 +104,16 @@ class Attention(nnx.Module):
         self.project = nnx.Linear(size.width, size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
         self.heads = size.heads
 
-    def __call__(self, x: jax.Array, kept: list[jax.Array] | None = None) -> jax.Array:
-        """(B, T, K) -> (B, T, K). The attention weights are appended to `kept`, if it is given."""
+    def __call__(self, x: jax.Array, wanted: int | None = None, kept: list[jax.Array] | None = None) -> jax.Array:
+        """(B, T, K) -> (B, T, K), or of the first `wanted` tokens; `kept`, if given, gets the weights."""
         batch, count, _ = x.shape
-        queries, keys, values = jnp.moveaxis(self.qkv(x).reshape(batch, count, 3, self.heads, -1), 2, 0)
+        # Heads in front of tokens: XLA on CPUs takes three times as long for products over other orders of axes.
+        queries, keys, values = self.qkv(x).reshape(batch, count, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
         weights = self.weights(queries, keys)
         if kept is not None:
             kept.append(weights)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, values)
-        return self.project(mixed.reshape(x.shape))
+        mixed = jnp.matmul(weights[:, :, :wanted], values).swapaxes(1, 2)
+        return self.project(mixed.reshape(*mixed.shape[:2], -1))
 
 
 class Block(nnx.Module):
@@ -139,10 +140,24 @@ class Block(nnx.Module):
         self.activation = activation
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array, normed: jax.Array | None = None, kept: list[jax.Array] | None = None) -> jax.Array:
-        """(B, T, K) -> (B, T, K); `normed`, if given, is what the first LayerNorm made of x; `kept`: as `Attention`."""
+    def __call__(
+        self,
+        x: jax.Array,
+        normed: jax.Array | None = None,
+        wanted: int | None = None,
+        kept: list[jax.Array] | None = None,
+    ) -> jax.Array:
+        """(B, T, K) -> (B, T, K).
+
+        Args:
+          x: tokens.
+          normed: what the first LayerNorm made of them, if it is known.
+          wanted: of how many tokens, the first ones, the output is; None for all.
+          kept: as in `Attention`.
+        """
         normed = self.norm1(x) if normed is None else normed
-        x = x + self._scaled(self.attention(normed.astype(self.dtype), kept), self.scale1)
+        attended = self.attention(normed.astype(self.dtype), wanted, kept)
+        x = x[:, :wanted] + self._scaled(attended, self.scale1)
         y = self.expand(self.norm2(x).astype(self.dtype))
         return x + self._scaled(self.project(self.activation(y)), self.scale2)
 
@@ -412,7 +427,9 @@ class ClassToken(VisionTransformer):
         others, tokens = around
         patches = features.reshape(len(features), -1, features.shape[-1])
         normed = jnp.concatenate([others, patches.astype(others.dtype)], axis=1)
-        tokens = self.blocks[-1](tokens, normed)
+        assert isinstance(self.head, TokenHead)
+        wanted = None if self.head.mean_too else self.other_tokens
+        tokens = self.blocks[-1](tokens, normed, wanted)
         return self.head(self.norm(tokens))
 
 
@@ -519,8 +536,9 @@ class QueryHead(nnx.Module):
         both = self.to_keys_and_values(features.astype(self.dtype)).reshape(
             batch, -1, 2, self.heads, width // self.heads
         )
-        weights = self.weights(query.reshape(batch, 1, self.heads, -1), both[:, :, 0])
-        x = self.project(jnp.einsum("bhqk,bkhd->bqhd", weights, both[:, :, 1]).reshape(batch, width))
+        keys, values = both.transpose(2, 0, 3, 1, 4)
+        weights = self.weights(query.reshape(batch, self.heads, 1, -1), keys)
+        x = self.project(jnp.matmul(weights, values).reshape(batch, width))
         x = x + self.reduce(exact_gelu(self.expand(self.norm(x).astype(self.dtype))))
         return self.dense(x.astype(jnp.float32))
 

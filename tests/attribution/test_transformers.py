@@ -81,7 +81,9 @@ def test_attention_of_another_grid():
 # Of networks
 
 
-@pytest.mark.parametrize("name", ["rollout", "gradrollout", "legrad"])
+@pytest.mark.parametrize(
+    "name", ["legrad", *(pytest.param(name, marks=pytest.mark.long) for name in ("rollout", "gradrollout"))]
+)
 def test_an_explainer_a_jit_and_a_vmap_give_the_same_maps(model, name):
     cam_fn = camjax.make_cam_fn(model, name)
     expected = cam_fn(IMAGES, IDS).maps
@@ -97,6 +99,7 @@ def test_an_explainer_a_jit_and_a_vmap_give_the_same_maps(model, name):
     assert np.isnan(unknown).all() == (name != "rollout")
 
 
+@pytest.mark.long
 def test_the_same_numbers_with_strict_settings_of_jax(model):
     """With the tokens of TS-CAM too, and gradients at the input norm."""
     names = ["rollout", "gradrollout", "legrad", "hirescam"]
@@ -162,6 +165,7 @@ def test_attention_weights_are_no_map(model):
         camjax.make_cam_fn(model, "gradcam", layer="blocks.0.attention.weights")
 
 
+@pytest.mark.long
 def test_the_layer_that_is_chosen_is_an_input_norm(model):
     choice = choose_layer(model, IMAGES[:1], "layercam")
     assert list(choice.scores) == ["blocks.0.norm1", "blocks.1.norm1"] and choice.sizes[choice.layer] == (4, 5)

@@ -176,7 +176,7 @@ def test_the_map_of_acol_is_that_of_both_branches():
     assert np.isnan(model.head.class_maps(features, np.full((4, 1), 3))).all()
 
 
-@pytest.mark.parametrize("name", ["acol", "has", "tscam"])
+@pytest.mark.parametrize("name", ["acol", "has", pytest.param("tscam", marks=pytest.mark.long)])
 def test_a_run_says_its_method_and_loads_as_it(tmp_path, name):
     class Examples:
         def __len__(self):

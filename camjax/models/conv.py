@@ -2,7 +2,8 @@
 
 XLA's CPU backend runs a depthwise convolution several times slower than the same sum written as shifted
 multiply-adds, a 1x1 convolution, or one whose windows lie side by side, slower than the equivalent matrix product, a
-3x3 convolution of many channels slower than Winograd's form, and the gradients of most kernels slower than products.
+3x3 convolution of many channels slower than Winograd's form, one of a few groups slower than dense ones of each, and
+the gradients of most kernels slower than products.
 Accelerators want the convolution itself. The choice is made when lowering (`jax.lax.platform_dependent`), so one traced
 function is right on every platform, under `jit`, `grad` and `pmap`.
 """
@@ -25,6 +26,8 @@ MANY_PIXELS = 512  # of the whole batch's output; with fewer, the kernel's part 
 MANY_OUTPUTS = 64  # channels
 SOME_INPUTS = 32  # channels; with fewer, the sum over windows is better than the one over Winograd's tiles
 MANY_PRODUCTS = 256 * 256  # channels in times channels out, which pay for the transforms of the images
+MERGED_INPUTS = 64  # channels; narrower groups are computed together, with zeros between them
+FEW_PARTS = 5  # dense convolutions of groups; each takes a twentieth of a second to compile
 
 
 def as_read(arrays: Sequence[Any]) -> list[Any]:
@@ -135,6 +138,24 @@ def conv_general_dilated(
                 images_cotangent = functools.partial(winograd.images_cotangent, pads=pads)
         return bilinear(product, images_cotangent, kernel_cotangent)(lhs, rhs)
 
+    merged = max(m for m in _divisors(feature_group_count) if m == 1 or m * kernel_in <= MERGED_INPUTS)
+    count = feature_group_count // merged
+
+    def group_by_group(lhs, rhs):
+        outputs = k_out // feature_group_count
+        groups = rhs.reshape(kh, kw, kernel_in, count, merged, outputs).transpose(3, 0, 1, 2, 4, 5)[:, :, :, None]
+        own = jnp.eye(merged, dtype=rhs.dtype).reshape(1, 1, 1, merged, 1, merged, 1)
+        kernels = (groups * own).reshape(count, kh, kw, merged * kernel_in, merged * outputs)
+        return jnp.concatenate(
+            [
+                lax.conv_general_dilated(
+                    images, kernel, window_strides, pads, dimension_numbers=dimension_numbers, **products
+                )
+                for images, kernel in zip(jnp.split(lhs, count, -1), kernels, strict=True)
+            ],
+            -1,
+        )
+
     def shifted_sum(lhs, rhs):
         return depthwise(lhs, rhs[:, :, 0], tuple(window_strides), pads)
 
@@ -145,6 +166,8 @@ def conv_general_dilated(
         return lax.platform_dependent(lhs, rhs, cpu=side_by_side, default=native)
     if feature_group_count == k_in == k_out and kernel_in == 1:
         return lax.platform_dependent(lhs, rhs, cpu=shifted_sum, default=native)
+    if feature_group_count > 1 and count <= FEW_PARTS:
+        return lax.platform_dependent(lhs, rhs, cpu=group_by_group, default=native)
     plain = feature_group_count == 1 and lhs.dtype == rhs.dtype == jnp.float32 and precision is None
     height, width = (
         (side + sum(pad) - size) // stride + 1
@@ -163,3 +186,7 @@ def conv_general_dilated(
     if pixels >= MANY_PIXELS:
         return lax.platform_dependent(lhs, rhs, cpu=by_products, default=native)
     return native(lhs, rhs)
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -23,7 +23,9 @@ CASES = {
     "side by side, with a rest": ((4, 3), (4, 3), "VALID", (11, 8), (4, 4)),
     "side by side, padded": ((2, 2), (2, 2), ((1, 1), (0, 0)), (6, 4), (4, 4)),
     "plain": ((3, 3), (1, 1), "SAME", (6, 5), (4, 4)),
-    "grouped": ((3, 3), (1, 1), "SAME", (6, 5), (4, 4), 2),
+    "grouped": ((3, 3), (1, 1), "SAME", (6, 5), (66, 4), 2),
+    "narrow groups": ((3, 3), (1, 1), "SAME", (6, 5), (4, 4), 2),
+    "several dense ones of narrow groups": ((3, 3), (2, 1), ((1, 1), (0, 1)), (9, 8), (160, 32), 16),
     # Many pixels and channels: their forms are others.
     "Winograd": ((3, 3), (1, 1), "SAME", (17, 18), (256, 256)),
     "Winograd's gradient": ((3, 3), (1, 1), ((2, 0), (0, 1)), (18, 18), (32, 64)),

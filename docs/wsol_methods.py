@@ -5,7 +5,7 @@
 It runs `python -m experiments.wsol --dataset scenes --network small_gap --weights random --trials 0` for each method,
 with the methods' default options, and prints the rows of a table: means and standard deviations over the seeds. The
 same command continues where it stopped. All methods come first with one seed, then with the next. Cost: 18 trainings of
-2.5 epochs, and as many evaluations of a minute each.
+2.5 epochs (--epochs N for another number), and as many evaluations of a minute each.
 """
 
 import argparse

@@ -34,13 +34,14 @@ class Package(NamedTuple):
     code: str
 
 
+TORCHVISION = "from benchmarks.peers import import_torchvision; import_torchvision(); "
 CAMJAX = "import camjax; camjax.load_model, camjax.make_localize_fn, camjax.load_images"
 PACKAGES = {
     "camjax": Package(("camjax",), CAMJAX),
     "camjax[train]": Package(("camjax[train]",), CAMJAX),
     "camjax[train,hub,weights,app,experiments]": Package(("camjax[train,hub,weights,app,experiments]",), CAMJAX),
-    "grad-cam": Package(("grad-cam", "torch", "torchvision"), "import torchvision, pytorch_grad_cam"),
-    "torchcam": Package(("torchcam", "torch", "torchvision"), "import torchvision, torchcam.methods"),
+    "grad-cam": Package(("grad-cam", "torch", "torchvision"), TORCHVISION + "import pytorch_grad_cam"),
+    "torchcam": Package(("torchcam", "torch", "torchvision"), TORCHVISION + "import torchcam.methods"),
 }
 
 

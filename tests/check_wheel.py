@@ -172,7 +172,7 @@ def test_the_page(built, tmp_path):
         assert b"efficientnet_lite0" in urllib.request.urlopen(f"{address}/api/start", timeout=60).read()
     finally:
         page.send_signal(signal.SIGINT)
-        assert page.wait(60) == 130, page.stdout.read()
+        assert page.wait(120) == 130, page.stdout.read()
 
 
 def test_the_sdist_with_all_extras(built, place):

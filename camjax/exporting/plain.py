@@ -101,7 +101,7 @@ def _scatter(scatter: Callable) -> Callable:
     return along_last_axis
 
 
-_OTHERS = {
+_OTHERS: dict[str, Callable[..., Any]] = {
     "conv_general_dilated": _convolution,
     "pad": _pad,
     "reduce_window_max": _windows(lax.max, -np.inf),

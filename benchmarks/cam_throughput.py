@@ -15,6 +15,8 @@ programs run.
   outputs; and a few small operations, so that it is an upper bound.
 - Localization: `localize_fn` less `cam_fn`, both with 5 maps an image, per map: the resize of the 7x7 map to 224x224,
   connected components, and the box.
+- An exported file: the whole call of `camjax.load_exported`'s function, over that of `make_localize_fn`'s; checks of
+  images included.
 - `camjax explain`: see `benchmarks.explain_start`.
 """
 
@@ -84,7 +86,10 @@ def main() -> None:
     if (load := os.getloadavg()[0]) > BUSY:
         report.console.print(f"[yellow]The machine is busy (load average {load:.1f}): do not trust what follows.")
     with report.console.status("measuring") as status:
-        for section in (lite0_beside_torch, resnet50_beside_torch, call_overhead, all_maps, localization, explain):
+        for section in (
+            *(lite0_beside_torch, resnet50_beside_torch, call_overhead, all_maps, localization, exported),
+            explain,
+        ):
             status.update(section.__name__.replace("_", " "))
             section(report)
             report.table.add_section()
@@ -289,6 +294,25 @@ def localization(report: Report) -> None:
     what = f"Components and box, ms a map, {BATCH} x {TOP_K} maps"
     measured = f"{speed(times['localize'], BATCH)} against {speed(times['cam'], BATCH)}"
     report.add(what, measured, "localize_ms_per_map", per_map, ("<=", 2))
+
+
+def exported(report: Report) -> None:
+    """A file by `camjax export` against the function of the same network."""
+    with tempfile.TemporaryDirectory() as folder:
+        camjax.export_model(lite0(), Path(folder, "lite0.camjax"))
+        from_file = camjax.load_exported(Path(folder, "lite0.camjax"))
+    localize_fn = camjax.make_localize_fn(lite0())
+    for batch in (8, 1):
+        images = jax.device_put(photographs(batch))
+        times = interleaved(
+            {"file": lambda images=images: from_file(images), "function": lambda images=images: localize_fn(images)},
+            3 * report.rounds,
+        )
+        what = f"EfficientNet-Lite0 from an exported file, batch {batch}"
+        measured = f"{speed(times['file'], batch)} against localize_fn's {speed(times['function'], batch)}"
+        report.add(
+            what, measured, f"exported_b{batch}_over_localize", ratio(times["file"], times["function"]), ("<=", 1.05)
+        )
 
 
 def explain(report: Report) -> None:

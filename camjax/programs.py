@@ -87,12 +87,12 @@ def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[st
 
     with _without_paths():
         exported = export.export(jax.jit(flat, keep_unused=True), platforms=platforms)(*leaves)
-    arguments, results = (
+    takes, gives = (
         [(", ".join(map(str, aval.shape)), str(aval.dtype)) for aval in avals]
         for avals in (exported.in_avals, exported.out_avals)
     )
     return Program(
-        exported.mlir_module_serialized, arguments, results, exported.platforms, exported.calling_convention_version
+        exported.mlir_module_serialized, takes, gives, exported.platforms, exported.calling_convention_version
     )
 
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import random_network
+from jax import export
 from PIL import Image
 from skimage import data
 
@@ -26,6 +27,8 @@ from camjax.cli.photographs import explain_photos
 from camjax.data.images import load_image
 from camjax.data.pixel_boxes import whole_pixels
 from camjax.exporting.file import read_exported_file
+from camjax.exporting.plain import plain
+from camjax.inference import localization_program
 from camjax.weights.camjax_file import write_camjax_file
 from camjax.weights.fingerprint import weights_sha256
 from tests.experiments.colors import TINY
@@ -192,12 +195,82 @@ def test_bfloat16(tmp_path):
         ({"threshold": 1.0}, "threshold"),
         ({"top_k": 11}, r"1\.\.10"),
         ({"image_size": (2, 2)}, "at least 4 pixels"),
+        ({"path": "it.pth"}, r"ends in \.camjax or \.onnx"),
+        ({"path": "it.onnx", "any_size": True}, "jax2onnx converts networks for images of one size"),
+        ({"path": "it.onnx", "platforms": ["cpu"]}, "wherever ONNX Runtime does"),
     ],
 )
 def test_what_cannot_be_exported_is_said_before_anything_is_written(network, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        camjax.export_model(network, tmp_path / "it.camjax", **options)
+        camjax.export_model(network, **{**options, "path": tmp_path / options.get("path", "it.camjax")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plain_operations_compute_the_same(network):
+    """What jax2onnx gets; `test_fresh_environments` converts it."""
+    localize = camjax.make_localize_fn(network, "gradcam")
+    program, weights = localization_program(network, "gradcam")
+
+    def of_images(images):
+        return program(list(weights.values()), np.float32(0.2), images)
+
+    (batch,) = export.symbolic_shape("b")
+    function = plain(of_images, jax.ShapeDtypeStruct((batch, 32, 32, 3), np.uint8))
+    traced = str(jax.make_jaxpr(function)(jax.ShapeDtypeStruct((batch, 32, 32, 3), np.uint8)))
+    assert not re.search(r"\b(platform_index|jit|bilinear|custom_jvp_call|pad|reduce_window\w*)\[", traced)
+    function = plain(of_images, images(2))
+    assert_same(camjax.Localization(*jax.jit(function)(images(2))), localize(images(2)))
+
+
+ONNX = """
+import json, sys, numpy as np, onnxruntime
+assert "jax" not in sys.modules
+session = onnxruntime.InferenceSession(sys.argv[1])
+about = json.loads(session.get_modelmeta().custom_metadata_map["camjax"])
+found = dict(zip(about["outputs"], session.run(None, {"images": np.load(sys.argv[2])}), strict=True))
+np.savez(sys.argv[3], **found)
+"""
+
+
+@pytest.mark.long
+def test_fresh_environments(tmp_path):
+    """Files run where JAX, or ONNX Runtime, is the only package; all three environments are made as documented."""
+
+    def environment(name, *requirements):
+        subprocess.run([sys.executable, "-m", "venv", tmp_path / name], check=True)
+        for arguments in requirements:
+            subprocess.run([tmp_path / name / "bin/python", "-m", "pip", "install", "-q", *arguments], check=True)
+        return tmp_path / name / "bin/python"
+
+    def run(python, program, *arguments):
+        subprocess.run([python, "-c", program, *map(str, arguments)], check=True, cwd=tmp_path)
+        with np.load(tmp_path / "found.npz") as found:
+            return camjax.Localization(**found)
+
+    with_jax = environment("jax", [f"jax=={jax.__version__}"])
+    with_onnx = environment("onnx", ["onnxruntime"])
+    with_all = environment("all", ["-e", f"{ROOT}[onnx]"], ["--no-deps", "jax2onnx==0.17.1"])
+    lines = lines_of_the_page("jax").replace("lite0.camjax", "net.camjax")
+    lines = re.sub(r"^images = .*", "images = np.load('images.npy')", lines, flags=re.MULTILINE)
+    for name, method, sizes in (
+        ("small_gap", "gradcam", [(64, 64), (40, 48)]),
+        ("efficientnet_lite0", "cam", [(224, 224), (96, 128)]),
+    ):
+        model = random_network(name)
+        localize = camjax.make_localize_fn(model, method, top_k=2)
+        camjax.export_model(model, tmp_path / "net.camjax", method, top_k=2, any_size=True)
+        write_camjax_file(model, tmp_path / "net.safetensors", version="0")
+        for size in sizes:
+            words = ["--weights", "net.safetensors", "--method", method, "--top-k", "2", "--image-size", *size]
+            command = ["-m", "camjax.cli.main", "export", name, "net.onnx", *map(str, words)]
+            subprocess.run([with_all, *command], check=True, cwd=tmp_path)
+            for batch in (1, 3, 8):
+                np.save(tmp_path / "images.npy", images(batch, size))
+                by_jax = run(with_jax, f"{lines}\nnp.savez('found.npz', **found)")
+                by_onnx = run(with_onnx, ONNX, "net.onnx", "images.npy", "found.npz")
+                expected = localize(images(batch, size))
+                assert_same(by_jax, expected)
+                assert_same(by_onnx, expected)
 
 
 @pytest.mark.parametrize(

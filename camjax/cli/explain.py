@@ -79,12 +79,11 @@ def explain(
     from camjax.cli.photographs import photo_explainer
     from camjax.cli.ready_network import ReadyNetwork, ready_network
     from camjax.exporting.file import is_exported_file
+    from camjax.exporting.network import ExportedNetwork, load_exported
     from camjax.viz import explanation_figure
 
     exported = None
     if model is not None and is_exported_file(model):
-        from camjax.exporting.network import load_exported
-
         exported = load_exported(model)
         if weights or trust or layer or method not in (None, exported.method):
             raise InputError(
@@ -105,7 +104,7 @@ def explain(
     def start(report: PictureReport) -> Callable[[Picture, np.ndarray], Found]:
         directory = keep_compiled_programs()
         network = exported or (ready_network(directory, model, weights, method, load) if layer is None else load())
-        if exported or isinstance(network, ReadyNetwork):
+        if isinstance(network, ReadyNetwork | ExportedNetwork):
             asked = class_ids(classes, network.class_names, network.num_classes)
         else:
             from camjax.attribution.methods import method_named

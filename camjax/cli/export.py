@@ -44,7 +44,7 @@ def export(
       top_k: Maps and boxes of the K most probable classes.
       layer: The layer that gradcam, ... explain; by default the last.
       image_size: Height and width of the images in pixels; by default those of the network.
-      any_size: Take images of any size; every call's images have one size.
+      any_size: Let OUT.camjax take images of any size; all images of a call have one size.
       platforms: Where OUT.camjax runs: cpu, cuda, rocm, tpu; by default all but rocm.
     """
     # The command line's help keeps line breaks of the text above: hence one line for each argument.

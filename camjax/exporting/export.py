@@ -72,6 +72,11 @@ def export_model(
         raise InputError(f"{path}: expected a file that ends in {SUFFIX} or {onnx_file.SUFFIX}.")
     if platforms is not None and in_onnx:
         raise InputError(f"platforms {', '.join(platforms)} of a file in ONNX, which runs wherever ONNX Runtime does.")
+    if any_size and in_onnx:
+        raise InputError(
+            "any_size: jax2onnx converts networks for images of one size alone. Give image_size=(H, W), or write a "
+            f"file that ends in {SUFFIX}."
+        )
     platforms = ANYWHERE if platforms is None else platforms
     if not platforms or not {*platforms} <= {*PLATFORMS} or len({*platforms}) < len(platforms):
         raise InputError(f"platforms {', '.join(platforms)}: expected some of {', '.join(PLATFORMS)}, each once.")

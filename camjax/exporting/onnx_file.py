@@ -60,7 +60,7 @@ def onnx_bytes(
     found = dict(zip(about["outputs"], session.run(None, {INPUT: batch}), strict=True))
     expected = jax.jit(localize)(batch)._asdict()
     for name in ("logits", "maps"):
-        error = np.abs(found[name] - expected[name]).max() / max(np.abs(expected[name]).max(), 1e-30)
-        if not error <= TOLERANCE:
-            raise InputError(f"jax2onnx converts this program wrongly: {name} differ by {error:.1e} of the largest.")
+        apart = np.abs(found[name] - expected[name]).max() / max(np.abs(expected[name]).max(), 1e-30)
+        if not apart <= TOLERANCE:
+            raise InputError(f"jax2onnx converts this program wrongly: {name} differ by {apart:.1e} of the largest.")
     return content

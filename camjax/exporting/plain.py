@@ -46,19 +46,6 @@ def _pad(array, value, *, padding_config):
     return array
 
 
-def _convolution(images, kernel, *, padding, dimension_numbers, **params):
-    """A convolution, of images that are padded before where sizes of the padding are symbolic."""
-    if any(is_symbolic_dim(count) for pad in padding for count in pad):
-        config = [(0, 0, 0)] * images.ndim
-        for axis, (low, high) in zip(dimension_numbers.lhs_spec[2:], padding, strict=True):
-            config[axis] = (low, high, 0)
-        images = _pad(images, np.zeros((), images.dtype), padding_config=tuple(config))
-        padding = ((0, 0),) * len(padding)
-    return lax.conv_general_dilated_p.bind(
-        images, kernel, padding=padding, dimension_numbers=dimension_numbers, **params
-    )
-
-
 def _windows(combine: Callable, empty: float) -> Callable:
     """A reduction over windows, as one over the images that are shifted to each place of a window."""
 
@@ -101,15 +88,14 @@ def _scatter(scatter: Callable) -> Callable:
     return along_last_axis
 
 
-_OTHERS = {
-    "conv_general_dilated": _convolution,
+_OTHERS: dict[str, Callable[..., Any]] = {
     "pad": _pad,
     "reduce_window_max": _windows(lax.max, -np.inf),
     "reduce_window_sum": _windows(lax.add, 0),
     "scatter-add": _scatter(lax.scatter_add),
     "scatter-min": _scatter(lax.scatter_min),
 }
-"""Operations that jax2onnx converts in another form, or with constant sizes alone."""
+"""Operations that jax2onnx converts in another form, or with a constant batch alone."""
 
 
 def _run(program: ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:

@@ -66,6 +66,9 @@ TIMM = {
 # With the first block of each stage alone by default: whole, they take long to compile.
 SHORT = {"resnext50_32x4d", "wide_resnet50_2", "efficientnet_v2_s", "tf_efficientnetv2_s", "convnextv2_tiny"}
 
+# Another network of theirs is smaller.
+LARGER = {"wide_resnet50_2", "mobilenet_v3_large", "mobilenetv3_large_100"}
+
 # Neither side is a multiple of 32, and odd numbers come up on the way down: poolings have to round as they should.
 SIZE = (98, 121)
 SWIN = "swin_tiny_patch4_window7_224"
@@ -182,7 +185,7 @@ def assert_close(actual, expected, tolerance=TOLERANCE):
 @pytest.mark.parametrize(
     ("name", "whole"),
     [
-        *((name, name not in SHORT) for name in TORCHVISION),
+        *(pytest.param(name, name not in SHORT, marks=[pytest.mark.long] * (name in LARGER)) for name in TORCHVISION),
         *(pytest.param(name, True, marks=pytest.mark.long) for name in TORCHVISION if name in SHORT),
     ],
 )
@@ -258,7 +261,10 @@ def test_densenet_from_a_published_file(torchvision, tmp_path):
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *((name, SIZES_OF_TIMM.get(name, SIZE)) for name in TIMM),
+        *(
+            pytest.param(name, SIZES_OF_TIMM.get(name, SIZE), marks=[pytest.mark.long] * (name in LARGER))
+            for name in TIMM
+        ),
         *(pytest.param(name, None, marks=pytest.mark.long) for name in TIMM),  # the network's own
     ],
 )

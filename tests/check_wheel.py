@@ -180,6 +180,6 @@ def test_the_sdist_with_all_extras(built, place):
     programs = environment(place / "venv", f"{built['.gz']}[all]")
     train = "train pictures --out run --model small_gap --weights random --epochs 1 --batch-size 2 --validation 0.5"
     run(programs / "camjax", *train.split(), cwd=place)
-    run(programs / "camjax", "annotate", "pictures", "--model", "run", "--out", "boxes", cwd=place)
-    evaluate = "evaluate --dataset ./pictures --split all --boxes boxes/boxes.csv --model run --metrics ilsvrc"
+    run(programs / "camjax", "annotate", "pictures", "--model", "./run", "--out", "boxes", cwd=place)
+    evaluate = "evaluate --dataset ./pictures --split all --boxes boxes/boxes.csv --model ./run --metrics ilsvrc"
     assert "localization" in run(programs / "camjax", *evaluate.split(), cwd=place).lower()

@@ -161,7 +161,7 @@ class Explainer:
         (found,) = attribute(network, images, choose, [method], combine=self._combine, options=options).values()
         # A method may have one map for all targets, or for all images too.
         count = jax.eval_shape(as_target(found.targets, found.outputs), found.outputs).shape[1]
-        maps = jnp.broadcast_to(found.maps, (len(images), count, *found.maps.shape[2:]))
+        maps = jax.tree.map(lambda maps: jnp.broadcast_to(maps, (len(images), count, *maps.shape[2:])), found.maps)
         return Explanation(found.outputs, _class_ids(found.targets), maps)
 
 

@@ -28,7 +28,7 @@ TWINS = (
 
 
 # Networks that have the same name in camjax and in timm.
-TIMM_TWINS = ("swin_tiny_patch4_window7_224",)
+TIMM_TWINS = ("swin_tiny_patch4_window7_224", "vit_small_patch16_224")
 
 
 def twin(name: str):

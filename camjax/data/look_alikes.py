@@ -14,8 +14,8 @@ about how well that works on photographs.
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from camjax.data._tfds import tfds
 from camjax.data.scenes import CLASS_NAMES as DIGIT_NAMES
 from camjax.data.scenes import (
     INK,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from camjax.sharding import varying_alike
 
@@ -15,6 +16,8 @@ def window(padded: jax.Array, place: tuple[int, int], kernel_size: tuple[int, in
     starts, limits, steps = [0] * padded.ndim, list(padded.shape), [1] * padded.ndim
     for axis, start, size, stride in zip((-3, -2), place, kernel_size, strides, strict=True):
         last = (padded.shape[axis] - size) // stride * stride
+        if not is_symbolic_dim(last) and last < 0:
+            start, last = 0, -1  # no pixel
         starts[axis], limits[axis], steps[axis] = start, start + last + 1, stride
     return lax.slice(padded, starts, limits, steps)
 

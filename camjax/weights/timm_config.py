@@ -16,6 +16,9 @@ NAME = "config.json"
 _ADVICE = "Download or repair the file, or move it away: the network's own rule for images holds then."
 
 
+_CENTRAL = "center"  # the one way of cropping that camjax has
+
+
 @dataclass(frozen=True)
 class TimmConfig:
     """What such a file says.
@@ -79,7 +82,7 @@ def read_timm_config(weights: str | PathLike[str]) -> TimmConfig | None:
     if "mean" in said and "std" in said:
         mean, std = (tuple(255 * number for number in said[key]) for key in ("mean", "std"))
         rule = {"mean": mean, "std": std, "channel_order": "rgb"}
-        if "crop_pct" in said and said.get("crop_mode", "center") == "center":
+        if "crop_pct" in said and said.get("crop_mode", _CENTRAL) == _CENTRAL:
             rule["crop_share"] = said["crop_pct"]
         if "interpolation" in said:
             rule["interpolation"] = said["interpolation"]

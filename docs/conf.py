@@ -32,6 +32,7 @@ html_static_path = ["static"]
 html_favicon = "static/favicon.svg"
 html_css_files = ["camjax.css"]
 html_copy_source = False
+html_show_copyright = False
 
 myst_heading_anchors = 4
 myst_enable_extensions = []

@@ -28,10 +28,12 @@ test-latest: .venv-latest/bin/python
 		-m "not parity and not long and not browser and not buckets" $(TESTS) \
 		-o filterwarnings="$$(printf 'error::%s:(camjax|experiments)\n' $(DEPRECATED))"
 
-# The tests of maps, networks and metrics again, with the optimized programs that users run.
+# The tests of maps, layers and metrics again, with the optimized programs that users run. (Those of whole networks are
+# compared with PyTorch by test-parity.)
 test-optimized: .venv/test
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long and not browser" \
-		tests/models tests/attribution tests/metrics tests/evaluation tests/test_inference.py tests/test_components.py
+		$(patsubst %,tests/models/test_%.py,batchnorm conv identity layers pooling) \
+		tests/attribution tests/metrics tests/evaluation tests/test_inference.py tests/test_components.py
 
 # Without XLA_FLAGS tests/conftest.py leaves out most of XLA's optimizations; with it empty, programs are those of users.
 test-parity: .venv/peers .venv-prepare/ready

@@ -17,7 +17,7 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import conv2d, narrow_normal
+from camjax.models.layers import conv2d, narrow_normal, softmax_times
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, Table, layer, layernorm
 
@@ -58,16 +58,13 @@ class WindowAttention(nnx.Module):
           (B, N, 49, K).
         """
         batch, count, cells, features = windows.shape
-        qkv = self.qkv(windows).reshape(batch, count, cells, 3, self.heads, -1)
-        q, k, v = (qkv[:, :, :, i] for i in range(3))
-        products = {"preferred_element_type": jnp.float32}
-        scores = jnp.einsum("bnqhd,bnkhd->bnhqk", q * q.shape[-1] ** -0.5, k, **products)
+        q, k, v = self.qkv(windows).reshape(batch, count, cells, 3, self.heads, -1).transpose(3, 0, 1, 4, 2, 5)
+        scores = jnp.matmul(q * q.shape[-1] ** -0.5, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
         scores = scores + self.position_bias[...][:, _relative_positions()][None, None]
         if regions is not None:
             apart = regions[:, None, :, None] != regions[:, None, None, :]
             scores = scores + jnp.where(apart, _MASKED, 0.0).astype(jnp.float32)[None]
-        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-        found = jnp.einsum("bnhqk,bnkhd->bnqhd", weights, v)
+        found = softmax_times(scores, v).swapaxes(2, 3)
         return self.project(found.reshape(batch, count, cells, features))
 
 

@@ -35,7 +35,7 @@ from camjax.errors import InputError
 from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.convnext import norm_of_pooled
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import conv2d
+from camjax.models.layers import conv2d, softmax_times
 from camjax.models.spec import ModelSpec, WeightsSource
 from camjax.models.tensor_names import CONV, DENSE, Rule, Table, layer, layernorm
 
@@ -91,8 +91,19 @@ class AttentionWeights(nnx.Module):
 
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
         """(B, heads, T', d) queries and (B, heads, T, d) keys -> (B, heads, T', T), whose last axis has the sum 1."""
-        scores = jnp.matmul(queries * queries.shape[-1] ** -0.5, keys.swapaxes(-1, -2))
-        return jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(queries.dtype)
+        return jax.nn.softmax(_scores(queries, keys), axis=-1).astype(queries.dtype)
+
+    def mixed(self, queries: jax.Array, keys: jax.Array, values: jax.Array, wanted: int | None) -> jax.Array:
+        """The weights of the first `wanted` queries times (B, heads, T, d) values -> (B, heads, wanted, d)."""
+        if type(self).__call__ is not AttentionWeights.__call__:
+            # A method reads the weights, or puts others in their place.
+            return jnp.matmul(self(queries, keys)[:, :, :wanted], values)
+        return softmax_times(_scores(queries[:, :, :wanted], keys), values)
+
+
+def _scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    products = jnp.matmul(queries * queries.shape[-1] ** -0.5, keys.swapaxes(-1, -2))
+    return products.astype(jnp.float32)
 
 
 class Attention(nnx.Module):
@@ -109,10 +120,12 @@ class Attention(nnx.Module):
         batch, count, _ = x.shape
         # Heads in front of tokens: XLA on CPUs takes three times as long for products over other orders of axes.
         queries, keys, values = self.qkv(x).reshape(batch, count, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        weights = self.weights(queries, keys)
-        if kept is not None:
-            kept.append(weights)
-        mixed = jnp.matmul(weights[:, :, :wanted], values).swapaxes(1, 2)
+        if kept is None:
+            mixed = self.weights.mixed(queries, keys, values, wanted)
+        else:
+            kept.append(self.weights(queries, keys))
+            mixed = jnp.matmul(kept[-1][:, :, :wanted], values)
+        mixed = mixed.swapaxes(1, 2)
         return self.project(mixed.reshape(*mixed.shape[:2], -1))
 
 
@@ -537,8 +550,8 @@ class QueryHead(nnx.Module):
             batch, -1, 2, self.heads, width // self.heads
         )
         keys, values = both.transpose(2, 0, 3, 1, 4)
-        weights = self.weights(query.reshape(batch, self.heads, 1, -1), keys)
-        x = self.project(jnp.matmul(weights, values).reshape(batch, width))
+        mixed = self.weights.mixed(query.reshape(batch, self.heads, 1, -1), keys, values, None)
+        x = self.project(mixed.reshape(batch, width))
         x = x + self.reduce(exact_gelu(self.expand(self.norm(x).astype(self.dtype))))
         return self.dense(x.astype(jnp.float32))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from camjax.models.layers import ConvBN, fold_batchnorm, relu
+from camjax.models.layers import ConvBN, fold_batchnorm, relu, softmax_times
 
 FIRST_WRONG = (0, 11, 2)
 """The first jaxlib with the fault that `relu` tells of: 0.10.2, 0.11.0 and 0.11.1 are right, 0.12.0.1 is not."""
@@ -61,3 +61,16 @@ def test_folded_weights_are_rounded_once_to_what_each_call_computes_with():
     images = NUMBERS[..., :3]
     np.testing.assert_array_equal(folded(images), exact(images))
     assert layer.conv.kernel.dtype == jnp.float32, "the network itself keeps its weights"
+
+
+def test_softmax_times_equals_a_softmax_and_a_product():
+    keys = jax.random.split(jax.random.key(0), 2)
+    scores = 100 * jax.random.normal(keys[0], (2, 3, 5, 7))  # exponentials of these are infinite
+    values = jax.random.normal(keys[1], (2, 3, 7, 4))
+    plain = lambda scores: jax.nn.softmax(scores) @ values  # noqa: E731
+    np.testing.assert_allclose(softmax_times(scores, values), plain(scores), rtol=1e-4, atol=1e-6)
+    found, expected = (
+        jax.grad(lambda s, form=form: (form(s) ** 2).sum())(scores / 100)
+        for form in (lambda s: softmax_times(s, values), plain)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

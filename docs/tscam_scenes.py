@@ -23,7 +23,7 @@ from camjax.data.scenes import SIDE
 from camjax.data.transforms import random_translation
 from camjax.evaluation import evaluate_localization
 from camjax.files import write_whole
-from camjax.models import vit, with_wsol
+from camjax.models import vit, vit_blocks, with_wsol
 from camjax.training import Recipe, fit
 from experiments.wsol.tables import mean_and_deviation
 
@@ -81,7 +81,7 @@ def table() -> None:
     parser.add_argument("--epochs", type=float, default=60)
     options = parser.parse_args()
     keep_compiled_programs()
-    vit.SIZES["scenes"] = vit.Size(64, 4, 2, 128)
+    vit_blocks.SIZES["scenes"] = vit_blocks.Size(64, 4, 2, 128)
     camjax.register_model("scenes_vit", small(vit.ClassToken))
     camjax.register_model("scenes_vit_averaged", small(vit.AveragedTokens))
     found = {method: [] for method in NETWORKS}

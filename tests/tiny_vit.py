@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 import camjax
-from camjax.models import vit
+from camjax.models import vit, vit_blocks
 from camjax.models.base import IMAGENET_INPUT
 
 
@@ -20,7 +20,7 @@ def tiny(num_classes: int = 5, *, kind=vit.ClassToken, depth: int = 2, dtype=np.
       depth: number of blocks.
       **options: of the network.
     """
-    vit.SIZES[f"tiny {depth}"] = vit.Size(16, depth, 2, 32)
+    vit_blocks.SIZES[f"tiny {depth}"] = vit_blocks.Size(16, depth, 2, 32)
     shape = {"size": f"tiny {depth}", "patch": 8, "side": 32, "input_rule": IMAGENET_INPUT}
     return kind(num_classes, **shape, **options, dtype=dtype, rngs=rngs)
 

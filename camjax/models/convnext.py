@@ -19,7 +19,7 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead, global_pool
-from camjax.models.layers import conv2d, narrow_normal
+from camjax.models.layers import conv2d, exact_gelu, narrow_normal
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, layer, layernorm
 
@@ -73,7 +73,7 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, K) -> (B, H, W, K)."""
         y = self.norm(self.conv(x)).astype(self.dtype)
-        y = jax.nn.gelu(self.expand(y), approximate=False)
+        y = exact_gelu(self.expand(y))
         if self.response_norm is not None:
             y = self.response_norm(y)
         y = self.project(y)

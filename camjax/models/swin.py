@@ -17,7 +17,7 @@ from flax import nnx
 
 from camjax.models.base import IMAGENET_INPUT, CamModel
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import conv2d, narrow_normal, softmax_times
+from camjax.models.layers import conv2d, exact_gelu, narrow_normal, softmax_times
 from camjax.models.spec import ModelSpec, WeightsSource, torchvision
 from camjax.models.tensor_names import CONV, DENSE, Rule, Table, layer, layernorm
 
@@ -100,7 +100,7 @@ class Block(nnx.Module):
         """(B, H, W, K) -> (B, H, W, K)."""
         x = x + self._in_windows(self.norm1(x).astype(self.dtype))
         y = self.expand(self.norm2(x).astype(self.dtype))
-        return x + self.project(jax.nn.gelu(y, approximate=False))
+        return x + self.project(exact_gelu(y))
 
     def _in_windows(self, x: jax.Array) -> jax.Array:
         batch, height, width, features = x.shape

@@ -21,161 +21,29 @@ Other methods look at the attention itself: the output of the layer `blocks.N.at
 """
 
 import functools
-import math
-import warnings
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from camjax.errors import InputError
 from camjax.models.base import IMAGENET_INPUT, CamModel, InputRule
 from camjax.models.convnext import norm_of_pooled
 from camjax.models.head import Pool, PooledHead
-from camjax.models.layers import conv2d, softmax_times
+from camjax.models.layers import conv2d, exact_gelu
 from camjax.models.spec import ModelSpec, WeightsSource
-from camjax.models.tensor_names import CONV, DENSE, Rule, Table, layer, layernorm
-
-
-class Size(NamedTuple):
-    """How large a transformer is.
-
-    Attributes:
-      width: K of the tokens.
-      depth: number of blocks.
-      heads: number of attention heads, each of width / heads numbers.
-      hidden: numbers of the hidden layer of a block's two dense layers.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-
-
-# Tiny, small and base of Touvron et al. 2021, table 1; the others are timm's.
-SIZES = {
-    "tiny": Size(192, 12, 3, 768),
-    "wee": Size(256, 14, 4, 1280),
-    "little": Size(320, 14, 5, 1792),
-    "small": Size(384, 12, 6, 1536),
-    "medium": Size(512, 12, 8, 2048),
-    "betwixt": Size(640, 12, 10, 2560),
-    "base": Size(768, 12, 12, 3072),
-}
-
-_HIGHEST = jax.lax.Precision.HIGHEST
-_normal = nnx.initializers.truncated_normal(0.02)
-
-
-def exact_gelu(x: jax.Array) -> jax.Array:
-    """`x` times the share of a normal distribution below x, not its approximation by a hyperbolic tangent."""
-    # By erf, as PyTorch does; `jax.nn.gelu` takes erfc, whose two branches are both computed.
-    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
-
-
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """`x sigmoid(1.702 x)`, in place of GELU in OpenAI's CLIP (Radford et al. 2021)."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def _layernorm(features: int, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(features, epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, rngs=rngs)
-
-
-class AttentionWeights(nnx.Module):
-    """How much each token attends to each other one: a layer of its own, so that methods find its output."""
-
-    def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
-        """(B, heads, T', d) queries and (B, heads, T, d) keys -> (B, heads, T', T), whose last axis has the sum 1."""
-        return jax.nn.softmax(_scores(queries, keys), axis=-1).astype(queries.dtype)
-
-    def mixed(self, queries: jax.Array, keys: jax.Array, values: jax.Array, wanted: int | None) -> jax.Array:
-        """The weights of the first `wanted` queries times (B, heads, T, d) values -> (B, heads, wanted, d)."""
-        if type(self).__call__ is not AttentionWeights.__call__:
-            # A method reads the weights, or puts others in their place.
-            return jnp.matmul(self(queries, keys)[:, :, :wanted], values)
-        return softmax_times(_scores(queries[:, :, :wanted], keys), values)
-
-
-def _scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    products = jnp.matmul(queries * queries.shape[-1] ** -0.5, keys.swapaxes(-1, -2))
-    return products.astype(jnp.float32)
-
-
-class Attention(nnx.Module):
-    """Self-attention of several heads (Vaswani et al. 2017, section 3.2)."""
-
-    def __init__(self, size: Size, *, dtype, rngs):
-        self.qkv = nnx.Linear(size.width, 3 * size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
-        self.weights = AttentionWeights()
-        self.project = nnx.Linear(size.width, size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
-        self.heads = size.heads
-
-    def __call__(self, x: jax.Array, wanted: int | None = None, kept: list[jax.Array] | None = None) -> jax.Array:
-        """(B, T, K) -> (B, T, K), or of the first `wanted` tokens; `kept`, if given, gets the weights."""
-        batch, count, _ = x.shape
-        # Heads in front of tokens: XLA on CPUs takes three times as long for products over other orders of axes.
-        queries, keys, values = self.qkv(x).reshape(batch, count, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        if kept is None:
-            mixed = self.weights.mixed(queries, keys, values, wanted)
-        else:
-            kept.append(self.weights(queries, keys))
-            mixed = jnp.matmul(kept[-1][:, :, :wanted], values)
-        mixed = mixed.swapaxes(1, 2)
-        return self.project(mixed.reshape(*mixed.shape[:2], -1))
-
-
-class Block(nnx.Module):
-    """LayerNorm, attention, a shortcut; LayerNorm, two dense layers, a shortcut (Dosovitskiy et al. 2021, eqs. 2, 3).
-
-    Args:
-      size: of the transformer.
-      layer_scale: what both outputs are multiplied by at first, channel by channel (Touvron et al. 2021,
-        arXiv:2103.17239); None for no such factors.
-      activation: between the dense layers.
-      epsilon: of the LayerNorms.
-      dtype, rngs: as in `camjax.create_model`.
-    """
-
-    def __init__(self, size: Size, *, layer_scale: float | None, activation: Callable, epsilon: float, dtype, rngs):
-        self.norm1 = _layernorm(size.width, epsilon, rngs)
-        self.attention = Attention(size, dtype=dtype, rngs=rngs)
-        self.norm2 = _layernorm(size.width, epsilon, rngs)
-        self.expand = nnx.Linear(size.width, size.hidden, kernel_init=_normal, dtype=dtype, rngs=rngs)
-        self.project = nnx.Linear(size.hidden, size.width, kernel_init=_normal, dtype=dtype, rngs=rngs)
-        self.scale1, self.scale2 = (
-            None if layer_scale is None else nnx.Param(jnp.full((size.width,), layer_scale)) for _ in range(2)
-        )
-        self.activation = activation
-        self.dtype = dtype
-
-    def __call__(
-        self,
-        x: jax.Array,
-        normed: jax.Array | None = None,
-        wanted: int | None = None,
-        kept: list[jax.Array] | None = None,
-    ) -> jax.Array:
-        """(B, T, K) -> (B, T, K).
-
-        Args:
-          x: tokens.
-          normed: what the first LayerNorm made of them, if it is known.
-          wanted: of how many tokens, the first ones, the output is; None for all.
-          kept: as in `Attention`.
-        """
-        normed = self.norm1(x) if normed is None else normed
-        attended = self.attention(normed.astype(self.dtype), wanted, kept)
-        x = x[:, :wanted] + self._scaled(attended, self.scale1)
-        y = self.expand(self.norm2(x).astype(self.dtype))
-        return x + self._scaled(self.project(self.activation(y)), self.scale2)
-
-    def _scaled(self, x: jax.Array, scale: nnx.Param | None) -> jax.Array:
-        return x if scale is None else x * scale[...].astype(self.dtype)[None, None]
+from camjax.models.vit_blocks import (
+    SIZES,
+    Block,
+    narrow,
+    quick_gelu,
+    resampled_positions,
+    token_layernorm,
+)
+from camjax.models.vit_heads import QueryHead, TokenHead
+from camjax.models.vit_names import tensor_names
 
 
 class VisionTransformer(CamModel):
@@ -228,11 +96,11 @@ class VisionTransformer(CamModel):
             self.cam_variant = cam_variant
         width = self.size.width
         self.patches = conv2d(
-            3, width, patch, patch, use_bias=not norm_first, kernel_init=_normal, dtype=dtype, rngs=rngs
+            3, width, patch, patch, use_bias=not norm_first, kernel_init=narrow, dtype=dtype, rngs=rngs
         )
 
         def token(count: int) -> nnx.Param | None:
-            return nnx.Param(_normal(rngs.params(), (1, count, width))) if count else None
+            return nnx.Param(narrow(rngs.params(), (1, count, width))) if count else None
 
         self.class_token = token(class_token)
         self.distillation_token = token(distillation_token)
@@ -240,8 +108,8 @@ class VisionTransformer(CamModel):
         self.other_tokens = class_token + distillation_token + registers
         self.positions_of_others = positions_of_others
         positions = (side // patch) ** 2 + positions_of_others * self.other_tokens
-        self.positions = nnx.Param(_normal(rngs.params(), (1, positions, width)))
-        self.norm_first = _layernorm(width, epsilon, rngs) if norm_first else None
+        self.positions = nnx.Param(narrow(rngs.params(), (1, positions, width)))
+        self.norm_first = token_layernorm(width, epsilon, rngs) if norm_first else None
         options: dict[str, Any] = {
             "layer_scale": layer_scale,
             "activation": activation,
@@ -250,7 +118,7 @@ class VisionTransformer(CamModel):
             "rngs": rngs,
         }
         self.blocks = nnx.List([Block(self.size, **options) for _ in range(self.size.depth)])
-        self.norm = _layernorm(width, epsilon, rngs)
+        self.norm = token_layernorm(width, epsilon, rngs)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(h, w): how many patches an image of (H, W) pixels has from top to bottom, and from left to right."""
@@ -446,51 +314,6 @@ class ClassToken(VisionTransformer):
         return self.head(self.norm(tokens))
 
 
-class TokenHead(nnx.Module):
-    """A dense layer on the class token, after the last LayerNorm.
-
-    Args:
-      num_features: K.
-      num_classes: C.
-      other_tokens: how many of the tokens, the first ones, are no patches.
-      mean_too: whether it takes the class token followed by the mean of the patches' tokens, 2 K numbers.
-      distilled: whether a second layer takes the distillation token, and the logits are the mean of both.
-      rngs: random keys of the initial weights.
-
-    Attributes:
-      dense, distilled: `nnx.Linear` in float32.
-      num_classes: as given.
-      exact_cam: False.
-    """
-
-    exact_cam = False
-
-    def __init__(
-        self,
-        num_features: int,
-        num_classes: int,
-        *,
-        other_tokens: int,
-        mean_too: bool,
-        distilled: bool,
-        rngs: nnx.Rngs,
-    ):
-        self.other_tokens = other_tokens
-        self.mean_too = mean_too
-        self.dense = _dense(num_features * (1 + mean_too), num_classes, rngs)
-        self.distilled = _dense(num_features, num_classes, rngs) if distilled else None
-        self.num_classes = num_classes
-
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """(B, T, K) tokens -> (B, C) float32 logits."""
-        tokens = features.astype(jnp.float32)
-        found = tokens[:, 0]
-        if self.mean_too:
-            found = jnp.concatenate([found, tokens[:, self.other_tokens :].mean(1)], axis=-1)
-        logits = self.dense(found)
-        return logits if self.distilled is None else (logits + self.distilled(tokens[:, 1])) / 2
-
-
 class AttentionPooling(VisionTransformer):
     """A learned query attends to the patches' tokens, and decides. The last feature map is that of the last LayerNorm.
 
@@ -510,61 +333,9 @@ class AttentionPooling(VisionTransformer):
         return self.as_map(self.norm(self.encode(x)), x).astype(self.dtype)
 
 
-class QueryHead(nnx.Module):
-    """A learned query attends to all places of the features; two dense layers with a shortcut, and one to the classes.
-
-    Args:
-      size: of the transformer.
-      num_classes: C.
-      dtype: compute dtype.
-      rngs: random keys of the initial weights.
-
-    Attributes:
-      dense: `nnx.Linear` in float32.
-      num_classes: as given.
-      exact_cam: False.
-    """
-
-    exact_cam = False
-
-    def __init__(self, size: Size, num_classes: int, *, dtype, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, kernel_init=_normal, dtype=dtype, rngs=rngs)
-        self.query = nnx.Param(_normal(rngs.params(), (1, 1, size.width)))
-        self.to_queries = linear(size.width, size.width)
-        self.to_keys_and_values = linear(size.width, 2 * size.width)
-        self.weights = AttentionWeights()
-        self.project = linear(size.width, size.width)
-        self.norm = _layernorm(size.width, 1e-6, rngs)
-        self.expand = linear(size.width, size.hidden)
-        self.reduce = linear(size.hidden, size.width)
-        self.dense = _dense(size.width, num_classes, rngs)
-        self.heads = size.heads
-        self.dtype = dtype
-        self.num_classes = num_classes
-
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """(B, h, w, K) -> (B, C) float32 logits."""
-        batch, *_, width = features.shape
-        query = jnp.broadcast_to(self.to_queries(self.query[...].astype(self.dtype)), (batch, 1, width))
-        both = self.to_keys_and_values(features.astype(self.dtype)).reshape(
-            batch, -1, 2, self.heads, width // self.heads
-        )
-        keys, values = both.transpose(2, 0, 3, 1, 4)
-        mixed = self.weights.mixed(query.reshape(batch, self.heads, 1, -1), keys, values, None)
-        x = self.project(mixed.reshape(batch, width))
-        x = x + self.reduce(exact_gelu(self.expand(self.norm(x).astype(self.dtype))))
-        return self.dense(x.astype(jnp.float32))
-
-
 def reads_attention(model: Any) -> bool:
     """Whether methods that read attention know what a model's head reads: a class token, or averaged tokens."""
     return isinstance(model, AveragedTokens | ClassToken)
-
-
-def _dense(in_features: int, num_classes: int, rngs: nnx.Rngs) -> nnx.Linear:
-    if num_classes < 1:
-        raise InputError(f"num_classes={num_classes}: expected at least one class.")
-    return nnx.Linear(in_features, num_classes, kernel_init=_normal, precision=_HIGHEST, rngs=rngs)
 
 
 def _check_no_pool(pool: str) -> None:
@@ -574,122 +345,6 @@ def _check_no_pool(pool: str) -> None:
             "a network that averages its tokens."
         )
 
-
-def resampled_positions(positions: jax.Array, grid: tuple[int, int], others: int) -> jax.Array:
-    """Learned positions for another grid of patches, as timm's `resample_abs_pos_embed` gives them.
-
-    Args:
-      positions: (1, others + n * n, K) float32, of a square grid.
-      grid: (h, w) of the patches.
-      others: how many of the positions, the first ones, are of no patch; they stay as they are.
-
-    Returns:
-      (1, others + h * w, K): bicubic, with antialiasing where the grid becomes smaller.
-    """
-    side = math.isqrt(positions.shape[1] - others)
-    if grid == (side, side):
-        return positions
-    width = positions.shape[-1]
-    of_patches = positions[0, others:].reshape(side, side, width)
-    resized = jax.image.resize(of_patches, (*grid, width), "bicubic", antialias=True, precision=_HIGHEST)
-    return jnp.concatenate([positions[:, :others], resized.reshape(1, -1, width)], axis=1)
-
-
-def fitting_positions(found: np.ndarray, shape: tuple[int, ...], *, others: int) -> np.ndarray:
-    """A file's positions for the grid of the network, as timm makes them; any others as they are, for the error."""
-    if found.ndim != 3 or found.shape[2] != shape[2]:
-        return found
-    before, after = (math.isqrt(max(0, count - others)) for count in (found.shape[1], shape[1]))
-    if found.shape[:2] != (1, others + before**2):
-        return found
-    if after != before:
-        warnings.warn(
-            f"The file's positions are those of {before} x {before} patches. They were interpolated to {after} x "
-            f"{after}, as timm does.",
-            stacklevel=5,
-        )
-    return np.asarray(resampled_positions(jnp.asarray(found, jnp.float32), (after, after), others))
-
-
-_BLOCK, _PLACE = r"blocks\.(\d+)", r"blocks.\1"
-
-
-def _names(
-    build: type[VisionTransformer],
-    *,
-    class_token: bool = True,
-    distillation_token: bool = False,
-    registers: int = 0,
-    positions_of_others: bool = True,
-    norm_first: bool = False,
-    norm_behind: bool = True,
-    layer_scale: float | None = None,
-    **_,
-) -> Table:
-    """The names of a transformer's weights in timm; arguments as of its constructor."""
-    averaged = build is AveragedTokens
-    patches = layer(r"patch_embed\.proj", "patches", CONV)
-    others = positions_of_others * (class_token + distillation_token + registers)
-    return (
-        *(patches[:1] if norm_first else patches),
-        Rule("pos_embed", "positions", fit=functools.partial(fitting_positions, others=others)),
-        *((Rule("cls_token", "class_token"),) if class_token else ()),
-        *((Rule("dist_token", "distillation_token"),) if distillation_token else ()),
-        *((Rule("reg_token", "registers"),) if registers else ()),
-        *(layernorm("norm_pre", "norm_first") if norm_first else ()),
-        *layernorm(rf"{_BLOCK}\.norm1", f"{_PLACE}.norm1"),
-        *layer(rf"{_BLOCK}\.attn\.qkv", f"{_PLACE}.attention.qkv", DENSE),
-        *layer(rf"{_BLOCK}\.attn\.proj", f"{_PLACE}.attention.project", DENSE),
-        *layernorm(rf"{_BLOCK}\.norm2", f"{_PLACE}.norm2"),
-        *layer(rf"{_BLOCK}\.mlp\.fc1", f"{_PLACE}.expand", DENSE),
-        *layer(rf"{_BLOCK}\.mlp\.fc2", f"{_PLACE}.project", DENSE),
-        # timm's name of the factors, and that of DeiT-III's own files.
-        *(() if layer_scale is None else (Rule(rf"{_BLOCK}\.(?:ls|gamma_)([12])(?:\.gamma)?", rf"{_PLACE}.scale\2"),)),
-        *layernorm("fc_norm" if averaged and norm_behind else "norm", "norm"),
-        *(_QUERY_NAMES if build is AttentionPooling else ()),
-        *layer("head", "head" if averaged else "head.dense", DENSE),
-        *(layer("head_dist", "head.distilled", DENSE) if distillation_token else ()),
-        *(_CLIP_NAMES if norm_first else ()),
-    )
-
-
-_CLIP_BLOCK = r"visual\.transformer\.resblocks\.(\d+)"
-
-# OpenAI's and OpenCLIP's names, in files that have the tower of the texts as well. The projection has no bias.
-_CLIP_NAMES = (
-    Rule(r"visual\.conv1\.weight", "patches.kernel", CONV),
-    Rule(r"visual\.class_embedding", "class_token", fit=np.reshape),
-    Rule(
-        r"visual\.positional_embedding",
-        "positions",
-        fit=lambda found, shape: fitting_positions(found[None] if found.ndim == 2 else found, shape, others=1),
-    ),
-    *layernorm(r"visual\.ln_pre", "norm_first"),
-    *layernorm(rf"{_CLIP_BLOCK}\.ln_1", f"{_PLACE}.norm1"),
-    Rule(rf"{_CLIP_BLOCK}\.attn\.in_proj_weight", f"{_PLACE}.attention.qkv.kernel", DENSE),
-    Rule(rf"{_CLIP_BLOCK}\.attn\.in_proj_bias", f"{_PLACE}.attention.qkv.bias"),
-    *layer(rf"{_CLIP_BLOCK}\.attn\.out_proj", f"{_PLACE}.attention.project", DENSE),
-    *layernorm(rf"{_CLIP_BLOCK}\.ln_2", f"{_PLACE}.norm2"),
-    *layer(rf"{_CLIP_BLOCK}\.mlp\.c_fc", f"{_PLACE}.expand", DENSE),
-    *layer(rf"{_CLIP_BLOCK}\.mlp\.c_proj", f"{_PLACE}.project", DENSE),
-    *layernorm(r"visual\.ln_post", "norm"),
-    Rule(r"visual\.proj", "head.dense.kernel", zeros="head.dense.bias"),
-    Rule(
-        r"(?:transformer|token_embedding|ln_final|text)\..+|positional_embedding|text_projection|logit_(?:scale|bias)",
-        None,
-    ),
-    Rule("input_resolution|context_length|vocab_size", None),
-)
-
-_QUERY_NAMES = (
-    Rule(r"attn_pool\.latent", "head.query"),
-    *layer(r"attn_pool\.q", "head.to_queries", DENSE),
-    *layer(r"attn_pool\.kv", "head.to_keys_and_values", DENSE),
-    *layer(r"attn_pool\.proj", "head.project", DENSE),
-    *layernorm(r"attn_pool\.norm", "head.norm"),
-    *layer(r"attn_pool\.mlp\.fc1", "head.expand", DENSE),
-    *layer(r"attn_pool\.mlp\.fc2", "head.reduce", DENSE),
-)
 
 # timm's normalization of Google's and of its own transformers, and that of CLIP.
 _HALF: InputRule = {"mean": (127.5,) * 3, "std": (127.5,) * 3, "channel_order": "rgb"}
@@ -718,7 +373,7 @@ def _spec(
         functools.partial(build, **{"patch": 16, "input_rule": _HALF, **options}),
         num_classes,
         weights=weights,
-        tensor_names=_names(build, **options),
+        tensor_names=tensor_names(averaged=build is AveragedTokens, queried=build is AttentionPooling, **options),
         class_layer="head" if build is AveragedTokens else "head.dense",
         new_layers=new_layers,
     )

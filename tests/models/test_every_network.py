@@ -21,7 +21,7 @@ from camjax.models.caffe_layers import CAFFE_NAMES
 from camjax.models.head import FullyConnectedHead, MapHead
 from camjax.models.shapes import model_shapes
 from camjax.models.tensor_names import CONV, DENSE
-from camjax.models.vit import QueryHead, TokenHead
+from camjax.models.vit_heads import QueryHead, TokenHead
 
 # Parameters for 1000 classes. Where they are not published, (K_in / groups * k * k + 1) * K_out of each layer is put in
 # place of what is removed from the original.

@@ -14,7 +14,7 @@ import camjax
 from camjax.attribution import reshape_tokens
 from camjax.attribution.adapters.nnx import explain_nnx
 from camjax.attribution.module_layers import cut_module
-from camjax.models import register_model, vit, with_text_classes
+from camjax.models import register_model, vit, vit_blocks, vit_names, with_text_classes
 from camjax.models.shapes import model_shapes
 from camjax.models.tensor_names import Rule
 from camjax.weights.camjax_file import TABLE
@@ -29,7 +29,7 @@ logits_of = jax.jit(lambda model, images: model(images))
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(vit, "SIZES", dict.fromkeys(vit.SIZES, vit.Size(WIDTH, 2, HEADS, 40)))
+    monkeypatch.setattr(vit, "SIZES", dict.fromkeys(vit_blocks.SIZES, vit_blocks.Size(WIDTH, 2, HEADS, 40)))
 
 
 @pytest.mark.parametrize("name", ["deit_small_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"])
@@ -90,7 +90,7 @@ def test_positions_of_another_grid_are_interpolated():
     """A plane stays one, but at the edges; what is of no patch stays as it is."""
     plane = np.add.outer(np.arange(12), 10 * np.arange(12)).reshape(1, -1, 1) * np.ones(WIDTH, np.float32)
     positions = jnp.concatenate([jnp.full((1, 1, WIDTH), 7.0), plane], axis=1)
-    found = np.asarray(vit.resampled_positions(positions, (6, 6), others=1))[0]
+    found = np.asarray(vit_blocks.resampled_positions(positions, (6, 6), others=1))[0]
     np.testing.assert_array_equal(found[0], 7)
     middles = np.array([4.5, 6.5])
     inside = found[1:, 0].reshape(6, 6)[2:-2, 2:-2]
@@ -104,12 +104,12 @@ def test_a_file_for_larger_images_is_read(name, others):
     file = {".".join(map(str, path)): variable for path, variable in nnx.iter_graph(model)}
     count = int((model.positions.shape[1] - others) ** 0.5)
     larger = np.random.default_rng(0).normal(size=(1, others + (count + 5) ** 2, WIDTH)).astype(np.float32)
-    table = NameTable((Rule("pos_embed", "positions", fit=partial(vit.fitting_positions, others=others)), *TABLE))
+    table = NameTable((Rule("pos_embed", "positions", fit=partial(vit_names.fitting_positions, others=others)), *TABLE))
     tensors = {place: np.asarray(value[...]) for place, value in file.items() if isinstance(value, nnx.Param)}
     del tensors["positions"]
     with pytest.warns(UserWarning, match=f"{count + 5} x {count + 5} patches.*interpolated to {count} x {count}"):
         table.place(model, tensors | {"pos_embed": larger}, source="file")
-    expected = vit.resampled_positions(jnp.asarray(larger), (count, count), others)
+    expected = vit_blocks.resampled_positions(jnp.asarray(larger), (count, count), others)
     np.testing.assert_array_equal(model.positions[...], expected)
     with pytest.raises(ValueError, match="pos_embed"):
         table.place(model, tensors | {"pos_embed": larger[:, 1:]}, source="file")

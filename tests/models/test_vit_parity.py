@@ -9,13 +9,13 @@ from networks import NAMES
 
 import camjax
 from benchmarks.peers import import_torchvision, missing
-from camjax.models import vit, with_text_classes
+from camjax.models import vit, vit_blocks, with_text_classes
 
 pytestmark = pytest.mark.parity
 
 TOLERANCE = 2e-5  # of the largest magnitude
 
-SIZE = vit.Size(48, 2, 3, 96)
+SIZE = vit_blocks.Size(48, 2, 3, 96)
 NARROW = {"embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
 CLASSES = 5
 
@@ -127,7 +127,7 @@ def test_positions_equal_timms(timm, grid, others):
 
     positions = np.random.default_rng(0).normal(size=(1, others + 14 * 14, 32)).astype(np.float32)
     expected = resample_abs_pos_embed(torch.from_numpy(positions), list(grid), [14, 14], others).numpy()
-    found = vit.resampled_positions(jnp.asarray(positions), grid, others)
+    found = vit_blocks.resampled_positions(jnp.asarray(positions), grid, others)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 

@@ -16,7 +16,8 @@ from camjax.attribution.tokens import ByImage, reshaped
 from camjax.errors import InputError
 from camjax.models.base import CamModel
 from camjax.models.inference_mode import inference_view
-from camjax.models.vit import AttentionWeights, VisionTransformer
+from camjax.models.vit import VisionTransformer
+from camjax.models.vit_blocks import AttentionWeights
 
 
 def explain_nnx(

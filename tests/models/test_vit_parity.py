@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import photos
-from networks import NAMES
 
 import camjax
 from benchmarks.peers import import_torchvision, missing
@@ -26,7 +25,7 @@ KINDS = (
     *("vit_base_patch16_clip_224", "vit_base_patch16_clip_quickgelu_224"),
     *("vit_base_patch16_siglip_224", "vit_base_patch16_siglip_gap_224"),
 )
-ALL = [name for name in NAMES if isinstance(getattr(camjax.models.model_spec(name).build, "func", None), type)]
+ALL = [spec.name for spec in vit.SPECS]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from camjax import boxes, cam, components
 from camjax.attribution.methods import METHODS
 from camjax.errors import InputError
 from camjax.inference import make_localize_fns
+from tests import tiny_vit  # noqa: F401, registers it
 from tests.experiments.colors import TINY
 from tests.few_copies import FEW
 
@@ -179,6 +180,11 @@ def check_quickly():
     check_methods(TINY, (16, 16), ["ablationcam", "center"], EAGER)
 
 
+def check_attention():
+    names = [name for name, row in METHODS.items() if row.of_attention]
+    check_methods("tiny_vit", (32, 32), names, (*EAGER, *SPLITTING, *MAPPING))
+
+
 def check_all():
     check_arrays((*SPLITTING, *MAPPING))
     check_gradients((direct, *SPLITTING))
@@ -196,7 +202,7 @@ def check_network(name):
 
 
 NETWORKS = ("resnet18", "efficientnet_lite0", "squeezenet1_1")
-LONG = ("check_all()", *(f"check_network({name!r})" for name in NETWORKS))
+LONG = ("check_all()", "check_attention()", *(f"check_network({name!r})" for name in NETWORKS))
 
 
 @pytest.mark.parametrize("part", ["check_quickly()", *(pytest.param(part, marks=pytest.mark.long) for part in LONG)])

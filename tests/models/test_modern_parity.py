@@ -67,7 +67,7 @@ TIMM = {
 SHORT = {"resnext50_32x4d", "wide_resnet50_2", "efficientnet_v2_s", "tf_efficientnetv2_s", "convnextv2_tiny"}
 
 # Another network of theirs is smaller.
-LARGER = {"wide_resnet50_2", "mobilenet_v3_large", "mobilenetv3_large_100"}
+LARGER = {"resnet101", "resnet152", "wide_resnet50_2", "mobilenet_v3_large", "mobilenetv3_large_100"}
 
 # Neither side is a multiple of 32, and odd numbers come up on the way down: poolings have to round as they should.
 SIZE = (98, 121)
@@ -301,12 +301,15 @@ def test_timm_names_weights_as_torchvision_does(torchvision, name):
     if reason := missing("timm"):
         pytest.skip(reason)
     import timm
+    import torch
 
-    ours, theirs = (network.state_dict() for network in (torchvision.models.get_model(name), timm.create_model(name)))
+    with torch.device("meta"):
+        networks = torchvision.models.get_model(name), timm.create_model(name)
+    ours, theirs = (network.state_dict() for network in networks)
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-@pytest.mark.parametrize("variant", [3, 4])
+@pytest.mark.parametrize("variant", [3, pytest.param(4, marks=pytest.mark.long)])
 def test_efficientnet_lite_equals_pytorch(torchvision, variant, tmp_path):
     """The variants whose weights are in no package."""
     package = pytest.importorskip("efficientnet_lite_pytorch")

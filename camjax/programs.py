@@ -49,18 +49,16 @@ class Program(NamedTuple):
         if b"callback" in self.code:
             raise InputError("the program calls Python functions, which are not part of it: expected one by camjax.")
         scope = export.SymbolicScope()
-
-        def array(make: Callable, kind: ArrayType) -> Any:
-            shape, dtype = kind
-            return make(export.symbolic_shape(shape, scope=scope), dtype)
+        takes, gives = (
+            [jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype) for shape, dtype in types]
+            for types in (self.arguments, self.results)
+        )
 
         def stand_in(*arguments):
-            return [array(jnp.zeros, kind) for kind in self.results]
+            return jax.tree.map(jnp.zeros_like, gives)
 
         # With the types of the program, and other code.
-        made = export.export(jax.jit(stand_in, keep_unused=True), platforms=self.platforms)(
-            *(array(jax.ShapeDtypeStruct, kind) for kind in self.arguments)
-        )
+        made = export.export(jax.jit(stand_in, keep_unused=True), platforms=self.platforms)(*takes)
         changes: dict[str, Any] = {"platforms": ()} if on_any_platform else {}
         if on_any_platform:
             changes["disabled_safety_checks"] = (export.DisabledSafetyCheck.platform(),)
@@ -85,7 +83,7 @@ def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[st
     def flat(*leaves):
         return jax.tree.leaves(function(*jax.tree.unflatten(structure, leaves)))
 
-    with _without_paths():
+    with _without_places():
         exported = export.export(jax.jit(flat, keep_unused=True), platforms=platforms)(*leaves)
     takes, gives = (
         [(", ".join(map(str, aval.shape)), str(aval.dtype)) for aval in avals]
@@ -97,11 +95,14 @@ def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[st
 
 
 @contextlib.contextmanager
-def _without_paths() -> Iterator[None]:
-    """Leaves out of programs in which files their functions are, on this machine."""
-    name = "jax_hlo_source_file_canonicalization_regex"
+def _without_places() -> Iterator[None]:
+    """Leaves out of programs the lines of Python that their operations come from.
+
+    They are paths of this machine, and of a function that JAX has traced before they are those of its first call.
+    """
+    name = "jax_traceback_in_locations_limit"
     before = jax.config.values[name]
-    jax.config.update(name, ".*")
+    jax.config.update(name, 0)
     try:
         yield
     finally:

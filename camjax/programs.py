@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import export
+from jax.extend.mlir import deserialize_portable_artifact, ir, serialize_portable_artifact
+from jax.extend.mlir.dialects import stablehlo
 
 from camjax.errors import InputError
+
+STABLEHLO = "1.13.0"
+"""The version of StableHLO that programs are in: every JAX reads it that camjax supports. JAX itself takes a newer one,
+of four weeks before its own release."""
 
 ArrayType = tuple[str, str]
 """The shape of an array, as `jax.export.symbolic_shape` reads it, and its dtype: ("b, 224, 224, 3", "uint8")."""
@@ -45,9 +51,12 @@ class Program(NamedTuple):
 
         Raises:
           InputError: the code calls Python functions, which only a process can have that made them.
+          Exception: the code is damaged, or in a version that is too new for this JAX.
         """
         if b"callback" in self.code:
             raise InputError("the program calls Python functions, which are not part of it: expected one by camjax.")
+        with _stablehlo():
+            deserialize_portable_artifact(self.code)
         scope = export.SymbolicScope()
         takes, gives = (
             [jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype) for shape, dtype in types]
@@ -89,9 +98,18 @@ def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[st
         [(", ".join(map(str, aval.shape)), str(aval.dtype)) for aval in avals]
         for avals in (exported.in_avals, exported.out_avals)
     )
-    return Program(
-        exported.mlir_module_serialized, takes, gives, exported.platforms, exported.calling_convention_version
-    )
+    with _stablehlo():
+        code = serialize_portable_artifact(deserialize_portable_artifact(exported.mlir_module_serialized), STABLEHLO)
+    return Program(code, takes, gives, exported.platforms, exported.calling_convention_version)
+
+
+@contextlib.contextmanager
+def _stablehlo() -> Iterator[None]:
+    """Where StableHLO is read and written; what is wrong with it is raised, and not printed too."""
+    with ir.Context() as context:
+        stablehlo.register_dialect(context)
+        context.attach_diagnostic_handler(lambda diagnostic: True)
+        yield
 
 
 @contextlib.contextmanager

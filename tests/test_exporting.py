@@ -32,9 +32,11 @@ from camjax.evaluation import evaluate_localization
 from camjax.exporting.file import read_exported_file
 from camjax.exporting.plain import plain
 from camjax.inference import localization_program
+from camjax.programs import STABLEHLO
 from camjax.weights.camjax_file import write_camjax_file
 from camjax.weights.fingerprint import weights_sha256
 from tests.experiments.colors import TINY
+from tests.tiny_vit import tiny_vit
 
 ROOT = Path(__file__).parents[1]
 COMPILED = [name for name, row in METHODS.items() if not (row.is_loop or row.host_boxes)]
@@ -99,7 +101,8 @@ def test_what_a_file_says_of_itself(file, network):
     # NumPy alone reads the weights; random keys are none of them.
     with np.load(file) as arrays:
         np.testing.assert_array_equal(arrays["arrays/head.kernel"], network.head.kernel[...])
-    assert str(ROOT).encode() not in zipfile.ZipFile(file).read("programs/top.mlirbc")
+    code = zipfile.ZipFile(file).read("programs/top.mlirbc")
+    assert str(ROOT).encode() not in code and f"StableHLO_v{STABLEHLO}".encode() in code
 
 
 def in_an_environment_of_jax_alone(program: str, folder: Path, *arguments: Path) -> None:
@@ -232,8 +235,11 @@ def test_the_command_writes_the_same_bytes_in_every_process(tmp_path, network, c
     assert "ends in .camjax or .onnx" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["gradcam", *(pytest.param(name, marks=pytest.mark.long) for name in COMPILED)])
+@pytest.mark.parametrize(
+    "name", ["gradcam", "legrad", *(pytest.param(name, marks=pytest.mark.long) for name in COMPILED)]
+)
 def test_a_method(name, network, tmp_path):
+    network = tiny_vit() if METHODS[name].of_attention else network
     camjax.export_model(network, tmp_path / "it.camjax", name, platforms=["cpu"])
     localize = camjax.load_exported(tmp_path / "it.camjax")
     batch = images(2, localize.input_size)
@@ -407,8 +413,13 @@ def changed(members, change):
         members["../../harm.txt"] = b"harm"
     elif change == "missing":
         del members[kernel]
-    elif change == "callback":
-        code = members["programs/top.mlirbc"] + b"xla_ffi_python_cpu_callback"
+    elif change in ("callback", "newer StableHLO", "code"):
+        code = members["programs/top.mlirbc"]
+        code = {
+            "callback": code + b"xla_ffi_python_cpu_callback",
+            "newer StableHLO": code.replace(b"multiply_v1", b"multiply_v9"),
+            "code": code[:-100],
+        }[change]
         members["programs/top.mlirbc"] = code
         about["sha256"]["programs/top.mlirbc"] = hashlib.sha256(code).hexdigest()
     elif change == "types":
@@ -430,6 +441,8 @@ def changed(members, change):
         ("name", r"\.\./\.\./harm.txt missing or unexpected"),
         ("missing", "arrays/head.kernel.npy missing"),
         ("callback", "calls Python functions"),
+        ("newer StableHLO", r"not a network that this JAX can run.* It was written by JAX .* Install a newer JAX"),
+        ("code", "not a network that this JAX can run"),
         ("types", "do not fit"),
         ("field", r"input\.size is 'large'"),
     ],

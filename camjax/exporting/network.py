@@ -144,7 +144,8 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedNetwork:
       ValueError: it is damaged or changed, of a newer format, or no exported network.
     """
     about, programs, arrays = read_exported_file(path)
-    with reading(path, "a network that this JAX can run", f"It was written by JAX {about['versions'].get('jax')}."):
+    versions = f"It was written by JAX {about['versions'].get('jax')}, and this is JAX {jax.__version__}."
+    with reading(path, "a network that this JAX can run", f"{versions} Install a newer JAX, or export it again."):
         return ExportedNetwork(about, programs, arrays)
 
 

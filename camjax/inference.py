@@ -28,7 +28,7 @@ from camjax.errors import InputError
 from camjax.models.conv import as_read, as_written
 from camjax.models.inference_mode import inference_view
 from camjax.models.layers import fold_batchnorm
-from camjax.outputs import CamOutput, Localization
+from camjax.outputs import BoundNetwork, CamOutput, Localization
 from camjax.sharding import Placed, laid_out_like, split_of
 
 _KEY = re.compile(r"\w+")
@@ -82,7 +82,12 @@ def _cam_jit(model, images, class_ids) -> CamOutput:
 
 
 def make_cam_fn(
-    model: nnx.Module, method: str = "cam", *, top_k: int | None = 1, layer: str | None = None, **options: Any
+    model: nnx.Module | BoundNetwork,
+    method: str = "cam",
+    *,
+    top_k: int | None = 1,
+    layer: str | None = None,
+    **options: Any,
 ) -> Callable[..., CamOutput]:
     """Binds a snapshot of the model's weights into a function of the images alone, at the lowest cost per call.
 
@@ -90,7 +95,8 @@ def make_cam_fn(
     rounding. It does not follow the model: after more training, make a new one.
 
     Args:
-      model: a camjax model that has what the method needs. "cam" takes any model that `cam_fn` takes.
+      model: a camjax model that has what the method needs, or an exported network, at its own method, layer and
+        options. "cam" takes any model that `cam_fn` takes.
       method: of `camjax.attribution.METHODS`: "cam", "gradcam", "scorecam", ...; docs/attribution.md describes them.
       top_k: number of classes, in order of falling logit, whose maps a call without class_ids returns; None for all
         C classes in order of their ids.
@@ -116,7 +122,7 @@ def make_cam_fn(
 
 
 def make_localize_fn(
-    model: nnx.Module,
+    model: nnx.Module | BoundNetwork,
     method: str = "cam",
     *,
     threshold: float = 0.2,
@@ -154,7 +160,7 @@ def make_localize_fn(
 
 
 def make_localize_fns(
-    model: nnx.Module,
+    model: nnx.Module | BoundNetwork,
     methods: Sequence[str],
     *,
     threshold: float = 0.2,
@@ -341,11 +347,13 @@ def _bind_methods(
     Returns:
       `run(images, class_ids=None) -> {method: CamOutput, Localization or TopAndAsked}`.
     """
+    boxless = 0 if top_boxes or split is None else split
+    if isinstance(model, BoundNetwork):
+        return _bind_network(model, choose, options, threshold, split, boxless, layer)
     cut = _cutter(model, layer, rows)
     compiled = [row for row in rows if not row.is_loop]
     looped = [row for row in rows if row.is_loop]
     on_host = {row.name: row.host_boxes for row in rows if row.host_boxes and threshold is not None}
-    boxless = 0 if top_boxes or split is None else split
 
     @laid_out_like(1, trailing=3)
     def finish(out, images, threshold):
@@ -395,6 +403,33 @@ def _bind_methods(
             boxes, valid = host_boxes(images, out.maps[:, boxless:])
             found[name] = split_fn(Localization(out.logits, out.class_ids, out.maps, boxes, valid))
         return {row.name: found[row.name] for row in rows}
+
+    return run
+
+
+def _bind_network(
+    network: BoundNetwork,
+    choose: Callable[[jax.Array, jax.Array | None], jax.Array | None],
+    options: Mapping[str, Mapping[str, Any]],
+    threshold: float | None,
+    split: int | None,
+    boxless: int,
+    layer: str | None,
+) -> Callable[..., dict[str, Any]]:
+    """`_bind_methods` of a network that has its method already."""
+    if given := [*(["layer"] if layer else []), *options.get(network.method, {})]:
+        raise InputError(
+            f"{', '.join(given)} of an exported network, whose maps are made as it was exported: leave it out, or take "
+            "the network that it was exported from."
+        )
+    localize = network.choosing(choose, threshold)
+
+    def run(images, class_ids=None):
+        found = localize(images, class_ids)
+        if threshold is None:
+            return {network.method: CamOutput(*found[:3])}
+        found = found._replace(boxes=found.boxes[:, boxless:], valid=found.valid[:, boxless:])
+        return {network.method: _split(found, split, boxless)}
 
     return run
 

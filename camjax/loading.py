@@ -97,8 +97,8 @@ def load_model(
     """
     if is_exported_file(name):
         raise InputError(
-            f"{name} is an exported network, without its layers: camjax.load_exported(path) and camjax explain --model "
-            "take it. Here give the network that it was exported from."
+            f"{name} is an exported network, without its layers: camjax.load_exported(path), camjax explain, camjax "
+            "annotate and camjax evaluate take it. Here give the network that it was exported from."
         )
     rngs = nnx.Rngs(0) if rngs is None else rngs
     if weights is None and _is_file(name) and (own := model_of(name)) is not None:

@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import export
+from jax.extend.mlir import deserialize_portable_artifact, ir, serialize_portable_artifact
+from jax.extend.mlir.dialects import stablehlo
 
 from camjax.errors import InputError
+
+STABLEHLO = "1.13.0"
+"""The version of StableHLO that programs are in: every JAX reads it that camjax supports. JAX itself takes a newer one,
+of four weeks before its own release."""
 
 ArrayType = tuple[str, str]
 """The shape of an array, as `jax.export.symbolic_shape` reads it, and its dtype: ("b, 224, 224, 3", "uint8")."""
@@ -45,22 +51,23 @@ class Program(NamedTuple):
 
         Raises:
           InputError: the code calls Python functions, which only a process can have that made them.
+          Exception: the code is damaged, or in a version that is too new for this JAX.
         """
         if b"callback" in self.code:
             raise InputError("the program calls Python functions, which are not part of it: expected one by camjax.")
+        with _stablehlo():
+            deserialize_portable_artifact(self.code)
         scope = export.SymbolicScope()
-
-        def array(make: Callable, kind: ArrayType) -> Any:
-            shape, dtype = kind
-            return make(export.symbolic_shape(shape, scope=scope), dtype)
+        takes, gives = (
+            [jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype) for shape, dtype in types]
+            for types in (self.arguments, self.results)
+        )
 
         def stand_in(*arguments):
-            return [array(jnp.zeros, kind) for kind in self.results]
+            return jax.tree.map(jnp.zeros_like, gives)
 
         # With the types of the program, and other code.
-        made = export.export(jax.jit(stand_in, keep_unused=True), platforms=self.platforms)(
-            *(array(jax.ShapeDtypeStruct, kind) for kind in self.arguments)
-        )
+        made = export.export(jax.jit(stand_in, keep_unused=True), platforms=self.platforms)(*takes)
         changes: dict[str, Any] = {"platforms": ()} if on_any_platform else {}
         if on_any_platform:
             changes["disabled_safety_checks"] = (export.DisabledSafetyCheck.platform(),)
@@ -85,23 +92,35 @@ def traced(function: Callable[..., Any], *arguments: Any, platforms: Sequence[st
     def flat(*leaves):
         return jax.tree.leaves(function(*jax.tree.unflatten(structure, leaves)))
 
-    with _without_paths():
+    with _without_places():
         exported = export.export(jax.jit(flat, keep_unused=True), platforms=platforms)(*leaves)
     takes, gives = (
         [(", ".join(map(str, aval.shape)), str(aval.dtype)) for aval in avals]
         for avals in (exported.in_avals, exported.out_avals)
     )
-    return Program(
-        exported.mlir_module_serialized, takes, gives, exported.platforms, exported.calling_convention_version
-    )
+    with _stablehlo():
+        code = serialize_portable_artifact(deserialize_portable_artifact(exported.mlir_module_serialized), STABLEHLO)
+    return Program(code, takes, gives, exported.platforms, exported.calling_convention_version)
 
 
 @contextlib.contextmanager
-def _without_paths() -> Iterator[None]:
-    """Leaves out of programs in which files their functions are, on this machine."""
-    name = "jax_hlo_source_file_canonicalization_regex"
+def _stablehlo() -> Iterator[None]:
+    """Where StableHLO is read and written; what is wrong with it is raised, and not printed too."""
+    with ir.Context() as context:
+        stablehlo.register_dialect(context)
+        context.attach_diagnostic_handler(lambda diagnostic: True)
+        yield
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """Leaves out of programs the lines of Python that their operations come from.
+
+    They are paths of this machine, and of a function that JAX has traced before they are those of its first call.
+    """
+    name = "jax_traceback_in_locations_limit"
     before = jax.config.values[name]
-    jax.config.update(name, ".*")
+    jax.config.update(name, 0)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(DOCS), str(DOCS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # pages call `camjax`
 # Executed pages run on the CPU, and fetch nothing. What they compile is kept for the next build.
 os.environ |= {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "site-compiled"))

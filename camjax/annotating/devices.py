@@ -16,9 +16,10 @@ from camjax.cam import class_probabilities
 from camjax.errors import InputError
 from camjax.inference import CamOutput, make_cam_fn
 from camjax.models import CamModel
+from camjax.outputs import BoundNetwork
 
 
-def make_find_fn(model: CamModel, options: Options) -> Callable[[Any], Found]:
+def make_find_fn(model: CamModel | BoundNetwork, options: Options) -> Callable[[Any], Found]:
     """Binds a snapshot of a model into a function from images (B, H, W, 3) to `Found`, all of it on the device.
 
     Raises:

@@ -31,6 +31,7 @@ from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.errors import InputError
 from camjax.models import CamModel
+from camjax.outputs import BoundNetwork
 from camjax.weights.fingerprint import weights_sha256
 
 Progress = Callable[[int, int], None]
@@ -41,7 +42,7 @@ _WAITING = 4
 
 
 def annotate_folder(
-    model: CamModel,
+    model: CamModel | BoundNetwork,
     folder: str | os.PathLike[str],
     out: str | os.PathLike[str],
     options: Options,
@@ -60,7 +61,7 @@ def annotate_folder(
     of an uninterrupted one. Memory does not grow with the number of pictures, but for their names.
 
     Args:
-      model: a classifier that has what the method needs.
+      model: a classifier that has what the method needs, or an exported network by this method.
       folder: of pictures, in any of the formats of `camjax.data.image_files`.
       out: the folder of results, or an address of a bucket. Its files are those of
         `camjax.annotating.formats.FORMATS`, maps and overlays if asked for, and last the manifest.
@@ -115,9 +116,9 @@ def annotate_folder(
         return _complete(parts)
 
 
-def class_names_of(model: CamModel) -> ClassNames:
+def class_names_of(model: CamModel | BoundNetwork) -> ClassNames:
     """What the classes of a network are called in files."""
-    names = model.class_names or [""] * model.head.num_classes
+    names = model.class_names or [""] * model.num_classes
     ids = [str(i) for i in range(len(names))]
     return ClassNames(
         shown=[

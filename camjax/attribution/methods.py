@@ -41,6 +41,7 @@ from camjax.cam import class_maps
 from camjax.checks import num_classes
 from camjax.errors import InputError
 from camjax.models.vit import VisionTransformer, reads_attention
+from camjax.outputs import BoundNetwork
 
 REFINED_SIZES = 3
 """Sizes of feature maps whose last layers a method takes that combines layers: those of a ResNet's layer2 to layer4."""
@@ -169,7 +170,8 @@ class Method:
 
     def image_size(self, model: Any) -> tuple[int, int]:
         """(H, W) in pixels of its images: the model's input size, or more for crops of that size."""
-        return self.crops.image_size(model.input_size) if self.crops else model.input_size
+        crops = None if isinstance(model, BoundNetwork) else self.crops
+        return crops.image_size(model.input_size) if crops else model.input_size
 
     def check_kind(self, model: Any) -> None:
         """Raises ValueError for a vision transformer if the method is for other networks, and the other way round.
@@ -195,8 +197,15 @@ class Method:
         """C of a model.
 
         Raises:
-          ValueError: the model does not have what the method needs.
+          ValueError: the model does not have what the method needs, or is an exported network by another method.
         """
+        if isinstance(model, BoundNetwork):
+            if model.method != self.name:
+                raise InputError(
+                    f"{self.name} of an exported network, whose maps are by {model.method}: take the network that it "
+                    f"was exported from, or export that one by {self.name}."
+                )
+            return model.num_classes
         self.check_kind(model)
         head: Any = getattr(model, "head", None)
         if self.needs is not Needs.KERNEL and hasattr(head, "num_classes"):

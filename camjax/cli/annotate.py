@@ -11,7 +11,7 @@ import tyro
 
 from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
-from camjax.cli.network_choice import network_choice
+from camjax.cli.network_choice import DEFAULT_METHOD, DEFAULT_THRESHOLD, exported_network, network_choice
 from camjax.cli.options import ALONE, Processes
 from camjax.errors import InputError, few, require_extra
 
@@ -27,14 +27,18 @@ def annotate(
     /,
     *,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("annotation"),
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN", help_behavior_hint="")] = None,
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN|FILE", help_behavior_hint="")] = None,
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     trust: bool = False,
-    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cam",
+    method: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"(default: {DEFAULT_METHOD})")
+    ] = None,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
     top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
     boxes: Literal["paper", "components"] = "paper",
-    threshold: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE...")] = (0.2,),
+    threshold: Annotated[
+        tuple[float, ...], tyro.conf.arg(metavar="SHARE...", help_behavior_hint=f"(default: {DEFAULT_THRESHOLD})")
+    ] = (),
     max_boxes: Annotated[int, tyro.conf.arg(metavar="N")] = 10,
     min_area: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0,
     min_score: Annotated[float, tyro.conf.arg(metavar="SCORE")] = 0.0,
@@ -55,7 +59,7 @@ def annotate(
     Args:
       folder: The folder of pictures; those in folders below it count too.
       out: Where everything is written, a folder or gs://, s3://: coco.json, boxes.csv, voc/, and last manifest.json.
-      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
+      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax; default efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
@@ -100,10 +104,10 @@ def annotate(
     from camjax.terminal import Console, progress
 
     options = Options(
-        method=method,
+        method=method or DEFAULT_METHOD,
         top_k=top_k,
         boxes=boxes,
-        thresholds=threshold,
+        thresholds=threshold or (DEFAULT_THRESHOLD,),
         max_boxes=max_boxes,
         min_area=min_area,
         min_score=min_score,
@@ -121,8 +125,12 @@ def annotate(
     model, weights = network_choice(model, weights)
     errors = Console(stderr=True, quiet=not is_first())
     with errors.status(f"loading {model}"):
-        network = load_model(model, weights, trust=trust)
-    ids = class_ids(classes, network.class_names, method_named(method).num_classes(network))
+        exported = exported_network(model, [method] if method else [], weights, trust)
+        network = exported or load_model(model, weights, trust=trust)
+    if exported is not None:
+        thresholds = threshold or (exported.about["threshold"],)
+        options = dataclasses.replace(options, method=exported.method, thresholds=thresholds)
+    ids = class_ids(classes, network.class_names, method_named(options.method).num_classes(network))
     options = dataclasses.replace(options, classes=tuple(ids))
     with progress("annotating", errors, "pictures") as show:
         manifest = annotate_folder(

@@ -8,7 +8,7 @@ import tyro
 from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
-from camjax.cli.network_choice import network_choice
+from camjax.cli.network_choice import DEFAULT_METHOD, DEFAULT_THRESHOLD, exported_network, network_choice
 from camjax.cli.options import ALONE, Processes
 from camjax.errors import InputError, require_extra
 
@@ -24,12 +24,17 @@ def evaluate(
     blacklist: Annotated[Path | None, _Optional] = None,
     lists: Annotated[Path | None, _Optional] = None,
     masks: Annotated[Path | None, _Optional] = None,
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN", help_behavior_hint="")] = None,
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN|FILE", help_behavior_hint="")] = None,
     weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
     trust: bool = False,
-    method: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"])] = ("cam",),
+    method: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="NAME...", aliases=["--methods"], help_behavior_hint=f"(default: {DEFAULT_METHOD})"),
+    ] = (),
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
-    threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    threshold: Annotated[
+        float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint=f"(default: {DEFAULT_THRESHOLD})")
+    ] = None,
     layer: Layer = None,
     threshold_step: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.01,
     batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
@@ -56,7 +61,7 @@ def evaluate(
       blacklist: A file with the numbers of the validation images to leave out, as ILSVRC's.
       lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
       masks: A folder of masks, for the lists that name them.
-      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
+      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax; default efficientnet_lite0.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
@@ -88,7 +93,7 @@ def evaluate(
     from camjax.terminal import Console, progress
     from camjax.weights.fingerprint import weights_sha256
 
-    if not 0 <= threshold < 1:
+    if threshold is not None and not 0 <= threshold < 1:
         raise InputError(f"--threshold {threshold}: expected a share of the map's maximum, 0 <= threshold < 1.")
     require_extra("data", "camjax evaluate", "grain", "tensorflow_datasets")
     processes.join()
@@ -105,8 +110,12 @@ def evaluate(
     keep_compiled_programs()
     model, weights = network_choice(model, weights)
     with errors.status(f"loading {model}"):
-        network = load_model(model, weights, trust=trust)
-    source = with_classes_of(source, network.class_names, network.head.num_classes)
+        exported = exported_network(model, method, layer, weights, trust)
+        network: Any = exported or load_model(model, weights, trust=trust)
+    if exported is not None:
+        method, threshold = (exported.method,), exported.about["threshold"] if threshold is None else threshold
+    method, threshold = method or (DEFAULT_METHOD,), DEFAULT_THRESHOLD if threshold is None else threshold
+    source = with_classes_of(source, network.class_names, network.num_classes)
     names = source.info.class_names
     if not network.class_names and not all(name.isdecimal() for name in names):
         pairs = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3])) + ", ..." * (len(names) > 3)
@@ -116,7 +125,7 @@ def evaluate(
     layer = layer_to_explain(
         layer,
         network,
-        method[0] if method else "",
+        method[0],
         lambda: first_images(
             source,
             IMAGES,
@@ -164,7 +173,7 @@ def evaluate(
             },
             "options": {
                 "threshold": threshold,
-                "layer": layer,
+                "layer": layer if exported is None else exported.about["layer"],
                 "batch_size": batch_size,
                 "crop": crop,
                 "limit": limit,

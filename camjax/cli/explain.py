@@ -10,7 +10,7 @@ import tyro
 
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
-from camjax.cli.network_choice import network_choice
+from camjax.cli.network_choice import DEFAULT_METHOD, DEFAULT_THRESHOLD, exported_network, network_choice
 from camjax.cli.photographs import ExplainedPhoto
 from camjax.cli.picture_files import Picture, find_pictures
 from camjax.cli.picture_report import Found, OutputOptions, PictureReport
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from camjax.models import CamModel
 
-DEFAULT_METHOD, DEFAULT_THRESHOLD = "cam", 0.2
 MAX_MAPS = 16  # of a photograph in a figure
 
 
@@ -78,21 +77,13 @@ def explain(
     from camjax.cli.compilation_cache import keep_compiled_programs
     from camjax.cli.photographs import photo_explainer
     from camjax.cli.ready_network import ReadyNetwork, ready_network
-    from camjax.exporting.file import is_exported_file
-    from camjax.exporting.network import ExportedNetwork, load_exported
+    from camjax.exporting.network import ExportedNetwork
     from camjax.viz import explanation_figure
 
-    exported = None
-    if model is not None and is_exported_file(model):
-        exported = load_exported(model)
-        if weights or trust or layer or method not in (None, exported.method):
-            raise InputError(
-                f"--model {model} is an exported network, by {exported.method}: leave out --method, --layer, --weights "
-                "and --trust, or give the network that it was exported from."
-            )
+    exported = exported_network(model, [method] if method else [], weights, trust, layer)
+    model, weights = network_choice(model, weights)
+    if exported is not None:
         method, threshold = exported.method, exported.about["threshold"] if threshold is None else threshold
-    else:
-        model, weights = network_choice(model, weights)
     method = method or DEFAULT_METHOD
     threshold = DEFAULT_THRESHOLD if threshold is None else threshold
 

@@ -1,10 +1,16 @@
 """The network on the command line: what --model and --weights ask for together."""
 
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from camjax.errors import InputError
 
+if TYPE_CHECKING:
+    from camjax.exporting.network import ExportedNetwork
+
 DEFAULT_MODEL = "efficientnet_lite0"
+DEFAULT_METHOD, DEFAULT_THRESHOLD = "cam", 0.2
 
 
 def network_choice(model: str | None, weights: str | None) -> tuple[str, str | None]:
@@ -33,3 +39,29 @@ def network_choice(model: str | None, weights: str | None) -> tuple[str, str | N
         choices = ", ".join(f"--model {name}" for name in having)
         raise InputError(f"--weights {weights} are those of several networks: say which by {choices}.")
     return model_of(weights) or DEFAULT_MODEL, weights
+
+
+def exported_network(model: str | None, methods: Iterable[str], *others: Any) -> "ExportedNetwork | None":
+    """The network of a file by `camjax export`; None if --model names something else.
+
+    Args:
+      model: what --model says, or None.
+      methods: what --method says.
+      *others: what --layer, --weights and --trust say, of those that the command has.
+
+    Raises:
+      ValueError: the file is damaged, or an option says what the file has settled.
+    """
+    from camjax.exporting.file import is_exported_file
+
+    if model is None or not is_exported_file(model):
+        return None
+    from camjax.exporting.network import load_exported
+
+    exported = load_exported(model)
+    if any(others) or {*methods} - {exported.method}:
+        raise InputError(
+            f"--model {model} is an exported network, by {exported.method}: leave out --method, --layer, --weights and "
+            "--trust, or give the network that it was exported from."
+        )
+    return exported

@@ -25,6 +25,7 @@ from camjax.inference import make_localize_fns
 from camjax.metrics import METRICS, StreamingMetric
 from camjax.metrics.streaming import THRESHOLD_STEP
 from camjax.models import CamModel
+from camjax.outputs import BoundNetwork
 from camjax.processes import in_first
 
 SAVE_SECONDS = 10
@@ -53,7 +54,7 @@ class Evaluation:
 
 
 def evaluate_localization(
-    model: CamModel,
+    model: CamModel | BoundNetwork,
     source: AnnotatedSource,
     *,
     methods: Sequence[str] = ("cam",),
@@ -78,7 +79,8 @@ def evaluate_localization(
     exactly once: scored, without boxes (in classification error only), unreadable, or excluded by a list.
 
     Args:
-      model: a classifier; what it has to have depends on the method.
+      model: a classifier; what it has to have depends on the method. An exported network will do, at its own method,
+        for all metrics but those that change its images.
       source: annotated images, from `camjax.data.annotated.open_annotated`. Its classes are found among the model's by
         name: see `camjax.class_names.match_class_names`.
       methods: names of `camjax.attribution.METHODS`.
@@ -113,7 +115,12 @@ def evaluate_localization(
     """
     _check_options(methods, metrics, batch_size, crop, limit)
     _check_source(source, metrics)
-    classes = model.head.num_classes
+    if isinstance(model, BoundNetwork) and (wrong := [name for name in metrics if "scores" in METRICS[name].needs]):
+        raise InputError(
+            f"metrics {', '.join(wrong)} of an exported network: they change images by parts of a gray level, and it "
+            "takes whole ones (uint8). Take the network that it was exported from."
+        )
+    classes = model.num_classes
     source = with_classes_of(source, model.class_names, classes)
     if (resume or save_maps) and run_dir is None:
         raise InputError("resume and save_maps need a run_dir.")

@@ -21,6 +21,7 @@ from camjax.inference import CamOutput, Localization, make_cam_fn
 from camjax.metrics import METRICS, Sample, StreamingMetric, merge_across_processes
 from camjax.metrics.localization.box_overlap import iou_matrix
 from camjax.models import CamModel
+from camjax.outputs import BoundNetwork
 from camjax.processes import gather
 
 
@@ -45,7 +46,7 @@ class Tally:
 
     def __init__(
         self,
-        model: CamModel,
+        model: CamModel | BoundNetwork,
         methods: Sequence[str],
         metrics: Sequence[str],
         class_names: Sequence[str],
@@ -53,14 +54,15 @@ class Tally:
         layer: str | None = None,
     ):
         self.metrics: dict[str, dict[str, StreamingMetric]] = {
-            method: {name: METRICS[name].for_evaluation(model.head.num_classes, threshold_step) for name in metrics}
+            method: {name: METRICS[name].for_evaluation(model.num_classes, threshold_step) for name in metrics}
             for method in methods
         }
         self.counts: collections.Counter[str] = collections.Counter()
         self.cases = Cases(class_names)
         self.columns = ["index", "filename", "status", "label", "prediction", *(f"{method}_iou" for method in methods)]
         self.columns += [f"{method}_{edge}" for method in methods for edge in ("ymin", "xmin", "ymax", "xmax")]
-        self._model, self._layer = model, layer
+        self._model: Any = model
+        self._layer = layer
         self._warned_of_size = False
         self._cam_fns: dict[str, Callable[..., CamOutput]] = {}
 

@@ -142,7 +142,10 @@ def _description(model: CamModel, size: tuple[int, int], any_size: bool) -> dict
         "class_names": model.class_names,
         "multi_label": model.multi_label,
         "outputs": Localization._fields,
-        "input": {"size": size, "any_size": any_size, "min_size": model.min_size, **model.input_rule},
+        "input": {
+            **{"size": size, "any_size": any_size, "min_size": model.min_size, **model.input_rule},
+            **{"crop_share": model.crop_share, "interpolation": model.interpolation},
+        },
     }
 
 

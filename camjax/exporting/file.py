@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from typing_extensions import TypedDict  # which pydantic reads; typing's own from Python 3.12 on
@@ -48,6 +48,8 @@ class Input(TypedDict):
       mean: of what is subtracted; R, G, B in 0..255.
       std: of what is divided by.
       channel_order: of the first layer.
+      crop_share: of the height and width of the largest centered part of an image, what center crops take.
+      interpolation: by which center crops are resized.
     """
 
     size: tuple[int, int]
@@ -56,6 +58,8 @@ class Input(TypedDict):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     channel_order: str
+    crop_share: float
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class ProgramTypes(TypedDict):

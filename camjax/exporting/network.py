@@ -1,6 +1,7 @@
 """A network from an exported file: it runs without its definition, and without camjax's other parts."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax import export
 from camjax.checks import as_array, check_class_ids, check_threshold
 from camjax.errors import InputError, reading
 from camjax.exporting.file import About, read_exported_file
-from camjax.outputs import Localization
+from camjax.outputs import BoundNetwork, Localization
 from camjax.programs import Program
 from camjax.sharding import Placed
 
@@ -22,7 +23,7 @@ ASKED, TOP = "asked", "top"
 """The programs: for classes that are given, and for the most probable ones."""
 
 
-class ExportedNetwork:
+class ExportedNetwork(BoundNetwork):
     """What `camjax.load_exported` returns: a function of images, at the method and threshold of its export.
 
     Attributes:
@@ -34,6 +35,9 @@ class ExportedNetwork:
       multi_label: whether an image may have several classes.
       method: by which maps are made.
       top_k: the number of classes that have maps, where none are given.
+      weights_sha256: of the network that was exported.
+      crop_share: as that of `camjax.models.CamModel`, for center crops.
+      interpolation: by which center crops are resized.
     """
 
     def __init__(self, about: About, programs: dict[str, bytes], arrays: dict[str, np.ndarray]):
@@ -42,6 +46,8 @@ class ExportedNetwork:
         self.num_classes, self.multi_label = about["num_classes"], about["multi_label"]
         self.input_size, self.any_size = about["input"]["size"], about["input"]["any_size"]
         self.method, self.top_k = about["method"], about["top_k"]
+        self.weights_sha256 = about["weights_sha256"]
+        self.crop_share, self.interpolation = about["input"]["crop_share"], about["input"]["interpolation"]
         self._functions = {
             name: jax.jit(
                 Program(
@@ -68,13 +74,33 @@ class ExportedNetwork:
           ValueError: images or class_ids of another shape or type, class_ids or a threshold out of range, or a device
             of a platform that the file is not for.
         """
+        arrays, images, ids = self._arguments(images, class_ids, threshold)
+        found = self._functions[TOP](*arrays, images) if ids is None else self._functions[ASKED](*arrays, images, ids)
+        return Localization(*found)
+
+    def choosing(
+        self, choose: Callable[[jax.Array, Any], jax.Array | None], threshold: float | None = None
+    ) -> Callable[..., Localization]:
+        """See `camjax.outputs.BoundNetwork`."""
+
+        @jax.jit
+        def of_chosen(arrays, images, class_ids):
+            # The compiler leaves out of the first program what nobody asks for, and the network where both have it.
+            ids = choose(self._functions[TOP](*arrays, images)[0], class_ids)
+            if ids is None:
+                ids = jnp.broadcast_to(jnp.arange(self.num_classes, dtype=jnp.int32), (len(images), self.num_classes))
+            return Localization(*self._functions[ASKED](*arrays, images, ids))
+
+        return lambda images, class_ids=None: of_chosen(*self._arguments(images, class_ids, threshold))
+
+    def _arguments(self, images: Any, class_ids: Any, threshold: float | None) -> tuple[list[Any], Any, Any]:
+        """Of the programs: arrays, images and class ids."""
         images = self._checked(images)
         ids = check_class_ids(class_ids, images.shape[0], self.num_classes)
         arrays = list(self._arrays.beside(images))
         if threshold is not None:
             arrays[self._threshold] = np.float32(check_threshold(threshold))
-        found = self._functions[TOP](*arrays, images) if ids is None else self._functions[ASKED](*arrays, images, ids)
-        return Localization(*found)
+        return arrays, images, ids
 
     def _checked(self, images: Any) -> Any:
         images = as_array(images, "images")
@@ -118,7 +144,8 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedNetwork:
       ValueError: it is damaged or changed, of a newer format, or no exported network.
     """
     about, programs, arrays = read_exported_file(path)
-    with reading(path, "a network that this JAX can run", f"It was written by JAX {about['versions'].get('jax')}."):
+    versions = f"It was written by JAX {about['versions'].get('jax')}, and this is JAX {jax.__version__}."
+    with reading(path, "a network that this JAX can run", f"{versions} Install a newer JAX, or export it again."):
         return ExportedNetwork(about, programs, arrays)
 
 

@@ -270,6 +270,11 @@ class CamModel(nnx.Module):
         return self.finish(*self.split(images))
 
     @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.head.num_classes
+
+    @property
     def exact_cam(self) -> bool:
         """Whether, for every class, the mean of its map plus its bias is its logit."""
         return self.head.exact_cam

@@ -127,14 +127,14 @@ class VisionTransformer(CamModel):
     def embed(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, T, K), what the first block takes."""
         grid = self.grid(*x.shape[1:3])
-        tokens = self.patches(x).reshape(len(x), -1, self.size.width)
+        tokens = self.patches(x).reshape(x.shape[0], -1, self.size.width)
         positions = resampled_positions(self.positions[...], grid, self.other_tokens * self.positions_of_others)
         others = [
-            jnp.broadcast_to(token[...].astype(self.dtype), (len(x), *token.shape[1:]))
+            jnp.broadcast_to(token[...].astype(self.dtype), (x.shape[0], *token.shape[1:]))
             for token in (self.class_token, self.distillation_token, self.registers)
             if token is not None
         ]
-        positions = jnp.broadcast_to(positions.astype(self.dtype), (len(x), *positions.shape[1:]))
+        positions = jnp.broadcast_to(positions.astype(self.dtype), (x.shape[0], *positions.shape[1:]))
         if self.positions_of_others:
             tokens = jnp.concatenate([*others, tokens], axis=1) + positions
         else:
@@ -150,7 +150,7 @@ class VisionTransformer(CamModel):
 
     def as_map(self, tokens: jax.Array, images: jax.Array) -> jax.Array:
         """The patches' tokens, (B, T, K) -> (B, h, w, K), of images (B, H, W, 3)."""
-        return tokens[:, self.other_tokens :].reshape(len(tokens), *self.grid(*images.shape[1:3]), -1)
+        return tokens[:, self.other_tokens :].reshape(tokens.shape[0], *self.grid(*images.shape[1:3]), -1)
 
     @property
     def last_norm(self) -> str:
@@ -261,9 +261,9 @@ class ClassToken(VisionTransformer):
         """See `VisionTransformer`."""
         token = self.norm(token)
         if isinstance(self.head, TokenHead):
-            alike = jnp.broadcast_to(token[:, None], (len(token), self.other_tokens + 1, token.shape[-1]))
+            alike = jnp.broadcast_to(token[:, None], (token.shape[0], self.other_tokens + 1, token.shape[-1]))
             return self.head(alike)
-        places = jnp.broadcast_to(token[:, None, None], (len(token), *grid, token.shape[-1]))
+        places = jnp.broadcast_to(token[:, None, None], (token.shape[0], *grid, token.shape[-1]))
         return self.head(jnp.pad(places, ((0, 0), (0, 0), (0, 0), (0, 1))))
 
     def with_attention(self, x: jax.Array) -> jax.Array:
@@ -306,7 +306,7 @@ class ClassToken(VisionTransformer):
         if not around:
             return self.head(features)
         others, tokens = around
-        patches = features.reshape(len(features), -1, features.shape[-1])
+        patches = features.reshape(features.shape[0], -1, features.shape[-1])
         normed = jnp.concatenate([others, patches.astype(others.dtype)], axis=1)
         assert isinstance(self.head, TokenHead)
         wanted = None if self.head.mean_too else self.other_tokens

@@ -7,9 +7,13 @@ import jax
 import numpy as np
 from flax import nnx
 
+from camjax.outputs import BoundNetwork
 
-def weights_sha256(model: nnx.Module) -> str:
-    """SHA-256 of the names and values of all arrays of a model."""
+
+def weights_sha256(model: nnx.Module | BoundNetwork) -> str:
+    """SHA-256 of the names and values of all arrays of a model; of the model that an exported network was made of."""
+    if isinstance(model, BoundNetwork):
+        return model.weights_sha256
     return tree_sha256(nnx.to_pure_dict(nnx.state(model)))
 
 

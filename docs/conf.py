@@ -13,6 +13,7 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # Executed pages run on the CPU, and fetch nothing. What they compile is kept for the next build.
 os.environ |= {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "site-compiled"))
+os.environ.setdefault("TFDS_DATA_DIR", str(DOCS.parent / "build" / "site-data"))
 
 from making import llms  # noqa: E402
 from making.examples import find_examples  # noqa: E402

@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import inspect
 import json
-import re
-from pathlib import Path
 from typing import get_args
 
 import jax
@@ -13,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import STRICT
-from flax import nnx
 from jax.tree_util import Partial
 
 from camjax.inference import CamOutput, Localization
@@ -21,7 +18,6 @@ from camjax.metrics import FAITHFULNESS, METRICS, MaxBoxAcc, Sample, Truth
 from camjax.metrics.faithfulness.scores import _filled
 from camjax.metrics.localization.threshold_curve import _boxes_at_thresholds
 from camjax.metrics.streaming import Need, Unit
-from camjax.models import CamModel, PooledHead
 
 CLASSES, IMAGES, SIZE = 7, 12, (4, 6)
 EXACT = sorted(METRICS.keys() - FAITHFULNESS.keys())  # their sums are integers
@@ -297,28 +293,3 @@ def test_maps_that_are_not_finite_are_an_error_that_names_the_files():
     truth = dataclasses.replace(good.truth, counted=counted)
     with pytest.raises(ValueError, match=r"Sparsity: the maps of 1 images .* \(1\.png\)"):
         make("sparsity", dataclasses.replace(good, top=good.top._replace(maps=maps), truth=truth))
-
-
-class Net(CamModel):
-    """Its features are the colors."""
-
-    def __init__(self):
-        super().__init__(input_size=(16, 16), stride=1, mean=(60,) * 3, std=(60,) * 3)
-        self.head = PooledHead(3, CLASSES, rngs=nnx.Rngs(0))
-
-    def backbone(self, x):
-        return nnx.relu(x)
-
-
-def test_the_loop_of_the_guide():
-    guide = Path(__file__).parents[2] / "docs" / "metrics.md"
-    (block,) = re.findall(r"^```python\n(.*?)^```", guide.read_text(), flags=re.MULTILINE | re.DOTALL)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, 4, 16, 16, 3), dtype=np.uint8)
-    names = {
-        "model": Net(),
-        "batches": [(of, rng.integers(0, CLASSES, 4), [random_boxes(rng, 2)] * 4) for of in images],
-    }
-    exec(block, names)
-    assert names["error"].num_images == names["max_box_acc"].num_images == 8
-    assert {"top1_localization_error", "MaxBoxAccV2"} <= names["results"].keys()

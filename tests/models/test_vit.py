@@ -9,6 +9,7 @@ import pytest
 from conftest import photos, random_network
 from flax import nnx
 from safetensors.numpy import save_file
+from test_docs import python_of
 
 import camjax
 from camjax.attribution import reshape_tokens
@@ -149,7 +150,8 @@ def test_a_published_clip_is_read_and_its_texts_left_out(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_classes_that_are_texts():
+def test_classes_that_are_texts(monkeypatch):
+    """By the function, and by the lines of the page on networks, docs/models.md."""
     model = random_network(TOWER, 16)
     images, texts = photos((64, 64)), np.random.default_rng(0).normal(size=(3, 16))
     classifier = with_text_classes(model, 5 * texts, scale=20, bias=-2, class_names=["cat", "cup", "dog"])
@@ -159,6 +161,11 @@ def test_classes_that_are_texts():
     np.testing.assert_allclose(found.logits, 20 * cosines - 2, atol=1e-4)
     assert found.maps.shape == (2, 3, 2, 2) and classifier.class_names == ("cat", "cup", "dog")
     assert model.head.num_classes == 16  # which is left as it was
+    (lines,) = (code for code in python_of("docs/models.md") if "tower" in code)
+    monkeypatch.setattr(camjax, "load_model", lambda name, weights: model)
+    names = {"camjax": camjax, "embeddings": texts[:2], "images": images}
+    exec(lines, names)
+    np.testing.assert_allclose(logits_of(names["model"], images), 100 * cosines[:, :2], atol=1e-3)
 
 
 def test_siglips_texts_are_compared_with_the_pooled_tokens_themselves():

@@ -235,15 +235,20 @@ def test_the_command_writes_the_same_bytes_in_every_process(tmp_path, network, c
     assert "ends in .camjax or .onnx" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "name", ["gradcam", "legrad", *(pytest.param(name, marks=pytest.mark.long) for name in COMPILED)]
-)
+@pytest.mark.parametrize("name", ["gradcam", *(pytest.param(name, marks=pytest.mark.long) for name in COMPILED)])
 def test_a_method(name, network, tmp_path):
     network = tiny_vit() if METHODS[name].of_attention else network
     camjax.export_model(network, tmp_path / "it.camjax", name, platforms=["cpu"])
     localize = camjax.load_exported(tmp_path / "it.camjax")
     batch = images(2, localize.input_size)
     assert_same(localize(batch), camjax.make_localize_fn(network, name)(batch))
+
+
+def test_a_transformer(tmp_path):
+    """That it says the same is among the long ones of `test_a_method`."""
+    camjax.export_model(tiny_vit(), tmp_path / "it.camjax", "rollout", platforms=["cpu"])
+    types = camjax.load_exported(tmp_path / "it.camjax").about["programs"]["asked"]["results"]
+    assert types[2] == ("b, n, 4, 4", "float32")
 
 
 def test_bfloat16(tmp_path):
@@ -287,6 +292,19 @@ def test_plain_operations_compute_the_same(network):
     assert not re.search(r"\b(platform_index|jit|bilinear|custom_jvp_call|pad|reduce_window\w*)\[", traced)
     function = plain(of_images, images(2))
     assert_same(camjax.Localization(*jax.jit(function)(images(2))), localize(images(2)))
+
+
+def test_gradients_of_a_slice_are_plain_sums():
+    (batch,) = export.symbolic_shape("b")
+    x = np.arange(30, dtype=np.float32).reshape(2, 5, 3)
+
+    def gradient(x):
+        return jax.grad(lambda x: (x[:, 1] ** 2).sum() + (x[:, :2] ** 3).sum() + (x[:, -1:] * 5).sum())(x)
+
+    function = plain(gradient, jax.ShapeDtypeStruct((batch, 5, 3), np.float32))
+    assert "scatter" not in str(jax.make_jaxpr(function)(jax.ShapeDtypeStruct((batch, 5, 3), np.float32)))
+    traced = export.export(jax.jit(function))(jax.ShapeDtypeStruct((batch, 5, 3), np.float32))
+    np.testing.assert_allclose(traced.call(x)[0], gradient(x))
 
 
 ONNX = """

@@ -257,7 +257,7 @@ def test_pages_run_as_written(page, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("page", ["attribution", "faithfulness"])
 def test_their_commands_run(page, tmp_path, monkeypatch):
     run_blocks(page, tmp_path, monkeypatch, lambda code: "", commands=True)
-    assert Path("cat_cam.png" if page == "attribution" else "evaluation/results.json").is_file()
+    assert Path("cat_methods.png" if page == "attribution" else "evaluation/results.json").is_file()
 
 
 def cat_and_coffee(folder: Path, each: int, names: tuple[str, str] = ("cat", "coffee")) -> None:

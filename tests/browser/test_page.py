@@ -244,6 +244,19 @@ def test_downloads(page, lite0):
         assert name == "chelsea_figure.png" and min(figure.size) > 300
 
 
+@pytest.mark.parametrize(
+    ("examples", "hint"), [(["cat"], "Drop a picture, or choose an example."), ([], "Drop a picture.")]
+)
+def test_examples_are_offered_where_there_are_some(browser, server, examples, hint):
+    page = browser.new_page()
+    start = requests.get(f"{server}/api/start").json() | {"examples": examples}
+    page.route(re.compile("/api/start"), lambda route: route.fulfill(json=start))
+    page.goto(server)
+    page.locator("#names option").first.wait_for(state="attached", timeout=SECONDS)
+    assert page.locator("#status").inner_text() == hint
+    page.close()
+
+
 def test_a_broken_picture(page, tmp_path):
     torn = tmp_path / "torn.jpg"
     torn.write_bytes(b"no image")

@@ -126,7 +126,8 @@ async function chooseNetwork() {
       ...Array.from({ length: answer.num_classes }, (_, id) => make("option", { value: `${nameOf(id)} (${id})` })),
     );
     listChosen();
-    status(state.picture ? "" : "Drop a picture, or choose an example.");
+    const hint = state.start.examples.length ? "Drop a picture, or choose an example." : "Drop a picture.";
+    status(state.picture ? "" : hint);
     await explain();
   } catch (error) {
     if (asked === state.asked) fail(error);

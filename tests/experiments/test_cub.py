@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,17 +15,16 @@ import camjax.features
 from camjax.data.annotation import AnnotatedSource, Annotation
 from camjax.data.sources import SourceInfo
 from camjax.features.svm import PENALTIES
-from camjax.models import with_wsol
 from camjax.terminal import Console
 from camjax.training.published import tscam, wsol
 from camjax.weights.camjax_file import write_camjax_file
 from experiments.cub import __main__ as cub
 from experiments.cub import finetuning as cub_finetuning
 from experiments.cub import table4 as cub_table4
-from experiments.cub.finetuning import augmentation, finetuning_recipe, is_published
+from experiments.cub.finetuning import augmentation, finetuning_recipe, is_published, starting_model
 from tests.experiments.colors import TINY, Colors, Identity, painted
-from tests.tiny_vit import tiny_vit
 
+VIT = "tests.tiny_vit:tiny_vit"
 QUIET = Console(file=io.StringIO())
 RED, GREEN = 0, 1
 
@@ -89,8 +89,19 @@ def test_networks_without_published_settings_take_those_of_resnet():
     assert is_published("inception_v3_wsol_28x28") and not is_published("resnet50")
 
 
-def test_a_transformer_is_trained_by_ts_cam_with_its_settings():
-    model = with_wsol(tiny_vit(), "tscam")
+@pytest.fixture
+def vit_weights(tmp_path):
+    """A file of a transformer's weights, with a class token and five classes."""
+    path = tmp_path / "vit.safetensors"
+    write_camjax_file(camjax.create_model(VIT, rngs=nnx.Rngs(1)), path, version="0")
+    return str(path)
+
+
+def test_a_transformer_is_trained_by_ts_cam_with_its_settings(vit_weights):
+    model = starting_model(VIT, vit_weights, 4, ("tscam",))
+    assert model.created_as["wsol"] == {"method": "tscam"} and model.head.num_classes == 4
+    loaded = camjax.load_model(VIT, vit_weights)
+    np.testing.assert_array_equal(model.blocks[1].project.kernel[...], loaded.blocks[1].project.kernel[...])
     assert finetuning_recipe("deit_small_patch16_224", 5994, model) == tscam("cub")
     # 60 epochs in batches of 128; the learning rate falls after 29 and 59.
     assert (tscam("cub").steps, tscam("cub").decay_first, tscam("cub").decay_every) == (2810, 1358, 1405)
@@ -162,6 +173,22 @@ def test_it_recognizes_and_localizes(experiment):
     tuned = numbers["fine-tuning"]
     assert tuned["ilsvrc"]["top1_classification_error"] < 50
     assert 0 < tuned["maxboxaccv2"]["MaxBoxAccV2"] <= 100
+
+
+@pytest.mark.long
+def test_a_transformer_is_fine_tuned_with_ts_cam(experiment, vit_weights, tmp_path):
+    """Table 4 is there already; tests/experiments/test_wsol_experiment.py trains by TS-CAM in the short tests."""
+    before, _, _ = experiment
+    shutil.copytree(before.out, tmp_path / "out", ignore=shutil.ignore_patterns("finetuning"))
+    stages = json.loads((before.out / "results.json").read_text())
+    del stages["fine-tuning"]
+    (tmp_path / "out" / "results.json").write_text(json.dumps(stages))
+    tuning = {"finetune_model": VIT, "finetune_weights": vit_weights, "finetune_method": ("tscam",)}
+    options = dataclasses.replace(before, out=tmp_path / "out", **tuning)
+    cub.run(options, Shapes("train", 96), Shapes("test", 32), QUIET)
+    tuned = json.loads((options.out / "results.json").read_text())["fine-tuning"]["results"]
+    assert 0 < tuned["maxboxaccv2"]["MaxBoxAccV2"] <= 100
+    assert camjax.load_model(options.out / "finetuning").created_as["wsol"] == {"method": "tscam"}
 
 
 def rows_of(printed):

@@ -1,5 +1,6 @@
 """Training methods for weakly supervised localization: cases by hand, and what every row of the table holds to."""
 
+import dataclasses
 import functools
 import json
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import STRICT
+from conftest import STRICT, photos
 from flax import nnx
 from wsol_net import Staged
 
@@ -18,6 +19,7 @@ from camjax.models.shapes import model_shapes
 from camjax.models.wsol import acol, adl, cutmix, has, spg
 from camjax.models.wsol.table import WSOL, new_layers, with_wsol, wsol_config, wsol_words
 from camjax.training import Recipe, SigmoidBinaryCrossEntropy, TrainState, fit
+from camjax.training.published import tscam
 from camjax.training.step import _keys_of_step, recipe_step
 from camjax.weights.camjax_file import write_camjax_file
 from tests.tiny_vit import tiny
@@ -140,6 +142,21 @@ def test_every_parameter_learns(name):
     for (path, old), (_, new) in zip(before, after, strict=True):
         assert not np.array_equal(old[...], new[...]), path
     assert all(np.isfinite(found["loss"]) for found in metrics)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_step_of_the_whole_deit_small_with_ts_cam(dtype):
+    model = camjax.create_model("deit_small_patch16_224", 200, wsol="tscam", dtype=dtype, rngs=nnx.Rngs(0))
+    recipe = dataclasses.replace(tscam("cub"), batch_size=2)
+    start = TrainState.create(model, recipe)
+    end, found = jax.jit(recipe_step(recipe))(start, {"image": photos(), "label": np.array([0, 199])})
+    assert float(found["loss"]) == pytest.approx(np.log(200), rel=0.1)  # the same of all classes, nearly
+    assert 0 < float(found["gradient_norm"]) < np.inf
+    before, after = (nnx.to_flat_state(nnx.state(state.model, nnx.Param)) for state in (start, end))
+    for (path, old), (_, new) in zip(before, after, strict=True):
+        assert new.dtype == jnp.float32 and np.isfinite(new[...]).all(), path
+        assert not np.array_equal(old[...], new[...]), path
 
 
 @pytest.mark.parametrize("name", PLAIN_INFERENCE)

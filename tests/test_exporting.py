@@ -249,11 +249,13 @@ def test_a_method(name, network, tmp_path):
     assert_same(localize(batch), camjax.make_localize_fn(network, name)(batch))
 
 
-def test_a_transformer(tmp_path):
-    """That it says the same is among the long ones of `test_a_method`."""
-    camjax.export_model(tiny_vit(), tmp_path / "it.camjax", "rollout", platforms=["cpu"])
-    types = camjax.load_exported(tmp_path / "it.camjax").about["programs"]["asked"]["results"]
-    assert types[2] == ("b, n, 4, 4", "float32")
+@pytest.mark.parametrize("name", ["gradcam", *(pytest.param(n, marks=pytest.mark.long) for n in ("rollout", "legrad"))])
+def test_a_transformer_of_images_of_any_size(name, tmp_path):
+    network = tiny_vit()
+    camjax.export_model(network, tmp_path / "it.camjax", name, any_size=True, platforms=["cpu"])
+    localize = camjax.load_exported(tmp_path / "it.camjax")
+    batch = images(2, (40, 53))
+    assert_same(localize(batch), camjax.make_localize_fn(network, name)(batch))
 
 
 def test_bfloat16(tmp_path):

@@ -122,7 +122,9 @@ class VisionTransformer(CamModel):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(h, w): how many patches an image of (H, W) pixels has from top to bottom, and from left to right."""
-        return height // self.stride, width // self.stride
+        # As a convolution counts, of sizes that a program leaves open too.
+        rows, columns = ((side - self.stride) // self.stride + 1 for side in (height, width))
+        return rows, columns
 
     def embed(self, x: jax.Array) -> jax.Array:
         """(B, H, W, 3) normalized images -> (B, T, K), what the first block takes."""

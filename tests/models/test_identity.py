@@ -99,7 +99,7 @@ def test_maps_and_logits(name, dtype, size):
     ("name", "dtype", "size"),
     [
         *((name, "float32", (65, 98)) for name in sorted(DEEP)),
-        ("convnext_tiny", "bfloat16", (96, 64)),
+        pytest.param("convnext_tiny", "bfloat16", (96, 64), marks=pytest.mark.long),
     ],
 )
 def test_maps_and_logits_with_one_block_in_each_stage(monkeypatch, name, dtype, size):

@@ -77,7 +77,8 @@ def check_training_step(model, share_that_moves=0.9):
 
 
 IN_HALF_PRECISION = ("convnext_tiny", "vit_wee_patch16_reg1_gap_256")
-ALIKE = ("efficientnet_v2_s", "resnext50_32x4d", "regnety_016")  # whose layers others have too
+# Whose layers others have too.
+ALIKE = ("efficientnet_v2_s", "resnext50_32x4d", "regnety_016", "resnet50_wsol", "convnextv2_tiny", "squeezenet1_1")
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,12 @@ test-latest: .venv-latest/bin/python
 		-o filterwarnings="$$(printf 'error::%s:(camjax|experiments)\n' $(DEPRECATED))"
 
 # The tests of maps, layers and metrics again, with the optimized programs that users run. (Those of whole networks are
-# compared with PyTorch by test-parity.)
+# compared with PyTorch by test-parity.) TESTS names files to run; empty, all run.
+OPTIMIZED := $(patsubst %,tests/models/test_%.py,batchnorm conv identity layers pooling) \
+	tests/attribution tests/metrics tests/evaluation tests/test_inference.py tests/test_components.py
 test-optimized: .venv/test
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "not parity and not long and not browser" \
-		$(patsubst %,tests/models/test_%.py,batchnorm conv identity layers pooling) \
-		tests/attribution tests/metrics tests/evaluation tests/test_inference.py tests/test_components.py
+		$(or $(TESTS),$(OPTIMIZED))
 
 # Without XLA_FLAGS tests/conftest.py leaves out most of XLA's optimizations; with it empty, programs are those of users.
 test-parity: .venv/peers .venv-prepare/ready

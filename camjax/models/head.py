@@ -47,7 +47,8 @@ class PooledHead(nnx.Module):
     Attributes:
       kernel: (K, C) float32.
       bias: (C,) float32.
-      num_classes, pool: as given.
+      num_classes: as given.
+      pool: as given.
       exact_cam: whether the mean of a class's map plus its bias is that class's logit (True for GAP).
     """
 
@@ -89,8 +90,10 @@ class MapHead(nnx.Module):
       pool: "gap" or "gmp".
 
     Attributes:
-      kernel, bias: None; the kernel would be the identity.
-      num_classes, pool: as given.
+      kernel: None; it would be the identity.
+      bias: None.
+      num_classes: as given.
+      pool: as given.
       exact_cam: whether the mean of a class's map is that class's logit (True for GAP).
     """
 

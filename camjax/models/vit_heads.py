@@ -23,7 +23,8 @@ class TokenHead(nnx.Module):
       rngs: random keys of the initial weights.
 
     Attributes:
-      dense, distilled: `nnx.Linear` in float32.
+      dense: `nnx.Linear` in float32.
+      distilled: the same of the distillation token, or None.
       num_classes: as given.
       exact_cam: False.
     """

@@ -117,10 +117,8 @@ def conv_general_dilated(
         return pixels.reshape(*images.shape[:3], k_out)
 
     def side_by_side(lhs, rhs):
-        rows, columns = (
-            (lhs.shape[1] - kh) // kh + 1,
-            (lhs.shape[2] - kw) // kw + 1,
-        )  # as a convolution counts symbolic sizes
+        # Counted as a convolution counts: of symbolic sizes, `H // kh` would be another number.
+        rows, columns = (lhs.shape[1] - kh) // kh + 1, (lhs.shape[2] - kw) // kw + 1
         blocks = lhs[:, : rows * kh, : columns * kw].reshape(lhs.shape[0], rows, kh, columns, kw, k_in)
         blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
         return lax.dot_general(blocks, rhs, (((3, 4, 5), (0, 1, 2)), ((), ())), **products)

@@ -59,12 +59,25 @@ class AttentionWeights(nnx.Module):
         """(B, heads, T', d) queries and (B, heads, T, d) keys -> (B, heads, T', T), whose last axis has the sum 1."""
         return jax.nn.softmax(_scores(queries, keys), axis=-1).astype(queries.dtype)
 
-    def mixed(self, queries: jax.Array, keys: jax.Array, values: jax.Array, wanted: int | None) -> jax.Array:
-        """The weights of the first `wanted` queries times (B, heads, T, d) values -> (B, heads, wanted, d)."""
-        if type(self).__call__ is not AttentionWeights.__call__:
-            # A method reads the weights, or puts others in their place.
-            return jnp.matmul(self(queries, keys)[:, :, :wanted], values)
-        return softmax_times(_scores(queries[:, :, :wanted], keys), values)
+    def mixed(
+        self,
+        queries: jax.Array,
+        keys: jax.Array,
+        values: jax.Array,
+        wanted: int | None = None,
+        kept: list[jax.Array] | None = None,
+    ) -> jax.Array:
+        """The weights of the first `wanted` queries times (B, heads, T, d) values -> (B, heads, wanted, d).
+
+        All weights are computed only where someone reads them: `kept`, if given, gets them; or a method has given this
+        layer another `__call__`, which keeps them or puts others in their place.
+        """
+        if kept is None and type(self).__call__ is AttentionWeights.__call__:
+            return softmax_times(_scores(queries[:, :, :wanted], keys), values)
+        weights = self(queries, keys)
+        if kept is not None:
+            kept.append(weights)
+        return jnp.matmul(weights[:, :, :wanted], values)
 
 
 def _scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
@@ -86,12 +99,7 @@ class Attention(nnx.Module):
         batch, count, _ = x.shape
         # Heads in front of tokens: XLA on CPUs takes three times as long for products over other orders of axes.
         queries, keys, values = self.qkv(x).reshape(batch, count, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        if kept is None:
-            mixed = self.weights.mixed(queries, keys, values, wanted)
-        else:
-            kept.append(self.weights(queries, keys))
-            mixed = jnp.matmul(kept[-1][:, :, :wanted], values)
-        mixed = mixed.swapaxes(1, 2)
+        mixed = self.weights.mixed(queries, keys, values, wanted, kept).swapaxes(1, 2)
         return self.project(mixed.reshape(*mixed.shape[:2], -1))
 
 

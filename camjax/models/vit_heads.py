@@ -97,7 +97,7 @@ class QueryHead(nnx.Module):
             batch, -1, 2, self.heads, width // self.heads
         )
         keys, values = both.transpose(2, 0, 3, 1, 4)
-        mixed = self.weights.mixed(query.reshape(batch, self.heads, 1, -1), keys, values, None)
+        mixed = self.weights.mixed(query.reshape(batch, self.heads, 1, -1), keys, values)
         x = self.project(mixed.reshape(batch, width))
         x = x + self.reduce(exact_gelu(self.expand(self.norm(x).astype(self.dtype))))
         return self.dense(x.astype(jnp.float32))

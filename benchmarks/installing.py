@@ -4,8 +4,9 @@
     python -m benchmarks.installing --install    # also the time that pip takes, into new environments
 
 Sizes are those of the files that the installed packages list. Times are processor time, which the network and other
-programs on the machine hardly change. With --install, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gets the
-CPU build of PyTorch; PyPI's for Linux brings gigabytes of CUDA.
+programs on the machine hardly change. With --install, pip gets the other libraries in the versions of this environment,
+and PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu the CPU build of PyTorch; PyPI's for Linux brings gigabytes
+of CUDA.
 """
 
 import argparse
@@ -79,7 +80,10 @@ def to_install(package: Package) -> float:
     with tempfile.TemporaryDirectory() as folder:
         venv = Path(folder, "venv")
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        named = [line.replace("camjax", str(ROOT)) if line.startswith("camjax") else line for line in package.install]
+        named = [
+            line.replace("camjax", str(ROOT)) if line.startswith("camjax") else f"{line}=={metadata.version(line)}"
+            for line in package.install
+        ]
         return seconds([venv / "bin/pip", "install", "-q", *named])
 
 

@@ -422,12 +422,12 @@ def _bind_network(
             f"{', '.join(given)} of an exported network, whose maps are made as it was exported: leave it out, or take "
             "the network that it was exported from."
         )
-    localize = network.choosing(choose, threshold)
+    network_fn = network.choosing(choose, threshold, boxes=threshold is not None)
 
     def run(images, class_ids=None):
-        found = localize(images, class_ids)
+        found = network_fn(images, class_ids)
         if threshold is None:
-            return {network.method: CamOutput(*found[:3])}
+            return {network.method: found}
         found = found._replace(boxes=found.boxes[:, boxless:], valid=found.valid[:, boxless:])
         return {network.method: _split(found, split, boxless)}
 

@@ -63,14 +63,15 @@ class BoundNetwork(abc.ABC):
 
     @abc.abstractmethod
     def choosing(
-        self, choose: Callable[[jax.Array, Any], jax.Array | None], threshold: float | None = None
-    ) -> Callable[..., Localization]:
+        self, choose: Callable[[jax.Array, Any], jax.Array | None], threshold: float | None = None, boxes: bool = True
+    ) -> Callable[..., Any]:
         """The function for classes that depend on the logits.
 
         Args:
           choose: (logits (B, C), class_ids (B, N) or None) -> class ids (B, N'), or None for all classes; traceable.
           threshold: of boxes; None for the network's own.
+          boxes: False leaves them out, and what they cost.
 
         Returns:
-          `localize(images, class_ids=None) -> Localization` of the chosen classes.
+          `network_fn(images, class_ids=None)`, which returns a `Localization` of the chosen classes, or a `CamOutput`.
         """

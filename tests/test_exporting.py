@@ -208,6 +208,12 @@ def test_a_file_in_place_of_a_model(file, network):
     found, expected = (camjax.make_cam_fn(of, top_k=None)(batch) for of in (localize, network))
     np.testing.assert_array_equal(found.class_ids, expected.class_ids)
     np.testing.assert_allclose(found.maps, expected.maps, atol=1e-4 * np.abs(expected.maps).max())
+    # The loop over a map's connected components is left out where nobody asks for boxes.
+    loops = [
+        jax.jit(make(localize)).lower(batch).compile().as_text().count(" while(")
+        for make in (camjax.make_cam_fn, camjax.make_localize_fn)
+    ]
+    assert loops[0] == 0 < loops[1]
     for options, message in {
         ("gradcam",): "gradcam of an exported network, whose maps are by cam",
         ("cam", "layers.1"): "layer of an exported network, whose maps are made as it was exported",

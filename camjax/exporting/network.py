@@ -12,7 +12,7 @@ from jax import export
 from camjax.checks import as_array, check_class_ids, check_threshold
 from camjax.errors import InputError, reading
 from camjax.exporting.file import About, read_exported_file
-from camjax.outputs import BoundNetwork, Localization
+from camjax.outputs import BoundNetwork, CamOutput, Localization
 from camjax.programs import Program
 from camjax.sharding import Placed
 
@@ -79,8 +79,8 @@ class ExportedNetwork(BoundNetwork):
         return Localization(*found)
 
     def choosing(
-        self, choose: Callable[[jax.Array, Any], jax.Array | None], threshold: float | None = None
-    ) -> Callable[..., Localization]:
+        self, choose: Callable[[jax.Array, Any], jax.Array | None], threshold: float | None = None, boxes: bool = True
+    ) -> Callable[..., Any]:
         """See `camjax.outputs.BoundNetwork`."""
 
         @jax.jit
@@ -89,7 +89,8 @@ class ExportedNetwork(BoundNetwork):
             ids = choose(self._functions[TOP](*arrays, images)[0], class_ids)
             if ids is None:
                 ids = jnp.broadcast_to(jnp.arange(self.num_classes, dtype=jnp.int32), (len(images), self.num_classes))
-            return Localization(*self._functions[ASKED](*arrays, images, ids))
+            found = self._functions[ASKED](*arrays, images, ids)
+            return Localization(*found) if boxes else CamOutput(*found[:3])
 
         return lambda images, class_ids=None: of_chosen(*self._arguments(images, class_ids, threshold))
 

@@ -96,8 +96,8 @@ class ModelSpec:
         caffemodel.
       input_rules: by format, how images are normalized with such weights, if not as the network does by default.
       class_layer: place of the layer that has one unit a class.
-      look_alikes: another network of timm, whose files have tensors of the same names and shapes as timm's of this one,
-        by the name of a tensor that no other publisher's files have. Only a `config.json` tells the two apart.
+      look_alikes: another network of timm, whose files have tensors of the same names and shapes as those of this one,
+        by the name of a tensor in them that no other file has. Only a `config.json` tells the two apart.
       caffe_order: names of layers without weights in the order that they have in this network, for a caffemodel of
         another one that has weights of the same names and shapes.
       new_layers: places that start new when the backbone of another network is taken over: the head, and the layers

@@ -21,7 +21,8 @@ Other methods look at the attention itself: the output of the layer `blocks.N.at
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
@@ -368,6 +369,7 @@ def _spec(
     *weights: WeightsSource,
     num_classes: int = 1000,
     new_layers: tuple[str, ...] = ("head",),
+    look_alikes: Mapping[str, str] = MappingProxyType({}),
     **options,
 ) -> ModelSpec:
     return ModelSpec(
@@ -377,6 +379,7 @@ def _spec(
         weights=weights,
         tensor_names=tensor_names(averaged=build is AveragedTokens, queried=build is AttentionPooling, **options),
         class_layer="head" if build is AveragedTokens else "head.dense",
+        look_alikes=look_alikes,
         new_layers=new_layers,
     )
 
@@ -453,8 +456,10 @@ def _dinov2(size: str, registers: int) -> ModelSpec:
     )
 
 
-def _clip(name: str, patch: int, weights: str, data: str, activation: Callable) -> ModelSpec:
-    """CLIP's image tower."""
+def _clip(patch: int, weights: str, data: str, *, quick: bool) -> ModelSpec:
+    """CLIP's image tower: that of OpenAI, or those that were trained later, with the exact GELU."""
+    names = [f"vit_base_patch{patch}_{kind}_224" for kind in ("clip", "clip_quickgelu")]
+    name, other = reversed(names) if quick else names
     return _spec(
         ClassToken,
         name,
@@ -463,10 +468,12 @@ def _clip(name: str, patch: int, weights: str, data: str, activation: Callable) 
         size="base",
         patch=patch,
         norm_first=True,
-        activation=activation,
+        activation=quick_gelu if quick else exact_gelu,
         epsilon=1e-5,
         input_rule=_CLIP,
         texts="projected",
+        # By timm's name of a tensor, and by OpenAI's and OpenCLIP's.
+        look_alikes=dict.fromkeys(("patch_embed.proj.weight", "visual.conv1.weight"), other),
     )
 
 
@@ -498,18 +505,9 @@ SPECS = (
     *(_deit3(size) for size in ("small", "medium", "base")),
     *(_dinov2(size, registers) for size in ("small", "base") for registers in (0, 4)),
     *(
-        _clip(
-            f"vit_base_patch{patch}_{kind}_224",
-            patch,
-            f"hf://timm/vit_base_patch{patch}_clip_224.{version}",
-            data,
-            gelu,
-        )
+        _clip(patch, f"hf://timm/vit_base_patch{patch}_clip_224.{version}", data, quick=quick)
         for patch in (16, 32)
-        for kind, version, data, gelu in (
-            ("clip", "laion2b", "LAION-2B", exact_gelu),
-            ("clip_quickgelu", "openai", "WIT", quick_gelu),
-        )
+        for version, data, quick in (("laion2b", "LAION-2B", False), ("openai", "WIT", True))
     ),
     _siglip(AttentionPooling, "siglip", "head.dense", texts="direct"),
     _siglip(AveragedTokens, "siglip_gap", "head", norm_behind=False),

@@ -39,3 +39,10 @@ def test_options_reach_the_model():
     model = camjax.create_model("small_gap", 3, pool="gmp", dtype=jnp.bfloat16)
     assert (model.head.num_classes, model.head.pool, model.dtype) == (3, "gmp", jnp.bfloat16)
     assert camjax.create_model("small_gap").head.num_classes == 10
+
+
+def test_two_networks_of_one_form_name_each_other():
+    """So that neither takes the other's weights without a word; some of the others are not in camjax."""
+    alike = {name: set(model_spec(name).look_alikes.values()) for name in camjax.list_models()}
+    assert alike["vit_base_patch32_clip_224"] == {"vit_base_patch32_clip_quickgelu_224"}
+    assert all(name in alike[other] for name, others in alike.items() for other in others & alike.keys())

@@ -10,7 +10,7 @@ import camjax
 from benchmarks.peers import import_torchvision, missing
 from camjax.models import vit, vit_blocks, with_text_classes
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:.*no config.json beside the file says so")]
 
 TOLERANCE = 2e-5  # of the largest magnitude
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import photos
+from conftest import photos, shallow_gap
 from flax import nnx
 
 import camjax
@@ -44,14 +44,7 @@ every_method = pytest.mark.parametrize("name", METHODS)
 
 @functools.cache
 def small_gap():
-    """Two of its five layers, which compile sooner; in training mode, with statistics that folding has to deal with."""
-    model = camjax.create_model("small_gap", rngs=nnx.Rngs(0))
-    model.layers, model.head = nnx.List(list(model.layers)[:2]), PooledHead(32, 10, rngs=nnx.Rngs(1))
-    for i, layer in enumerate(model.layers):
-        generator = np.random.default_rng(i)
-        layer.bn.mean[...] = jnp.asarray(generator.normal(0, 0.1, layer.bn.mean.shape), jnp.float32)
-        layer.bn.var[...] = jnp.asarray(generator.uniform(0.5, 1, layer.bn.var.shape), jnp.float32)
-    return model
+    return shallow_gap(10)
 
 
 @functools.cache

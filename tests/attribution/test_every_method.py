@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import STRICT
+from conftest import STRICT, shallow_gap
 from flax import linen as nn
 from flax import nnx
 from jax.tree_util import Partial
 
-import camjax
 from camjax import attribution
 from camjax.attribution import METHODS, explain_linen, explain_nnx, explainer, targets
 from camjax.attribution.methods import Needs
@@ -527,10 +526,7 @@ def settings(options):
 
 @pytest.fixture(scope="module")
 def small():
-    """Two of its five layers, which compile sooner."""
-    model = camjax.create_model("small_gap", 4, rngs=nnx.Rngs(0))
-    model.layers, model.head = nnx.List(list(model.layers)[:2]), camjax.models.PooledHead(32, 4, rngs=nnx.Rngs(1))
-    return model
+    return shallow_gap(4)
 
 
 def found_by(model, names, size):

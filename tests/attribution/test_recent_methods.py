@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import shallow_gap
 from flax import nnx
 
 import camjax
@@ -29,22 +30,28 @@ def gap_head(features):
 
 def test_finer_cam_of_a_pooled_head_is_grad_cam_of_the_difference_of_its_weights():
     family = [0, 1, 3]  # each class is compared with the others
-    maps = attribution.finer_cam(gap_head, FEATURES, IDS, similar=family, strength=0.5, weights="mean")
+
+    @jax.jit
+    def found(features):
+        """With look-alikes, and the same without what they take away."""
+        return (
+            attribution.finer_cam(gap_head, features, IDS, similar=family, strength=0.5, weights="mean"),
+            attribution.finer_cam(gap_head, features, IDS, strength=0),
+            attribution.grad_cam(gap_head, features, IDS),
+        )
+
+    maps, without, grad_cam = map(np.asarray, found(FEATURES))
     for image, ids in enumerate(IDS):
         for n, c in enumerate(ids):
             others = [d for d in family if d != c]
             weights = KERNEL[:, c] - 0.5 * KERNEL[:, others].mean(1)
             np.testing.assert_allclose(maps[image, n], np.maximum(FEATURES[image] @ weights / 35, 0), atol=1e-6)
-    np.testing.assert_allclose(
-        attribution.finer_cam(gap_head, FEATURES, IDS, strength=0),
-        attribution.grad_cam(gap_head, FEATURES, IDS),
-        atol=1e-6,
-    )
+    np.testing.assert_allclose(without, grad_cam, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["finercam", "finercam_mean"])
 def test_finer_cam_by_name_is_grad_cam_of_its_target(name):
-    model = camjax.create_model("small_gap", 5, rngs=nnx.Rngs(0))
+    model = shallow_gap(5)
     images, ids = rng.integers(0, 256, (2, 16, 16, 3)).astype(np.uint8), np.array([[1, 4], [2, 0]])
     explain = explainer(model.features, model.head)
     defaults = {} if name == "finercam" else {"weights": "mean", "strength": 0.6}
@@ -84,11 +91,13 @@ def test_shapley_cam_by_hand():
 
 
 def test_shapley_cam_is_grad_cam_where_the_score_is_linear_and_not_of_the_residual_softmax():
-    maps = attribution.shapley_cam(gap_head, FEATURES, IDS)
-    np.testing.assert_allclose(maps, attribution.grad_cam(gap_head, FEATURES, IDS), atol=1e-6)
-    target = targets.residual_softmax(IDS)
-    curved = attribution.shapley_cam(gap_head, FEATURES, target)
-    assert np.abs(curved - attribution.grad_cam(gap_head, FEATURES, target)).max() > 1e-3
+    @jax.jit
+    def both(features, target):
+        return attribution.shapley_cam(gap_head, features, target), attribution.grad_cam(gap_head, features, target)
+
+    np.testing.assert_allclose(*both(FEATURES, targets.classes(IDS)), atol=1e-6)
+    curved, linear = map(np.asarray, both(FEATURES, targets.residual_softmax(IDS)))
+    assert np.abs(curved - linear).max() > 1e-3
 
 
 # Components and factors
@@ -266,8 +275,8 @@ class Deep(nnx.Module):
         self.unused = nnx.Conv(6, 6, (1, 1), rngs=rngs)
         self.head = nnx.Linear(6, 4, rngs=rngs)
         for layer in (self.first, self.blocks[0].inner, self.blocks[0].outer, self.mix, self.head, self.norm):
-            layer.bias[...] = jnp.asarray(np.random.default_rng(3).normal(size=layer.bias.shape), jnp.float32)
-        self.norm.mean[...], self.norm.var[...] = jnp.arange(4.0), jnp.arange(1.0, 5)
+            layer.bias[...] = np.random.default_rng(3).normal(size=layer.bias.shape).astype(np.float32)
+        self.norm.mean[...], self.norm.var[...] = np.arange(4, dtype=np.float32), np.arange(1, 5, dtype=np.float32)
 
     def __call__(self, images):
         x = nnx.relu(self.norm(self.first(images)))
@@ -299,11 +308,16 @@ def test_full_grad_adds_up_to_the_score(deep, monkeypatch):
     full_grad_maps = full_gradient.full_grad_maps
     network = explain_nnx(deep, "plain").network
     row = Method("kept", Needs.BIASES, keep)
-    found = attribute(network, jnp.asarray(IMAGES), lambda outputs: IDS, [row])["kept"]
+
+    @jax.jit
+    def kept(network, images):
+        return attribute(network, images, lambda outputs: IDS, [row])["kept"], terms.pop("all")
+
+    found, parts = jax.device_get(kept(network, IMAGES))
     # The image, two convolutions in a block, one before it, a BatchNorm and a dense layer on the map.
-    assert terms["all"].shape == (6, 3, 2) and (np.abs(terms["all"]).max((1, 2)) > 0).all()
-    expected = np.take_along_axis(np.asarray(found.outputs - deep.head.bias[...]), IDS, 1)
-    np.testing.assert_allclose(terms["all"].sum(0), expected, rtol=1e-4, atol=1e-5)
+    assert parts.shape == (6, 3, 2) and (np.abs(parts).max((1, 2)) > 0).all()
+    expected = np.take_along_axis(found.outputs - np.asarray(deep.head.bias), IDS, 1)
+    np.testing.assert_allclose(parts.sum(0), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(explain_nnx(deep, "norm")(IMAGES, IDS, "fullgrad").maps, found.maps, rtol=1e-4)
 
 

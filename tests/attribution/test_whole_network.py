@@ -26,7 +26,7 @@ from camjax.attribution.random_masks import _drawn, rise_masks
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (3, 6, 8, 3)).astype(np.uint8)
 IDS = np.array([[1, 0], [2, 1], [0, 2]])
-WEIGHTS = jnp.asarray(rng.normal(size=(6 * 8 * 3, 3)) / 20, jnp.float32)
+WEIGHTS = (rng.normal(size=(6 * 8 * 3, 3)) / 20).astype(np.float32)
 FEW = {
     "integrated_gradients": {"num_steps": 4},
     "smoothgrad": {"num_samples": 3},
@@ -47,8 +47,12 @@ def linear(weights, images):
     return images.reshape(len(images), -1) @ weights
 
 
+@jax.jit
 def curved(weights, images):
     return jnp.tanh(linear(weights, images) / 20) + (linear(weights, images) / 50) ** 2
+
+
+masks_of = jax.jit(rise_masks, static_argnums=(1, 2, 3, 4))
 
 
 def test_every_method_is_here():
@@ -62,10 +66,10 @@ def test_every_method_is_here():
 def test_integrated_gradients_sum_to_the_difference_of_the_scores(baseline):
     network = Partial(curved, WEIGHTS)
     maps = integrated_gradients(network, IMAGES, IDS, baseline=baseline, num_steps=30)
-    whole, unseen = (network(jnp.broadcast_to(jnp.asarray(x, jnp.float32), IMAGES.shape)) for x in (IMAGES, baseline))
-    expected = np.take_along_axis(np.asarray(whole - unseen), IDS, axis=1)
+    whole, unseen = (network(np.broadcast_to(np.float32(x), IMAGES.shape)) for x in (IMAGES, baseline))
+    expected = np.take_along_axis(np.asarray(whole) - np.asarray(unseen), IDS, axis=1)
     assert maps.shape == (3, 2, 6, 8) and (np.abs(expected) > 0.1).any()
-    np.testing.assert_allclose(maps.sum((2, 3)), expected, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(maps).sum((2, 3)), expected, atol=1e-3)
 
 
 def test_integrated_gradients_by_hand():
@@ -85,25 +89,26 @@ def test_integrated_gradients_by_hand():
 def test_smoothgrad_without_noise_is_the_image_gradient_and_with_it_a_mean():
     network = Partial(curved, WEIGHTS)
     plain = smooth_grad(network, IMAGES, IDS, noise=0, num_samples=2)
-    np.testing.assert_allclose(plain, image_gradient(network, IMAGES, IDS), rtol=1e-5)
+    np.testing.assert_allclose(plain, jax.jit(image_gradient)(network, IMAGES, IDS), rtol=1e-5)
     # The gradient of sum a x^3 is 3 a x^2, whose mean over noise of deviation s is 3 a (x^2 + s^2).
     image = np.full((1, 16, 16, 1), 2.0)
     image[0, 0, 0] = 12
     found = smooth_grad(lambda x: (x**3).sum((1, 2, 3))[:, None], image, [0], noise=0.3, num_samples=400)
-    assert float(found[0, 0, 1:].mean()) == pytest.approx(3 * (4 + 9), rel=0.02)
-    assert float(found[0, 0, 1:].std()) == pytest.approx(3 * np.sqrt(4 * 4 * 9 + 2 * 81) / 20, rel=0.2)
+    found = np.asarray(found)[0, 0, 1:]
+    assert float(found.mean()) == pytest.approx(3 * (4 + 9), rel=0.02)
+    assert float(found.std()) == pytest.approx(3 * np.sqrt(4 * 4 * 9 + 2 * 81) / 20, rel=0.2)
 
 
 def test_smoothgrad_s_noise_by_hand():
     """Of the image's range, the mean of signed gradients, and then the largest color."""
     key = jax.random.key(5)
     found = smooth_grad(Partial(curved, WEIGHTS), IMAGES, IDS, num_samples=2, noise=0.5, key=key)
-    rows = jnp.array([[image, 0, sample] for image in range(3) for sample in range(2)])
-    copies = noisy(key, 0.5, jnp.asarray(IMAGES), rows[:, 0], rows)
+    rows = np.array([[image, 0, sample] for image in range(3) for sample in range(2)])
+    copies = np.asarray(jax.jit(noisy, static_argnums=1)(key, 0.5, IMAGES, rows[:, 0], rows))
     drawn = (copies - IMAGES[rows[:, 0]]).reshape(3, 2, -1).std(2)
     np.testing.assert_allclose(drawn, 0.5 * np.ptp(IMAGES, (1, 2, 3)).astype(float)[:, None] * np.ones(2), rtol=0.25)
-    gradients = jax.vmap(jax.jacrev(lambda x: curved(WEIGHTS, x[None])[0]))(copies).reshape(3, 2, 3, 6, 8, 3)
-    expected = np.abs(gradients.mean(1)).max(-1)
+    gradients = np.asarray(jax.jit(jax.vmap(jax.jacrev(lambda x: curved(WEIGHTS, x[None])[0])))(copies))
+    expected = np.abs(gradients.reshape(3, 2, 3, 6, 8, 3).mean(1)).max(-1)
     np.testing.assert_allclose(found, np.take_along_axis(expected, IDS[..., None, None], 1), rtol=1e-4)
 
 
@@ -141,10 +146,11 @@ def test_occlusion_of_a_linear_network_is_the_mean_over_the_windows_of_a_pixel()
 
 def test_rise_s_masks():
     key, size = jax.random.key(3), (9, 14)
-    masks, (grids, shifts) = rise_masks(key, 40, 4, 0.3, size), _drawn(key, 40, 4, 0.3, size)
+    masks = np.asarray(masks_of(key, 40, 4, 0.3, size))
+    grids, shifts = map(np.asarray, jax.jit(_drawn, static_argnums=(1, 2, 3, 4))(key, 40, 4, 0.3, size))
     assert {*np.unique(grids)} == {0, 1} and abs(grids.mean() - 0.3) < 0.06
     assert shifts.min() == 0 and shifts.max(0).tolist() == [2, 3]  # of cells of 3 x 4 pixels
-    for mask, grid, (top, left) in zip(masks, np.asarray(grids), np.asarray(shifts), strict=True):
+    for mask, grid, (top, left) in zip(masks, grids, shifts, strict=True):
         large = cv2.resize(grid, (5 * 4, 5 * 3), interpolation=cv2.INTER_LINEAR)
         np.testing.assert_allclose(mask, large[top : top + 9, left : left + 14], atol=1e-5)
 
@@ -152,9 +158,9 @@ def test_rise_s_masks():
 def test_rise_is_the_sum_of_masks_by_their_scores():
     """The authors' definition, of probabilities and of other scores; all images have the same masks."""
     key, network = jax.random.key(1), Partial(curved, WEIGHTS)
-    masks = rise_masks(key, 7, 3, 0.4, (6, 8))
+    masks = np.asarray(masks_of(key, 7, 3, 0.4, (6, 8)))
     seen = 50 + masks[:, None, ..., None] * (IMAGES - 50.0)
-    outputs = np.stack([curved(WEIGHTS, copies) for copies in seen])
+    outputs = np.stack([curved(WEIGHTS, copies.astype(np.float32)) for copies in seen])
     options = {"num_masks": 7, "cells": 3, "probability": 0.4, "key": key, "baseline": 50.0}
     for target, scores in ((IDS, outputs), (targets.probabilities(IDS), jax.nn.softmax(outputs))):
         found = rise(network, IMAGES, target, chunk_size=4, **options)
@@ -164,7 +170,7 @@ def test_rise_is_the_sum_of_masks_by_their_scores():
 
 def test_rise_with_masks_that_hide_nothing_is_the_score():
     found = rise(Partial(curved, WEIGHTS), IMAGES, IDS, num_masks=2, probability=1.0)
-    scores = np.take_along_axis(np.asarray(curved(WEIGHTS, jnp.asarray(IMAGES, jnp.float32))), IDS, 1)
+    scores = np.take_along_axis(np.asarray(curved(WEIGHTS, IMAGES.astype(np.float32))), IDS, 1)
     np.testing.assert_allclose(found, np.broadcast_to(scores[..., None, None], found.shape), rtol=1e-4)
 
 
@@ -183,9 +189,9 @@ class Colors(camjax.models.CamModel):
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_as_a_row_rise_takes_the_probabilities_of_classes(multi_label):
     model, ids = Colors(multi_label), np.array([[3, 0], [1, 2], [0, 0]])
-    masks = rise_masks(jax.random.key(0), 3, 7, 0.5, (6, 8))
-    logits = np.stack([model(np.asarray(mask)[..., None] * IMAGES) for mask in masks])
-    scores = jax.nn.sigmoid(logits) if multi_label else jax.nn.softmax(logits)
+    masks = np.asarray(masks_of(jax.random.key(0), 3, 7, 0.5, (6, 8)))
+    logits = np.stack([nnx.jit(Colors.__call__)(model, mask[..., None] * IMAGES) for mask in masks])
+    scores = np.exp(logits) / ((1 + np.exp(logits)) if multi_label else np.exp(logits).sum(-1, keepdims=True))
     expected = np.take_along_axis(np.einsum("kbc,khw->bchw", scores, masks) / 1.5, ids[..., None, None], 1)
     cam_fn = camjax.make_cam_fn(model, "rise", num_masks=3)
     explain = camjax.explainer(model.features, model.head)
@@ -200,10 +206,11 @@ def test_as_a_row_rise_takes_the_probabilities_of_classes(multi_label):
 def test_the_same_for_the_same_key_and_whatever_the_chunks(name):
     method, network = FUNCTIONS[name], Partial(curved, WEIGHTS)
     seen = []
-    found = method(network, IMAGES, IDS, **FEW[name], chunk_size=4, progress=lambda *at: seen.append(at))
+    found = np.asarray(method(network, IMAGES, IDS, **FEW[name], chunk_size=4, progress=lambda *at: seen.append(at)))
     assert seen[-1][0] == seen[-1][1] and len(seen) == -(-seen[-1][1] // 4)
     np.testing.assert_allclose(method(network, IMAGES, IDS, **FEW[name]), found, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(method(network, IMAGES, IDS[:, 1], **FEW[name])[:, 0], found[:, 1], rtol=1e-4, atol=1e-5)
+    alone = np.asarray(method(network, IMAGES, IDS[:, 1], **FEW[name]))
+    np.testing.assert_allclose(alone[:, 0], found[:, 1], rtol=1e-4, atol=1e-5)
     if METHODS[name].accepted(key=None):
         same, other = (method(network, IMAGES, IDS, **FEW[name], key=jax.random.key(seed)) for seed in (0, 1))
         np.testing.assert_allclose(same, found, rtol=1e-4, atol=1e-5)

@@ -304,6 +304,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_disable_most_optimizations", True)
 import numpy as np
 from flax import nnx
+from camjax.attribution import explainer
 from camjax.inference import make_localize_fns
 from camjax.models import CamModel
 from camjax.models.head import PooledHead
@@ -325,6 +326,14 @@ for device in jax.devices():
     assert {device} == set().union(*(field.devices() for field in jax.tree.leaves(out)))
     found.append(jax.device_get(out))
 jax.tree.map(np.testing.assert_array_equal, *found)
+
+images, explain, found = images.astype(np.float32), explainer(Net().features, Net().head), []
+for device in jax.devices():
+    for name in ("gradcam", "scorecam"):
+        explanation = explain(jax.device_put(images, device), labels, name)
+        assert {device} == set().union(*(array.devices() for array in (explanation.outputs, explanation.maps))), name
+        found.append(np.asarray(explanation.maps))
+np.testing.assert_array_equal(found[:2], found[2:])
 print(len(jax.devices()))
 """
 
@@ -399,9 +408,10 @@ class Depthwise(Colors):
 def test_backprop_of_a_depthwise_convolution():
     model = Depthwise()
     images = IMAGES[:2, :8, :8]
-    found = camjax.make_cam_fn(model, "backprop")(images, np.array([[1, 2], [3, 0]])).maps
+    found = np.asarray(camjax.make_cam_fn(model, "backprop")(images, np.array([[1, 2], [3, 0]])).maps)
+    gradient_of = jax.jit(jax.grad(lambda x, image, label: model(x)[image, label]))
     for image, n, label in ((0, 0, 1), (0, 1, 2), (1, 0, 3), (1, 1, 0)):
-        gradient = jax.grad(lambda x, image=image, label=label: model(x)[image, label])(images.astype(np.float32))
+        gradient = np.asarray(gradient_of(images.astype(np.float32), image, label))
         np.testing.assert_allclose(found[image, n], np.abs(gradient[image]).max(-1), atol=1e-6)
 
 

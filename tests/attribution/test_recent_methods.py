@@ -84,7 +84,7 @@ def test_shapley_cam_by_hand():
 
     f = np.array([[3.0, 0], [0, 0]])
     features = np.stack([f, f / 3 * 2], -1)[None]
-    maps = attribution.shapley_cam(head_fn, features, [[0, 1]])
+    maps = np.asarray(jax.jit(lambda features: attribution.shapley_cam(head_fn, features, [[0, 1]]))(features))
     # S is 9 + 6: weights 4 and 1.5, the same at each of four cells. The second score is linear: Grad-CAM, 1 and 2.
     np.testing.assert_allclose(maps[0, :, 0, 0], [4 * 3 + 1.5 * 2, 1 * 3 + 2 * 2])
     np.testing.assert_allclose(maps[0, :, 0, 1], 0)
@@ -150,8 +150,8 @@ def test_factors_that_do_not_overlap_are_found():
     maps[1, 0, 1], maps[1, 1, 3] = 1, 4
     directions = np.array([[1.0, 0, 0, 0, 0], [0, 0.6, 0.8, 0, 0], [0, 0, 0, 1, 0]], np.float32)
     features = np.einsum("bjhw,jk->bhwk", maps, directions) + 2
-    found = attribution.deep_feature_factorization(features, 4)
-    order = np.argmax(np.asarray(found.directions) @ directions.T, axis=0)
+    found = jax.device_get(attribution.deep_feature_factorization(features, 4))
+    order = np.argmax(found.directions @ directions.T, axis=0)
     np.testing.assert_allclose(found.directions[order], directions, atol=1e-3)
     np.testing.assert_allclose(found.maps[:, order], maps, atol=1e-2)
     np.testing.assert_allclose(found.offset, 2)
@@ -159,7 +159,8 @@ def test_factors_that_do_not_overlap_are_found():
     np.testing.assert_allclose(found.maps[:, spare], 0, atol=1e-2)
     # By name: the factor that says most for a class. Class 0 looks at the second channel, class 1 at the fourth.
     head_fn = lambda features: features.mean((1, 2))[:, [1, 3]]  # noqa: E731
-    shown = attribution.dff(head_fn, features, [[0, 1], [0, 0]], num_factors=3)
+    shown = jax.jit(lambda features: attribution.dff(head_fn, features, [[0, 1], [0, 0]], num_factors=3))(features)
+    shown = np.asarray(shown)
     np.testing.assert_allclose(shown[0], maps[0, 1:], atol=1e-2)
     np.testing.assert_allclose(shown[1], maps[1, [1, 1]], atol=1e-2)
     with pytest.raises(ValueError, match="num_factors=0"):
@@ -336,21 +337,22 @@ def test_refine_cam_multiplies_the_last_layers_of_each_size(deep):
     names = ["norm", "mix", "plain"]  # and no part of a block
     single = [np.asarray(explain_nnx(deep, name)(IMAGES, IDS, "gradcam++").maps) for name in names]
     assert [m.shape[2:] for m in single] == [(8, 8), (4, 4), (2, 2)]
-    expected = combine_layers(single, "product")
-    assert np.asarray(expected).max((2, 3)).any()
+    product = jax.jit(lambda maps: combine_layers(maps, "product"))
+    expected = np.asarray(product(single))
+    assert expected.max((2, 3)).any()
     np.testing.assert_allclose(explain_nnx(deep, "plain")(IMAGES, IDS, "refinecam").maps, expected, atol=1e-5)
     # Of layers that were named, these.
     two = explain_nnx(deep, names[1:])(IMAGES, IDS, "refinecam").maps
-    np.testing.assert_allclose(two, combine_layers(single[1:], "product"), atol=1e-5)
+    np.testing.assert_allclose(two, product(single[1:]), atol=1e-5)
     network = explain_nnx(deep, names[1:]).network
-    maps = attribution.refine_cam(network.head_of(IMAGES), network.features(IMAGES), IDS)
-    np.testing.assert_allclose(maps, two, atol=1e-5)
+    refine = jax.jit(lambda images: attribution.refine_cam(network.head_of(images), network.features(images), IDS))
+    np.testing.assert_allclose(refine(IMAGES), two, atol=1e-5)
 
 
 def test_combine_layers_by_product_by_hand():
     small, large = np.array([[1.0, 3]]), np.array([[0.0, 2, 4, 0]])
     # 0, 1 resized to 0, 1/4, 3/4, 1; times 0, 1/2, 1, 0.
-    found = combine_layers([small[None, None], large[None, None]], "product")
+    found = jax.jit(lambda *maps: combine_layers(maps, "product"))(small[None, None], large[None, None])
     np.testing.assert_allclose(found, [[[[0, 1 / 8, 3 / 4, 0]]]])
     with pytest.raises(ValueError, match="'mean', 'max' or 'product'"):
         combine_layers([small[None, None]], "sum")

@@ -41,9 +41,11 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def test_they_are_short():
+def test_they_are_short_and_pages_name_them():
     lines = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
     assert len(lines) == 6 and max(lines.values()) < 80, lines
+    pages = [page.read_text() for page in (EXAMPLES.parent / "docs").rglob("*.md")]
+    assert all(sum(f"/examples/{name})" in page for page in pages) >= 2 for name in lines)  # the list, and a subject's
 
 
 def test_a_loss_with_maps():

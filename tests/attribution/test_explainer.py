@@ -63,7 +63,7 @@ def test_fewer_targets_than_images_and_other_mistakes_are_errors(explain):
     ):
         with pytest.raises(ValueError, match=message):
             explain(IMAGES, wrong)
-    with pytest.raises(ValueError, match="targets='layercam': .*method='layercam'"):
+    with pytest.raises(ValueError, match=r"targets='layercam': .*method='layercam'"):
         explain(IMAGES, "layercam")
     for name in ("gradcan", "GradCAM"):
         with pytest.raises(ValueError, match=f"method '{name}': expected one of .*Did you mean 'gradcam'"):

@@ -14,16 +14,20 @@ def num_classes(model: Any) -> int:
     """C of a model with class activation maps.
 
     Raises:
-      ValueError: the model has no class activation maps: its head is not a global pooling, followed by a dense kernel
-        unless the features are the class maps already.
+      ValueError: not a model of camjax, or one without class activation maps: its head is not a global pooling,
+        followed by a dense kernel unless the features are the class maps already.
     """
     head = getattr(model, "head", None)
-    if not hasattr(model, "features") or head is None or not hasattr(head, "kernel"):
+    if not hasattr(model, "features") or head is None:
+        raise InputError(
+            f"{type(model).__name__} is not a model of camjax: expected `features(images)` and a `head`, as those of "
+            "camjax.load_model have. camjax.attribution has explain_nnx, explain_linen and explain_equinox for others."
+        )
+    if not hasattr(head, "kernel"):
         variant = getattr(model, "cam_variant", None)
         name = (getattr(model, "created_as", None) or {}).get("name") or type(model).__name__
         raise InputError(
-            f"{name} has no class activation maps: expected a model with `features(images)` and a "
-            "`head` with a `kernel` (K, C) after a global pooling. "
+            f"{name} has no class activation maps: expected a `head` with a `kernel` (K, C) after a global pooling. "
             + (f"Take its GAP variant, {variant!r}" if variant else "Take a GAP variant from camjax.list_models()")
             + ", or a method that needs no kernel, such as 'gradcam'."
         )

@@ -71,8 +71,8 @@ def main(arguments: list[str] | None = None) -> dict[str, str]:
         return {}
     model = camjax.load_model("efficientnet_lite0")
     photographs = Photographs([options.folder / name for name in find_images(options.folder)], model.input_size)
-    found = np.concatenate([camjax.cam_fn(model, images).class_ids for images in batches(photographs, 8)])
-    return {path.name: model.class_names[i] for path, i in zip(photographs.paths, found[:, 0], strict=True)}
+    found = [i for images in batches(photographs, 8) for i in camjax.cam_fn(model, images).class_ids[:, 0].tolist()]
+    return {path.name: model.class_names[i] for path, i in zip(photographs.paths, found, strict=True)}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -61,6 +61,8 @@ def service(name: str) -> Starlette:
                     return JSONResponse(await run_in_threadpool(found_in, bytes(data)))
             except TimeoutError:
                 return JSONResponse({"error": f"the picture did not arrive within {MAX_SECONDS} seconds"}, 408)
+            except ClientDisconnect:
+                return JSONResponse({"error": "the picture did not arrive: the connection was closed"}, 400)
             except ImageError as error:
                 return JSONResponse({"error": str(error)}, 400)
 

@@ -1,10 +1,12 @@
 """What tests share: how programs are compiled and kept, photographs, and networks."""
 
+import asyncio
 import gc
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 
 # Before SciPy is loaded, whose LAPACK JAX calls: with threads of its own, which wait by spinning, a decomposition of a
 # small matrix takes a hundred times as long where other processes use the cores, as pytest's workers do.
@@ -102,6 +104,21 @@ def scenes_dir(tmp_path_factory):
         patch.setattr(scenes, "NUM_SCENES", {"train": 60, "validation": 30, "test": 30})
         open_source("scenes", "train", data_dir=data_dir)
     return data_dir
+
+
+def status_without_a_client(application: Callable, path: str) -> int:
+    """What an application answers to an upload whose client has gone."""
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [(b"host", b"localhost")]}
+    answers = []
+
+    async def receive() -> dict:
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        answers.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    return answers[0]["status"]
 
 
 def random_network(name: str, num_classes: int | None = None, **options) -> CamModel:

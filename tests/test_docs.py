@@ -459,11 +459,15 @@ NOTEBOOKS = [document for document in DOCUMENTS if document.endswith(".ipynb")]
 
 @pytest.mark.parametrize("document", NOTEBOOKS)
 def test_notebooks_have_no_results_yet_and_install_first(document):
-    """`make docs` executes them; in Colab, where camjax is not installed, their first cell does that."""
+    """`make docs` executes them; in Colab, where camjax is not installed, their first cell does that.
+
+    The page of all notebooks has the files.
+    """
     cells = json.loads((ROOT / document).read_text())["cells"]
     first, *others = [cell for cell in cells if cell["cell_type"] == "code"]
     assert "".join(first["source"]).startswith("%pip install") and first["metadata"]["tags"] == ["skip-execution"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in (first, *others))
+    assert f"{{download}}`{Path(document).name}`" in (ROOT / "docs/notebooks/index.md").read_text()
 
 
 PACKAGES = ["", ".annotating", ".attribution", ".data", ".evaluation", ".features", ".metrics", ".models", ".training"]

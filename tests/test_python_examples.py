@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import requests
-from conftest import random_network
+from conftest import random_network, status_without_a_client
 from skimage import data, io
 
 import camjax
@@ -41,9 +41,11 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def test_they_are_short():
+def test_they_are_short_and_pages_name_them():
     lines = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
     assert len(lines) == 6 and max(lines.values()) < 80, lines
+    pages = [page.read_text() for page in (EXAMPLES.parent / "docs").rglob("*.md")]
+    assert all(sum(f"/examples/{name})" in page for page in pages) >= 2 for name in lines)  # the list, and a subject's
 
 
 def test_a_loss_with_maps():
@@ -97,20 +99,21 @@ def test_a_series_of_16_bits(steps):
 
 @pytest.fixture
 def service(network):
-    """The example's module, and the address of a running service."""
+    """The example's module, the address of a running service, and its application."""
     uvicorn = pytest.importorskip("uvicorn", reason='the example needs pip install "camjax[app]"')
     module = example("serve_boxes")
     listening = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(module.service("efficientnet_lite0"), log_level="warning"))
+    application = module.service("efficientnet_lite0")
+    running = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
-    yield module, f"http://127.0.0.1:{listening.getsockname()[1]}/boxes"
+    yield module, f"http://127.0.0.1:{listening.getsockname()[1]}/boxes", application
     running.should_exit = True
     thread.join()
 
 
 def test_a_service_answers_with_boxes_and_refuses_what_is_too_large(service, network, photographs, monkeypatch):
-    module, address = service
+    module, address, application = service
     picture = (photographs / "cat.png").read_bytes()
     answer = requests.post(address, data=picture).json()
     found = camjax.make_localize_fn(network, top_k=3)(resize_image(data.chelsea(), network.input_size)[None])
@@ -128,3 +131,4 @@ def test_a_service_answers_with_boxes_and_refuses_what_is_too_large(service, net
     monkeypatch.setattr(module, "MAX_BYTES", 1000)
     assert refused(iter([picture])) == (413, "expected at most 1,000 bytes")  # in pieces, with no length beforehand
     assert requests.get(address).status_code == 405
+    assert status_without_a_client(application, "/boxes") == 400  # and no traceback

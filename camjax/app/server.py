@@ -19,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -101,7 +101,7 @@ def _application(page: "_Page", host: str) -> Starlette:
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, host=host, pages=tuple(_PAGES))],
-        exception_handlers={InputError: _explained, OSError: _explained, Exception: _bug},
+        exception_handlers={InputError: _explained, OSError: _explained, ClientDisconnect: _explained, Exception: _bug},
     )
 
 

@@ -83,6 +83,8 @@ class Explainer:
             range), or a network that does not have what the method needs.
         """
         chosen = method_named(method, options)
+        if isinstance(targets, str):
+            raise InputError(f"targets={targets!r}: expected class ids, or a function; a method is method={targets!r}.")
         images = self._images(images)
         self._check(chosen, targets)
         if not hasattr(images, "shape") or not hasattr(images, "dtype"):

@@ -278,7 +278,7 @@ def method_named(name: str, options: Iterable[str] = ()) -> Method:
             "are given by name: top_k=5, threshold=0.2."
         )
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
+        near = difflib.get_close_matches(name.lower(), METHODS, n=1)  # as other libraries write it: GradCAM
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise InputError(f"method {name!r}: expected one of {', '.join(METHODS)}.{hint}")
     method = METHODS[name]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 import skimage
-from conftest import random_network
+from conftest import random_network, status_without_a_client
 from PIL import ExifTags, Image
 
 import camjax
@@ -177,6 +177,13 @@ def test_limits_of_uploads(server, monkeypatch):
     assert (
         answer.status_code == 400 and "big.png: 8000 x 7000 pixels, more than the 50,000,000" in answer.json()["error"]
     )
+
+
+def test_an_upload_that_the_browser_breaks_off_is_no_bug():
+    """The terminal shows no traceback: the application itself handles what the stream of the request raises."""
+    server = pytest.importorskip("camjax.app.server")
+    page = server._Page(server.Content({}), Networks({}, Pictures()))
+    assert status_without_a_client(server._application(page, "localhost"), "/api/pictures") == 400
 
 
 @pytest.mark.parametrize(

@@ -153,9 +153,13 @@ def test_layers_that_are_no_place_to_cut():
         ("blocks", "Twice has no layer 'blocks'"),
         ([], "expected the name of a layer"),
         (["pool.0", "pool.0"], "each once"),
+        (-1, "a layer of type int: expected its path"),
+        ([model], "a layer of type Twice: expected its path"),
     ):
         with pytest.raises(ValueError, match=message):
             explain_nnx(model, layers)
+    with pytest.raises(ValueError, match=r"numpy's ndarray is not a flax.nnx.Module: expected one"):
+        explain_nnx(IMAGES, "blocks.0")
     name = next(path[0] for path, module in nnx.iter_modules(model) if module is model.again)
     for layer, message in (
         (name, f"'{name}' is called 2 times"),

@@ -94,7 +94,11 @@ def test_every_method(model, method):
 
 
 def test_layers_that_are_no_place_to_cut(model):
-    for where, message in ((lambda model: model.dense.weight, "where returns .*Array"), (lambda model: (), "nothing")):
+    for where, message in (
+        (lambda model: model.dense.weight, "where returns .*Array"),
+        (lambda model: (), "nothing"),
+        ("second", "where='second': expected a function"),
+    ):
         with pytest.raises(ValueError, match=message):
             camjax.attribution.explain_equinox(model, where)
     for where, message in (

@@ -213,6 +213,8 @@ def test_a_method_that_is_not_one(make):
     for number in (5, 0.2, None):
         with pytest.raises(ValueError, match=f"method={number}: expected the name .*top_k=5, threshold=0.2"):
             make(small_gap(), number)
+    with pytest.raises(ValueError, match=r"Linear is not a model of camjax: .*explain_nnx"):
+        make(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), "gradcam")
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,11 @@ def test_fewer_targets_than_images_and_other_mistakes_are_errors(explain):
     ):
         with pytest.raises(ValueError, match=message):
             explain(IMAGES, wrong)
-    with pytest.raises(ValueError, match=r"method 'gradcan': expected one of .*Did you mean 'gradcam'"):
-        explain(IMAGES, method="gradcan")
+    with pytest.raises(ValueError, match=r"targets='layercam': .*method='layercam'"):
+        explain(IMAGES, "layercam")
+    for name in ("gradcan", "GradCAM"):
+        with pytest.raises(ValueError, match=f"method '{name}': expected one of .*Did you mean 'gradcam'"):
+            explain(IMAGES, method=name)
     with pytest.raises(ValueError, match="gradcam has no option chunk_size: it has none"):
         explain(IMAGES, chunk_size=3)
     with pytest.raises(ValueError, match="top_k=5"):

@@ -83,9 +83,11 @@ def layer_names(layers: str | Sequence[str]) -> tuple[str, ...]:
     """The names of one layer or several.
 
     Raises:
-      ValueError: no layer, or one given twice.
+      ValueError: no layer, one given twice, or one that is not named, such as a module or a number.
     """
-    names = (layers,) if isinstance(layers, str) else tuple(layers)
+    names = tuple(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else (layers,)
+    if kinds := [type(name).__name__ for name in names if not isinstance(name, str)]:
+        raise InputError(f"a layer of type {', '.join(kinds)}: expected its path, as in 'blocks.10', or several paths.")
     if not names or len({*names}) < len(names):
         raise InputError(f"layers={layers!r}: expected the name of a layer, or several names, each once.")
     return names

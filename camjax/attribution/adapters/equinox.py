@@ -44,6 +44,8 @@ def explain_equinox(
     Raises:
       ValueError: `where` does not return a layer that can be called.
     """
+    if not callable(where):
+        raise InputError(f"where={where!r}: expected a function, as in lambda model: model.layers[3].")
     weights, structure = eqx.partition(eqx.nn.inference_mode(model), eqx.is_array)
     found = where(model)
     several = isinstance(found, tuple | list)

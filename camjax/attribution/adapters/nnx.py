@@ -95,6 +95,12 @@ def _reshape_of(model: Any) -> ByImage | None:
 
 
 def _known(model: nnx.Module, layers: str | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(model, nnx.Module):
+        kind = f"{type(model).__module__.partition('.')[0]}'s {type(model).__name__}"
+        raise InputError(
+            f"{kind} is not a flax.nnx.Module: expected one, or for others explain_linen, explain_equinox or "
+            "camjax.explainer. A network of another framework has to be written in JAX; its weights can be copied."
+        )
     names, known = layer_names(layers), layers_of(model)
     for name in names:
         if name not in known:

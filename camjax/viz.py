@@ -66,6 +66,8 @@ def overlay(
     Raises:
       ValueError: shapes or dtypes other than these, alpha out of range, or an unknown colormap.
     """
+    if isinstance(map, tuple) and hasattr(map, "maps"):
+        raise InputError(f"map: a {type(map).__name__}; expected its maps, or one of them, such as out.maps[0, 0].")
     image, map = np.asarray(image), np.asarray(map)
     if image.ndim < 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(

@@ -10,6 +10,7 @@ from skimage import data
 
 from camjax import figure_text
 from camjax.cam import normalize_map, resize_map
+from camjax.outputs import CamOutput
 from camjax.viz import (
     PREDICTED,
     TRUE,
@@ -89,6 +90,7 @@ def test_batches_are_their_images_one_by_one():
         (np.zeros((4, 4), np.uint8), np.zeros((2, 2)), {}, r"\(..., H, W, 3\)"),
         (np.zeros((4, 4, 3), np.uint8), np.zeros(2), {}, r"map of shape \(2,\)"),
         (np.zeros((4, 4, 3), np.uint8), np.zeros((2, 2), complex), {}, "real numbers"),
+        (np.zeros((4, 4, 3), np.uint8), CamOutput(np.zeros((1, 2)), [[0]], np.zeros((1, 1, 2, 2))), {}, "a CamOutput;"),
         (np.zeros((4, 4, 3), np.uint8), np.full((2, 2), "a"), {}, "real numbers"),
         # With as many images as maps of each, broadcasting would pair the wrong ones.
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 2, 3, 3)), {}, "same leading dimensions"),

@@ -245,6 +245,11 @@ def _check_options(
 
 
 def _check_source(source: AnnotatedSource, metrics: Sequence[str]) -> None:
+    if not hasattr(source, "has_boxes"):
+        raise InputError(
+            f"source={source!r}: expected annotated images, as camjax.data.open_annotated(data_set_or_folder, split, "
+            "boxes=...) opens them."
+        )
     for name in metrics:
         for need, has in (("masks", source.has_masks), ("boxes", source.has_boxes)):
             if need in METRICS[name].needs and not has:

@@ -343,11 +343,12 @@ def test_maps_are_saved_as_wsolevaluation_names_them(model, tmp_path):
         ({"limit": 0}, "limit=0"),
         ({"save_maps": True}, "run_dir"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"source": "photos"}, r"source='photos': expected annotated images, as camjax\.data\.open_annotated"),
     ],
 )
 def test_what_does_not_fit_together_is_said_first(model, options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate_localization(model, Images(), **({"batch_size": 4} | options))
+        evaluate_localization(model, **({"source": Images(), "batch_size": 4} | options))
 
 
 def test_public_names_of_the_package():

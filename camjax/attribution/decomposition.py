@@ -197,13 +197,17 @@ def _last_eigenvector(products):
     return value.reshape(*products.shape[:-2], 1), vector.reshape(products.shape[:-1])
 
 
-def one_by_one(function: Callable[[jax.Array], Any], array: jax.Array) -> Any:
-    """`jax.vmap(function)(array)`, on CPUs one row after the other.
+def one_by_one(function: Callable, *arrays: jax.Array) -> Any:
+    """`jax.vmap(function)(*arrays)`, on CPUs one row after the other.
 
     Of a batch, jaxlib's LAPACK waits for threads of the pool that it runs on itself, and two of them in one program
     wait for each other forever on a machine of two cores (jaxlib 0.10.2).
     """
-    return jax.lax.platform_dependent(array, cpu=lambda array: jax.lax.map(function, array), default=jax.vmap(function))
+
+    def in_turn(*arrays):
+        return jax.lax.map(lambda row: function(*row), arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=in_turn, default=jax.vmap(function))
 
 
 def _signed(component, agreement):

@@ -73,12 +73,20 @@ def skip_member(app, what, name, found, skip, options):
 
 
 def as_napoleon_reads(app, what, name, found, options, lines):
-    """Code is marked by one backtick, as in Markdown, and `Returns:` may name several results as `Args:` does."""
-    text = re.sub(r"(?<!`)`([^`]+?)`(?!`)", r"``\1``", "\n".join(lines))
+    """Code is marked by one backtick, as in Markdown, and `Returns:` may name several results as `Args:` does.
+
+    A name alone is a link where the reference has it, and so is a page of this folder.
+    """
+    text = re.sub(r"(?<!`)`([^`]+?)`(?!`)", _link_or_code, "\n".join(lines))
+    text = re.sub(r"\bdocs/(\w+)\.md\b", r":doc:`/\1`", text)
     returns = re.search(r"^Returns:\n((?:  .*\n|\n)*)", text + "\n", re.M)
     if returns and len(re.findall(r"^  \w+: ", returns[1], re.M)) > 1:
         text = text.replace("Returns:\n", "Results:\n", 1)
     lines[:] = text.split("\n")
+
+
+def _link_or_code(found):
+    return f":py:obj:`{found[1]}`" if re.fullmatch(r"[A-Za-z_][\w.]*", found[1]) else f"``{found[1]}``"
 
 
 def add_example(app, what, name, found, options, lines):

@@ -56,10 +56,7 @@ NO_RUN = {
     "docs/commands.md": {"camjax explain": "one of each: the pages that it names run them"},
     "docs/data.md": {"pip install": "downloads data sets: tests/cli/test_prepare.py prepares small ones"},
     "docs/annotating.md": {"#SBATCH": A_CLOUD + "; tests/annotating has shards"},
-    "docs/models.md": {
-        "import camjax": OF_OTHERS,
-        "SPECS = (": "a piece of a file: CONTRIBUTING.md has a whole one, which runs",
-    },
+    "docs/models.md": {"import camjax": OF_OTHERS},
     "docs/reproducing_cub.md": {"python -m": "needs CUB: tests/experiments has small data sets of its form"},
     "docs/tpu_pods.md": {
         "python -m experiments.imagenet --recipe": "needs ImageNet: tests/test_examples.py, as a dry run",
@@ -120,16 +117,6 @@ def test_ten_lines_of_the_readme(tmp_path, monkeypatch):
     assert names["model"].class_names[int(names["out"].class_ids[0, 0])] == "Egyptian cat"
     assert names["found"].boxes.shape == (1, 5, 4) and names["found"].valid.all()
     assert names["heat"].shape == names["images"].shape[1:]
-
-
-def test_a_network_of_your_own():
-    names = {}
-    exec(python_of("docs/models.md")[-1], names)
-    model = names["MyNet"](3, rngs=nnx.Rngs(0))
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    found = camjax.make_localize_fn(model)(images)
-    logits = found.maps.mean((-2, -1)) + model.head.bias[found.class_ids]
-    np.testing.assert_allclose(logits[:, 0], found.logits.max(1), rtol=1e-5)
 
 
 def test_a_classifier_of_features(small_network, tmp_path, monkeypatch):

@@ -233,7 +233,7 @@ def _from_maps_of_these_classes(
 
 
 def class_maps(multi_label: bool, logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
-    """Classes of one photograph, from the fields of `camjax.inference.Localization` for it."""
+    """Classes of one photograph, from the fields of `camjax.Localization` for it."""
     from camjax.cam import class_probabilities
 
     ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1

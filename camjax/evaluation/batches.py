@@ -12,8 +12,9 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.evaluation.truth import Known
-from camjax.inference import Localization, TopAndAsked
+from camjax.inference import TopAndAsked
 from camjax.metrics import Sample
+from camjax.outputs import Localization
 
 
 class Computed(NamedTuple):

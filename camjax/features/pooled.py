@@ -19,11 +19,11 @@ from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
-from camjax.inference import Placed
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
 from camjax.models.inference_mode import inference_view, run_for_inference
 from camjax.processes import gather_arrays
+from camjax.sharding import Placed
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images done, and the number of all."""

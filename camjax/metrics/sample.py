@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from camjax.inference import CamOutput, Localization
+from camjax.outputs import CamOutput, Localization
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Truth:
 class Sample:
     """A batch of B images with what one method found in them: what `StreamingMetric.update_from` takes.
 
-    Arrays are NumPy's. `CamOutput` and `Localization` are described in `camjax.inference`.
+    Arrays are NumPy's; see `camjax.CamOutput` and `camjax.Localization`.
 
     Attributes:
       images: (B, H, W, 3) uint8, as the network saw them.

@@ -16,7 +16,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "
 os.environ.setdefault("TFDS_DATA_DIR", str(DOCS.parent / "build" / "site-data"))
 
 from making import llms  # noqa: E402
-from making.examples import find_examples  # noqa: E402
+from making.examples import example_of, find_examples  # noqa: E402
 
 import camjax  # noqa: E402
 
@@ -60,6 +60,7 @@ for name in PUBLIC_MODULES:  # autodoc sees what a module has, not what it would
     for public in getattr(module, "__all__", ()):
         setattr(module, public, getattr(module, public))
 EXAMPLES = find_examples(DOCS)
+OF_MODULES = ("function", "class", "exception", "data")
 
 
 def skip_member(app, what, name, found, skip, options):
@@ -90,10 +91,12 @@ def _link_or_code(found):
 
 
 def add_example(app, what, name, found, options, lines):
-    """The first statement of a page that uses the name: code that the tests run."""
-    if what in ("function", "class", "data") and (example := EXAMPLES.get(name.rpartition(".")[2])):
+    """The first statement that uses the name: of the page's own examples, or of a guide, which the tests run."""
+    here = app.env.docname
+    if what in OF_MODULES and (example := example_of(name.rpartition(".")[2], here, EXAMPLES)):
         page, code = example
-        lines += ["", f"For example, in :doc:`/{page}`:", "", ".. code-block:: python", ""]
+        place = "among the `examples <#examples>`__ of this page" if page == here else f"in :doc:`/{page}`"
+        lines += ["", f"For example, {place}:", "", ".. code-block:: python", ""]
         lines += [f"   {line}" for line in code.splitlines()] + [""]
 
 

@@ -9,6 +9,7 @@ import operator
 import re
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import jax
@@ -149,3 +150,19 @@ def test_methods_and_metrics_name_their_sources():
         module = importlib.import_module(metric.__module__)
         without += [name] * (not SOURCE.search(text_of(metric) + module.__doc__))
     assert without == []
+
+
+def test_every_public_name_has_an_example():
+    """A statement of the reference's own page, or of a guide, which tests/test_docs.py runs; the site shows it."""
+    docs = Path(camjax.__file__).parents[1] / "docs"
+    spec = importlib.util.spec_from_file_location("examples", docs / "making" / "examples.py")
+    making = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(making)
+    examples = making.find_examples(docs)
+    pages = {
+        module: f"api/{path.stem}"
+        for path in (docs / "api").glob("*.md")
+        for module in re.findall(r"^\.\. automodule:: (\S+)", path.read_text(), re.MULTILINE)
+    }
+    places = {name: name.rpartition(".") for name in PUBLIC}
+    assert [n for n, (of, _, own) in places.items() if not making.example_of(own, pages[of], examples)] == []

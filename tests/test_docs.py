@@ -490,7 +490,7 @@ def test_examples_of_the_reference_call_what_is_there(page):
 def of_camjax(function: ast.expr, names: dict) -> Callable | None:
     """What `camjax.viz.overlay` names, if it is camjax's, whose modules have to have the name."""
     first, *others = ast.unparse(function).split(".")
-    found = names.get(first)
+    found = names.get(first) if all(map(str.isidentifier, others)) else None
     for name in others:
         found = getattr(found, name) if inspect.ismodule(found) else getattr(found, name, None)
     return found if (getattr(found, "__module__", None) or "").startswith("camjax") else None

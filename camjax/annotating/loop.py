@@ -70,8 +70,8 @@ def annotate_folder(
       shard: (I, N): annotate the I-th of N shares of the pictures only, I from 0, without the files of all. Processes
         with different I work at the same time, on one or more machines that share `out`.
       merge: write the files of all from the shards, which have to be complete.
-      num_workers: as in `camjax.data.loader.eval_batches`.
-      num_threads: as in `camjax.data.loader.eval_batches`.
+      num_workers: as in `camjax.data.eval_batches`.
+      num_threads: as in `camjax.data.eval_batches`.
       progress: see `Progress`.
 
     Returns:

@@ -50,7 +50,7 @@ class CutNetwork(NamedTuple):
         return self.head(self.features(images), images)
 
     def head_of(self, images: jax.Array) -> Callable[[Features], jax.Array]:
-        """The head for the features of some images, as a function of features alone."""
+        """The head for the features of `images` (B, H, W, 3), as a function of features alone."""
         return lambda features: self.head(features, images)
 
 

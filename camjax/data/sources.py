@@ -74,11 +74,14 @@ class Source:
         return self._read(index, self._example)
 
     def without_image(self, index: int) -> dict:
-        """Reads the example `self[index]` without its image, which is not decoded; raises the same errors."""
+        """Reads the example at an `index` without its image, which is not decoded; raises the same errors."""
         return self._read(index, self._without_image)
 
     def mask(self, index: int) -> np.ndarray:
         """Reads the segmentation mask of an image as the data set stores it: (H, W) uint8 gray levels.
+
+        Args:
+          index: the image's.
 
         Raises:
           IndexError, ValueError: as indexing does; or the data set has no masks.

@@ -81,7 +81,7 @@ def resize_then_random_crop(resize: Size = 256, size: Size = 224) -> Transform:
 
     The GAP networks (Zhou et al. 2016, whose release crops in Caffe's data layer) and those of the benchmark of weakly
     supervised localization (Choe et al. 2020) were trained with it. Only the crop is computed; its pixels are those of
-    resizing the whole image by `camjax.data.images.resize_image` and then cropping.
+    resizing the whole image by `camjax.data.resize_image` and then cropping.
 
     Args:
       resize: (H, W) of the whole image, or an int for a square.

@@ -21,7 +21,7 @@ class Computed(NamedTuple):
     """A batch, what is known about its images, and what each method found in them.
 
     Attributes:
-      batch: of `camjax.data.loader.eval_batches`.
+      batch: of `camjax.data.eval_batches`.
       known: what is known about its images.
       samples: method -> the batch for metrics; boxes are in the frame of the stored image.
     """

@@ -125,12 +125,12 @@ def batch_results(
       size: as in `map_images`.
       batch_size: as in `map_images`.
       num_threads: as in `map_images`.
-      unreadable: as in `camjax.data.loader.eval_batches`; results of marked images are dropped.
+      unreadable: as in `camjax.data.eval_batches`; results of marked images are dropped.
       start_batch: the number of the first batch.
       progress: as in `map_images`.
 
     Yields:
-      The batch of `camjax.data.loader.eval_batches` without its images, and the results for the images in its mask,
+      The batch of `camjax.data.eval_batches` without its images, and the results for the images in its mask,
       NumPy.
 
     Raises:

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
-from camjax.cli.options import ALONE, Count, OptionalCount, OptionalRate, Processes, arg
+from camjax.cli.options import ALONE, Count, Flag, OptionalCount, OptionalRate, Processes, arg
 from camjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ class TrainingOptions(RecipeOptions):
     seed: Count = 0
     eval_every: OptionalCount = None
     checkpoint_every: OptionalCount = None
-    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    dry_run: Flag = False
     processes: Processes = ALONE
 
     def __post_init__(self):

@@ -119,6 +119,15 @@ def cut_network(features_fn: Callable, head_fn: Callable) -> CutNetwork:
     return CutNetwork(as_pytree(features_fn), Partial(_without_images, as_pytree(head_fn)), kernel)
 
 
+def head_alone(head_fn: Callable) -> CutNetwork:
+    """The network of a head, for methods that are given the features."""
+    return cut_network(_no_features, head_fn)
+
+
+def _no_features(images):
+    raise NotImplementedError("the features of this network are given")
+
+
 def cut_model(model: Any) -> CutNetwork:
     """A model in inference mode, cut at its last feature map.
 

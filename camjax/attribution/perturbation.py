@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 from camjax.attribution.changed_images import broadcast_baseline, noise_key
 from camjax.attribution.gradient_methods import weighted_sum
 from camjax.attribution.gradients import images_first
-from camjax.attribution.network import CutNetwork, cut_network
+from camjax.attribution.network import CutNetwork, cut_network, head_alone
 from camjax.attribution.perturbation_chunks import Progress, mean_scores
 from camjax.attribution.targets import Target, as_target
 from camjax.cam import normalize_map, resize_map
@@ -176,12 +176,8 @@ def ablation_cam(
     Raises:
       ValueError: features of another shape, targets that do not fit the outputs, or chunk_size below 1.
     """
-    network, features, target = _checked(cut_network(_no_features, head_fn), None, features, targets)
+    network, features, target = _checked(head_alone(head_fn), None, features, targets)
     return ablation_cam_maps(network, None, features, target, chunk_size=chunk_size, progress=progress)
-
-
-def _no_features(images):
-    raise NotImplementedError("the features of this network are given")
 
 
 def _checked(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from camjax.attribution.gradients import images_first
-from camjax.attribution.network import CutNetwork, cut_network
+from camjax.attribution.network import CutNetwork, head_alone
 from camjax.attribution.perturbation_chunks import Progress, mean_scores
 from camjax.attribution.targets import Target, as_target, probabilities
 from camjax.sharding import laid_out_like
@@ -47,13 +47,8 @@ def recipro_cam(
     """
     features = images_first(features, "features", "(B, h, w, K)")
     target = as_target(targets if callable(targets) else probabilities(targets), jax.eval_shape(head_fn, features))
-    network = cut_network(_no_features, head_fn)
     options: dict[str, Any] = {"gaussian": gaussian, "chunk_size": chunk_size, "progress": progress}
-    return recipro_cam_maps(network, None, features, target, **options)
-
-
-def _no_features(images):
-    raise NotImplementedError("the features of this network are given")
+    return recipro_cam_maps(head_alone(head_fn), None, features, target, **options)
 
 
 def recipro_cam_maps(

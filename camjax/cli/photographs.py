@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,21 +66,6 @@ class ExplainedPhoto:
             return self.top
         new = ~np.isin(self.asked.class_ids, self.top.class_ids)
         return ClassMaps(*(np.concatenate([a, b[new]]) for a, b in zip(self.top, self.asked, strict=True)))
-
-
-def explain_photos(
-    network: "CamModel",
-    photos: Iterable[np.ndarray],
-    asked: Sequence[int],
-    method: str = "cam",
-    *,
-    top_k: int,
-    threshold: float,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[ExplainedPhoto]:
-    """Runs the network on photographs of any sizes, as `photo_explainer` does."""
-    explain = photo_explainer(network, asked, method, top_k=top_k, threshold=threshold, progress=progress)
-    return [explain(photo) for photo in photos]
 
 
 def photo_explainer(

@@ -139,7 +139,7 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
 
     Args:
       name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or a built-in one, "scenes" or
-        "look_alikes", which prepares itself on first use (about ten seconds; two processes may do so at once).
+        "look_alikes", which prepares itself on first use (two processes may do so at once).
       split: "train", "validation", "test" ..., or a slice in tfds' syntax: "train[:90%]", "train[100:200]+test".
       data_dir: where tfds keeps its data; None is tfds' default, the environment variable TFDS_DATA_DIR or
         ~/tensorflow_datasets.

@@ -58,8 +58,7 @@ def random_resized_crop(
 
     The rule is torchvision's RandomResizedCrop: up to ten draws of an area (uniform) and an aspect (log-uniform),
     until the part fits into the image; otherwise the largest centered part of an allowed aspect. The part is cropped
-    first and then resized: linearly where it grows, antialiased where it shrinks. On photographs the pixels differ by
-    about one gray level (root mean square) from Pillow's filter, which takes longer than decoding the JPEG.
+    first and then resized: linearly where it grows, antialiased where it shrinks, faster than by Pillow's filter.
 
     Args:
       size: (h, w) of the result, or an int for a square.

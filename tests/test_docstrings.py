@@ -26,7 +26,10 @@ MODULES = ("annotating", "attribution", "data", "evaluation", "features", "metri
 OF_OTHER_LIBRARIES = {"explain_equinox": "equinox"}
 """Public names that cannot be imported without a library that is no requirement of the tests."""
 
-WHOLE = ("attribution.targets", "boxes", "cam", "data.transforms", "features.svm", "viz")
+WHOLE = (
+    *("attribution.targets", "boxes", "cam", "components", "data.transforms", "features.svm"),
+    *("training.fine_tuning", "training.published", "viz"),
+)
 """Modules without `__all__` that the guides name: all of their functions are public."""
 
 

@@ -64,8 +64,8 @@ class TrainingOptions(RecipeOptions):
     """How a network trains, where the run goes, and which processes take part.
 
     Attributes:
-      batch_size: Images a step, over all devices, in place of the recipe's. The learning rate changes in proportion,
-        and the number of epochs stays.
+      batch_size: Images a step, over all devices, in place of the recipe's. The number of epochs stays; the learning
+        rate grows in proportion, and in `camjax train`, from trained weights, as the square root.
       steps: The length in steps, in place of --epochs.
       dtype: The type in which convolutions compute: float32, or bfloat16 for accelerators.
       seed: Seed of random weights, of the order of the images and of their augmentation.

@@ -83,6 +83,8 @@ def as_napoleon_reads(app, what, name, found, options, lines):
     returns = re.search(r"^Returns:\n((?:  .*\n|\n)*)", text + "\n", re.M)
     if returns and len(re.findall(r"^  \w+: ", returns[1], re.M)) > 1:
         text = text.replace("Returns:\n", "Results:\n", 1)
+    if what in ("attribute", "data", "property"):
+        text = text.replace(" ", "\n", 1)  # what stands before a colon in the first line would be taken for a type
     lines[:] = text.split("\n")
 
 

@@ -112,7 +112,7 @@ def annotate_folder(
             return manifest.read(out)
         _wait(lambda: not parts.missing())
         with parts.lock(Shard(), finishing=True):
-            _finish(parts, pictures, places, names, options)
+            _finish(parts, places, names, options)
         return _complete(parts)
 
 
@@ -315,7 +315,7 @@ class _Writer:
             self._records, self._maps = [], []
 
 
-def _finish(parts: Parts, pictures: Pictures, places: Places, names: ClassNames, options: Options) -> None:
+def _finish(parts: Parts, places: Places, names: ClassNames, options: Options) -> None:
     """Writes all files from the parts."""
     for folder in () if is_address(parts.out) else (parts.out, parts.out / maps.FOLDER):
         for draft in folder.glob("*.draft"):  # of a process that was killed

@@ -71,7 +71,7 @@ def evaluate(
       model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
-      method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
+      method: How maps are made: cam, gradcam, layercam, center, ...; docs/attribution.md has all of them.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
       layer: The layer that the methods explain; auto measures the first images by the first one. By default the last.
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.

@@ -150,15 +150,15 @@ def resize_map(
       (..., H, W) float32.
 
     Raises:
-      ValueError: unknown method, a rank below 2, or a size that is not positive.
+      ValueError: unknown method, a rank below 2, or a size that is not one or two positive numbers.
     """
     maps = jnp.asarray(maps)
-    height, width = np.broadcast_to(size, 2).tolist()
+    height, width = np.broadcast_to(size, 2).tolist() if np.shape(size) in ((), (1,), (2,)) else (0, 0)
     if method not in ("nearest", "bilinear", "bicubic"):
         raise InputError(f'method={method!r}: expected "nearest", "bilinear" or "bicubic".')
     if maps.ndim < 2 or height < 1 or width < 1:
         raise InputError(
-            f"maps of shape {maps.shape} to size {(height, width)}: expected (..., h, w), and sides >= 1 pixel."
+            f"maps of shape {maps.shape} to size {size}: expected (..., h, w), and (H, W) or one number, >= 1 pixel."
         )
     shape = (*maps.shape[:-2], height, width)
     return jax.image.resize(

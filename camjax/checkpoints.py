@@ -224,7 +224,7 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
     def has_metrics(self, step: int) -> bool:
-        """Whether the checkpoint of a step was saved with metrics."""
+        """Whether the checkpoint of a `step` was saved with metrics."""
         return (self.directory / str(step) / "metrics").is_dir()
 
     def restore(self, state: State, step: int | None = None) -> State:
@@ -251,9 +251,15 @@ class Checkpoints:
         return self._newest_that_fits(restore, step)
 
     def restore_model(self, model: CamModel, step: int | None = None) -> CamModel:
-        """The model of a checkpoint, with its averaged weights if it has any; arguments and errors as for `restore`.
+        """The model of a checkpoint, with its averaged weights if it has any.
 
-        `model` may be abstract (`nnx.eval_shape`).
+        Args:
+          model: of the same structure; it may be abstract (`nnx.eval_shape`).
+          step: as in `restore`.
+
+        Raises:
+          FileNotFoundError: as `restore`.
+          ValueError: as `restore`.
         """
 
         def restore(step: int) -> CamModel:
@@ -264,6 +270,9 @@ class Checkpoints:
 
     def set_aside(self, after: int) -> list[Path]:
         """Moves the checkpoints after a step out of the way, for a run that goes on from that step.
+
+        Args:
+          after: the step.
 
         Returns:
           Where they are now: beside the directory, with ".damaged" in the name.

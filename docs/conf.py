@@ -16,7 +16,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "
 os.environ.setdefault("TFDS_DATA_DIR", str(DOCS.parent / "build" / "site-data"))
 
 from making import llms  # noqa: E402
-from making.examples import find_examples  # noqa: E402
+from making.examples import example_of, find_examples  # noqa: E402
 
 import camjax  # noqa: E402
 
@@ -60,6 +60,7 @@ for name in PUBLIC_MODULES:  # autodoc sees what a module has, not what it would
     for public in getattr(module, "__all__", ()):
         setattr(module, public, getattr(module, public))
 EXAMPLES = find_examples(DOCS)
+OF_MODULES = ("function", "class", "exception", "data")
 
 
 def skip_member(app, what, name, found, skip, options):
@@ -73,19 +74,31 @@ def skip_member(app, what, name, found, skip, options):
 
 
 def as_napoleon_reads(app, what, name, found, options, lines):
-    """Code is marked by one backtick, as in Markdown, and `Returns:` may name several results as `Args:` does."""
-    text = re.sub(r"(?<!`)`([^`]+?)`(?!`)", r"``\1``", "\n".join(lines))
+    """Code is marked by one backtick, as in Markdown, and `Returns:` may name several results as `Args:` does.
+
+    A name alone is a link where the reference has it, and so is a page of this folder.
+    """
+    text = re.sub(r"(?<!`)`([^`]+?)`(?!`)", _link_or_code, "\n".join(lines))
+    text = re.sub(r"\bdocs/(\w+)\.md\b", r":doc:`/\1`", text)
     returns = re.search(r"^Returns:\n((?:  .*\n|\n)*)", text + "\n", re.M)
     if returns and len(re.findall(r"^  \w+: ", returns[1], re.M)) > 1:
         text = text.replace("Returns:\n", "Results:\n", 1)
+    if what in ("attribute", "data", "property"):
+        text = text.replace(" ", "\n", 1)  # what stands before a colon in the first line would be taken for a type
     lines[:] = text.split("\n")
 
 
+def _link_or_code(found):
+    return f":py:obj:`{found[1]}`" if re.fullmatch(r"[A-Za-z_][\w.]*", found[1]) else f"``{found[1]}``"
+
+
 def add_example(app, what, name, found, options, lines):
-    """The first statement of a page that uses the name: code that the tests run."""
-    if what in ("function", "class", "data") and (example := EXAMPLES.get(name.rpartition(".")[2])):
+    """The first statement that uses the name: of the page's own examples, or of a guide, which the tests run."""
+    here = app.env.docname
+    if what in OF_MODULES and (example := example_of(name.rpartition(".")[2], here, EXAMPLES)):
         page, code = example
-        lines += ["", f"For example, in :doc:`/{page}`:", "", ".. code-block:: python", ""]
+        place = "among the `examples <#examples>`__ of this page" if page == here else f"in :doc:`/{page}`"
+        lines += ["", f"For example, {place}:", "", ".. code-block:: python", ""]
         lines += [f"   {line}" for line in code.splitlines()] + [""]
 
 

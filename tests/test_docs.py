@@ -5,9 +5,11 @@ A block marked `no-run` in its first line cannot run here; `NO_RUN` says why. Ev
 test that `ELSEWHERE` names.
 """
 
+import ast
 import contextlib
 import functools
 import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -56,10 +58,7 @@ NO_RUN = {
     "docs/commands.md": {"camjax explain": "one of each: the pages that it names run them"},
     "docs/data.md": {"pip install": "downloads data sets: tests/cli/test_prepare.py prepares small ones"},
     "docs/annotating.md": {"#SBATCH": A_CLOUD + "; tests/annotating has shards"},
-    "docs/models.md": {
-        "import camjax": OF_OTHERS,
-        "SPECS = (": "a piece of a file: CONTRIBUTING.md has a whole one, which runs",
-    },
+    "docs/models.md": {"import camjax": OF_OTHERS},
     "docs/reproducing_cub.md": {"python -m": "needs CUB: tests/experiments has small data sets of its form"},
     "docs/tpu_pods.md": {
         "python -m experiments.imagenet --recipe": "needs ImageNet: tests/test_examples.py, as a dry run",
@@ -120,16 +119,6 @@ def test_ten_lines_of_the_readme(tmp_path, monkeypatch):
     assert names["model"].class_names[int(names["out"].class_ids[0, 0])] == "Egyptian cat"
     assert names["found"].boxes.shape == (1, 5, 4) and names["found"].valid.all()
     assert names["heat"].shape == names["images"].shape[1:]
-
-
-def test_a_network_of_your_own():
-    names = {}
-    exec(python_of("docs/models.md")[-1], names)
-    model = names["MyNet"](3, rngs=nnx.Rngs(0))
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    found = camjax.make_localize_fn(model)(images)
-    logits = found.maps.mean((-2, -1)) + model.head.bias[found.class_ids]
-    np.testing.assert_allclose(logits[:, 0], found.logits.max(1), rtol=1e-5)
 
 
 def test_a_classifier_of_features(small_network, tmp_path, monkeypatch):
@@ -381,7 +370,8 @@ def test_each_block_runs_or_says_why_not(document):
     assert all(Path(document).name in (ROOT / test).read_text() for test in runs)
     stem = Path(document).stem
     here = Path(__file__).read_text()
-    assert len(marked) == len(blocks_of(document)) or runs or f'"{stem}"' in here or f'{document}")' in here
+    known = runs or stem in REFERENCE or f'"{stem}"' in here or f'{document}")' in here
+    assert known or len(marked) == len(blocks_of(document))
 
 
 @pytest.mark.parametrize("document", WITH_BLOCKS)
@@ -468,6 +458,46 @@ def test_notebooks_have_no_results_yet_and_install_first(document):
     assert "".join(first["source"]).startswith("%pip install") and first["metadata"]["tags"] == ["skip-execution"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in (first, *others))
     assert f"{{download}}`{Path(document).name}`" in (ROOT / "docs/notebooks/index.md").read_text()
+
+
+REFERENCE = sorted(path.stem for path in (ROOT / "docs" / "api").glob("*.md"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", REFERENCE)
+def test_examples_of_the_reference_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in python_of(f"docs/api/{page}.md"):
+        exec(code, names)
+
+
+@pytest.mark.parametrize("page", REFERENCE)
+def test_examples_of_the_reference_call_what_is_there(page):
+    """The calls of camjax's functions fit their arguments; `test_examples_of_the_reference_run` runs them."""
+    names, calls = {}, 0
+    for code in python_of(f"docs/api/{page}.md"):
+        for statement in ast.parse(code).body:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(statement), names)
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Call) and (function := of_camjax(node.func, names)):
+                    whole = not any(isinstance(word, ast.Starred) for word in node.args)
+                    given = {word.arg: None for word in node.keywords if word.arg}
+                    signature = inspect.signature(function)
+                    bind = signature.bind if whole and len(given) == len(node.keywords) else signature.bind_partial
+                    bind(*[None] * (len(node.args) if whole else 0), **given)
+                    calls += 1
+    assert calls
+
+
+def of_camjax(function: ast.expr, names: dict) -> Callable | None:
+    """What `camjax.viz.overlay` names, if it is camjax's, whose modules have to have the name."""
+    first, *others = ast.unparse(function).split(".")
+    found = names.get(first) if all(map(str.isidentifier, others)) else None
+    for name in others:
+        found = getattr(found, name) if inspect.ismodule(found) else getattr(found, name, None)
+    return found if (getattr(found, "__module__", None) or "").startswith("camjax") else None
 
 
 PACKAGES = ["", ".annotating", ".attribution", ".data", ".evaluation", ".features", ".metrics", ".models", ".training"]

@@ -6,10 +6,12 @@ import dataclasses
 import importlib.util
 import inspect
 import operator
+import pkgutil
 import re
 import textwrap
 from collections.abc import Callable
-from types import ModuleType
+from pathlib import Path
+from types import FunctionType, ModuleType
 
 import jax
 import numpy as np
@@ -24,7 +26,10 @@ MODULES = ("annotating", "attribution", "data", "evaluation", "features", "metri
 OF_OTHER_LIBRARIES = {"explain_equinox": "equinox"}
 """Public names that cannot be imported without a library that is no requirement of the tests."""
 
-WHOLE = ("attribution.targets", "boxes", "cam", "data.transforms", "features.svm", "viz")
+WHOLE = (
+    *("attribution.targets", "boxes", "cam", "components", "data.transforms", "features.svm"),
+    *("training.fine_tuning", "training.published", "viz"),
+)
 """Modules without `__all__` that the guides name: all of their functions are public."""
 
 
@@ -54,6 +59,13 @@ def public() -> dict[str, Callable]:
 
 PUBLIC = public()
 FUNCTIONS = {name: inspect.unwrap(thing) for name, thing in PUBLIC.items() if not inspect.isclass(thing)}
+METHODS_OF_CLASSES = {
+    f"{name}.{own}": (thing, own)
+    for name, thing in PUBLIC.items()
+    if inspect.isclass(thing)
+    for own, method in vars(thing).items()
+    if (own == "__call__" or own[0] != "_") and isinstance(method, FunctionType | classmethod)
+}
 
 SHAPE = re.compile(
     r"\((?:\.\.\.|\*|[A-Za-z\d]+'?)(?:, ?[^()]*)?,?\)|\b(?:shape|share|number|color)\b"
@@ -126,6 +138,20 @@ def test_a_public_function_says_what_it_takes_and_gives(name):
     assert not wrong, f"{name}: {', '.join(wrong)}"
 
 
+@pytest.mark.parametrize("name", METHODS_OF_CLASSES)
+def test_a_public_method_says_what_it_takes(name):
+    """Itself, or where it stands first: in the class that it is derived from, or in the class's own docstring."""
+    cls, own = METHODS_OF_CLASSES[name]
+    methods = [vars(base)[own] for base in cls.__mro__ if own in vars(base)]
+    function = getattr(methods[0], "__func__", methods[0])
+    assert function.__doc__, "no docstring"
+    text = "\n\n".join([*(text_of(getattr(method, "__func__", method)) for method in methods), text_of(cls)])
+    given = [word for word in list(inspect.signature(function).parameters)[1:] if not said_of(word, text)]
+    # (b, C) logits -> (b,) losses
+    assert not given or "->" in function.__doc__.partition("\n\n")[0], f"nothing about {', '.join(given)}"
+    assert not raises(function) or "Error" in text, "nothing about the errors that it raises"
+
+
 @pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if inspect.isclass(thing)])
 def test_a_public_class_says_what_it_holds(name):
     cls = PUBLIC[name]
@@ -149,3 +175,32 @@ def test_methods_and_metrics_name_their_sources():
         module = importlib.import_module(metric.__module__)
         without += [name] * (not SOURCE.search(text_of(metric) + module.__doc__))
     assert without == []
+
+
+def test_every_public_name_has_an_example():
+    """A statement of the reference's own page, or of a guide, which tests/test_docs.py runs; the site shows it."""
+    docs = Path(camjax.__file__).parents[1] / "docs"
+    spec = importlib.util.spec_from_file_location("examples", docs / "making" / "examples.py")
+    making = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(making)
+    examples = making.find_examples(docs)
+    pages = {
+        module: f"api/{path.stem}"
+        for path in (docs / "api").glob("*.md")
+        for module in re.findall(r"^\.\. automodule:: (\S+)", path.read_text(), re.MULTILINE)
+    }
+    places = {name: name.rpartition(".") for name in PUBLIC}
+    assert [n for n, (of, _, own) in places.items() if not making.example_of(own, pages[of], examples)] == []
+
+
+def test_names_in_docstrings_are_there():
+    """Of camjax, in any docstring or comment, such as `camjax.data.eval_batches`."""
+    package = Path(camjax.__file__).parent
+    found = {name for path in package.rglob("*.py") for name in re.findall(r"`(camjax(?:\.\w+)+)`", path.read_text())}
+
+    def is_there(name: str) -> bool:
+        with contextlib.suppress(AttributeError, ModuleNotFoundError):
+            return pkgutil.resolve_name(name) is not None
+        return False
+
+    assert sorted(name for name in found if not is_there(name)) == []

@@ -24,7 +24,7 @@ from camjax.annotating import Options, annotate_folder
 from camjax.attribution import METHODS
 from camjax.cli import compilation_cache
 from camjax.cli.main import main
-from camjax.cli.photographs import explain_photos
+from camjax.cli.photographs import photo_explainer
 from camjax.data.annotated import open_annotated
 from camjax.data.images import load_image
 from camjax.data.pixel_boxes import whole_pixels
@@ -143,7 +143,7 @@ def test_explain_takes_a_file(file, network, tmp_path, monkeypatch, capsys):
     assert main([*words, "--model", str(file)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["threshold"]) == (str(file), 0.4)
-    (expected,) = explain_photos(network, [load_image(cat)], [7], top_k=1, threshold=0.4)
+    expected = photo_explainer(network, [7], top_k=1, threshold=0.4)(load_image(cat))
     rows = found["images"][0]["classes"]
     assert [row["id"] for row in rows] == expected.all.class_ids.tolist()
     assert [row["box"] for row in rows] == [whole_pixels(box, (300, 451)).tolist() for box in expected.all.boxes]

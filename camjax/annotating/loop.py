@@ -70,8 +70,8 @@ def annotate_folder(
       shard: (I, N): annotate the I-th of N shares of the pictures only, I from 0, without the files of all. Processes
         with different I work at the same time, on one or more machines that share `out`.
       merge: write the files of all from the shards, which have to be complete.
-      num_workers: as in `camjax.data.loader.eval_batches`.
-      num_threads: as in `camjax.data.loader.eval_batches`.
+      num_workers: as in `camjax.data.eval_batches`.
+      num_threads: as in `camjax.data.eval_batches`.
       progress: see `Progress`.
 
     Returns:
@@ -112,7 +112,7 @@ def annotate_folder(
             return manifest.read(out)
         _wait(lambda: not parts.missing())
         with parts.lock(Shard(), finishing=True):
-            _finish(parts, pictures, places, names, options)
+            _finish(parts, places, names, options)
         return _complete(parts)
 
 
@@ -315,7 +315,7 @@ class _Writer:
             self._records, self._maps = [], []
 
 
-def _finish(parts: Parts, pictures: Pictures, places: Places, names: ClassNames, options: Options) -> None:
+def _finish(parts: Parts, places: Places, names: ClassNames, options: Options) -> None:
     """Writes all files from the parts."""
     for folder in () if is_address(parts.out) else (parts.out, parts.out / maps.FOLDER):
         for draft in folder.glob("*.draft"):  # of a process that was killed

@@ -19,7 +19,7 @@ UNREADABLE = 0
 class Pictures:
     """The image files of a folder and all below it, turned by their EXIF tags.
 
-    A source for `camjax.data.loader.eval_batches`. Nothing is known about classes: the label says how a picture was
+    A source for `camjax.data.eval_batches`. Nothing is known about classes: the label says how a picture was
     turned, which boxes need on their way back to the stored pixels. One that can't be read is black, and its label is
     `UNREADABLE`.
 

@@ -1,17 +1,7 @@
 """Methods that average the gradient of a score over changed copies of the image: Integrated Gradients, SmoothGrad.
 
-Both are `method(network_fn, images, targets, ...) -> maps`, and rows of `camjax.attribution.METHODS`:
-
-- `network_fn`: (B, H, W, C) float32 images -> outputs (B, ...), each image's from that image alone. Weights are handled
-  as those of `head_fn` in `camjax.attribution.perturbation`.
-- `images`: (B, H, W, C) in the range that the network takes, uint8 or float.
-- `targets`: class ids (B,) or (B, N), or a function of the outputs; see `camjax.attribution.targets`.
-- `chunk_size`: copies of images at a time, on a device, which bounds the memory. A chunk has one forward pass and N
-  backward passes.
-- `progress`: `progress(done, total)` with numbers of copies, after each chunk.
-
-They are loops on the host over compiled chunks, not to be called inside `jax.jit`. Maps are (B, N, H, W) float32.
-Errors are ValueError: arguments that do not fit each other, and numbers below 1.
+Both are `method(network_fn, images, targets, ...) -> maps`, and rows of `camjax.attribution.METHODS`: loops on the host
+over compiled chunks, each with one forward pass and N backward passes.
 """
 
 from collections.abc import Callable
@@ -40,26 +30,31 @@ def integrated_gradients(
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
-    """Integrated Gradients (Sundararajan et al. 2017, eqs. 1 and 3); see the module.
+    """Integrated Gradients (Sundararajan et al. 2017, eqs. 1 and 3).
 
     The gradient's integral along the line from the baseline x_0 to the image x, times the way:
     `(x - x_0) int_0^1 dS(x_0 + a (x - x_0)) / dx da`, summed over colors. A map sums to S(x) - S(x_0), up to the error
     of the integral (completeness; proposition 1).
 
-    The integral is taken by Gauss and Legendre's rule, as by default in captum, where the paper has a Riemann sum.
+    The integral is taken by Gauss and Legendre's rule, as by default in captum, where the paper has a Riemann sum. A
+    loop on the host over compiled chunks, not to be called inside `jax.jit`.
 
     Args:
-      network_fn: images -> outputs.
-      images: (B, H, W, C), as the network takes them.
-      targets: class ids or a function of the outputs.
+      network_fn: (B, H, W, C) float32 images -> outputs (B, ...), each image's from that image alone. Weights of NNX
+        modules and of `jax.tree_util.Partial(function, weights)` are arguments of compiled programs, others constants.
+      images: (B, H, W, C) in the range that the network takes, uint8 or float.
+      targets: class ids (B,) or (B, N), or a function of the outputs; see `camjax.attribution.targets`.
       baseline: x_0, where nothing is to be seen: a number, a color (C,), or images that broadcast to (B, H, W, C);
         black by default, as in the paper. captum's 0 in normalized images is the color that a network subtracts.
       num_steps: points on the line.
-      chunk_size: images at a time.
-      progress: called after each chunk.
+      chunk_size: images at a time, on a device, which bounds the memory.
+      progress: `progress(done, total)` with numbers of images, after each chunk.
 
     Returns:
       (B, N, H, W) float32, signed.
+
+    Raises:
+      ValueError: arguments that do not fit each other, or numbers below 1.
     """
     if num_steps < 1:
         raise InputError(f"num_steps={num_steps}: expected the number of points on the line, at least 1.")
@@ -102,25 +97,29 @@ def smooth_grad(
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
-    """SmoothGrad (Smilkov et al. 2017, section 2.1); see the module.
+    """SmoothGrad (Smilkov et al. 2017, section 2.1).
 
     The mean gradient over noisy copies of the image, `1/n sum_i dS(x + e_i) / dx` with normal e_i. Of the colors the
-    largest magnitude counts, as in `camjax.attribution.image_gradient`: with no noise, the maps are the same.
+    largest magnitude counts, as in `camjax.attribution.image_gradient`: with no noise, the maps are the same. A loop on
+    the host over compiled chunks, not to be called inside `jax.jit`.
 
     Args:
-      network_fn: images -> outputs.
-      images: (B, H, W, C), as the network takes them.
-      targets: class ids or a function of the outputs.
+      network_fn: as in `integrated_gradients`.
+      images: as in `integrated_gradients`.
+      targets: as in `integrated_gradients`.
       noise: standard deviation of e_i, as a share of the image's range from its darkest to its brightest value; 0.1 to
         0.2 in the paper, 0.15 in its code.
       num_samples: n, 25 in the paper's code.
       key: of `jax.random`; None for `jax.random.key(0)`. The noise depends on the key and on the indices of sample and
         image, not on chunk_size: the same key gives the same maps.
-      chunk_size: copies at a time.
-      progress: called after each chunk.
+      chunk_size: copies at a time, on a device, which bounds the memory.
+      progress: `progress(done, total)` with numbers of copies, after each chunk.
 
     Returns:
       (B, N, H, W) float32, not negative.
+
+    Raises:
+      ValueError: arguments that do not fit each other, num_samples below 1, or noise below 0.
     """
     if num_samples < 1 or not 0 <= noise < np.inf:
         raise InputError(

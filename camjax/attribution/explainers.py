@@ -217,7 +217,8 @@ def explainer(features_fn: Callable, head_fn: Callable, *, combine: Literal["mea
       combine: how maps of several layers become one; see `camjax.attribution.combine_layers`.
 
     Returns:
-      `explain(images, targets=None, method="gradcam") -> Explanation`; see `Explainer`.
+      `explain(images, targets=None, method="gradcam", *, top_k=1, **options) -> Explanation`; see
+      `camjax.attribution.Explainer`.
     """
     network = cut_network(_in_inference_mode(features_fn), _in_inference_mode(head_fn))
     model = getattr(features_fn, "__self__", None)

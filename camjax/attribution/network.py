@@ -50,7 +50,7 @@ class CutNetwork(NamedTuple):
         return self.head(self.features(images), images)
 
     def head_of(self, images: jax.Array) -> Callable[[Features], jax.Array]:
-        """The head for the features of some images, as a function of features alone."""
+        """The head for the features of `images` (B, H, W, 3), as a function of features alone."""
         return lambda features: self.head(features, images)
 
 
@@ -117,6 +117,15 @@ def cut_network(features_fn: Callable, head_fn: Callable) -> CutNetwork:
     """
     kernel = _kernel_of(head_fn) if isinstance(head_fn, PooledHead | MapHead) else None
     return CutNetwork(as_pytree(features_fn), Partial(_without_images, as_pytree(head_fn)), kernel)
+
+
+def head_alone(head_fn: Callable) -> CutNetwork:
+    """The network of a head, for methods that are given the features."""
+    return cut_network(_no_features, head_fn)
+
+
+def _no_features(images):
+    raise NotImplementedError("the features of this network are given")
 
 
 def cut_model(model: Any) -> CutNetwork:

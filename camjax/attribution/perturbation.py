@@ -1,31 +1,16 @@
 """Methods that weigh a feature map by how a score changes when its channels mask the image, or are set to zero.
 
-All have one signature, `method(head_fn, features, targets, ...) -> maps`, with head_fn, features, targets, maps and
-errors as in `camjax.attribution.gradient_methods`. No gradient is taken: the head may be any function that JAX traces.
-Maps are rectified by definition, and do not sum to the score.
+No gradient is taken: the head may be any function that JAX traces. Maps are rectified by definition, and do not sum to
+the score. The methods are loops on the host over compiled chunks of perturbed copies, of images or of features, each of
+which serves all N targets. A second call with the same shapes and the same functions compiles nothing. Weights inside a
+function are constants of compiled programs; those of `jax.tree_util.Partial(function, weights)` and of modules of NNX
+are arguments.
 
-They are loops on the host over compiled chunks, not to be called inside `jax.jit`:
-
-- `chunk_size`: perturbed copies of images, or of features, at a time, which bounds the memory. A copy serves all N
-  targets.
-- `progress`: `progress(done, total)` with numbers of copies, after each chunk. Without it the host waits for the device
-  only once, to see which channels there are to perturb.
-- A second call with the same shapes and the same functions compiles nothing. Weights inside a function are constants of
-  compiled programs; those of `jax.tree_util.Partial(function, weights)` and of modules of NNX are arguments.
-
-Methods that mask images also take:
-
-- `features_fn`: images -> features, so that `head_fn(features_fn(images))` is the whole network.
-- `images`: (B, H, W, C) x from which the features were computed, in the range that the network takes.
-- `baseline`: what the network sees where a mask is 0: a number, a color (C,), or images that broadcast to (B, H, W, C);
-  black by default. A mask m turns pixels x into `x_0 + m (x - x_0)`, with the baseline x_0. torch-cam and
-  pytorch-grad-cam multiply normalized images by m: for a network that normalizes its input itself, that is a baseline
-  of the mean color that it subtracts.
-
-Channel k's mask is f_k resized to the images' size (bilinear, half-pixel centers), then scaled to 0..1, in the paper's
-order. torch-cam scales before it resizes; pytorch-grad-cam resizes with the corners of both grids aligned. Masks of
-constant channels, and of those that hold a NaN, are 0 everywhere: they all share one copy, the baseline. A NaN in the
-features is a NaN in the maps, at the same place only.
+torch-cam and pytorch-grad-cam multiply normalized images by the mask: for a network that normalizes its input itself,
+that is a baseline of the mean color that it subtracts. torch-cam scales masks before it resizes them; pytorch-grad-cam
+resizes with the corners of both grids aligned. Masks of constant channels, and of those that hold a
+NaN, are 0 everywhere: they all share one copy, the baseline. A NaN in the features is a NaN in the maps, at the same
+place only.
 
 The functions `<method>_maps(network, images, features, target, **options)` are the rows of
 `camjax.attribution.METHODS`, of a network that is already cut in two.
@@ -43,7 +28,7 @@ from jax.typing import ArrayLike
 from camjax.attribution.changed_images import broadcast_baseline, noise_key
 from camjax.attribution.gradient_methods import weighted_sum
 from camjax.attribution.gradients import images_first
-from camjax.attribution.network import CutNetwork, cut_network
+from camjax.attribution.network import CutNetwork, cut_network, head_alone
 from camjax.attribution.perturbation_chunks import Progress, mean_scores
 from camjax.attribution.targets import Target, as_target
 from camjax.cam import normalize_map, resize_map
@@ -62,21 +47,23 @@ def score_cam(
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
-    """Score-CAM (Wang et al. 2020, algorithm 1); see the module.
+    """Score-CAM (Wang et al. 2020, algorithm 1).
 
     With S_k the score of the image masked by channel k, `a = softmax_k(S_k)`: over the channels, of scores before any
     softmax over classes, as in torch-cam and pytorch-grad-cam. The map is `relu(sum_k a_k f_k)`. The score of a
-    baseline image, which the paper subtracts from each S_k, cancels in the softmax.
+    baseline image, which the paper subtracts from each S_k, cancels in the softmax. Channel k's mask m is f_k, resized
+    to the images' size (bilinear, half-pixel centers), then scaled to 0..1; it turns pixels x into `x_0 + m (x - x_0)`,
+    with the baseline x_0. A loop on the host over compiled chunks, not to be called inside `jax.jit`.
 
     Args:
-      head_fn: features -> outputs.
-      features: (B, h, w, K).
+      head_fn: features -> outputs, before any softmax.
+      features: (B, h, w, K) of the images.
       targets: class ids (B,) or (B, N), or a function of the outputs.
-      features_fn: images -> features.
-      images: (B, H, W, C), as the network takes them.
-      baseline: what the network sees where a mask is 0.
-      chunk_size: masked images at a time.
-      progress: called after each chunk.
+      features_fn: images -> features, so that `head_fn(features_fn(images))` is the whole network.
+      images: (B, H, W, C), in the range that the network takes.
+      baseline: x_0: a number, a color (C,), or images that broadcast to (B, H, W, C); black by default.
+      chunk_size: masked images at a time, which bounds the memory.
+      progress: `progress(done, total)` with numbers of masked images, after each chunk.
 
     Returns:
       (B, N, h, w) float32, not negative.
@@ -102,10 +89,10 @@ def faster_score_cam(
 ) -> jax.Array:
     """Faster-Score-CAM (Tabayashi 2020): `score_cam` of each image's `num_channels` channels of largest variance alone.
 
-    The arguments are those of `score_cam`; see the module. The weights are Score-CAM's, a softmax over these channels;
-    tf-keras-vis, which has the method too, weighs by the scores themselves. All channels count where there are no more.
+    The weights are Score-CAM's, a softmax over these channels; tf-keras-vis, which has the method too, weighs by the
+    scores themselves. All channels count where there are no more.
 
-    The other arguments, the result and the errors are those of `score_cam`; num_channels below 1 is an error too.
+    The other arguments, the result and the errors are those of `score_cam`; num_channels below 1 is a ValueError too.
     """
     network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
     options: dict[str, Any] = {"baseline": baseline, "chunk_size": chunk_size, "progress": progress}
@@ -126,7 +113,7 @@ def ss_cam(
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
-    """SS-CAM, a smoothed Score-CAM (Wang et al. 2020, "SS-CAM: Smoothed Score-CAM"); see the module.
+    """SS-CAM, a smoothed Score-CAM (Wang et al. 2020, "SS-CAM: Smoothed Score-CAM").
 
     As `score_cam`, with S_k the mean score over num_samples masks `m_k + noise`, as in torch-cam: normal noise of
     standard deviation `std`, for masks in 0..1, independent for each pixel and the same for all colors. The paper's
@@ -134,7 +121,7 @@ def ss_cam(
     `jax.random.key(0)`) and the indices of sample, image and channel, not on chunk_size; channels without a mask share
     one.
 
-    The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is an error too.
+    The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is a ValueError too.
     """
     network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
     noise = _noise(key, std)
@@ -153,12 +140,12 @@ def is_cam(
     chunk_size: int = 32,
     progress: Progress | None = None,
 ) -> jax.Array:
-    """IS-CAM, an integrated Score-CAM (Naidu et al. 2020), with the steps that torch-cam takes; see the module.
+    """IS-CAM, an integrated Score-CAM (Naidu et al. 2020), with the steps that torch-cam takes.
 
     As `score_cam`, with S_k the mean score over masks `c_i m_k`, where `c_i = sum_{j <= i} j / n` for i in 1..n and
     n = num_samples. The factors c_i grow up to (n + 1) / 2, so later copies are brighter than the image.
 
-    The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is an error too.
+    The other arguments, the result and the errors are those of `score_cam`; num_samples below 1 is a ValueError too.
     """
     network, features, target = _checked(cut_network(features_fn, head_fn), images, features, targets)
     steps = Partial(in_steps, num_samples)
@@ -168,19 +155,20 @@ def is_cam(
 def ablation_cam(
     head_fn: Callable, features: jax.Array, targets: Any, *, chunk_size: int = 32, progress: Progress | None = None
 ) -> jax.Array:
-    """Ablation-CAM (Desai and Ramaswamy 2020, eqs. 5 and 6); see the module.
+    """Ablation-CAM (Desai and Ramaswamy 2020, eqs. 5 and 6).
 
     With y the score, and y_k that of the features with channel k set to 0, `a_k = (y - y_k) / y`, and the map is
     `relu(sum_k a_k f_k)`. By this definition the weights of a score below 0 have the other sign. For a score of exactly
     0 the weights are y - y_k. Channels of zeros are not run, because they change nothing.
-    pytorch-grad-cam ablates to 0 only where the least feature of the image is 0, else to 1e7 below the least.
+    pytorch-grad-cam ablates to 0 only where the least feature of the image is 0, else to 1e7 below the least. A loop on
+    the host over compiled chunks, not to be called inside `jax.jit`.
 
     Args:
       head_fn: features -> outputs; it alone is run.
-      features: (B, h, w, K).
+      features: (B, h, w, K), of any layer.
       targets: class ids (B,) or (B, N), or a function of the outputs.
-      chunk_size: ablated copies of one image's features at a time.
-      progress: called after each chunk.
+      chunk_size: ablated copies of one image's features at a time, which bounds the memory.
+      progress: `progress(done, total)` with numbers of copies, after each chunk.
 
     Returns:
       (B, N, h, w) float32, not negative.
@@ -188,12 +176,8 @@ def ablation_cam(
     Raises:
       ValueError: features of another shape, targets that do not fit the outputs, or chunk_size below 1.
     """
-    network, features, target = _checked(cut_network(_no_features, head_fn), None, features, targets)
+    network, features, target = _checked(head_alone(head_fn), None, features, targets)
     return ablation_cam_maps(network, None, features, target, chunk_size=chunk_size, progress=progress)
-
-
-def _no_features(images):
-    raise NotImplementedError("the features of this network are given")
 
 
 def _checked(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from camjax.attribution.gradients import images_first
-from camjax.attribution.network import CutNetwork, cut_network
+from camjax.attribution.network import CutNetwork, head_alone
 from camjax.attribution.perturbation_chunks import Progress, mean_scores
 from camjax.attribution.targets import Target, as_target, probabilities
 from camjax.sharding import laid_out_like
@@ -27,7 +27,7 @@ def recipro_cam(
 
     The map at a place is the score of the features there alone, less the score of no features at all. The authors' maps
     are scaled to 0..1, where what is taken away makes no difference. No gradient is taken: the head may be any function
-    that JAX traces. It is a loop on the host over compiled chunks, as in `camjax.attribution.perturbation`.
+    that JAX traces. A loop on the host over compiled chunks, not to be called inside `jax.jit`.
 
     Args:
       head_fn: features -> outputs.
@@ -37,7 +37,7 @@ def recipro_cam(
       gaussian: whether the features of the place also stand at the eight around it, weighted by (1, 2, 1) / 4 in each
         direction, and so by 1 / 4 at the place itself: the authors' second variant.
       chunk_size: copies of one image's features at a time.
-      progress: called after each chunk.
+      progress: `progress(done, total)` with numbers of copies, after each chunk.
 
     Returns:
       (B, N, h, w) float32, signed.
@@ -47,13 +47,8 @@ def recipro_cam(
     """
     features = images_first(features, "features", "(B, h, w, K)")
     target = as_target(targets if callable(targets) else probabilities(targets), jax.eval_shape(head_fn, features))
-    network = cut_network(_no_features, head_fn)
     options: dict[str, Any] = {"gaussian": gaussian, "chunk_size": chunk_size, "progress": progress}
-    return recipro_cam_maps(network, None, features, target, **options)
-
-
-def _no_features(images):
-    raise NotImplementedError("the features of this network are given")
+    return recipro_cam_maps(head_alone(head_fn), None, features, target, **options)
 
 
 def recipro_cam_maps(

@@ -25,7 +25,7 @@ _largest_component_box = jax.jit(largest_component_box)
 def saliency_boxes(images: ArrayLike, saliency: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """The box of each saliency map: that of the largest 8-connected component of its `object_mask`.
 
-    The masks are made on the host, by one thread for each core. One of 224 x 224 pixels takes a thread about 50 ms.
+    The masks are made on the host, by one thread for each core.
 
     Args:
       images: (B, H, W, 3) RGB in 0..255, uint8 or float.

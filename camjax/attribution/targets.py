@@ -41,6 +41,9 @@ def probabilities(class_ids, *, multi_label: bool = False) -> Target:
     Args:
       class_ids: as in `classes`.
       multi_label: whether an image may have several classes, each with the probability of its own sigmoid.
+
+    Returns:
+      A target as `classes` makes it, with scores in 0..1.
     """
     return Partial(_label_probabilities if multi_label else _probabilities, _as_array(class_ids))
 
@@ -50,6 +53,12 @@ def residual_softmax(class_ids) -> Target:
 
     `y_c + log softmax(y)_c` of outputs (B, C): unlike the score alone it falls where other classes rise, and it is
     curved, which Shapley-CAM needs to differ from Grad-CAM on a network that is piecewise linear.
+
+    Args:
+      class_ids: as in `classes`.
+
+    Returns:
+      A target as `classes` makes it.
     """
     return Partial(_residual_softmax, _as_array(class_ids))
 
@@ -140,7 +149,8 @@ def binary(positive) -> Target:
         False for evidence against it.
 
     Returns:
-      A target of outputs (B,) or (B, 1), or (B, C), before a sigmoid; N is 1, or C.
+      A target of outputs (B,) or (B, 1), or (B, C), before a sigmoid; N is 1, or C. It raises ValueError for outputs of
+      another shape.
 
     Raises:
       ValueError: concrete values other than True and False, 1 and 0.
@@ -178,7 +188,8 @@ def region(masks, class_ids) -> Target:
       class_ids: (B,) or (B, N) integers in 0..C-1.
 
     Returns:
-      A target of outputs (B, h, w, C). An empty region has a score of 0.
+      A target of outputs (B, h, w, C), before a softmax. It raises ValueError for masks or outputs of another shape and
+      for concrete ids out of range. An empty region has a score of 0.
     """
     return Partial(_region, jnp.asarray(masks, jnp.float32), _as_array(class_ids))
 
@@ -190,7 +201,7 @@ def similarity(embeddings) -> Target:
       embeddings: (B, D) or (B, N, D).
 
     Returns:
-      A target of outputs (B, D); from -1 to 1.
+      A target of outputs (B, D); from -1 to 1. It raises ValueError for outputs of another shape.
 
     Raises:
       ValueError: embeddings of another number of dimensions.
@@ -208,7 +219,7 @@ def per_image(targets: Sequence[Target]) -> Target:
       targets: B targets of a batch of one, each with the same N.
 
     Returns:
-      A target of outputs with B images.
+      A target of outputs with B images. It raises ValueError for another number of them.
     """
     return Partial(_per_image, tuple(map(as_pytree, targets)))
 

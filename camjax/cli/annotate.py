@@ -12,7 +12,7 @@ import tyro
 from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.network_choice import DEFAULT_METHOD, DEFAULT_THRESHOLD, exported_network, network_choice
-from camjax.cli.options import ALONE, Processes
+from camjax.cli.options import ALONE, Classes, Count, Flag, Folder, Method, Model, Processes, Share, TopK, Weights
 from camjax.errors import InputError, few, require_extra
 
 if TYPE_CHECKING:
@@ -26,28 +26,26 @@ def annotate(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")],
     /,
     *,
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("annotation"),
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN|FILE", help_behavior_hint="")] = None,
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
-    trust: bool = False,
-    method: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"(default: {DEFAULT_METHOD})")
-    ] = None,
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
-    top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
+    out: Folder = Path("annotation"),
+    model: Model = None,
+    weights: Weights = None,
+    trust: Flag = False,
+    method: Method = None,
+    classes: Classes = (),
+    top_k: TopK = 1,
     boxes: Literal["paper", "components"] = "paper",
     threshold: Annotated[
         tuple[float, ...], tyro.conf.arg(metavar="SHARE...", help_behavior_hint=f"(default: {DEFAULT_THRESHOLD})")
     ] = (),
-    max_boxes: Annotated[int, tyro.conf.arg(metavar="N")] = 10,
-    min_area: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0,
+    max_boxes: Count = 10,
+    min_area: Share = 0.0,
     min_score: Annotated[float, tyro.conf.arg(metavar="SCORE")] = 0.0,
-    maps: bool = False,
-    overlays: bool = False,
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
-    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    maps: Flag = False,
+    overlays: Flag = False,
+    batch_size: Count = 32,
+    workers: Count = 0,
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N", help_behavior_hint="")] = None,
-    merge: tyro.conf.FlagCreatePairsOff[bool] = False,
+    merge: Flag = False,
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
     processes: Processes = ALONE,
 ) -> None:
@@ -59,7 +57,7 @@ def annotate(
     Args:
       folder: The folder of pictures; those in folders below it count too.
       out: Where everything is written, a folder or gs://, s3://: coco.json, boxes.csv, voc/, and last manifest.json.
-      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax; default efficientnet_lite0.
+      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
       method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.

@@ -12,6 +12,7 @@ import tyro
 
 from camjax.addresses import as_path
 from camjax.cli.network_choice import network_choice
+from camjax.cli.options import Flag, OptionalFolder, Weights, arg
 from camjax.errors import InputError, require_extra
 
 if TYPE_CHECKING:
@@ -23,16 +24,16 @@ SCIKIT_IMAGE = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg")
 
 def app(
     shown: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OUT_OR_RUN...", help_behavior_hint="")
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OUT|RUN...", help_behavior_hint="")
     ] = (),
     /,
     *,
     port: Annotated[int, tyro.conf.arg(metavar="P")] = 7860,
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = "127.0.0.1",
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None,
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
-    trust: bool = False,
-    examples: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None,
+    model: Annotated[str | None, arg("NAME|RUN", default=False)] = None,
+    weights: Weights = None,
+    trust: Flag = False,
+    examples: OptionalFolder = None,
 ) -> None:
     """Open a page for the browser: maps and boxes of your own pictures, and what evaluate or annotate found.
 

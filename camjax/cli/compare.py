@@ -11,6 +11,7 @@ import tyro
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import network_choice
+from camjax.cli.options import Classes, Count, Flag, NetworkOrRun, Share, TopK, Weights
 from camjax.cli.photographs import ClassMaps
 from camjax.cli.picture_files import Picture, find_pictures
 from camjax.cli.picture_report import Found, OutputOptions, PictureReport
@@ -31,17 +32,17 @@ def compare(
     ],
     /,
     *,
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None,
+    model: NetworkOrRun = None,
     method: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="NAME...", aliases=["--methods"], help_behavior_hint="")
     ] = (),
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
-    trust: bool = False,
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
-    top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 2,
-    threshold: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.2,
+    weights: Weights = None,
+    trust: Flag = False,
+    classes: Classes = (),
+    top_k: TopK = 2,
+    threshold: Share = 0.2,
     layer: Layer = None,
-    chunk_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
+    chunk_size: Count = 32,
     output: Annotated[OutputOptions, tyro.conf.arg(name="")],
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
 ) -> None:
@@ -51,7 +52,7 @@ def compare(
 
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...), and folders: all images in them and below.
-      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
+      model: A network of `camjax models`, a run, or MODULE:NAME.
       method: Methods to compare, as cam gradcam scorecam; all that need one pass of the network if not given.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.

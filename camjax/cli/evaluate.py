@@ -9,41 +9,49 @@ from camjax.addresses import as_path, is_address
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import DEFAULT_METHOD, DEFAULT_THRESHOLD, exported_network, network_choice
-from camjax.cli.options import ALONE, Processes
+from camjax.cli.options import (
+    ALONE,
+    Count,
+    Flag,
+    Folder,
+    Model,
+    OptionalCount,
+    OptionalPath,
+    Processes,
+    Share,
+    Threshold,
+    Weights,
+)
 from camjax.errors import InputError, require_extra
-
-_Optional = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
 
 
 def evaluate(
     *,
-    dataset: Annotated[str, tyro.conf.arg(metavar="NAME|DIR")],
+    dataset: Annotated[str, tyro.conf.arg(metavar="NAME|DIR|FILE")],
     split: Annotated[str, tyro.conf.arg(metavar="SPLIT")] = "validation",
-    data_dir: Annotated[Path | None, _Optional] = None,
-    boxes: Annotated[Path | None, _Optional] = None,
-    blacklist: Annotated[Path | None, _Optional] = None,
-    lists: Annotated[Path | None, _Optional] = None,
-    masks: Annotated[Path | None, _Optional] = None,
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME|RUN|FILE", help_behavior_hint="")] = None,
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
-    trust: bool = False,
+    data_dir: OptionalPath = None,
+    boxes: OptionalPath = None,
+    blacklist: OptionalPath = None,
+    lists: OptionalPath = None,
+    masks: OptionalPath = None,
+    model: Model = None,
+    weights: Weights = None,
+    trust: Flag = False,
     method: Annotated[
         tuple[str, ...],
         tyro.conf.arg(metavar="NAME...", aliases=["--methods"], help_behavior_hint=f"(default: {DEFAULT_METHOD})"),
     ] = (),
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("ilsvrc", "maxboxacc", "maxboxaccv2"),
-    threshold: Annotated[
-        float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint=f"(default: {DEFAULT_THRESHOLD})")
-    ] = None,
+    threshold: Threshold = None,
     layer: Layer = None,
-    threshold_step: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.01,
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32,
+    threshold_step: Share = 0.01,
+    batch_size: Count = 32,
     crop: Literal["none", "center"] = "none",
-    limit: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("evaluation"),
-    resume: bool = False,
-    save_maps: bool = False,
-    workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    limit: OptionalCount = None,
+    out: Folder = Path("evaluation"),
+    resume: Flag = False,
+    save_maps: Flag = False,
+    workers: Count = 0,
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
     processes: Processes = ALONE,
 ) -> None:
@@ -53,20 +61,19 @@ def evaluate(
     best and worst cases. docs/metrics.md and docs/faithfulness.md explain the numbers.
 
     Args:
-      dataset: A prepared data set (imagenet2012, caltech_birds2011), scenes, look_alikes, a folder (./NAME), or a CSV
-        file of file,label.
+      dataset: A prepared data set (imagenet2012, ...), scenes, look_alikes, a folder (./NAME), or a CSV of file,label.
       split: A split or slice, such as "test[:10%]"; of a folder, one of its sub-folders; of a CSV, one that it names.
       data_dir: Where prepared data sets are; tensorflow-datasets' default if not given.
       boxes: True boxes: ILSVRC2012_bbox_val_v3.tgz, a folder of XML, or a CSV file of boxes in pixels.
       blacklist: A file with the numbers of the validation images to leave out, as ILSVRC's.
       lists: A folder of lists in wsolevaluation's format (class_labels.txt, localization.txt, ...).
       masks: A folder of masks, for the lists that name them.
-      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax; default efficientnet_lite0.
+      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
-      method: Where maps come from: cam, gradcam, scorecam, ... (docs/attribution.md), backprop, center, cam_ten_crop.
+      method: How maps are made: cam, gradcam, layercam, center, ...; docs/attribution.md has all of them.
       metrics: What to measure: ilsvrc, maxboxacc, ... (docs/metrics.md); insertion, road, ... (docs/faithfulness.md).
-      layer: The layer that the methods explain; auto measures on the first images, with the first method.
+      layer: The layer that the methods explain; auto measures the first images by the first one. By default the last.
       threshold: The paper's box encloses the largest connected region where the map exceeds this share of its maximum.
       threshold_step: Between the thresholds of maxboxacc, maxboxaccv2 and pxap; published numbers are with 0.001.
       batch_size: Images at a time, over all devices of all processes.

@@ -11,6 +11,7 @@ import tyro
 from camjax.cli.figure_options import FigureOptions
 from camjax.cli.layer_option import IMAGES, Layer, layer_to_explain
 from camjax.cli.network_choice import DEFAULT_METHOD, DEFAULT_THRESHOLD, exported_network, network_choice
+from camjax.cli.options import Classes, Flag, Method, Model, Threshold, TopK, Weights
 from camjax.cli.photographs import ExplainedPhoto
 from camjax.cli.picture_files import Picture, find_pictures
 from camjax.cli.picture_report import Found, OutputOptions, PictureReport
@@ -30,17 +31,13 @@ def explain(
     ],
     /,
     *,
-    model: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None,
-    method: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"(default: {DEFAULT_METHOD})")
-    ] = None,
-    weights: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None,
-    trust: bool = False,
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS...", help_behavior_hint="")] = (),
-    top_k: Annotated[int, tyro.conf.arg(metavar="K")] = 1,
-    threshold: Annotated[
-        float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint=f"(default: {DEFAULT_THRESHOLD})")
-    ] = None,
+    model: Model = None,
+    method: Method = None,
+    weights: Weights = None,
+    trust: Flag = False,
+    classes: Classes = (),
+    top_k: TopK = 1,
+    threshold: Threshold = None,
     layer: Layer = None,
     output: Annotated[OutputOptions, tyro.conf.arg(name="")],
     figures: Annotated[FigureOptions, tyro.conf.arg(name="")],
@@ -52,7 +49,7 @@ def explain(
 
     Args:
       images: Photographs (JPEG, PNG, WebP, TIFF, ...), and folders: all images in them and below.
-      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax; default efficientnet_lite0.
+      model: A network of `camjax models`, a run, MODULE:NAME or FILE.camjax.
       method: How maps are made: cam, gradcam, layercam, scorecam, ...; docs/attribution.md has all of them.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), or a short name in `camjax models`.
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.

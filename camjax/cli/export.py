@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from camjax.addresses import as_path, is_address
-from camjax.cli.options import Share, Weights, arg
+from camjax.cli.options import Flag, Share, TopK, Weights, arg
 from camjax.errors import InputError
 
 SUFFIXES = (".camjax", ".onnx")
@@ -19,13 +19,13 @@ def export(
     /,
     *,
     weights: Weights = None,
-    trust: bool = False,
+    trust: Flag = False,
     method: Annotated[str, arg("NAME")] = "cam",
     threshold: Share = 0.2,
-    top_k: Annotated[int, arg("K")] = 1,
+    top_k: TopK = 1,
     layer: Annotated[str | None, arg("LAYER", default=False)] = None,
     image_size: Annotated[tuple[int, int] | None, arg("H W", default=False)] = None,
-    any_size: tyro.conf.FlagCreatePairsOff[bool] = False,
+    any_size: Flag = False,
     platforms: Annotated[tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...], arg("PLATFORM...", default=False)] = (),
 ) -> None:
     """Write a network as one file that needs no code of its own to run: images in; logits, classes, maps and boxes out.

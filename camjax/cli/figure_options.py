@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from camjax.cli.options import Count, Flag, OptionalCount, Share
 from camjax.errors import InputError
 
 LOWEST_DPI, HIGHEST_DPI = 20, 1200
@@ -34,12 +35,12 @@ class FigureOptions:
       InputError: a value out of range, an unknown colormap or scale.
     """
 
-    dpi: Annotated[int, tyro.conf.arg(metavar="N")] = 150
-    columns: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    dpi: Count = 150
+    columns: OptionalCount = None
     colormap: Annotated[str, tyro.conf.arg(metavar="NAME")] = "jet"
-    alpha: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.5
-    no_box: tyro.conf.FlagCreatePairsOff[bool] = False
-    colorbar: tyro.conf.FlagCreatePairsOff[bool] = False
+    alpha: Share = 0.5
+    no_box: Flag = False
+    colorbar: Flag = False
     scale: Annotated[str, tyro.conf.arg(metavar="picture|all|each|MAX")] = "picture"
     format: Literal["png", "pdf", "svg"] = "png"
 

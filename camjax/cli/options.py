@@ -6,12 +6,18 @@ from typing import Annotated
 
 import tyro
 
+from camjax.cli.network_choice import DEFAULT_METHOD, DEFAULT_MODEL, DEFAULT_THRESHOLD
 from camjax.errors import InputError
 
 
-def arg(metavar: str, default: bool = True):
-    """An option with a placeholder for its value; `default=False` hides its default, which its sentence tells."""
-    return tyro.conf.arg(metavar=metavar) if default else tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+def arg(metavar: str, default: bool | str = True):
+    """An option with a placeholder for its value.
+
+    `default=False` hides its default, which its sentence tells; words stand in place of None.
+    """
+    if default is True:
+        return tyro.conf.arg(metavar=metavar)
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})" if default else "")
 
 
 Count = Annotated[int, arg("N")]
@@ -22,7 +28,15 @@ OptionalRate = Annotated[float | None, arg("RATE", default=False)]
 OptionalFolder = Annotated[Path | None, arg("DIR", default=False)]
 OptionalPath = Annotated[Path | None, arg("PATH", default=False)]
 OptionalName = Annotated[str | None, arg("NAME", default=False)]
+Model = Annotated[str | None, arg("NAME|RUN|FILE", f"that of --weights, or {DEFAULT_MODEL}")]
+NetworkOrRun = Annotated[str | None, arg("NAME|RUN", f"that of --weights, or {DEFAULT_MODEL}")]
 Weights = Annotated[str | None, arg("FILE", default=False)]
+Method = Annotated[str | None, arg("NAME", DEFAULT_METHOD)]
+Threshold = Annotated[float | None, arg("SHARE", str(DEFAULT_THRESHOLD))]
+TopK = Annotated[int, arg("K")]
+Classes = Annotated[tuple[str, ...], arg("CLASS...", default=False)]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""An option without a value, off by default."""
 
 
 def at_least_one(options: object, *names: str) -> None:

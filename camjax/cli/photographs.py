@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,21 +66,6 @@ class ExplainedPhoto:
             return self.top
         new = ~np.isin(self.asked.class_ids, self.top.class_ids)
         return ClassMaps(*(np.concatenate([a, b[new]]) for a, b in zip(self.top, self.asked, strict=True)))
-
-
-def explain_photos(
-    network: "CamModel",
-    photos: Iterable[np.ndarray],
-    asked: Sequence[int],
-    method: str = "cam",
-    *,
-    top_k: int,
-    threshold: float,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[ExplainedPhoto]:
-    """Runs the network on photographs of any sizes, as `photo_explainer` does."""
-    explain = photo_explainer(network, asked, method, top_k=top_k, threshold=threshold, progress=progress)
-    return [explain(photo) for photo in photos]
 
 
 def photo_explainer(
@@ -233,7 +218,7 @@ def _from_maps_of_these_classes(
 
 
 def class_maps(multi_label: bool, logits: np.ndarray, ids: np.ndarray, *maps_and_boxes: Any) -> ClassMaps:
-    """Classes of one photograph, from the fields of `camjax.inference.Localization` for it."""
+    """Classes of one photograph, from the fields of `camjax.Localization` for it."""
     from camjax.cam import class_probabilities
 
     ranks = np.argsort(np.argsort(-logits, kind="stable")) + 1

@@ -15,6 +15,7 @@ import tyro
 
 from camjax.addresses import local_path
 from camjax.cli.figure_options import FigureOptions
+from camjax.cli.options import Flag
 from camjax.cli.picture_files import Picture
 from camjax.errors import InputError, printable
 
@@ -42,9 +43,9 @@ class OutputOptions:
     """
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE|DIR", help_behavior_hint="")] = None
-    separate: tyro.conf.FlagCreatePairsOff[bool] = False
-    save_maps: tyro.conf.FlagCreatePairsOff[bool] = False
-    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    separate: Flag = False
+    save_maps: Flag = False
+    json: Flag = False
 
 
 class Found(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from camjax.cli.options import Flag, OptionalFolder
 from camjax.errors import require_extra
 
 
@@ -14,11 +15,11 @@ def prepare(
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")],
     /,
     *,
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None,
+    data_dir: OptionalFolder = None,
     archives: Annotated[
         Path | None, tyro.conf.arg(metavar="DIR", aliases=["--manual-dir"], help_behavior_hint="")
     ] = None,
-    unverified: tyro.conf.FlagCreatePairsOff[bool] = False,
+    unverified: Flag = False,
 ) -> None:
     """Prepare a data set of tensorflow-datasets: fetch its archives, and store it as ArrayRecord files.
 

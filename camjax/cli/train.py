@@ -7,7 +7,17 @@ import tyro
 
 from camjax.addresses import as_path, is_address, local_path
 from camjax.cli.network_choice import network_choice
-from camjax.cli.options import Folder, OptionalCount, OptionalFolder, Share, Weights, arg, at_least_one
+from camjax.cli.options import (
+    Flag,
+    Folder,
+    NetworkOrRun,
+    OptionalCount,
+    OptionalFolder,
+    Share,
+    Weights,
+    arg,
+    at_least_one,
+)
 from camjax.cli.training_options import TrainingOptions
 from camjax.errors import InputError, require_extra
 
@@ -26,7 +36,7 @@ class TrainOptions:
 
     Attributes:
       out: Where the run goes, a folder or gs://, s3://. The same command continues a run that was interrupted.
-      model: A network of `camjax models`, a run, or MODULE:NAME; by default that of --weights, or efficientnet_lite0.
+      model: A network of `camjax models`, a run, or MODULE:NAME.
       weights: A file (.pth, .safetensors, ...), an address (hf://, https://), a short name, or "random".
       wsol: A training method for localization: has, cutmix, adl, acol, spg, tscam; options as "acol threshold=0.6".
       trust: Import the module of a run whose network is MODULE:NAME; importing runs its code.
@@ -36,10 +46,10 @@ class TrainOptions:
     """
 
     out: Folder
-    model: Annotated[str | None, arg("NAME|RUN", default=False)] = None
+    model: NetworkOrRun = None
     weights: Weights = None
     wsol: Annotated[tuple[str, ...], arg("METHOD [OPTION=NUMBER ...]", default=False)] = ()
-    trust: tyro.conf.FlagCreatePairsOff[bool] = False
+    trust: Flag = False
     image_size: OptionalCount = None
     validation: Share = 0.2
     data_dir: OptionalFolder = None

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
-from camjax.cli.options import ALONE, Count, OptionalCount, OptionalRate, Processes, arg
+from camjax.cli.options import ALONE, Count, Flag, OptionalCount, OptionalRate, Processes, arg
 from camjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,8 +64,8 @@ class TrainingOptions(RecipeOptions):
     """How a network trains, where the run goes, and which processes take part.
 
     Attributes:
-      batch_size: Images a step, over all devices, in place of the recipe's. The learning rate changes in proportion,
-        and the number of epochs stays.
+      batch_size: Images a step, over all devices, in place of the recipe's. The number of epochs stays; the learning
+        rate grows in proportion, and in `camjax train`, from trained weights, as the square root.
       steps: The length in steps, in place of --epochs.
       dtype: The type in which convolutions compute: float32, or bfloat16 for accelerators.
       seed: Seed of random weights, of the order of the images and of their augmentation.
@@ -83,7 +81,7 @@ class TrainingOptions(RecipeOptions):
     seed: Count = 0
     eval_every: OptionalCount = None
     checkpoint_every: OptionalCount = None
-    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    dry_run: Flag = False
     processes: Processes = ALONE
 
     def __post_init__(self):

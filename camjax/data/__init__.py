@@ -66,6 +66,8 @@ _MODULES = {
 
 def __getattr__(name: str):
     """Imports a public name on first use: tfds and Grain take seconds, which loading an image should not."""
+    if name == "transforms":
+        return importlib.import_module("camjax.data.transforms")
     for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"camjax.data.{module}"), name)

@@ -27,7 +27,7 @@ def open_annotated(
     - A data set of tfds: "scenes", "look_alikes" and "caltech_birds2011" (boxes and masks of their own), "imagenet2012"
       (with `boxes`).
     - A folder of images with wsolevaluation's text lists in `lists`, see `camjax.data.annotations.wsol_lists`.
-    - Images listed in a CSV file `file,label`, see `camjax.data.annotations.label_csv`, which may have `boxes` too.
+    - Images listed in a CSV file `file,label`, see docs/data.md, which may have `boxes` too.
     - A folder of images, with `boxes` in a CSV file or in XML files, see `open_image_folder`.
 
     Args:
@@ -89,11 +89,10 @@ def open_image_folder(
       folder: of images, see `camjax.data.image_files.IMAGE_SUFFIXES`; a warning counts other files that are no notes or
         lists.
       split: a sub-folder such as "val", or "all".
-      boxes: a CSV file whose names are relative to the images' folder (see `camjax.data.annotations.box_csv`), or a
-        folder of VOC-style XML files, named as their images (see `camjax.data.annotations.voc_xml`); None for labels
-        alone. An image that these leave out has no boxes.
+      boxes: a CSV file whose names are relative to the images' folder, or a folder of VOC-style XML files, named as
+        their images; docs/data.md describes both. None for labels alone. An image that these leave out has no boxes.
       class_names: the classes in the order of their labels, such as the model's, among which those that occur are found
-        as `camjax.class_names.match_class_names` does; None takes those that occur, sorted.
+        by name, see docs/data.md; None takes those that occur, sorted.
         If all that occur are whole numbers (below 100,000), these are the labels.
 
     Returns:

@@ -82,6 +82,9 @@ class AnnotatedSource(abc.ABC):
     def annotation(self, index: int) -> Annotation:
         """Returns what is known about an image, without decoding it.
 
+        Args:
+          index: the image's.
+
         Raises:
           IndexError: an index out of range.
           ValueError: an invalid label or box; the message names the file.

@@ -27,7 +27,7 @@ _TFDS_TOOL = "tensorflow-datasets tensorflow-cpu importlib-resources apache-beam
 def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
     """Returns the builder of a data set that is prepared as ArrayRecord, set to read these files.
 
-    Arguments and errors are those of `camjax.data.sources.open_source`. The data sets of `BUILT_IN` prepare themselves.
+    Arguments and errors are those of `camjax.data.open_source`. The data sets of `BUILT_IN` prepare themselves.
     """
     directory = None if data_dir is None else Path(data_dir).expanduser()
     check_data_dir(directory)

@@ -39,6 +39,9 @@ class CropTransform:
 
         Returns:
           (..., 4) in 0..1 of the original image.
+
+        Raises:
+          ValueError: another shape.
         """
         corner, extent = self._corner_and_extent()
         return corner + _as_boxes(boxes) * extent
@@ -51,6 +54,9 @@ class CropTransform:
 
         Returns:
           (..., 4) in 0..1 of the view; not clipped: below 0 or above 1 outside of the view.
+
+        Raises:
+          ValueError: another shape.
         """
         corner, extent = self._corner_and_extent()
         return (_as_boxes(boxes) - corner) / extent
@@ -178,7 +184,8 @@ def resize_image(
       (h, w, 3) uint8.
 
     Raises:
-      ValueError: an image of another shape or type, a size below 1 or a box outside of the image.
+      ValueError: an image of another shape or type, a size below 1, a box outside of the image, or an unknown
+        interpolation.
     """
     image = as_array(image, "image")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:

@@ -161,8 +161,8 @@ def eval_batches(
       batch, `[ymin, xmin, ymax, xmax]` in 0..1.
 
     Raises:
-      ValueError: an empty source, a batch size that the processes cannot share, a shard out of range, or `crop` or
-        "mark" without `size`.
+      ValueError: an empty source, a batch size that the processes cannot share, a shard out of range, start_batch below
+        0, `crop` or "mark" without `size`, or other words for these.
       ValueError: on iteration, an example that cannot be read, or images of different size without `size`.
       ChildProcessError: on iteration, a worker process has died.
     """

@@ -116,7 +116,7 @@ class OwnPictures:
         return [printable(line, 1000) for line in (*lines, *found.notes)]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the pictures and their split as a CSV file, which `open_own_pictures` and `open_annotated` read.
+        """Writes the pictures and their split to `path`, a CSV file that `open_own_pictures` and `open_annotated` read.
 
         The columns are file, label, split ("train", "validation" or "unreadable"), sha256 of the file's content, and
         problem, the reason of an unreadable one. A line with sha256 or problem says that the file has been checked:
@@ -148,7 +148,7 @@ def open_own_pictures(
 
     - A folder with `train/CLASS/*` and `val/CLASS/*` (or validation, valid, test).
     - A folder with `CLASS/*`, of which a share becomes the validation set. Deeper folders belong to their class.
-    - A CSV file, see `camjax.data.annotations.label_csv.read_label_csv`, such as one of `OwnPictures.write`.
+    - A CSV file, see docs/data.md, such as one of `OwnPictures.write`.
     - A data set that `camjax prepare` or tensorflow-datasets prepared, by its name. It is not read through.
 
     Files that cannot be read are left out, and said. A split made here has of each class round(validation * n) of its n

@@ -24,7 +24,7 @@ from camjax.errors import InputError, require_extra
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set that `camjax.data.sources.open_source` can open.
+    """A data set that `camjax.data.open_source` can open.
 
     Attributes:
       name: as given.

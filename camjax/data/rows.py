@@ -19,7 +19,7 @@ _MOST_SKIPPED = 100
 
 
 class RandomAccessSource(Protocol):
-    """What the loader reads: `camjax.data.sources.Source`, or anything (a list, too) with these two methods.
+    """What the loader reads: `camjax.data.Source`, or anything (a list, too) with these two methods.
 
     An example is a dict with image (H, W, 3) uint8, label int (where an image may have several classes, (C,) numbers in
     0..1) and, if there is one box per image, bbox (4,) float32. Other keys are ignored. An example that cannot be read

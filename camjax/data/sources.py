@@ -74,11 +74,14 @@ class Source:
         return self._read(index, self._example)
 
     def without_image(self, index: int) -> dict:
-        """Reads the example `self[index]` without its image, which is not decoded; raises the same errors."""
+        """Reads the example at an `index` without its image, which is not decoded; raises the same errors."""
         return self._read(index, self._without_image)
 
     def mask(self, index: int) -> np.ndarray:
         """Reads the segmentation mask of an image as the data set stores it: (H, W) uint8 gray levels.
+
+        Args:
+          index: the image's.
 
         Raises:
           IndexError, ValueError: as indexing does; or the data set has no masks.
@@ -136,7 +139,7 @@ def open_source(name: str, split: str, *, data_dir: str | os.PathLike | None = N
 
     Args:
       name: a tfds name, such as "caltech_birds2011" or "imagenet2012:5.1.0"; or a built-in one, "scenes" or
-        "look_alikes", which prepares itself on first use (about ten seconds; two processes may do so at once).
+        "look_alikes", which prepares itself on first use (two processes may do so at once).
       split: "train", "validation", "test" ..., or a slice in tfds' syntax: "train[:90%]", "train[100:200]+test".
       data_dir: where tfds keeps its data; None is tfds' default, the environment variable TFDS_DATA_DIR or
         ~/tensorflow_datasets.

@@ -58,8 +58,7 @@ def random_resized_crop(
 
     The rule is torchvision's RandomResizedCrop: up to ten draws of an area (uniform) and an aspect (log-uniform),
     until the part fits into the image; otherwise the largest centered part of an allowed aspect. The part is cropped
-    first and then resized: linearly where it grows, antialiased where it shrinks. On photographs the pixels differ by
-    about one gray level (root mean square) from Pillow's filter, which takes longer than decoding the JPEG.
+    first and then resized: linearly where it grows, antialiased where it shrinks, faster than by Pillow's filter.
 
     Args:
       size: (h, w) of the result, or an int for a square.
@@ -81,7 +80,7 @@ def resize_then_random_crop(resize: Size = 256, size: Size = 224) -> Transform:
 
     The GAP networks (Zhou et al. 2016, whose release crops in Caffe's data layer) and those of the benchmark of weakly
     supervised localization (Choe et al. 2020) were trained with it. Only the crop is computed; its pixels are those of
-    resizing the whole image by `camjax.data.images.resize_image` and then cropping.
+    resizing the whole image by `camjax.data.resize_image` and then cropping.
 
     Args:
       resize: (H, W) of the whole image, or an int for a square.

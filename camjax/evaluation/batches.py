@@ -12,15 +12,16 @@ from camjax.data.annotation import AnnotatedSource
 from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.evaluation.truth import Known
-from camjax.inference import Localization, TopAndAsked
+from camjax.inference import TopAndAsked
 from camjax.metrics import Sample
+from camjax.outputs import Localization
 
 
 class Computed(NamedTuple):
     """A batch, what is known about its images, and what each method found in them.
 
     Attributes:
-      batch: of `camjax.data.loader.eval_batches`.
+      batch: of `camjax.data.eval_batches`.
       known: what is known about its images.
       samples: method -> the batch for metrics; boxes are in the frame of the stored image.
     """

@@ -81,8 +81,8 @@ def evaluate_localization(
     Args:
       model: a classifier; what it has to have depends on the method. An exported network will do, at its own method,
         for all metrics but those that change its images.
-      source: annotated images, from `camjax.data.annotated.open_annotated`. Its classes are found among the model's by
-        name: see `camjax.class_names.match_class_names`.
+      source: annotated images, from `camjax.data.open_annotated`. Its classes are found among the model's by
+        name, see docs/data.md.
       methods: names of `camjax.attribution.METHODS`.
       metrics: names of `camjax.metrics.METRICS`. Those that need scores run the network on changed images, two to
         hundreds of times each.
@@ -100,8 +100,8 @@ def evaluate_localization(
         folder of its own in it.
       options: further things that the results depend on, in JSON's types, such as the weights' hash. A run can be
         resumed only with the same ones.
-      num_workers: as in `camjax.data.loader.eval_batches`.
-      num_threads: as in `camjax.data.loader.eval_batches`.
+      num_workers: as in `camjax.data.eval_batches`.
+      num_threads: as in `camjax.data.eval_batches`.
       progress: called with the number of images done and of all images after each batch.
 
     Returns:

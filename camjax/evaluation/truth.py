@@ -35,7 +35,7 @@ def read_truth(source: AnnotatedSource, batch: Batch, *, num_classes: int, with_
 
     Args:
       source: the images.
-      batch: of `camjax.data.loader.eval_batches`, unreadable images marked.
+      batch: of `camjax.data.eval_batches`, unreadable images marked.
       num_classes: C of the network.
       with_masks: whether to read masks, which are resized to (224, 224) as wsolevaluation resizes them.
 

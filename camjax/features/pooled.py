@@ -19,11 +19,11 @@ from camjax.data.loader import Batch, eval_batches
 from camjax.data.prefetching import overlapped
 from camjax.data.rows import RandomAccessSource
 from camjax.errors import InputError
-from camjax.inference import Placed
 from camjax.models import CamModel, PooledHead, fold_batchnorm
 from camjax.models.head import global_pool
 from camjax.models.inference_mode import inference_view, run_for_inference
 from camjax.processes import gather_arrays
+from camjax.sharding import Placed
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images done, and the number of all."""
@@ -125,12 +125,12 @@ def batch_results(
       size: as in `map_images`.
       batch_size: as in `map_images`.
       num_threads: as in `map_images`.
-      unreadable: as in `camjax.data.loader.eval_batches`; results of marked images are dropped.
+      unreadable: as in `camjax.data.eval_batches`; results of marked images are dropped.
       start_batch: the number of the first batch.
       progress: as in `map_images`.
 
     Yields:
-      The batch of `camjax.data.loader.eval_batches` without its images, and the results for the images in its mask,
+      The batch of `camjax.data.eval_batches` without its images, and the results for the images in its mask,
       NumPy.
 
     Raises:

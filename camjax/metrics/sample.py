@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from camjax.inference import CamOutput, Localization
+from camjax.outputs import CamOutput, Localization
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Truth:
     Attributes:
       labels: (B,) int, the true classes.
       boxes: for each image (n, 4) true boxes, `[ymin, xmin, ymax, xmax]` in 0..1 of the stored image; n may be 0.
-      wsol_boxes: the same boxes as wsolevaluation's metrics take them; see `camjax.data.annotation.Annotation`.
+      wsol_boxes: the same boxes as wsolevaluation's metrics take them; see `camjax.data.Annotation`.
       image_sizes: (B, 2) int, height and width of the stored images in pixels; (0, 0) where unknown.
       counted: (B,) bool; False on padding and on images that are left out.
       filenames: (B,) names for messages; "" on padding.
@@ -33,7 +33,7 @@ class Truth:
     masks: Sequence[np.ndarray | None] | None = None
 
     def rows(self, rows: slice) -> "Truth":
-        """What is known about some of the images."""
+        """What is known about some of the images, the `rows`."""
         return Truth(**{name: value[rows] for name, value in vars(self).items() if value is not None})
 
 
@@ -41,7 +41,7 @@ class Truth:
 class Sample:
     """A batch of B images with what one method found in them: what `StreamingMetric.update_from` takes.
 
-    Arrays are NumPy's. `CamOutput` and `Localization` are described in `camjax.inference`.
+    Arrays are NumPy's; see `camjax.CamOutput` and `camjax.Localization`.
 
     Attributes:
       images: (B, H, W, 3) uint8, as the network saw them.
@@ -63,7 +63,7 @@ class Sample:
     maps_fn: Callable | None = None
 
     def split(self, parts: int) -> list["Sample"]:
-        """The batch in consecutive parts of equal size; B has to be a multiple of their number."""
+        """The batch in consecutive `parts` of equal size; B has to be a multiple of their number."""
         size = len(self.images) // parts
         samples = []
         for start in range(0, len(self.images), size):

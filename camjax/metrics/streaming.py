@@ -72,7 +72,7 @@ class StreamingMetric(abc.ABC):
 
     @classmethod
     def unit_of(cls, result: str) -> Unit:
-        """The unit of one of the results that `compute` names; those with "threshold" in the name are shares.
+        """The unit of a `result` that `compute` names; those with "threshold" in the name are shares.
 
         "percent" is in 0..100. The others are in 0..1 ("score", "index", and "share", which is of a map's maximum), in
         -1..1 ("correlation"), or not negative ("ratio"). A "score" that is a difference of scores may be below 0.
@@ -87,6 +87,9 @@ class StreamingMetric(abc.ABC):
     def update_from(self, sample: Sample) -> None:
         """Adds a batch of an evaluation.
 
+        Args:
+          sample: what a method found in the batch, and what is true of it.
+
         Raises:
           ValueError: the sample does not hold what the metric needs, or holds arrays that do not fit. Nothing is added
             then.
@@ -94,7 +97,7 @@ class StreamingMetric(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} has no update_from(sample): call its update().")
 
     def add(self, **numbers: Any) -> None:
-        """Adds numbers to the sums of these names: the last step of every update."""
+        """Adds `numbers` to the sums of these names: the last step of every update."""
         for name, value in numbers.items():
             self.sums[name] = self.sums[name] + value
 
@@ -114,6 +117,9 @@ class StreamingMetric(abc.ABC):
 
     def merge(self, other: "StreamingMetric") -> Self:
         """Adds what another metric of the same kind has seen, and returns self.
+
+        Args:
+          other: with the same options.
 
         Raises:
           ValueError: another kind, or made with other options.

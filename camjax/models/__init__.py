@@ -2,6 +2,7 @@
 
 from camjax.models.base import CamModel
 from camjax.models.head import PooledHead
+from camjax.models.inference_mode import inference_view
 from camjax.models.layers import ConvBN, fold_batchnorm
 from camjax.models.registry import create_model, list_models, model_spec, register_model
 from camjax.models.spec import ModelSpec, WeightsSource
@@ -17,6 +18,7 @@ __all__ = [
     "WeightsSource",
     "create_model",
     "fold_batchnorm",
+    "inference_view",
     "list_models",
     "model_spec",
     "register_model",

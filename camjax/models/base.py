@@ -204,7 +204,15 @@ class CamModel(nnx.Module):
         return {"features": self.backbone(x)}
 
     def at(self, place: str, x: jax.Array) -> jax.Array:
-        """What follows a named place of the backbone: the feature map, which a training method may change there."""
+        """What follows a named place of the backbone: the feature map, which a training method may change there.
+
+        Args:
+          place: its name, as in `stage_maps`; "features" for the last.
+          x: (B, h, w, K) the feature map.
+
+        Returns:
+          (B, h, w, K).
+        """
         return x if self.wsol is None else self.wsol.at(place, x)
 
     def for_wsol(self, method: str, *, rngs: nnx.Rngs) -> None:
@@ -240,7 +248,7 @@ class CamModel(nnx.Module):
         return x.astype(self.dtype)
 
     def mean_of(self, height: int, width: int) -> jax.Array:
-        """What is subtracted from images of (H, W) pixels: (3,) float32, or (H, W, 3) of a mean image."""
+        """`height`, `width` in pixels -> what is subtracted from images: (3,) float32, or (H, W, 3) of a mean image."""
         if self.mean_image is None:
             return jnp.array(self.mean, jnp.float32)
         image = self.mean_image[...]
@@ -253,7 +261,7 @@ class CamModel(nnx.Module):
         """The last feature map, and what goes around it to the classes.
 
         Args:
-          images: as `features` takes them.
+          images: (B, H, W, 3) RGB in 0..255, as `features` takes them.
 
         Returns:
           What `features` gives, followed by what else `finish` takes: nothing, but for networks whose head is no

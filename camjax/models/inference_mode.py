@@ -21,6 +21,12 @@ def inference_view(model: Module) -> Module:
     """A view of the model in inference mode: no dropout, BatchNorm at its running statistics.
 
     Attributes `train`, `training` and `is_training` of its modules, which NNX does not know, become False.
+
+    Args:
+      model: any module of NNX; it stays as it is.
+
+    Returns:
+      A module of the same type that shares the model's variables.
     """
     view = nnx.view(model, raise_if_not_found=False, deterministic=True, use_running_average=True)
     for _, module in nnx.iter_modules(view):

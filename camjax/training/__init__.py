@@ -6,6 +6,7 @@ Recipes from publications are in `camjax.training.published`.
 from camjax.checkpoints import Checkpoints, TrainingError
 from camjax.processes import initialize
 from camjax.runs import load_run
+from camjax.training import published
 from camjax.training.accuracy import evaluate
 from camjax.training.loop import fit
 from camjax.training.losses import (
@@ -34,5 +35,6 @@ __all__ = [
     "initialize",
     "load_run",
     "positive_weights",
+    "published",
     "train_step",
 ]

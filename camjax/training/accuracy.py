@@ -35,7 +35,7 @@ def evaluate(
     Args:
       model: runs in inference mode; left unchanged.
       source: the examples; images are resized to `model.input_size`. Classes are paired by name where source and model
-        have names, see `camjax.class_names.match_class_names`. Or batches from elsewhere, see `camjax.data.Batches`.
+        have names, see docs/data.md. Or batches from elsewhere, see `camjax.data.Batches`.
       batch_size: images per step over all devices of all processes.
       loss: as in `fit`; None for the cross-entropy of the softmax.
       step: from `parallel_eval_step(loss)`, to compile only once for several evaluations.

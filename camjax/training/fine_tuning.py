@@ -44,6 +44,9 @@ def fine_tuning(
       learning_rate: peak learning rate of the pretrained layers; None for 0.001 at 32 images a batch.
       new_layers: places of the model that start from random weights, as in `Recipe`.
 
+    Returns:
+      The recipe.
+
     Raises:
       ValueError: a number that is not positive.
     """

@@ -70,7 +70,7 @@ def fit(
     Args:
       model: where training starts; left unchanged.
       source: the training examples; images are resized to `model.input_size`. If it has `info.class_names`, they are
-        paired with the model's class names (see `camjax.class_names.match_class_names`); a model without gets them.
+        paired with the model's class names (see docs/data.md); a model without gets them.
         Or batches from elsewhere, such as a PyTorch `DataLoader`: see `camjax.data.Batches`.
       recipe: length, batch size, learning rate and optimizer.
       loss: a function of logits (b, C) and labels to (b,), see `camjax.training.losses`, such as

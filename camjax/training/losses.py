@@ -55,7 +55,7 @@ class SoftmaxCrossEntropy:
         return cross_entropy(logits, labels, self.label_smoothing, self.class_weights)
 
     def weights(self, labels: jax.Array) -> jax.Array | None:
-        """The weights (b,) of labels (b,)."""
+        """Labels (b,) -> their weights (b,); None where all count alike."""
         return None if self.class_weights is None else jnp.array(self.class_weights, jnp.float32)[labels]
 
 
@@ -82,7 +82,11 @@ class SigmoidBinaryCrossEntropy:
             object.__setattr__(self, name, _checked_weights(name, getattr(self, name)))
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Logits (b, C) and labels (b, C) in 0..1 -> (b,) float32."""
+        """Logits (b, C) and labels (b, C) in 0..1 -> (b,) float32.
+
+        Raises:
+          ValueError: labels of another shape, or weights of another number of classes.
+        """
         if labels.shape != logits.shape:
             raise InputError(
                 f"labels {labels.shape} {labels.dtype}: expected {logits.shape}, one number in 0..1 for each class. "

@@ -49,6 +49,9 @@ def googlenet_cam_release() -> Recipe:
 
     Expected result (table 1): 35.0 % top-1 and 13.2 % top-5 error on the validation images. No solver was released for
     the paper's other networks.
+
+    Returns:
+      The recipe.
     """
     return Recipe(
         steps=160_000,
@@ -74,8 +77,8 @@ def resnet50_from_scratch(
     label smoothing 0.1 (Szegedy et al. 2016, section 7). Random resized crops of 224 and flips; create the network with
     `dtype=jnp.bfloat16` on an accelerator.
 
-    Expected result: 76 to 77 % top-1 on one center crop of the validation images. Without label smoothing, Goyal et al.
-    report 76.4 with 256 images a batch and 76.3 with 8,192 (table 1). Flax's example, with warm-up and cosine over 100
+    Expected result, top-1 on one center crop of the validation images: without label smoothing, Goyal et al. report
+    76.4 % with 256 images a batch and 76.3 with 8,192 (table 1). Flax's example, with warm-up and cosine over 100
     epochs, reaches 76.3 to 76.7, in 4.3 hours on 8 V100 in mixed precision, 4.4 on a TPU v3-8 and 2.1 on a v3-32.
     Beyond 8,192 images a batch accuracy falls (Goyal et al., figure 1).
 
@@ -84,6 +87,9 @@ def resnet50_from_scratch(
       epochs: more than the five of the warm-up.
       num_examples: images of the training split.
       accumulate: as in `Recipe`.
+
+    Returns:
+      The recipe.
 
     Raises:
       ValueError: five epochs or fewer, or a batch size below 1.
@@ -118,12 +124,15 @@ def wsol(network: str, dataset: Literal["imagenet", "cub", "openimages"], *, num
     the validation split. These values are from reruns of that search; of OpenImages30k that of VGG is the one in the
     benchmark's README, and the others are those of ImageNet.
 
-    Expected MaxBoxAccV2 for VGG, Inception, ResNet: ImageNet 60.0, 63.4, 63.7; CUB 63.7, 56.7, 63.0.
+    Expected MaxBoxAccV2 for VGG, Inception, ResNet (Choe et al. 2022): ImageNet 60.0, 63.4, 63.7; CUB 63.7, 56.7, 63.0.
 
     Args:
       network: "vgg16_wsol", "inception_v3_wsol" or "resnet50_wsol", or one of these with "_28x28".
       dataset: "imagenet", "cub" or "openimages".
       num_examples: images of the training split; None for those of the whole data set.
+
+    Returns:
+      The recipe.
 
     Raises:
       ValueError: another network or data set.
@@ -165,6 +174,9 @@ def tscam(dataset: str, *, num_examples: int | None = None) -> Recipe:
     Args:
       dataset: "imagenet" or "cub".
       num_examples: images of the training split; None for those of the whole data set.
+
+    Returns:
+      The recipe.
 
     Raises:
       ValueError: another data set.

@@ -33,12 +33,12 @@ from typing import Annotated
 
 import numpy as np
 
+from camjax.checks import check_threshold, num_classes
 from camjax.cli.class_choice import class_ids
 from camjax.cli.options import Count, Folder, OptionalFolder, Share, arg, at_least_one
 from camjax.data.annotated import open_annotated
 from camjax.errors import InputError
 from camjax.features import ReceptiveFields, receptive_fields
-from camjax.inference import check_threshold, num_classes
 from camjax.models import CamModel
 from camjax.processes import in_first, is_first
 from camjax.terminal import Console, progress

@@ -22,7 +22,8 @@ def start(experiment: str, main: Callable[[Options], None], options: type[Option
       options: a dataclass, whose docstring is the help.
     """
     program = f"python -m experiments.{experiment}"
-    sys.exit(run_command(program, lambda: main(_checked(tyro.cli(options, prog=program)))))
+    config = (tyro.conf.FlagCreatePairsOff,)  # --sample, without --no-sample
+    sys.exit(run_command(program, lambda: main(_checked(tyro.cli(options, prog=program, config=config)))))
 
 
 def _checked(options: Options) -> Options:

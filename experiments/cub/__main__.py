@@ -54,6 +54,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
+from camjax.checks import check_threshold
 from camjax.cli.options import (
     Folder,
     OptionalCount,
@@ -69,7 +70,6 @@ from camjax.data.annotated import open_annotated
 from camjax.data.annotation import AnnotatedSource
 from camjax.errors import InputError
 from camjax.evaluation.truth import First
-from camjax.inference import check_threshold
 from camjax.models import CamModel
 from camjax.models.vit import VisionTransformer
 from camjax.models.wsol.table import wsol_words

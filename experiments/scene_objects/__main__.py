@@ -54,11 +54,11 @@ from typing import Annotated
 import numpy as np
 
 import camjax
+from camjax.checks import check_threshold
 from camjax.cli.options import Folder, OptionalFolder, OptionalPath, Share, arg, at_least_one
 from camjax.errors import InputError
 from camjax.features import batch_results
 from camjax.features.svm import fit_linear_svm
-from camjax.inference import check_threshold
 from camjax.models import CamModel
 from camjax.processes import is_first
 from camjax.terminal import Console, progress

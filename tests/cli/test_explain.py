@@ -22,7 +22,7 @@ from camjax.cli.explain import _table
 from camjax.cli.figure_file import figure_path, save_figure
 from camjax.cli.main import main
 from camjax.cli.network_choice import network_choice
-from camjax.cli.photographs import explain_photos
+from camjax.cli.photographs import photo_explainer
 from camjax.cli.picture_files import find_pictures
 from camjax.data.images import load_image, resize_image
 from camjax.errors import InputError
@@ -131,7 +131,7 @@ def network():
 
 def test_the_table_says_what_localize_fn_says(network):
     photos = [load_image(CAT), load_image(COFFEE)]
-    explained = explain_photos(network, photos, [7, 0], top_k=1, threshold=0.4)
+    explained = list(map(photo_explainer(network, [7, 0], top_k=1, threshold=0.4), photos))
     images = np.stack([resize_image(photo, network.input_size) for photo in photos])
     expected = camjax.make_localize_fn(network, threshold=0.4, top_k=5)(images)
     probabilities = np.exp(expected.logits) / np.exp(expected.logits).sum(-1, keepdims=True)
@@ -150,8 +150,10 @@ def test_the_table_says_what_localize_fn_says(network):
 def test_another_method_says_the_same_of_the_classes_and_where_by_its_own_maps(network):
     photos, seen = [load_image(CAT), load_image(COFFEE)], []
     options = {"top_k": 1, "threshold": 0.4}
-    by_cam = explain_photos(network, photos, [7, 0], **options)
-    found = explain_photos(network, photos, [7, 0], "ablationcam", **options, progress=lambda *at: seen.append(at))
+    by_cam = list(map(photo_explainer(network, [7, 0], **options), photos))
+    found = list(
+        map(photo_explainer(network, [7, 0], "ablationcam", **options, progress=lambda *at: seen.append(at)), photos)
+    )
     explain = camjax.explainer(network.features, network.head)
     for photo, cam, explained in zip(photos, by_cam, found, strict=True):
         for by_method, by_map in ((explained.top, cam.top), (explained.asked, cam.asked)):
@@ -165,7 +167,7 @@ def test_another_method_says_the_same_of_the_classes_and_where_by_its_own_maps(n
 
 
 def test_a_large_photograph_is_shown_small_at_its_own_aspect_ratio(network):
-    (photo,) = explain_photos(network, [resize_image(load_image(COFFEE), (900, 3000))], [], top_k=1, threshold=0.2)
+    photo = photo_explainer(network, [], top_k=1, threshold=0.2)(resize_image(load_image(COFFEE), (900, 3000)))
     assert photo.size == (900, 3000) and photo.display.shape == (379, 1265, 3) and photo.asked is None
 
 
@@ -229,7 +231,7 @@ def test_every_format_that_is_accepted_is_written(tmp_path, written):
 
 
 def test_a_row_of_the_table_stands_on_one_line(network):
-    (photo,) = explain_photos(network, [load_image(CAT)], [], top_k=1, threshold=0.2)
+    photo = photo_explainer(network, [], top_k=1, threshold=0.2)(load_image(CAT))
     console = Console(file=io.StringIO(), width=70)
     console.print(_table(photo, [f"a class whose long name takes several lines of the table {i}" for i in range(10)]))
     lines = [line.split() for line in console.file.getvalue().splitlines()]

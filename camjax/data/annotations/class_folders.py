@@ -82,7 +82,7 @@ class ImageFolder(AnnotatedSource):
 def open_folder(
     request: Request, read: Callable[[Path, Path, Sequence[str]], Mapping[str, ListedImage]] | None = None
 ) -> ImageFolder:
-    """Opens a folder of images, see `camjax.data.annotated.open_image_folder`.
+    """Opens a folder of images, see `camjax.data.open_image_folder`.
 
     Args:
       request: `dataset` is the folder; it has `boxes` if there is `read`.

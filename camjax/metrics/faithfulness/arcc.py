@@ -77,7 +77,7 @@ def arcc(
 
     Raises:
       ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, scores that are
-        not in 0..1, and as `road`.
+        not in 0..1, a baseline of another shape, and as `road`.
     """
     scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
     batch = scores_fn, images, maps, ids

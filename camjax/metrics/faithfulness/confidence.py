@@ -67,8 +67,8 @@ def confidence_change(
       `ConfidenceChange`.
 
     Raises:
-      ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, or scores that
-        are not in 0..1.
+      ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, scores that are
+        not in 0..1, or a baseline of another shape.
     """
     scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
     baseline = check_baseline(baseline, images)

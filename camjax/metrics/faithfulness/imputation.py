@@ -26,9 +26,11 @@ _MAX_ITERATIONS = 2000
 
 @jax.jit
 def linear_imputation(images: jax.Array, missing: jax.Array) -> jax.Array:
-    """Fills missing pixels by the solution of the linear system; see the module. Without noise.
+    """Fills missing pixels with weighted means of their neighbors (Rong et al. 2022, section 4), without noise.
 
-    A jitted function, for use inside another jit too.
+    The values x of missing pixels p solve `sum_n w_pn (x_n - x_p) = 0` over their up to eight neighbors n, with w of
+    1/6 above, below and beside, and 1/12 for diagonal ones: smooth continuations of the known pixels around. A jitted
+    function, for use inside another jit too.
 
     Args:
       images: (B, H, W, C) of any range, as the network takes them; the values of missing pixels do not matter, but have

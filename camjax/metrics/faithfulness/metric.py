@@ -64,7 +64,7 @@ class FaithfulnessMetric(StreamingMetric):
             own image. Probabilities, such as a softmax, unless the metric says that other scores will do. Pass the same
             function every time: each new one is compiled. Weights of NNX modules and of
             `jax.tree_util.Partial(function, weights)` are arguments of the compiled programs, others constants. A
-            camjax model has to be in inference mode: see `camjax.inference.inference_view`.
+            camjax model has to be in inference mode: see `camjax.models.inference_view`.
           images: (B, H, W, 3) RGB in 0..255, uint8 or float.
           maps: (B, h, w), one of each image, for the class that is asked about; more is more relevant.
           class_ids: (B,) integers in 0..C-1.

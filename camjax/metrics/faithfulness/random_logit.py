@@ -73,6 +73,9 @@ def structural_similarity(maps: jax.Array, others: jax.Array) -> jax.Array:
 
     Returns:
       (B,) float32 in -1..1; 1 for two equal constant maps.
+
+    Raises:
+      ValueError: maps of different shapes.
     """
     side = min(_WINDOW, *maps.shape[1:])
     side -= 1 - side % 2

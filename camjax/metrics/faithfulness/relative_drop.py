@@ -54,8 +54,9 @@ def relative_confidence_drop(
       (B,) float32 in -2..2. More is better.
 
     Raises:
-      ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, a look-alike that
-        is the class itself, a single class, or a fraction that is not above 0 and below 1.
+      ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, look-alikes of
+        another shape or that are the class itself, num_look_alikes below 1, a single class, a fraction that is not
+        above 0 and below 1, or a baseline of another shape.
     """
     scores_fn, images, maps, ids = check_arguments(probabilities_fn, images, maps, class_ids)
     if not 0 < fraction < 1 or num_look_alikes < 1:

@@ -63,7 +63,7 @@ def sensitivity_n(
 
     Raises:
       ValueError: shapes and types that do not fit, maps with NaN or infinity, class ids out of range, fractions that
-        leave no pixel, or less than two sets.
+        leave no pixel, less than two sets, or a baseline of another shape.
     """
     scores_fn, images, maps, ids = check_arguments(scores_fn, images, maps, class_ids)
     baseline = check_baseline(baseline, images)

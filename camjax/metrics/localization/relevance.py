@@ -41,7 +41,7 @@ class Relevance(StreamingMetric):
         self.update(sample.asked.maps[:, 0], truth.boxes, image_sizes=sizes, mask=truth.counted)
 
     def update(self, maps, true_boxes: Sequence | None = None, *, masks=None, image_sizes=None, mask=None) -> None:
-        """Adds a batch of B images; arguments and errors are those of `PointingGame.update`."""
+        """Adds a batch of B images; arguments and errors as `camjax.metrics.PointingGame.update`."""
         maps = np.asarray(maps)
         if maps.ndim != 3 or 0 in maps.shape[1:] or not np.issubdtype(maps.dtype, np.floating):
             raise InputError(f"maps of shape {maps.shape} and dtype {maps.dtype}: expected (B, h, w) floats.")

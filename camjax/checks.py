@@ -85,18 +85,18 @@ def check_images(model: Any, images: Any) -> Any:
 def warn_if_scaled(images: Any, stacklevel: int = 3) -> None:
     """Warns where concrete float images are probably scaled or normalized, and 0..255 is meant.
 
-    Those are images that never exceed 4, as after dividing by 255 or by a standard deviation, or that go below 0, as
-    after subtracting a mean.
+    Those are images that never exceed 4, as after dividing by 255 or by a standard deviation, or that go below 0 by
+    more than a tenth of their range, as after subtracting a mean. Noise, or resizing by cubics, goes less far.
     """
     if isinstance(images, jax.core.Tracer) or not jnp.issubdtype(images.dtype, jnp.floating):
         return
     low, high = float(images.min()), float(images.max())
     if low >= 0 and high <= 1:
         found = "float images that never exceed 1: expected RGB in 0..255. Multiply by 255, or pass uint8."
-    elif low < 0 or high <= 4:
+    elif high <= 4 or low < (low - high) / 10:
         found = (
             f"float images with values in {low:.3g}..{high:.3g}, as normalized ones have: expected RGB in 0..255, "
-            "which the model normalizes itself. Pass them as they were before, or clip what resizing put out of range."
+            "which the model normalizes itself. Pass them as they were before."
         )
     else:
         return

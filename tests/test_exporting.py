@@ -353,6 +353,9 @@ def test_fresh_environments(tmp_path):
     for name, method, sizes in (
         ("small_gap", "gradcam", [(64, 64), (40, 48)]),
         ("efficientnet_lite0", "cam", [(224, 224), (96, 128)]),
+        ("vit_tiny_patch16_224", "gradcam", [(224, 224)]),
+        ("swin_tiny_patch4_window7_224", "cam", [(224, 224)]),
+        ("convnext_tiny", "cam", [(224, 224)]),
     ):
         model = random_network(name)
         localize = camjax.make_localize_fn(model, method, top_k=2)

@@ -9,6 +9,9 @@ from flax import nnx
 from camjax.models.pooling import max_pool
 
 
+TYPES = jnp.float32, jnp.bfloat16
+
+
 def reduced(x, size, strides, pads):
     return nnx.max_pool(x, (size, size), (strides, strides), padding=pads)
 
@@ -33,11 +36,11 @@ def test_the_same_maxima_and_gradients(size, strides, pads, shape):
         for pool in (max_pool, reduced):
             y, pullback = jax.vjp(lambda x, pool=pool: pool(x, size, strides, pads), x)
             gradient = pullback(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape))
-            outcomes.append((y, *gradient, pool(x.astype(jnp.bfloat16), size, strides, pads)))
+            outcomes.append((y, *gradient, *(pool(x.astype(t), size, strides, pads) for t in TYPES)))
         return outcomes
 
     ours, expected = outcomes(x)
-    for a, b, dtype in zip(ours, expected, (jnp.float32, jnp.float32, jnp.bfloat16), strict=True):
+    for a, b, dtype in zip(ours, expected, (jnp.float32, jnp.float32, *TYPES), strict=True):
         assert a.dtype == dtype
         np.testing.assert_array_equal(a, b)
 

@@ -8,7 +8,6 @@ from flax import nnx
 
 from camjax.models.pooling import max_pool
 
-
 TYPES = jnp.float32, jnp.bfloat16
 
 

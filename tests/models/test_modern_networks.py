@@ -80,7 +80,7 @@ def check_training_step(model, share_that_moves=0.9):
 IN_HALF_PRECISION = ("convnext_tiny", "vit_wee_patch16_reg1_gap_256")
 # Whose layers others have too.
 ALIKE = ("efficientnet_v2_s", "resnext50_32x4d", "regnety_016", "resnet50_wsol", "convnextv2_tiny", "squeezenet1_1")
-ALIKE += ("efficientnet_lite0",)
+ALIKE += ("efficientnet_lite0", "mobilenet_v2")
 QUICK = {name: jnp.bfloat16 if name in IN_HALF_PRECISION else jnp.float32 for name in FAMILIES if name not in ALIKE}
 
 

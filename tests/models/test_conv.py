@@ -36,8 +36,19 @@ CASES = {
 }
 
 
+OF_ONE_IMAGE = ("pointwise", "depthwise", "side by side", "plain", "narrow groups")  # one case of each form
+
+
 @pytest.mark.parametrize(
-    ("case", "batch"), [(case, 2) for case in CASES] + [(case, 1) for case in CASES if CASES[case][4] == (4, 4)]
+    ("case", "batch"),
+    [
+        *((case, 2) for case in CASES),
+        *(
+            pytest.param(case, 1, marks=[pytest.mark.long] * (case not in OF_ONE_IMAGE))
+            for case in CASES
+            if CASES[case][4] == (4, 4)
+        ),
+    ],
 )
 def test_the_same_convolution(case, batch):
     images, weights, strides, padding, options = problem(case, batch)

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import scipy.integrate
+from conftest import random_network
 from flax import nnx
 
 import camjax
@@ -93,7 +94,7 @@ def test_networks_without_published_settings_take_those_of_resnet():
 def vit_weights(tmp_path):
     """A file of a transformer's weights, with a class token and five classes."""
     path = tmp_path / "vit.safetensors"
-    write_camjax_file(camjax.create_model(VIT, rngs=nnx.Rngs(1)), path, version="0")
+    write_camjax_file(random_network(VIT), path, version="0")
     return str(path)
 
 

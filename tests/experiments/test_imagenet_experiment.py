@@ -1,6 +1,7 @@
 """Training on ImageNet without ImageNet: recipes, views and wrong options by hand, and runs on made-up images."""
 
 import dataclasses
+import functools
 import os
 import signal
 from pathlib import Path
@@ -18,12 +19,21 @@ from camjax.data.sources import SourceInfo
 from camjax.training.logs import read_metrics
 from camjax.training.published import IMAGENET_IMAGES, googlenet_cam_release, resnet50_from_scratch, wsol
 from experiments.imagenet import data as imagenet_data
+from experiments.imagenet import options as imagenet_options
 from experiments.imagenet.__main__ import main, starting_model
 from experiments.imagenet.data import CenterViews, open_data, training_view
 from experiments.imagenet.options import Options, recipe_of
 from tests.experiments.colors import TINY
 
 FINE_TUNING = {"recipe": "googlenet_cam", "weights": "bvlc_googlenet.caffemodel"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes():
+    """The network of options is built once for all options that name it: they ask for no more than whether it can."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imagenet_options, "model_shapes", functools.cache(imagenet_options.model_shapes))
+        yield
 
 
 def test_the_recipes_are_the_published_ones():
@@ -133,7 +143,7 @@ def test_fake_data():
 
 def test_imagenets_classes_have_names_to_read():
     info = SourceInfo("imagenet2012", "train", tuple(f"n{i:08}" for i in range(1000)), 1, ("image", "label"))
-    model = starting_model(Options(recipe="resnet50", model="small_gap"), info)
+    model = starting_model(Options(recipe="resnet50", model=TINY), info)
     assert model.class_names[285] == "Egyptian cat" and model.dtype == "bfloat16"
 
 

@@ -9,7 +9,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from flax import nnx
+from conftest import random_network
 
 import camjax
 from camjax.errors import InputError
@@ -375,7 +375,7 @@ def test_training_is_the_same_by_its_seed_and_counts_each_example_once():
 
 @pytest.fixture(scope="module")
 def tiny():
-    return camjax.create_model(TINY, 3, rngs=nnx.Rngs(0))
+    return random_network(TINY, 3)
 
 
 def test_the_mean_of_a_map_is_the_part_of_the_image(tiny, tmp_path):

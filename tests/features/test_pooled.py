@@ -12,7 +12,7 @@ import camjax
 from camjax.data.images import resize_image
 from camjax.features import Crops, extract_features, gap_features, map_images, receptive_fields, with_linear_classifier
 from camjax.viz import overlay
-from tests.experiments.colors import SIDE, Colors, Identity, painted
+from tests.experiments.colors import SIDE, TINY, Colors, Identity, painted
 
 
 def noise(count):
@@ -118,7 +118,7 @@ def test_a_classifier_of_other_features_is_an_error():
 @pytest.mark.parametrize(
     ("options", "network"),
     [
-        pytest.param(STRICT, lambda: random_network("small_gap", 3), id="strict"),
+        pytest.param(STRICT, lambda: random_network(TINY, 3), id="strict"),
         pytest.param({"jax_disable_jit": True}, Identity, id="without jit"),
         pytest.param(
             {"jax_disable_jit": True},
@@ -140,7 +140,7 @@ def test_the_same_numbers_whatever_jax_is_set_to(options, network, tmp_path):
             "features": gap_features(model, source, batch_size=2),
             "of boxes": gap_features(model, source, boxes=np.tile([0, 0, 0.5, 0.5], (3, 1)), batch_size=2),
             "stored": store[:],
-            "logits": np.asarray(classifier(images[:1])),
+            "logits": np.asarray(jax.jit(lambda model, images: model(images))(classifier, images[:1])),
             "receptive fields": receptive_fields(model, (16, 12)).boxes(),
             "overlay": overlay(images, np.random.default_rng(1).random((3, 7, 7))),
             "overlay of NaN": overlay(images[0], np.full((7, 7), np.nan)),

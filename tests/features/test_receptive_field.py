@@ -67,7 +67,8 @@ def test_a_pixel_outside_does_not_move_a_unit_and_those_at_the_edges_do(small):
     fields = receptive_fields(small, size)
     small.eval()
     image = np.random.default_rng(0).uniform(0, 255, (*size, 3)).astype(np.float32)
-    features = lambda images: np.asarray(small.features(jnp.asarray(images)))  # noqa: E731
+    compiled = jax.jit(lambda model, images: model.features(images))
+    features = lambda images: np.asarray(compiled(small, images.astype(np.float32)))  # noqa: E731
     before = features(image[None])[0]
     assert before.shape[:2] == (len(fields.rows), len(fields.columns))
     for y, x in ((6, 10), (0, 19)):

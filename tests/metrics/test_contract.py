@@ -20,6 +20,7 @@ from camjax.metrics.localization.threshold_curve import _boxes_at_thresholds
 from camjax.metrics.streaming import Need, Unit
 
 CLASSES, IMAGES, SIZE = 7, 12, (4, 6)
+BATCHES = 3  # of the same size everywhere: each other one would compile every metric again
 EXACT = sorted(METRICS.keys() - FAITHFULNESS.keys())  # their sums are integers
 
 
@@ -51,7 +52,7 @@ def localization(rng, logits, class_ids):
 
 
 def sample(seed=0) -> Sample:
-    """A batch without padding: of its images two have no true box, two have three."""
+    """Images without padding: two of them have no true box, two have three."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(IMAGES, CLASSES)).astype(np.float32)
     ranking = np.argsort(-logits, axis=1).astype(np.int32)
@@ -111,8 +112,8 @@ def make(name, *samples):
 
 @pytest.fixture(scope="module")
 def filled():
-    """Every metric over the whole sample, computed once; not to be changed."""
-    return {name: make(name, sample()) for name in METRICS}
+    """Every metric over the whole sample, in batches, computed once; not to be changed."""
+    return {name: make(name, *sample().split(BATCHES)) for name in METRICS}
 
 
 every_metric = pytest.mark.parametrize("name", METRICS)
@@ -156,10 +157,9 @@ def test_results_are_numbers_with_a_unit_in_its_range(name, filled):
 
 @every_metric
 def test_parts_in_any_order_with_padding_merged_and_restored_equal_the_whole(name, filled):
-    whole = sample()
-    some, others = [*[None] * 8, 4, None, 1, None], [3, 0, None, 5, 2, *range(6, 12), None]
-    parts = [make(name, rows(whole, *chosen)) for chosen in (some, others)]
-    parts[0].update_from(rows(whole, *[None] * 12))
+    some = [[None, 4, 1, None], [None] * 4]
+    others = [[3, 0, None, 5], [2, None, 6, 7], [8, 9, 10, 11]]
+    parts = [make(name, *(rows(sample(), *chosen) for chosen in batches)) for batches in (some, others)]
     state = json.loads(json.dumps(parts[1].state()))
     merged = METRICS[name].for_evaluation(CLASSES).restore(state).merge(parts[0])
     if name in EXACT:
@@ -172,7 +172,7 @@ def test_parts_in_any_order_with_padding_merged_and_restored_equal_the_whole(nam
 @every_metric
 def test_other_images_and_weights_give_other_numbers_and_compile_nothing(name, filled):
     compiled = _filled._cache_size(), _boxes_at_thresholds._cache_size()
-    assert make(name, sample(seed=1)).compute() != filled[name].compute()
+    assert make(name, *sample(seed=1).split(BATCHES)).compute() != filled[name].compute()
     assert (_filled._cache_size(), _boxes_at_thresholds._cache_size()) == compiled
 
 
@@ -181,13 +181,13 @@ def test_other_images_and_weights_give_other_numbers_and_compile_nothing(name, f
 )
 @every_metric
 def test_the_same_numbers_whatever_jax_is_set_to(name, options, filled):
-    expected = make(name, rows(sample(), 0, 3)) if "jax_disable_jit" in options else filled[name]
-    whole = rows(sample(), 0, 3) if "jax_disable_jit" in options else sample()
+    batches = [rows(sample(), 0, 3)] if "jax_disable_jit" in options else sample().split(BATCHES)
+    expected = make(name, *batches) if "jax_disable_jit" in options else filled[name]
     with contextlib.ExitStack() as stack:
         for option, value in options.items():
             stack.callback(jax.config.update, option, getattr(jax.config, option))
             jax.config.update(option, value)
-        metric = make(name, whole)
+        metric = make(name, *batches)
     assert metric.compute() == pytest.approx(expected.compute(), rel=1e-4, abs=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_the_same_numbers_whatever_jax_is_set_to(name, options, filled):
 def test_nothing_seen_is_nothing_to_compute(name, filled):
     metric = METRICS[name].for_evaluation(CLASSES)
     fresh = metric.state()
-    for of in (metric, filled[name].empty(), make(name, rows(sample(), *[None] * 12))):
+    for of in (metric, filled[name].empty(), make(name, rows(sample(), *[None] * 4))):
         assert of.state() == fresh
         with pytest.raises(ValueError, match=r"no image|without a pixel"):
             of.compute()
@@ -208,7 +208,7 @@ def without(array):
 @every_metric
 @pytest.mark.parametrize("change", ["mask", "maps", "truth", "values of the mask"])
 def test_arrays_that_do_not_fit_are_an_error_and_nothing_is_added(name, change, filled):
-    good = sample()
+    good = sample().split(BATCHES)[0]
     truth = good.truth
     if change == "mask":
         bad = dataclasses.replace(good, truth=dataclasses.replace(truth, counted=without(truth.counted)))
@@ -258,7 +258,7 @@ def test_the_state_of_another_metric_is_refused(name, filled):
 @every_metric
 def test_split_over_devices_and_merged_in_order(name, filled):
     metric = make(name)
-    for part in sample().split(3):
+    for part in sample().split(BATCHES):
         own = metric.empty()
         own.update_from(part)
         metric.merge(own)

@@ -201,7 +201,8 @@ def test_arcc_by_hand():
     images[0, :2, :, 0] = 100
     maps = np.zeros((1, *SIZE), np.float32)
     maps[:, :, :2] = 7  # a third
-    found = arcc(brightness, images, maps, [0], red_and_class, fractions=(0.25, 0.5), noise=0, baseline=0)
+    options = {"fractions": (0.25, 0.5), "noise": 0, "baseline": 0}
+    found = arcc(brightness, images, maps, [0], red_and_class, **options)
     seen = np.where(maps > 0, images[..., 0], 0)
     coherency = (np.corrcoef(maps.ravel(), seen.ravel())[0, 1] + 1) / 2
     kept = 1 - (images.mean() - (images * (maps > 0)[..., None]).mean()) / images.mean()
@@ -212,7 +213,7 @@ def test_arcc_by_hand():
     expected = 3 / (1 / coherency + 1 / (2 / 3) + 1 / removed) if removed > 0 else 0
     np.testing.assert_allclose(found.arcc, expected, rtol=1e-4)
     # A map of everything has no color left to tell apart: nothing is seen, and a part is 0.
-    constant = arcc(brightness, images, 0 * maps + 1, [0], red_and_class, baseline=0)
+    constant = arcc(brightness, images, 0 * maps + 1, [0], red_and_class, **options)
     assert constant.adcc.tolist() == [0] and constant.coherency.tolist() == [0.5]
 
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import random_network
 from flax import nnx
 from scipy import stats
 
-import camjax
 from camjax.metrics import layers_from_top, randomization_check, randomized_from_top, rank_correlation
+from camjax.models.shapes import model_shapes
 
 
 class Network(nnx.Module):
@@ -34,8 +35,11 @@ def test_layers_from_the_top_down(model):
 
 
 def test_layers_of_a_model_of_ours():
-    layers = layers_from_top(camjax.create_model("small_gap", num_classes=3, rngs=nnx.Rngs(0)))
+    """Whose attributes are in alphabetical order, as those of a model that was loaded."""
+    layers = layers_from_top(random_network("small_gap", 3))
     assert layers == ["head", *(f"layers.{i}.{part}" for i in range(4, -1, -1) for part in ("bn", "conv"))]
+    layers = layers_from_top(model_shapes("vgg16_wsol", wsol={"method": "spg"}))
+    assert layers[4:10] == ["wsol.b2", "wsol.b1", "head", "conv6.1", "conv6.0", "conv5_3"]
 
 
 def test_each_layer_loses_its_weights_with_all_above_it(model):

@@ -95,6 +95,7 @@ def test_shapes_that_do_not_fit():
 # Scores
 
 
+@jax.jit
 def red_and_blue(images):
     """A score for what the corners' colors are, which only imputation can change."""
     y = jnp.linspace(0, 1, images.shape[1])[:, None]

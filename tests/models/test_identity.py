@@ -9,6 +9,7 @@ from flax import nnx
 from networks import NAMES, TOKENS, cut
 
 import camjax
+from camjax.models import CamModel
 
 SIGNED, POSITIVE, ONE_HOT = range(3)  # what the kernel's columns of these classes are
 CLASSES = 5
@@ -19,28 +20,19 @@ VARIANTS = {
     *(f"efficientnet_lite{variant}" for variant in (1, 2, 3, 4)),
     *(f"vit_{size}_avg_224" for size in ("tiny_patch16", "base_patch16", "small_patch32", "base_patch32")),
     *(f"vit_{size}_patch16_reg4_gap_256" for size in ("little", "medium", "betwixt")),
-    *("alexnet_gap", "googlenet", "vgg16_wsol", "vgg16_wsol_28x28", "inception_v3", "inception_v3_wsol_28x28"),
+    *("alexnet_gap", "googlenet", "vgg16_wsol", "vgg16_wsol_28x28"),
+    *("inception_v3", "inception_v3_wsol", "inception_v3_wsol_28x28"),
     *("wide_resnet50_2", "resnext50_32x4d", "regnety_016", "efficientnet_v2_s", "tf_efficientnetv2_s"),
     *("mobilenet_v3_large", "mobilenetv3_large_100", "mobilenetv3_small_100", "convnextv2_tiny"),
 }
-# Those that take long to compile: with one block in each stage by default, and as they are in the long tests.
-DEEP = {"resnet50", "efficientnet_lite0", "mobilenet_v2", "densenet121", "convnext_tiny"}
-DEEP |= {"vit_small_patch16_avg_224", "vit_wee_patch16_reg1_gap_256", "vit_base_patch16_siglip_gap_224"}
-DEEP |= {"mobilenet_v3_small", "swin_tiny_patch4_window7_224"}
 # Pooling of each head in bfloat16 too; the other networks only in the long tests.
 IN_HALF_PRECISION = {"resnet18", "small_gap", "squeezenet1_1"}
+WITH_MAPS = [name for name in NAMES if name not in CLASSIFIERS]
+FLOAT32, BFLOAT16 = ("float32", (65, 98)), ("bfloat16", (96, 64))
+WHOLE = [(name, *case) for name in WITH_MAPS for case in (FLOAT32, BFLOAT16)] + [("resnet18", "float32", (64, 64))]
 CASES = [
-    *(
-        pytest.param(name, "float32", (65, 98), marks=[pytest.mark.long] * (name in VARIANTS | DEEP))
-        for name in NAMES
-        if name not in CLASSIFIERS
-    ),
-    *(
-        pytest.param(name, "bfloat16", (96, 64), marks=[pytest.mark.long] * (name not in IN_HALF_PRECISION))
-        for name in NAMES
-        if name not in CLASSIFIERS
-    ),
-    pytest.param("resnet18", "float32", (64, 64), marks=pytest.mark.long),
+    *((name, *FLOAT32) for name in WITH_MAPS if name not in VARIANTS),
+    *((name, *BFLOAT16) for name in sorted(IN_HALF_PRECISION)),
     ("small_gap", "float32", (64, 64)),
     ("small_gap", "bfloat16", (33, 130)),
 ]
@@ -78,11 +70,12 @@ def at_least_two_cells(model, size):
     return [max(side, model.min_size + (side == max(size)) * model.stride) for side in size]
 
 
-# One program for both poolings, which have the backbone in common.
 @jax.jit
 def features_and_outputs(model, images, class_ids):
-    gap, gmp = (camjax.cam_fn(with_pool(model, pool), images, class_ids) for pool in ("gap", "gmp"))
-    return model.features(images), gap, gmp
+    """Features, `cam_fn`'s output, and the logits of the other pooling."""
+    features = model.features(images)
+    other = with_pool(model, "gmp" if model.head.pool == "gap" else "gap")
+    return features, camjax.cam_fn(model, images, class_ids), other.head(features)
 
 
 def assert_close(found, expected, scale):
@@ -91,20 +84,16 @@ def assert_close(found, expected, scale):
 
 
 @pytest.mark.parametrize(("name", "dtype", "size"), CASES)
-def test_maps_and_logits(name, dtype, size):
+def test_maps_and_logits(monkeypatch, name, dtype, size):
+    """With one block in each of two stages: depth changes nothing of it."""
+    cut(monkeypatch, 2)
+    monkeypatch.setattr(CamModel, "features", jax.jit(CamModel.features))  # which is traced once then
     check_maps_and_logits(name, dtype, size)
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype", "size"),
-    [
-        *((name, "float32", (65, 98)) for name in sorted(DEEP)),
-        pytest.param("convnext_tiny", "bfloat16", (96, 64), marks=pytest.mark.long),
-    ],
-)
-def test_maps_and_logits_with_one_block_in_each_stage(monkeypatch, name, dtype, size):
-    """Depth changes nothing of it; the whole networks are among the long tests."""
-    cut(monkeypatch, 4)
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "dtype", "size"), WHOLE)
+def test_maps_and_logits_of_whole_networks(name, dtype, size):
     check_maps_and_logits(name, dtype, size)
 
 
@@ -115,58 +104,54 @@ def check_maps_and_logits(name, dtype, size):
     assert model.exact_cam is not with_pool(model, "gmp" if pool == "gap" else "gap").exact_cam
 
     size = at_least_two_cells(model, size)
-    features, gap, gmp = features_and_outputs(model, photos(size), np.tile(np.arange(CLASSES), (2, 1)))
-    assert features.dtype == jnp.dtype(dtype) and gap.logits.dtype == gap.maps.dtype == jnp.float32
+    features, out, other = features_and_outputs(model, photos(size), np.tile(np.arange(CLASSES), (2, 1)))
+    assert features.dtype == jnp.dtype(dtype) and out.logits.dtype == out.maps.dtype == other.dtype == jnp.float32
     features, (kernel, bias) = np.asarray(features, np.float64), kernel_and_bias(model.head)
     assert features.std((1, 2)).max() > 0
-    check_maps(features, kernel, gap, gmp)
-    check_gap(bias, gap)
-    check_gmp(features, kernel, bias, gmp)
-    check_gmp_maximum(features, kernel, bias, gmp)
-    assert np.abs(gmp.logits - gap.logits).max() > 1e-3 * np.abs(gmp.logits).max()
-
-
-def check_maps(features, kernel, gap, gmp):
-    """Under either pooling the maps are the weighted sums of the features."""
+    # Under either pooling the maps are the weighted sums of the features.
     expected = np.einsum("bhwk,kc->bchw", features, kernel)
-    assert_close(gap.maps, expected, expected)
-    assert_close(gmp.maps, expected, expected)
+    assert_close(out.maps, expected, expected)
+    gap, gmp = (out.logits, other) if pool == "gap" else (other, out.logits)
+    check_gap(out.maps, bias, gap)
+    check_gmp(features, kernel, bias, gmp)
+    check_gmp_maximum(features, out.maps, kernel, bias, gmp)
+    assert np.abs(gmp - gap).max() > 1e-3 * np.abs(gmp).max()
 
 
-def check_gap(bias, gap):
+def check_gap(maps, bias, logits):
     """The mean of the map plus the bias is the logit."""
-    assert_close(np.asarray(gap.maps).mean((2, 3), dtype=np.float64) + bias, gap.logits, gap.logits)
+    assert_close(np.asarray(maps).mean((2, 3), dtype=np.float64) + bias, logits, logits)
 
 
-def check_gmp(features, kernel, bias, gmp):
+def check_gmp(features, kernel, bias, logits):
     """The logit is the weighted sum of each feature's maximum, plus the bias."""
-    assert_close(gmp.logits, features.max((1, 2)) @ kernel + bias, gmp.logits)
+    assert_close(logits, features.max((1, 2)) @ kernel + bias, logits)
 
 
-def check_gmp_maximum(features, kernel, bias, gmp):
+def check_gmp_maximum(features, maps, kernel, bias, logits):
     """The maximum of the map plus the bias is the logit where one feature alone counts.
 
     It is at most the logit where no weight is negative. With weights of both signs it is above the logit by no more
     than what the negative weights take off from the features' minima to their maxima.
     """
-    highest = np.asarray(gmp.maps, np.float64).max((2, 3)) + bias
+    highest = np.asarray(maps, np.float64).max((2, 3)) + bias
     if (kernel == np.eye(*kernel.shape)).all():
-        assert_close(highest, gmp.logits, gmp.logits)
+        assert_close(highest, logits, logits)
         return
-    slack = 1e-5 * np.abs(gmp.logits).max()
-    assert_close(highest[:, ONE_HOT], gmp.logits[:, ONE_HOT], gmp.logits)
-    assert (highest[:, POSITIVE] <= gmp.logits[:, POSITIVE] + slack).all()
+    slack = 1e-5 * np.abs(logits).max()
+    assert_close(highest[:, ONE_HOT], logits[:, ONE_HOT], logits)
+    assert (highest[:, POSITIVE] <= logits[:, POSITIVE] + slack).all()
     taken_off = np.ptp(features, (1, 2)) @ np.maximum(-kernel, 0)
     assert taken_off[:, SIGNED].min() > 0
-    assert (highest <= gmp.logits + taken_off + slack).all()
+    assert (highest <= logits + taken_off + slack).all()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "small_gap"])
 def test_the_snapshot_with_folded_batchnorm_says_the_same(monkeypatch, name):
-    cut(monkeypatch, 4)
+    cut(monkeypatch, 2)
     model, images = randomized(name, "float32"), photos((65, 98))
     expected = camjax.cam_fn(model, images, np.tile(np.arange(CLASSES), (2, 1)))
     out = camjax.make_cam_fn(model, top_k=None)(images)
     np.testing.assert_allclose(out.logits, expected.logits, atol=1e-5 * np.abs(expected.logits).max())
     np.testing.assert_allclose(out.maps, expected.maps, atol=1e-5 * np.abs(expected.maps).max())
-    check_gap(np.asarray(model.head.bias[...]), out)
+    check_gap(out.maps, np.asarray(model.head.bias[...]), out.logits)

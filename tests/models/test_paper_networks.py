@@ -19,13 +19,15 @@ PAPER += ("googlenet", "googlenet_gap", "nin", "inception_v3", "inception_v3_wso
 
 
 def test_lrn_of_three_channels_by_hand():
-    x = jnp.array([[[[1.0, 2.0, -3.0]]]])
+    x = np.array([[[[1, 2, -3]]]], np.float32)
     # size 3: sums of squares 1 + 4, 1 + 4 + 9, 4 + 9; alpha / size = 1, beta = 1.
-    np.testing.assert_allclose(lrn(x, size=3, alpha=3, beta=1)[0, 0, 0], [1 / 6, 2 / 15, -3 / 14], rtol=1e-6)
-    large = 300 * jnp.ones((1, 1, 1, 5))
+    found = jax.jit(lambda x: lrn(x, size=3, alpha=3, beta=1))(x)
+    np.testing.assert_allclose(found[0, 0, 0], [1 / 6, 2 / 15, -3 / 14], rtol=1e-6)
+    large = np.full((1, 1, 1, 5), 300, np.float32)
     # Caffe's defaults: of the middle channel 1 + 1e-4 / 5 * 5 * 300^2 = 10, of the first 1 + 1e-4 / 5 * 3 * 300^2.
-    np.testing.assert_allclose(lrn(large)[0, 0, 0, [2, 0]], [300 / 10**0.75, 300 / 6.4**0.75], rtol=1e-6)
-    assert lrn(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    found = np.asarray(jax.jit(lrn)(large))
+    np.testing.assert_allclose(found[0, 0, 0, [2, 0]], [300 / 10**0.75, 300 / 6.4**0.75], rtol=1e-6)
+    assert jax.eval_shape(lrn, jax.ShapeDtypeStruct(x.shape, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -41,17 +43,19 @@ def test_lrn_of_three_channels_by_hand():
     ],
 )
 def test_pooling_that_rounds_up(row, size, strides, padding, expected):
-    row = jnp.array(row, jnp.float32)
-    images = jnp.maximum(row[:, None], row)[None, :, :, None]  # of which pooling is the same of the pooled row
+    row = np.array(row, np.float32)
+    images = np.maximum(row[:, None], row)[None, :, :, None]  # of which pooling is the same of the pooled row
     expected = np.maximum(np.array(expected)[:, None], np.array(expected))
-    np.testing.assert_array_equal(max_pool(images, size, strides, padding)[0, :, :, 0], expected)
+    found = jax.jit(max_pool, static_argnums=(1, 2, 3))(images, size, strides, padding)
+    np.testing.assert_array_equal(found[0, :, :, 0], expected)
 
 
 def test_a_first_convolution_keeps_the_scale():
-    x = 64 * jax.random.normal(jax.random.key(0), (1, 40, 40, 4))
+    x = np.random.default_rng(0).normal(0, 64, (1, 40, 40, 4)).astype(np.float32)
     for groups in (1, 2):
-        y = conv(4, 128, 5, groups=groups, input_deviation=64, rngs=nnx.Rngs(1))(x)
-        np.testing.assert_allclose(jnp.square(y).mean(), 2, rtol=0.2)  # of which a ReLU leaves one half
+        layer = conv(4, 128, 5, groups=groups, input_deviation=64, rngs=nnx.Rngs(1))
+        y = jax.jit(lambda layer, x: layer(x))(layer, x)
+        np.testing.assert_allclose(np.square(y).mean(), 2, rtol=0.2)  # of which a ReLU leaves one half
 
 
 class Identity(CamModel):
@@ -126,14 +130,18 @@ def test_fully_connected_networks_have_no_maps_and_name_the_one_that_has(name, v
 
 
 def test_fully_connected_head_by_hand():
-    head = FullyConnectedHead((1, 2), 2, 3, hidden=4, rngs=nnx.Rngs(0))
+    head = nnx.eval_shape(lambda: FullyConnectedHead((1, 2), 2, 3, hidden=4, rngs=nnx.Rngs(0)))
     head.eval()
-    features = jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]])  # flattened as Caffe does, channel by channel: 1, 3, 2, 4
-    head.fc6.kernel[...] = jnp.eye(4) * jnp.array([1, 10, -1, 100])
-    head.fc7.kernel[...] = jnp.eye(4)
-    head.fc8.kernel[...] = jnp.zeros((4, 3)).at[jnp.array([0, 1, 3]), jnp.arange(3)].set(1).at[2].set(5)
-    head.fc8.bias[...] = jnp.array([0.0, 0.0, 0.5])
-    np.testing.assert_array_equal(head(features), [[1, 30, 400.5]])
+    features = np.array([[[[1, 2], [3, 4]]]], np.float32)  # flattened as Caffe does, channel by channel: 1, 3, 2, 4
+    last = np.zeros((4, 3))
+    last[[0, 1, 3], range(3)] = 1
+    last[2] = 5
+    kernels = {"fc6": np.diag([1, 10, -1, 100]), "fc7": np.eye(4), "fc8": last}
+    for name, kernel in kernels.items():
+        layer, bias = getattr(head, name), [0, 0, 0.5] if name == "fc8" else np.zeros(4)
+        layer.kernel.set_value(jnp.asarray(kernel, jnp.float32))
+        layer.bias.set_value(jnp.asarray(bias, jnp.float32))
+    np.testing.assert_array_equal(jax.jit(lambda features: head(features))(features), [[1, 30, 400.5]])
 
 
 class Colors(Identity):

@@ -14,7 +14,8 @@ from camjax.models.shapes import model_shapes
 
 
 @pytest.mark.parametrize("name", ["alexnet", "efficientnet_lite0", "googlenet", "resnet18", "small_gap"])
-def test_they_are_what_building_it_gives(name):
+def test_they_are_what_building_it_gives(monkeypatch, name):
+    cut(monkeypatch, 2)
     options = {"num_classes": 7, "dtype": jnp.bfloat16}
     expected = nnx.eval_shape(lambda: camjax.create_model(name, rngs=nnx.Rngs(0), **options))
     found = model_shapes(name, **options)
@@ -31,8 +32,11 @@ def test_options_reach_the_model():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_network_mixes_types_or_ranks(monkeypatch, family):
-    """With JAX's strict settings each would be an error, as the network is traced: two blocks show all that more do."""
-    cut(monkeypatch, 4, blocks=2)
+    """With JAX's strict settings each would be an error, as the network is traced.
+
+    Two stages of two blocks show all that more do.
+    """
+    cut(monkeypatch, 2, blocks=2)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         model = model_shapes(importlib.import_module(f"camjax.models.{family}").SPECS[-1].name)
         images = jax.ShapeDtypeStruct((2, *model.input_size, 3), jnp.uint8)

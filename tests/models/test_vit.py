@@ -40,10 +40,10 @@ def test_maps_are_those_at_the_last_blocks_first_layernorm(name):
     images = photos((70, 98))
     expected = explain_nnx(model, "blocks.1.norm1", reshape=reshape_tokens(*model.grid(70, 98), model.other_tokens))
     found = camjax.make_cam_fn(model, "gradcam", top_k=2)(images)
-    maps = expected(images, found.class_ids, method="gradcam").maps
+    of_layer = expected(images, found.class_ids, method="gradcam")
     assert found.maps.shape == (2, 2, *model.grid(70, 98)) and np.abs(found.maps).max() > 0
-    np.testing.assert_allclose(found.maps, maps, atol=1e-5 * np.abs(maps).max())
-    np.testing.assert_allclose(found.logits, logits_of(model, images), atol=1e-5 * np.abs(found.logits).max())
+    np.testing.assert_allclose(found.maps, of_layer.maps, atol=1e-5 * np.abs(of_layer.maps).max())
+    np.testing.assert_allclose(found.logits, of_layer.outputs, atol=1e-5 * np.abs(found.logits).max())
 
 
 def test_without_an_exact_map_the_error_names_what_there_is():

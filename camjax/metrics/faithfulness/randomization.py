@@ -10,6 +10,7 @@ from flax import nnx
 
 from camjax.errors import InputError
 from camjax.metrics.faithfulness.scores import correlation
+from camjax.models import create_model
 
 
 def randomization_check(
@@ -56,7 +57,8 @@ def layers_from_top(model: nnx.Module) -> list[str]:
 
     A layer is a module that has parameters of its own, such as a convolution, a BatchNorm or a head. Their order is
     that in which modules were assigned to attributes, which in camjax's models is the order of computation. For a
-    network that was written in another order, give the list yourself.
+    network that was written in another order, give the list yourself; and for one that is not camjax's and was copied
+    or came out of a compiled function, whose attributes flax leaves in alphabetical order.
 
     Args:
       model: a module of NNX.
@@ -70,6 +72,19 @@ def layers_from_top(model: nnx.Module) -> list[str]:
     if not isinstance(model, nnx.Module):
         raise InputError(f"{type(model).__name__}: expected an nnx.Module. For other weights give the layers by name.")
     layers = list(dict.fromkeys(_layers(model, "")))
+    if created_as := getattr(model, "created_as", None):
+        # So that a model that was loaded has the order of a new one. What a training method puts into a layer stays at
+        # its place, and what it adds lies on top.
+        new: list[str] = []
+        plain = {option: value for option, value in created_as.items() if option != "wsol"}
+        nnx.eval_shape(lambda: new.extend(_layers(create_model(**plain), "")))
+        places = {layer: place for place, layer in enumerate(dict.fromkeys(new))}
+
+        def place_of(layer: str) -> int:
+            above = (layer.rsplit(".", parts)[0] for parts in range(layer.count(".") + 1))
+            return next((places[path] for path in above if path in places), len(places))
+
+        layers.sort(key=place_of)
     if not layers:
         raise InputError(f"{type(model).__name__} has no layer with parameters of its own: expected at least one.")
     return layers[::-1]

@@ -1,7 +1,7 @@
 """Recipes: length, batch size, learning rate and optimizer of a training, as one value that a file can hold."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -138,11 +138,12 @@ class Recipe:
 # Equal recipes share one schedule and one optimizer: with others of the same numbers a step would compile again.
 @functools.lru_cache(maxsize=8)
 def _schedule(recipe: Recipe) -> optax.Schedule:
-    after = {
+    schedules: dict[str, Callable[[], optax.Schedule]] = {
         "cosine": lambda: optax.cosine_decay_schedule(recipe.learning_rate, max(1, recipe.steps - recipe.warmup_steps)),
         "constant": lambda: optax.constant_schedule(recipe.learning_rate),
         "step": functools.partial(_steps_down, recipe),
-    }[recipe.decay]()
+    }
+    after = schedules[recipe.decay]()
     if recipe.warmup_steps:
         rise = optax.linear_schedule(0.0, recipe.learning_rate, recipe.warmup_steps)
         after = optax.join_schedules([rise, after], [recipe.warmup_steps])

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import STRICT, photos
+from conftest import STRICT, photos, random_network
 from flax import nnx
-from wsol_net import Staged
 
 import camjax
 from camjax.checkpoints import Checkpoints
@@ -22,7 +21,6 @@ from camjax.training import Recipe, SigmoidBinaryCrossEntropy, TrainState, fit
 from camjax.training.published import tscam
 from camjax.training.step import _keys_of_step, recipe_step
 from camjax.weights.camjax_file import write_camjax_file
-from tests.tiny_vit import tiny
 
 # A step of each compiles for a second: those whose draws are like another's are among the long tests.
 METHODS = ["cutmix", "spg", *(pytest.param(name, marks=pytest.mark.long) for name in ("has", "adl", "acol", "tscam"))]
@@ -31,8 +29,9 @@ RECIPE = Recipe(steps=3, batch_size=4, learning_rate=0.05)
 
 
 def staged(wsol="cam"):
-    network = tiny(3, rngs=nnx.Rngs(1)) if wsol == "tscam" else Staged(rngs=nnx.Rngs(1))
-    return with_wsol(network, wsol, rngs=nnx.Rngs(2))
+    return random_network(
+        "tests.tiny_vit:tiny_vit" if wsol == "tscam" else "wsol_net:staged", 3, wsol=wsol_config(wsol)
+    )
 
 
 def batch(size=4):

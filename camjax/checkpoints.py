@@ -444,8 +444,8 @@ def _from_tree(node, tree: dict):
 
 def _like(leaf, value):
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jax.numpy.asarray(value))
-    return jax.numpy.asarray(value)
+        return jax.random.wrap_key_data(jax.device_put(value))
+    return jax.device_put(value)  # jnp.asarray would compile a program for each shape
 
 
 def _shapes(tree) -> dict[str, tuple[int, ...]]:

@@ -15,7 +15,7 @@ import pytest
 import camjax.annotating
 import camjax.evaluation
 import camjax.features
-import camjax.training  # noqa: F401
+import camjax.training.event_file  # noqa: F401  tensorboardX imports PyTorch, where there is one, for seconds
 from camjax import processes
 
 TIMEOUT = 300

@@ -67,6 +67,9 @@ def fit(
     SIGTERM, a preemption notice or Ctrl-C stops the run after the current step, with a checkpoint: see
     `camjax.training.interruption`.
 
+    Another run in the same process, with an equal recipe, loss and kind of model, compiles no step again, unless the
+    loss is a function of your own.
+
     Args:
       model: where training starts; left unchanged.
       source: the training examples; images are resized to `model.input_size`. If it has `info.class_names`, they are

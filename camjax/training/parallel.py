@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from camjax.errors import InputError
 from camjax.models import CamModel
 from camjax.training.checks import check_labels
-from camjax.training.losses import Loss
+from camjax.training.losses import Loss, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
 from camjax.training.recipes import Recipe
 from camjax.training.step import Step, eval_step, recipe_step
 
@@ -50,15 +50,13 @@ def parallel_train_step(recipe: Recipe, loss: Loss | None = None) -> Step:
       the step before; it is consumed. batch: this process's part of the global batch, its length a multiple of the
       number of local devices times the recipe's `accumulate`; or the result of `put_batch`.
     """
-    step = recipe_step(recipe, loss=loss, axis_name=_AXIS)
-    mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    mapped = _kept(_mapped_train_step, loss)(recipe, loss)
     return lambda state, batch: mapped(state, _split(_checked(batch, state.model)))
 
 
 def parallel_eval_step(loss: Loss | None = None) -> Callable[..., dict]:
     """Compiles `camjax.training.eval_step` for all devices: `step(model, batch) -> sums`."""
-    step = functools.partial(eval_step, loss=loss, axis_name=_AXIS)
-    mapped = jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None)
+    mapped = _kept(_mapped_eval_step, loss)(loss)
 
     def step_on_all(model: CamModel, batch: dict) -> dict:
         batch = _checked(batch, model)
@@ -82,6 +80,26 @@ def check_batch_size(batch_size: int, accumulate: int = 1) -> None:
             f"batch_size={batch_size}: expected a positive multiple of the {devices} that share it "
             f"({jax.process_count()} processes with {jax.local_device_count()} devices each)."
         )
+
+
+def _kept(mapped, loss: Loss | None):
+    """`mapped`, which keeps what it compiles for the next run of the same kind; without it, for losses of others.
+
+    Those may change and be the same object, as where a notebook defines anew what they call.
+    """
+    return mapped if type(loss) in (type(None), SoftmaxCrossEntropy, SigmoidBinaryCrossEntropy) else mapped.__wrapped__
+
+
+@functools.lru_cache(maxsize=8)
+def _mapped_train_step(recipe: Recipe, loss: Loss | None) -> Step:
+    step = recipe_step(recipe, loss=loss, axis_name=_AXIS)
+    return jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+
+
+@functools.lru_cache(maxsize=8)
+def _mapped_eval_step(loss: Loss | None) -> Callable[..., dict]:
+    step = functools.partial(eval_step, loss=loss, axis_name=_AXIS)
+    return jax.pmap(step, axis_name=_AXIS, in_axes=(None, 0), out_axes=None)
 
 
 def _checked(batch: dict, model: CamModel) -> dict:

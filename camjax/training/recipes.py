@@ -1,6 +1,7 @@
 """Recipes: length, batch size, learning rate and optimizer of a training, as one value that a file can hold."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -122,45 +123,61 @@ class Recipe:
 
     def schedule(self) -> optax.Schedule:
         """Returns the learning rate as a function of the number of steps taken."""
-        after = {
-            "cosine": lambda: optax.cosine_decay_schedule(self.learning_rate, max(1, self.steps - self.warmup_steps)),
-            "constant": lambda: optax.constant_schedule(self.learning_rate),
-            "step": self._steps_down,
-        }[self.decay]()
-        if self.warmup_steps:
-            rise = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
-            after = optax.join_schedules([rise, after], [self.warmup_steps])
-        # As float32, because optax's schedules mix integers and floats, which a user of JAX can forbid.
-        return lambda count: jnp.asarray(after(jnp.asarray(count, jnp.float32)), jnp.float32)
+        return _schedule(self)
 
     def optimizer(self) -> optax.GradientTransformation:
         """Returns the optimizer: SGD with the weight decay before the momentum as in Caffe and PyTorch, or AdamW."""
-        if self.algorithm == "adamw":
-            steps = [optax.adamw(self.schedule(), b1=self.momentum, weight_decay=self.weight_decay, mask=_decays)]
-        else:
-            steps = [
-                optax.add_decayed_weights(self.weight_decay, mask=_decays),
-                optax.sgd(self.schedule(), momentum=self.momentum, nesterov=self.nesterov),
-            ]
-        if self.new_layers_factor != 1:
-            steps.append(scale_new_layers(self.new_layers_factor, self.new_layers))
-        optimizer = optax.chain(*steps)
-        return freeze(optimizer, self.frozen, self.new_layers) if self.frozen else optimizer
-
-    def _steps_down(self) -> optax.Schedule:
-        first = self.decay_every if self.decay_first is None else self.decay_first
-
-        # join_schedules starts its second schedule at 0, but the decay counts from the run's first step.
-        def learning_rate(step):
-            times = jnp.floor((step + self.warmup_steps - first) / self.decay_every) + 1
-            return self.learning_rate * self.decay_rate ** jnp.maximum(times, 0)
-
-        return learning_rate
+        return _optimizer(self)
 
     def _frozen_and_new(self) -> bool:
         """Whether new layers have a `new_layers_factor` and lie in a frozen place."""
         places = [name for name in self.frozen if name != BACKBONE]
         return self.new_layers_factor != 1 and any(is_at(name, places) for name in self.new_layers)
+
+
+# Equal recipes share one schedule and one optimizer: with others of the same numbers a step would compile again.
+@functools.lru_cache(maxsize=8)
+def _schedule(recipe: Recipe) -> optax.Schedule:
+    schedules: dict[str, Callable[[], optax.Schedule]] = {
+        "cosine": lambda: optax.cosine_decay_schedule(recipe.learning_rate, max(1, recipe.steps - recipe.warmup_steps)),
+        "constant": lambda: optax.constant_schedule(recipe.learning_rate),
+        "step": functools.partial(_steps_down, recipe),
+    }
+    after = schedules[recipe.decay]()
+    if recipe.warmup_steps:
+        rise = optax.linear_schedule(0.0, recipe.learning_rate, recipe.warmup_steps)
+        after = optax.join_schedules([rise, after], [recipe.warmup_steps])
+    # As float32, because optax's schedules mix integers and floats, which a user of JAX can forbid.
+    return jax.jit(lambda count: jnp.asarray(after(jnp.asarray(count, jnp.float32)), jnp.float32))
+
+
+def _steps_down(recipe: Recipe) -> optax.Schedule:
+    first = recipe.decay_every if recipe.decay_first is None else recipe.decay_first
+
+    # join_schedules starts its second schedule at 0, but the decay counts from the run's first step.
+    def learning_rate(step):
+        times = jnp.floor((step + recipe.warmup_steps - first) / recipe.decay_every) + 1
+        return recipe.learning_rate * recipe.decay_rate ** jnp.maximum(times, 0)
+
+    return learning_rate
+
+
+@functools.lru_cache(maxsize=8)
+def _optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    if recipe.algorithm == "adamw":
+        steps = [optax.adamw(recipe.schedule(), b1=recipe.momentum, weight_decay=recipe.weight_decay, mask=_decays)]
+    else:
+        steps = [
+            optax.add_decayed_weights(recipe.weight_decay, mask=_decays),
+            optax.sgd(recipe.schedule(), momentum=recipe.momentum, nesterov=recipe.nesterov),
+        ]
+    if recipe.new_layers_factor != 1:
+        steps.append(scale_new_layers(recipe.new_layers_factor, recipe.new_layers))
+    optimizer = optax.chain(*steps)
+    if recipe.frozen:
+        optimizer = freeze(optimizer, recipe.frozen, recipe.new_layers)
+    # In one program: by itself the start of each parameter would be one.
+    return optax.GradientTransformation(jax.jit(optimizer.init), optimizer.update)
 
 
 def _decays(parameters):

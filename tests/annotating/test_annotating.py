@@ -39,7 +39,7 @@ def test_values_by_hand(model, tmp_path):
     save(tmp_path / "pictures/cat/black.png", [], (10, 20))
     save(tmp_path / "pictures/cat/large.png", [(1, 4, 8, 20, 28)], (32, 32))
     out = tmp_path / "out"
-    manifest = annotate_folder(model, tmp_path / "pictures", out, Options(boxes="components", batch_size=2))
+    manifest = annotate_folder(model, tmp_path / "pictures", out, Options(boxes="components", batch_size=4))
     (_, _, third, large_score), (_, name, first, score), (_, _, second, pale_score) = boxes_of(out)
     assert (name, first, second, third) == ("red", [4, 2, 10, 8], [1, 12, 2, 3], [8, 4, 20, 16])
     pale = (200 - 127.5) / 127.5
@@ -155,7 +155,9 @@ def test_overlays(model, tmp_path):
     """A figure as a viewer shows the picture: the second box, which is not the largest, is drawn too."""
     save(tmp_path / "p/a/turned.png", [(0, 8, 2, 24, 12), (0, 32, 20, 40, 28)], (40, 32), orientation=6)
     for name, drawing in (("boxes", {}), ("none", {"draw_boxes": False}), ("gray", {"colormap": "gray", "dpi": 80})):
-        given = Options(overlays=True, boxes="components", drawing=drawing, format="svg" if name == "gray" else "png")
+        given = Options(
+            overlays=True, boxes="components", drawing=drawing, format="svg" if name == "gray" else "png", batch_size=4
+        )
         annotate_folder(model, tmp_path / "p", tmp_path / name, given)
     assert [name for name in tree(tmp_path / "gray") if name.startswith("overlays")] == ["overlays/a/turned.svg"]
     boxes, none = (np.asarray(Image.open(tmp_path / name / "overlays/a/turned.png")) for name in ("boxes", "none"))
@@ -206,13 +208,13 @@ def test_names_that_tools_could_not_read(model, tmp_path):
     for name in bad | good:
         save(tmp_path / "p" / name, [(1, 2, 2, 9, 9)])
     out = tmp_path / "out"
-    manifest = annotate_folder(model, tmp_path / "p", out, Options())
+    manifest = annotate_folder(model, tmp_path / "p", out, Options(batch_size=4))
     assert {item["file"] for item in manifest["unreadable"]} == {*bad} - {undecodable} | {"latin-\\xe9.png"}
     assert all("rename the file" in item["reason"] for item in manifest["unreadable"])
     assert {name for name, *_ in boxes_of(out)} == good
     for name in bad:
         (tmp_path / "p" / name).unlink()
-    annotate_folder(model, tmp_path / "p", tmp_path / "again", Options())
+    annotate_folder(model, tmp_path / "p", tmp_path / "again", Options(batch_size=4))
     source = open_annotated(tmp_path / "p", "all", boxes=tmp_path / "again/boxes.csv", class_names=NAMES)
     assert {source.annotation(i).filename for i in range(len(source))} == good
     assert all(len(source.annotation(i).boxes) == 1 for i in range(len(source)))

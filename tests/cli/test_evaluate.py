@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from flax import nnx
+from conftest import random_network
 from PIL import Image
 from skimage import data
 
@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "small"
     rng = np.random.default_rng(0)
     images = [{"image": rng.integers(0, 255, (64, 64, 3), np.uint8), "label": i % 2} for i in range(8)]
-    model = camjax.create_model("small_gap", 2, rngs=nnx.Rngs(0))
+    model = random_network("small_gap", 2)
     model.class_names = ("cat", "cup")
     fit(model, images, Recipe(steps=2, batch_size=4, learning_rate=0.01), run_dir=directory, progress=False)
     return directory

@@ -471,25 +471,29 @@ def test_help(args, capsys):
     assert end.value.code == 0 and "explain" in output and "models" in output and "--version" in output
 
 
-def test_bad_input_in_a_process_of_its_own(tmp_path):
-    broken = tmp_path / "broken.png"
+def test_bad_input_and_caches_in_a_process_of_its_own(tmp_path):
+    """The user's cache stands, one that cannot be written is reported, and so is a picture that is broken."""
+    broken, a_file = tmp_path / "broken.png", tmp_path / "file"
     broken.write_bytes(CAT.read_bytes()[:5000])
-    process = run("explain", broken)
-    assert process.returncode == 1 and process.stdout == ""
-    assert process.stderr.startswith(f"camjax: {broken}: ") and process.stderr.count("\n") == 1
-    assert "Traceback" not in process.stderr
-
-
-def test_the_users_cache_stands_and_one_that_cannot_be_written_is_reported(tmp_path):
-    code = (
-        "import jax, camjax.cli.compilation_cache as c; c.keep_compiled_programs(); "
-        "print(jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs)"
-    )
-    own = run(code=code, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), XDG_CACHE_HOME=str(tmp_path))
-    assert own.stdout.split() == [str(tmp_path / "own"), "0.0"] or own.stdout.split() == [str(tmp_path / "own"), "0"]
-    assert own.stderr == ""
-    a_file = tmp_path / "file"
     a_file.write_text("")
-    none = run(code=code, XDG_CACHE_HOME=str(a_file))
-    assert none.returncode == 0 and none.stdout.startswith("None ")
-    assert none.stderr.startswith("camjax: compiled programs cannot be kept in ") and str(a_file) in none.stderr
+    code = """
+import os, sys, jax, camjax.cli.compilation_cache as c
+from camjax.cli.main import main
+c.keep_compiled_programs()
+print(jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs)
+jax.config.update("jax_compilation_cache_dir", None)
+os.environ["XDG_CACHE_HOME"] = sys.argv[2]
+c.keep_compiled_programs()
+print(jax.config.jax_compilation_cache_dir)
+jax.config.update("jax_compilation_cache_dir", sys.argv[3])
+del os.environ["XDG_CACHE_HOME"]  # where Matplotlib keeps its own
+sys.exit(main(["explain", sys.argv[1]]))
+"""
+    own = str(tmp_path / "own")
+    process = run(broken, a_file, own, code=code, JAX_COMPILATION_CACHE_DIR=own, XDG_CACHE_HOME=str(tmp_path))
+    assert process.returncode == 1
+    assert process.stdout.split() in ([own, seconds, "None"] for seconds in ("0", "0.0"))
+    assert process.stderr.count("\n") == 2, process.stderr
+    of_cache, of_picture = process.stderr.splitlines()
+    assert of_cache.startswith("camjax: compiled programs cannot be kept in ") and str(a_file) in of_cache
+    assert of_picture.startswith(f"camjax: {broken}: ")

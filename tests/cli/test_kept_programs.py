@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import random_network
 
 from camjax.boxes import boxes_from_maps
 from camjax.cli import kept_programs
@@ -76,26 +77,30 @@ def test_what_cannot_be_kept_runs(tmp_path, monkeypatch):
     assert not (tmp_path / "large.npz").exists()
 
 
-def test_a_network_is_loaded_once(lite0, tmp_path):
+@pytest.mark.parametrize("network", ["small_gap", pytest.param("efficientnet_lite0", marks=pytest.mark.long)])
+def test_a_network_is_loaded_once(network, tmp_path):
+    """What is kept is that of a name whose weights are installed; the short case keeps a small network under it."""
     loads = []
+    network = random_network(network, 9)
+    network.class_names = tuple("abcdefghi")
 
     def load():
         loads.append(1)
-        return lite0
+        return network
 
     first, second = (ready_network(tmp_path, "efficientnet_lite0", None, "cam", load) for _ in range(2))
     assert len(loads) == 1 and isinstance(second, ReadyNetwork)
     assert second._replace(maps_fn=None) == first._replace(maps_fn=None)
-    image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, *network.input_size, 3), np.uint8)
     for ours, theirs in zip(first.maps_fn(image), second.maps_fn(image), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     maps = np.asarray(first.maps_fn(image)[1])[0, :3]
-    expected = boxes_from_maps(maps, (224, 224), 0.3)
+    expected = boxes_from_maps(maps, network.input_size, 0.3)
     for _ in range(2):  # made, and found
         for ours, theirs in zip(second.boxes_fn(maps.shape)(maps, np.float32(0.3)), expected, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     # A method that runs from the model itself, and weights or networks that may change unseen.
-    assert ready_network(tmp_path, "efficientnet_lite0", None, "gradcam", load) is lite0
+    assert ready_network(tmp_path, "efficientnet_lite0", None, "gradcam", load) is network
     for model, weights in (("./run", None), ("module:net", None), ("efficientnet_lite0", "hf://owner/name")):
         ready_network(tmp_path, model, weights, "gradcam", load)
     assert len(loads) == 5 and len(list(tmp_path.iterdir())) == 2

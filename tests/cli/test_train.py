@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import camjax
+from camjax.cli import training_report
 from camjax.cli.main import main
 from camjax.cli.training_run import set_image_size
 from camjax.data import open_annotated
@@ -57,6 +58,12 @@ def finished(pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "mine"
     assert main(words(pictures, out, "--epochs", 4, "--image-size", 24)) == 0
     return out
+
+
+@pytest.fixture(autouse=True)
+def no_predictions(monkeypatch):
+    """Other runs than the finished one draw no predictions, whose maps and figure take half of a run's time."""
+    monkeypatch.setattr(training_report, "draw_predictions", lambda *args, **options: None)
 
 
 def test_the_run_says_how_good_it_is(pictures, finished, capsys):

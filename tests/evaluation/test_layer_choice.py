@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import photos
+from conftest import photos, random_network
 from flax import nnx
 
 import camjax
@@ -80,7 +80,7 @@ def test_a_layer_by_its_name_is_that_of_an_explainer(model, name):
 
 
 def test_batchnorm_is_a_layer_of_its_own():
-    model = camjax.create_model("small_gap", 4, rngs=nnx.Rngs(0))
+    model = random_network("small_gap", 4)
     expected = explain_nnx(model, "layers.1.bn")(IMAGES, [1, 2], "gradcam")
     found = camjax.make_cam_fn(model, "gradcam", layer="layers.1.bn")(IMAGES, [1, 2])
     np.testing.assert_allclose(found.maps, expected.maps, atol=1e-5 * np.abs(expected.maps).max())

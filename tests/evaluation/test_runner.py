@@ -3,10 +3,7 @@
 import csv
 import dataclasses
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +20,7 @@ from camjax.evaluation.figures import cases_figure
 from camjax.evaluation.runner import evaluate_localization, first_images
 from camjax.metrics import FAITHFULNESS, LocalizationError, PxAP
 from camjax.models import CamModel, PooledHead
+from tests import processes
 
 CLASSES = 7
 
@@ -186,7 +184,7 @@ def in_fours(model):
     return numbers(evaluate_localization(model, Images(), metrics=METRICS, batch_size=4))
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
+@pytest.mark.parametrize("batch_size", [64, pytest.param(1, marks=pytest.mark.long)])
 def test_the_numbers_do_not_depend_on_the_batch_size(model, in_fours, batch_size):
     found = evaluate_localization(model, Images(), metrics=METRICS, batch_size=batch_size)
     assert numbers(found) == in_fours and found.counts == COUNTS
@@ -255,28 +253,41 @@ def same_cases(found, expected):
         np.testing.assert_array_equal(found.arrays()[name], array)
 
 
+METHODS = {"metrics": ("ilsvrc", "maxboxacc", "pointing"), "batch_size": 4, "methods": ("gradcam", "cam")}
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """An evaluation, and its table of images."""
+    directory = tmp_path_factory.mktemp("whole")
+    evaluation = evaluate_localization(model, Images(), run_dir=directory, **METHODS)
+    return evaluation, (directory / "images.csv").read_text()
+
+
 @pytest.mark.parametrize("after", [4, 12])
-def test_resumed_equals_uninterrupted(model, tmp_path, monkeypatch, after):
+def test_resumed_equals_uninterrupted(model, whole, tmp_path, monkeypatch, after):
     monkeypatch.setattr("camjax.evaluation.runner.SAVE_SECONDS", 0 if after == 4 else 1e9)
-    options = {"metrics": ("ilsvrc", "maxboxacc", "pointing"), "batch_size": 4, "methods": ("gradcam", "cam")}
 
     def interrupt(done, total):
         if done == after:
             raise Interrupt
 
     with pytest.raises(Interrupt):
-        evaluate_localization(model, Images(), run_dir=tmp_path / "a", progress=interrupt, **options)
-    resumed = evaluate_localization(model, Images(), run_dir=tmp_path / "a", resume=True, **options)
-    whole = evaluate_localization(model, Images(), run_dir=tmp_path / "b", **options)
-    assert numbers(resumed) == numbers(whole) and resumed.counts == whole.counts == COUNTS
-    images = [(tmp_path / name / "images.csv").read_text() for name in "ab"]
-    assert images[0] == images[1]
-    rows = list(csv.DictReader(images[0].splitlines()))
+        evaluate_localization(model, Images(), run_dir=tmp_path, progress=interrupt, **METHODS)
+    resumed = evaluate_localization(model, Images(), run_dir=tmp_path, resume=True, **METHODS)
+    uninterrupted, images = whole
+    assert numbers(resumed) == numbers(uninterrupted) and resumed.counts == uninterrupted.counts == COUNTS
+    assert (tmp_path / "images.csv").read_text() == images
+    same_cases(resumed.cases, uninterrupted.cases)
+
+
+def test_the_best_and_worst_cases_are_those_of_the_table(model, whole):
+    evaluation, images = whole
+    rows = list(csv.DictReader(images.splitlines()))
     assert [int(row["index"]) for row in rows] == list(range(23))
     assert [row["status"] for row in rows].count("unreadable") == 2
-    same_cases(resumed.cases, whole.cases)
     # Half of the 18 that are scored are not kept: six are the best, and six the worst.
-    best, worst = whole.cases.chosen()
+    best, worst = evaluation.cases.chosen()
     scored = sorted((-float(row["gradcam_iou"]), int(row["index"])) for row in rows if row["status"] == "scored")
     assert [case.index for case in (*best, *worst)] == [index for _, index in scored[:6] + scored[-6:]]
     by_index = {int(row["index"]): row for row in rows}
@@ -361,22 +372,20 @@ def test_a_model_of_other_classes_is_an_error():
         evaluate_localization(Net(3), Images(), batch_size=4)
 
 
-def script(devices: int) -> str:
-    return f"""
-import sys, json
-import jax
-jax.config.update("jax_num_cpu_devices", {devices})
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_runner import Images, Net, evaluate_localization, numbers
-evaluation = evaluate_localization(Net(), Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2", "confidence"))
-print(json.dumps([jax.device_count(), evaluation.counts, numbers(evaluation)]))
-"""
+def on_devices(options: dict) -> None:
+    processes.join(options)
+    evaluation = evaluate_localization(
+        Net(), Images(), batch_size=8, metrics=("ilsvrc", "maxboxaccv2", "confidence"), num_threads=1
+    )
+    options["out"].write_text(json.dumps([jax.device_count(), evaluation.counts, numbers(evaluation)]))
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.long)])
-def test_the_numbers_do_not_depend_on_the_number_of_devices(in_fours, faithful, devices):
-    done = subprocess.run([sys.executable, "-c", script(devices)], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_the_numbers_do_not_depend_on_the_number_of_devices(in_fours, faithful, tmp_path, devices):
+    out, log = tmp_path / "found.json", tmp_path / "log.txt"
+    process = processes.start(on_devices, {"devices": devices, "preemption": False, "out": out}, log)
+    assert processes.end([process], log) == [0], log.read_text()
+    found = json.loads(out.read_text())
     assert found[2]["cam"].pop("confidence") == pytest.approx(faithful["cam"]["confidence"], rel=1e-5)
     assert found == [devices, COUNTS, {"cam": {name: in_fours["cam"][name] for name in ("ilsvrc", "maxboxaccv2")}}]
     assert jax.device_count() == 1

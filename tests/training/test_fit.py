@@ -13,6 +13,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from conftest import random_network
 from flax import nnx
 from tensorboardX.proto import event_pb2
 from tiny_run import Colors, Net, tiny_recipe
@@ -22,10 +23,9 @@ from camjax.data.sources import SourceInfo
 from camjax.data.transforms import compose, random_horizontal_flip, random_resized_crop, random_translation
 from camjax.errors import InputError
 from camjax.runs import read_run
-from camjax.training import Checkpoints, Recipe, evaluate, fit, loop
+from camjax.training import Checkpoints, Recipe, SoftmaxCrossEntropy, evaluate, fit, loop
 from camjax.training.interruption import Interruption
 from camjax.training.logs import MetricsLog, read_metrics
-from camjax.training.parallel import parallel_eval_step
 from camjax.training.run_lock import run_lock
 from camjax.training.runs import describe_data, describe_run, start_run
 from camjax.weights.fingerprint import weights_sha256
@@ -77,26 +77,54 @@ def events(directory):
     return found
 
 
-def test_it_learns_and_comes_back_by_its_directory(tmp_path):
-    """With weights, class names, input rule and dtype."""
-    start = camjax.create_model("small_gap", num_classes=3)
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A run of a network of the registry: where it started, what it learned, and its directory."""
+    start = random_network("small_gap", 3)
     start.class_names, start.input_size = NAMES, (16, 24)
     mean_image = np.random.default_rng(0).uniform(90, 130, (16, 16, 3)).astype(np.float32)
     start.set_input_rule(mean=(104, 117, 123), std=(60, 60, 60), channel_order="bgr", mean_image=mean_image)
     recipe = Recipe(steps=20, batch_size=10, learning_rate=0.05, warmup_steps=5)
-    model = fit(start, Colors(), recipe, run_dir=tmp_path, progress=False)
-    step = parallel_eval_step()
-    assert evaluate(start, Colors(), batch_size=8, step=step)["accuracy"] < 0.5
-    assert evaluate(model, Colors(), batch_size=8, step=step)["accuracy"] > 0.9
+    directory = tmp_path_factory.mktemp("small")
+    return start, fit(start, Colors(), recipe, run_dir=directory, progress=False), directory
 
-    loaded = camjax.load_model(tmp_path)
+
+def test_it_learns_and_comes_back_by_its_directory(small):
+    """With weights, class names, input rule and dtype."""
+    start, model, directory = small
+    assert evaluate(start, Colors(), batch_size=8)["accuracy"] < 0.5
+    assert evaluate(model, Colors(), batch_size=8)["accuracy"] > 0.9
+
+    loaded = camjax.load_model(directory)
     assert loaded.class_names == NAMES and loaded.input_size == (16, 24)
     assert loaded.created_as == {"name": "small_gap", "num_classes": 3, "pool": "gap"}
-    np.testing.assert_array_equal(loaded.mean_image[...], mean_image)
+    np.testing.assert_array_equal(loaded.mean_image[...], start.mean_image[...])
     images = np.stack([Colors()[i]["image"] for i in range(4)])
     for a, b in zip(camjax.cam_fn(model, images), camjax.cam_fn(loaded, images), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert camjax.load_model(str(tmp_path), dtype="bfloat16").dtype == "bfloat16"
+    assert camjax.load_model(str(directory), dtype="bfloat16").dtype == "bfloat16"
+
+
+def test_another_run_of_one_kind_traces_nothing():
+    """But for a loss of one's own, which may have changed and be the same function."""
+    traced = []
+
+    class Counted(Net):
+        def backbone(self, x):
+            traced.append(x.shape)
+            return super().backbone(x)
+
+    def own(logits, labels):
+        return SoftmaxCrossEntropy()(logits, labels)
+
+    counts = []
+    for run in (
+        *[lambda: fit(Counted(), Colors(), tiny_recipe(2), progress=False)] * 2,
+        *[lambda loss=loss: evaluate(Counted(), Colors(), batch_size=8, loss=loss) for loss in (None, None, own, own)],
+    ):
+        run()
+        counts.append(len(traced))
+    assert counts[0] == counts[1] < counts[2] == counts[3] < counts[4] < counts[5]
 
 
 def test_metrics_as_lines_and_events(uninterrupted):
@@ -425,16 +453,6 @@ def test_directories_that_are_no_runs(tmp_path):
         read_run(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """A run of a network of the registry, with a mean image."""
-    directory = tmp_path_factory.mktemp("small")
-    model = camjax.create_model("small_gap", 3)
-    model.set_input_rule(mean=(1, 2, 3), mean_image=np.zeros((8, 8, 3), np.float32))
-    fit(model, Colors(), tiny_recipe(2), run_dir=directory, progress=False)
-    return directory
-
-
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
@@ -451,15 +469,19 @@ def small(tmp_path_factory):
         (lambda run: run | {"class_names": ["a"]}, ["1 class names for a head of 3"]),
         (lambda run: run | {"model": run["model"] | {"num_classes": -1}}, ["num_classes"]),
         (lambda run: run | {"model": run["model"] | {"name": "no_such"}}, ["no_such"]),
-        (lambda run: run | {"model": run["model"] | {"num_classes": 10**9}}, ["head.kernel is (", "1000000000"]),
+        (
+            lambda run: run | {"model": run["model"] | {"num_classes": 10**9}, "class_names": None},
+            ["head.kernel is (", "1000000000"],
+        ),
         (lambda run: run | {"input": run["input"] | {"mean_image": [10**5, 10**5, 3]}}, ["mean_image", "100000"]),
     ],
 )
 def test_a_run_that_is_damaged_or_absurd_names_what_is_wrong(small, tmp_path, change, facts):
+    *_, directory = small
     run = tmp_path / "run"
     run.mkdir()
-    (run / "checkpoints").symlink_to(small / "checkpoints")
-    changed = change(json.loads((small / "run.json").read_text()))
+    (run / "checkpoints").symlink_to(directory / "checkpoints")
+    changed = change(json.loads((directory / "run.json").read_text()))
     (run / "run.json").write_text(changed if isinstance(changed, str) else json.dumps(changed))
     with pytest.raises(InputError) as caught:
         camjax.load_model(run)
@@ -468,7 +490,7 @@ def test_a_run_that_is_damaged_or_absurd_names_what_is_wrong(small, tmp_path, ch
 
 def test_loading_a_run_imports_no_module_without_trust(small, tmp_path, monkeypatch):
     run, marker = tmp_path / "run", tmp_path / "imported"
-    shutil.copytree(small, run)
+    shutil.copytree(small[-1], run)
     (tmp_path / "evil_nets.py").write_text(
         f"import camjax, pathlib\npathlib.Path({str(marker)!r}).touch()\n"
         "from camjax.models.small_gap import SmallGap\ncamjax.register_model('evil', SmallGap, num_classes=3)\n"

@@ -77,7 +77,9 @@ HEAD = {"head.kernel", "head.bias"}
         ({"frozen": ("backbone",), "new_layers": ("layer", "head")}, LAYER | HEAD),
         ({"frozen": ("head", "layer.bn")}, STEM | {"layer.conv.kernel"}),
         ({"freeze_batchnorm": True}, {"stem.conv.kernel", "layer.conv.kernel"} | HEAD),
-        ({"freeze_batchnorm": True, "frozen": ("stem",)}, {"layer.conv.kernel"} | HEAD),
+        pytest.param(
+            {"freeze_batchnorm": True, "frozen": ("stem",)}, {"layer.conv.kernel"} | HEAD, marks=pytest.mark.long
+        ),
     ],
 )
 def test_what_is_frozen_stays_to_the_last_bit(options, moved):
@@ -173,7 +175,7 @@ def test_places_that_are_not_there(options, message):
         train_step(TrainState.create(Net(), recipe()), batch(), **options)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [2, pytest.param(1, marks=pytest.mark.long)])
 def test_bfloat16_computes_and_float32_remembers(accumulate):
     options = {"accumulate": accumulate, "ema_decay": 0.5}
     state, metrics, _ = train(recipe(**options), model=Net(jnp.bfloat16))

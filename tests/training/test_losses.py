@@ -35,6 +35,7 @@ from camjax.training.precision import average_precisions, mean_average_precision
 from camjax.training.runs import describe_data, describe_run, start_run
 from camjax.weights.camjax_file import read_description, write_camjax_file
 
+forward = jax.jit(lambda model, images: model(images))
 LOGITS = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32))
 
 
@@ -109,7 +110,7 @@ def test_a_step_takes_the_mean_that_weights_give():
     batch = {"image": np.stack([Colors()[i]["image"] for i in range(8)]), "label": labels}
     model = Net(0.0)
     model.layer.bn = None  # its statistics are of a part
-    losses = np.asarray(SoftmaxCrossEntropy()(model(batch["image"]), labels))
+    losses = np.asarray(SoftmaxCrossEntropy()(forward(model, batch["image"]), labels))
     weights = np.array([1, 10, 100])[labels]
     state = TrainState.create(model, recipe)
     found = [jax.jit(functools.partial(train_step, loss=loss, accumulate=n))(state, batch)[1] for n in (1, 4)]
@@ -197,7 +198,7 @@ def test_images_of_several_classes(several):
     images = np.stack([source[i]["image"] for i in range(40)])
     labels = np.stack([source[i]["label"] for i in range(40)])
     model.eval()
-    logits = np.asarray(model(images))
+    logits = np.asarray(forward(model, images))
     found = evaluate(model, source, batch_size=16, loss=loss)  # 40 images: the last batch is padded
     assert found["loss"] == pytest.approx(float(loss(logits, labels).mean()), rel=1e-4)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels.ravel(), logits.ravel() > 0))
@@ -214,7 +215,7 @@ def test_such_a_run_says_probabilities_by_sigmoids(several, tmp_path):
     _, directory = several
     loaded = camjax.load_model(directory)
     assert loaded.multi_label and read_run(directory)["multi_label"]
-    logits = np.asarray(loaded(np.stack([Several()[i]["image"] for i in range(4)])))
+    logits = np.asarray(forward(loaded, np.stack([Several()[i]["image"] for i in range(4)])))
     for values in (logits, jnp.asarray(logits)):
         found = class_probabilities(values, loaded.multi_label)
         np.testing.assert_allclose(found, jax.nn.sigmoid(logits), rtol=1e-5)
@@ -224,7 +225,7 @@ def test_such_a_run_says_probabilities_by_sigmoids(several, tmp_path):
     assert not camjax.with_new_head(loaded, 3).multi_label
     crops = camjax.make_cam_fn(loaded, "cam_ten_crop")(np.zeros((1, 9, 9, 3), np.uint8))
     # All crops of a black image are the same: the mean of their probabilities is that of one.
-    np.testing.assert_allclose(crops.logits, loaded(np.zeros((1, 8, 8, 3), np.uint8)), rtol=1e-4)
+    np.testing.assert_allclose(crops.logits, forward(loaded, np.zeros((1, 8, 8, 3), np.uint8)), rtol=1e-4)
 
 
 def test_a_loss_of_ones_own(tmp_path):

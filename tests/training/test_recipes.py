@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from tiny_run import Net
 
-import camjax
 from camjax.training import Recipe
 
 
@@ -75,7 +75,7 @@ def test_a_first_step_of_adamw_by_hand():
 
 def test_new_layers_take_ten_times_the_steps():
     """Three steps from the same gradients: the head goes ten times as far, the rest as far as without."""
-    model = camjax.create_model("small_gap", 3)
+    model = Net()
     options = {"steps": 3, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.0}
     start = arrays(model)
     ways = []

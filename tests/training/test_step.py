@@ -1,6 +1,8 @@
 """A step is a pure function; its loss, its sums and its random draws."""
 
+import dataclasses
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -137,6 +139,7 @@ SETTINGS = [
     {"jax_debug_nans": True, "jax_debug_infs": True},
     pytest.param({"jax_disable_jit": True}, marks=pytest.mark.long),
 ]
+SEEDS = itertools.count()
 RECIPE = Recipe(
     steps=9,
     batch_size=6,
@@ -152,7 +155,8 @@ RECIPE = Recipe(
 
 
 def trained_and_evaluated(model):
-    state, step = TrainState.create(model, RECIPE), jax.jit(recipe_step(RECIPE))
+    recipe = dataclasses.replace(RECIPE, seed=next(SEEDS))  # equal ones would share an optimizer
+    state, step = TrainState.create(model, recipe), jax.jit(recipe_step(recipe))
     for _ in range(2):
         state, metrics = step(state, batch())
     return arrays((state, metrics, jax.jit(eval_step)(state.evaluated, {**batch(), "mask": np.ones(6, bool)})))

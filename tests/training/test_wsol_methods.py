@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import STRICT, photos
+from conftest import STRICT, photos, random_network
 from flax import nnx
-from wsol_net import Staged
 
 import camjax
 from camjax.checkpoints import Checkpoints
@@ -22,7 +21,6 @@ from camjax.training import Recipe, SigmoidBinaryCrossEntropy, TrainState, fit
 from camjax.training.published import tscam
 from camjax.training.step import _keys_of_step, recipe_step
 from camjax.weights.camjax_file import write_camjax_file
-from tests.tiny_vit import tiny
 
 # A step of each compiles for a second: those whose draws are like another's are among the long tests.
 METHODS = ["cutmix", "spg", *(pytest.param(name, marks=pytest.mark.long) for name in ("has", "adl", "acol", "tscam"))]
@@ -31,8 +29,9 @@ RECIPE = Recipe(steps=3, batch_size=4, learning_rate=0.05)
 
 
 def staged(wsol="cam"):
-    network = tiny(3, rngs=nnx.Rngs(1)) if wsol == "tscam" else Staged(rngs=nnx.Rngs(1))
-    return with_wsol(network, wsol, rngs=nnx.Rngs(2))
+    return random_network(
+        "tests.tiny_vit:tiny_vit" if wsol == "tscam" else "wsol_net:staged", 3, wsol=wsol_config(wsol)
+    )
 
 
 def batch(size=4):
@@ -174,7 +173,7 @@ def test_the_map_of_acol_is_that_of_both_branches():
     model.eval()
     images, ids = batch()["image"], np.array([[0, 2], [1, 1], [2, 0], [0, 1]])
     found = camjax.make_cam_fn(model)(images, ids)
-    features = model.features(images)
+    features = np.asarray(jax.jit(lambda model, images: model.features(images))(model, images))
 
     def scaled(x):
         low, high = x.min((1, 2), keepdims=True), x.max((1, 2), keepdims=True)
@@ -185,7 +184,7 @@ def test_the_map_of_acol_is_that_of_both_branches():
     for n in range(2):
         rows = np.arange(4)
         a = scaled(of_a[rows, :, :, ids[:, n]])
-        of_b = np.asarray(model.head.b(np.asarray(features) * (a < 0.7)[..., None]))
+        of_b = np.asarray(model.head.b(features * (a < 0.7)[..., None]))
         np.testing.assert_allclose(found.maps[:, n], np.maximum(a, scaled(of_b[rows, :, :, ids[:, n]])), atol=1e-5)
     everything = camjax.make_cam_fn(model, top_k=None)(images)
     np.testing.assert_allclose(everything.maps[np.arange(4)[:, None], ids], found.maps, atol=1e-6)
@@ -193,7 +192,7 @@ def test_the_map_of_acol_is_that_of_both_branches():
     assert np.isnan(model.head.class_maps(features, np.full((4, 1), 3))).all()
 
 
-@pytest.mark.parametrize("name", ["acol", "has", pytest.param("tscam", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["acol", *(pytest.param(name, marks=pytest.mark.long) for name in ("has", "tscam"))])
 def test_a_run_says_its_method_and_loads_as_it(tmp_path, name):
     class Examples:
         def __len__(self):
@@ -239,6 +238,11 @@ BENCHMARK = {
 }
 
 
+@functools.cache
+def plain_shapes(name):
+    return model_shapes(name, 7)
+
+
 @pytest.mark.parametrize(
     ("name", "method"),
     [
@@ -249,7 +253,7 @@ BENCHMARK = {
 )
 def test_the_networks_of_the_benchmark(name, method):
     """The map keeps its size, and has as many parameters as the layers that a method adds and takes away."""
-    plain, model = model_shapes(name, 7), model_shapes(name, 7, wsol=wsol_config(method))
+    plain, model = plain_shapes(name), model_shapes(name, 7, wsol=wsol_config(method))
     last, to_last, of_acol, (k1, k2, width) = BENCHMARK[name]
     head = (last + 1) * 7
     if method == "acol":

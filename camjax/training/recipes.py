@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from camjax.errors import InputError
@@ -74,6 +75,9 @@ class Recipe:
             if not isinstance(getattr(self, name), str):
                 # A list, as JSON has it: a recipe read from run.json equals the one that was written.
                 object.__setattr__(self, name, list(getattr(self, name)))
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic | np.ndarray | jax.Array):  # Python's number: a file can hold it
+                object.__setattr__(self, name, value.item())
         wrong = [
             f"{name}={getattr(self, name)!r}: expected {expected}"
             for name, fits, expected in (

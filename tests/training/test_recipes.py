@@ -100,6 +100,14 @@ def arrays(model) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.parametrize("number", [np.float32, jnp.float32])
+def test_numbers_of_arrays_are_pythons(number):
+    recipe = Recipe(steps=np.int64(5), batch_size=8, learning_rate=number(0.5))
+    assert recipe == Recipe(steps=5, batch_size=8, learning_rate=0.5)
+    assert json.loads(json.dumps(dataclasses.asdict(recipe)))["learning_rate"] == 0.5
+    assert recipe.optimizer() is Recipe(steps=5, batch_size=8, learning_rate=0.5).optimizer()
+
+
 def test_a_recipe_survives_its_file():
     places = {"new_layers": ("head", "cam_conv"), "frozen": ("conv1", "backbone")}
     recipe = Recipe(steps=3, batch_size=8, learning_rate=0.1, new_layers_factor=10, ema_decay=0.99, **places)

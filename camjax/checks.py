@@ -93,7 +93,7 @@ def warn_if_scaled(images: Any, stacklevel: int = 3) -> None:
     low, high = float(images.min()), float(images.max())
     if low >= 0 and high <= 1:
         found = "float images that never exceed 1: expected RGB in 0..255. Multiply by 255, or pass uint8."
-    elif high <= 4 or low < (low - high) / 10:
+    elif high <= 4 or -low > (high - low) / 10:
         found = (
             f"float images with values in {low:.3g}..{high:.3g}, as normalized ones have: expected RGB in 0..255, "
             "which the model normalizes itself. Pass them as they were before."

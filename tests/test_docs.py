@@ -25,8 +25,7 @@ import numpy as np
 import pytest
 import requests
 import tyro
-from conftest import random_network
-from flax import nnx
+from conftest import random_network, shallow_gap
 from PIL import Image
 from requests.adapters import HTTPAdapter
 from skimage import data
@@ -37,7 +36,6 @@ from camjax.cli import main as command_line
 from camjax.cli import network_choice
 from camjax.cli.main import main
 from camjax.data import look_alikes
-from camjax.models import PooledHead
 from camjax.training import evaluate
 from tests.experiments.colors import TINY
 from tests.tiny_vit import tiny_vit
@@ -103,9 +101,8 @@ def commands_in(code: str) -> list[list[str]]:
 @pytest.fixture
 def small_network(monkeypatch):
     """What `camjax.load_model` returns in the guides: the README has the real network."""
-    model = random_network("small_gap", 1000)
-    model.layers = nnx.List(list(model.layers)[:2])  # which compile sooner than all five
-    model.head = PooledHead(32, 1000, rngs=nnx.Rngs(0))
+    model = shallow_gap(1000)
+    model.eval()
     monkeypatch.setattr(camjax, "load_model", lambda name: model)
     return model
 

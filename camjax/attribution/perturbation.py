@@ -8,9 +8,8 @@ are arguments.
 
 torch-cam and pytorch-grad-cam multiply normalized images by the mask: for a network that normalizes its input itself,
 that is a baseline of the mean color that it subtracts. torch-cam scales masks before it resizes them; pytorch-grad-cam
-resizes with the corners of both grids aligned. Masks of constant channels, and of those that hold a
-NaN, are 0 everywhere: they all share one copy, the baseline. A NaN in the features is a NaN in the maps, at the same
-place only.
+resizes with the corners of both grids aligned. Masks of constant channels, and of those that hold a NaN, are 0
+everywhere: they all share one copy, the baseline. A NaN in the features is a NaN in the maps, at the same place only.
 
 The functions `<method>_maps(network, images, features, target, **options)` are the rows of
 `camjax.attribution.METHODS`, of a network that is already cut in two.

@@ -56,7 +56,7 @@ def test_kills_at_random_moments(folder, whole, tmp_path, kills):
             between.add(len(list(out.glob("parts/part-*.json"))))
         assert end(start({"folder": folder, "out": out}, log)) == 0, log.read_text()
         assert tree(out) == whole
-    assert len(between) > 1, "always before the first part"
+    assert max(between) > 0, "always before the first part"
 
 
 def test_a_kill_while_files_are_written(folder, whole, tmp_path, monkeypatch):

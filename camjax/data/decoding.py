@@ -61,7 +61,7 @@ def _decode_turned(data: bytes, apply_exif: bool) -> tuple[np.ndarray, int]:
         pixels = _decode(image, data)
         # After decoding: a PNG may keep its tag after the pixels.
         turned = orientation(image) if apply_exif else 1
-        return _turn(pixels, turned), turned if 1 <= turned <= 8 else 1
+        return _turn(pixels, turned), turned
     except (InputError, MemoryError) as error:
         raise error if isinstance(error, ImageError | MemoryError) else ImageError(str(error)) from error
     except Exception as error:  # Pillow's plugins raise exceptions of many types
@@ -195,18 +195,19 @@ def _over_white(image: Image.Image) -> np.ndarray:
 
 
 def orientation(image: Image.Image) -> int:
-    """How the decoded pixels of an open image have to be turned: its EXIF orientation, 1..8 if it is valid."""
+    """How the decoded pixels of an open image have to be turned: its EXIF orientation, or 1 if it is none of 1 to 8."""
     if image.format == "TIFF":  # turned by its decoders
         return 1
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        tag = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(tag) if tag in range(1, 9) else 1  # of a damaged file it may be a text
     except Exception as error:  # as in decode_image
         warnings.warn(f"EXIF tags that cannot be read ({printable(error)}): the image is not turned.", stacklevel=2)
         return 1
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation of (H, W, 3) pixels: 5 to 8 give (W, H, 3), values beyond 1 to 8 change nothing."""
+    """Undoes an orientation, 1 to 8, of (H, W, 3) pixels: 5 to 8 give (W, H, 3)."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

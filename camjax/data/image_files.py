@@ -155,7 +155,7 @@ def read_stored_size(path: Path) -> tuple[int, int]:
 
 
 def read_orientation(path: Path) -> int:
-    """Reads how an image file's stored pixels are turned for a viewer: its EXIF orientation, 1..8 if it is valid.
+    """Reads how stored pixels are turned for a viewer: the EXIF orientation, or 1 if it is none of 1 to 8.
 
     Raises:
       OSError: the file cannot be read.

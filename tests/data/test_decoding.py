@@ -423,9 +423,17 @@ def test_16_bit_color_tiff_is_turned_once(apply_exif):
     np.testing.assert_array_equal(decode_image(data, apply_exif=apply_exif), [[(1, 2, 3)], [(4, 5, 6)]])
 
 
-def test_an_orientation_without_meaning_changes_nothing():
-    data = encode(CORNERS, "PNG", exif=with_orientation(9))
+@pytest.mark.parametrize("tag", [0, 9])
+def test_an_orientation_without_meaning_changes_nothing(tag):
+    data = encode(CORNERS, "PNG", exif=with_orientation(tag))
     np.testing.assert_array_equal(decode(data), CORNERS)
+
+
+def test_an_orientation_that_is_a_text_changes_nothing():
+    a_number, a_text = b"\x01\x12\x00\x03", b"\x01\x12\x00\x02"
+    data = encode(CORNERS, "JPEG", exif=with_orientation(6))
+    assert data.count(a_number) == 1
+    np.testing.assert_array_equal(decode(data.replace(a_number, a_text)), decode(encode(CORNERS, "JPEG")))
 
 
 # Bad input

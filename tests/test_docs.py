@@ -213,14 +213,17 @@ def test_training_as_written(tmp_path, monkeypatch):
 
 
 def test_the_page_on_data(tmp_path, scenes_dir, monkeypatch, capsys):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(scenes_dir))
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared/scenes").symlink_to(scenes_dir / "scenes")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
     monkeypatch.setattr(look_alikes, "NUM_IMAGES", {"train": 9, "validation": 9, "test": 9})
     names = run_blocks("data", tmp_path, monkeypatch)
     assert names["source"].info.class_names[7] == "seven" and names["source"][0]["image"].shape == (64, 64, 3)
     assert names["batch"]["image"].shape == (32, 64, 64, 3) and names["batch"].keys() >= {"label", "mask"}
     assert "Egyptian cat" in capsys.readouterr().out and Path("pictures.csv").is_file()
     assert len(names["own"].train) == len(names["own"].validation) == 4
-    assert names["part"].shape == (4,) and names["look_alikes"].tolist() == [0, 1, 2]
+    assert names["part"].shape == (4,) and names["look_alikes"].tolist() == [6, 7, 8]
+    assert {path.name for path in (tmp_path / "prepared").iterdir()} == {"scenes", "look_alikes"}
 
 
 @pytest.mark.long

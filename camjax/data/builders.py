@@ -29,7 +29,10 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
 
     Arguments and errors are those of `camjax.data.open_source`. The data sets of `BUILT_IN` prepare themselves.
     """
-    directory = None if data_dir is None else Path(data_dir).expanduser()
+    constants = tfds.core.constants
+    # None where tfds looks itself, since programs can add folders to its own one.
+    as_imported = data_dir is None and constants.get_default_data_dir() == constants.DATA_DIR
+    directory = None if as_imported else tfds_folder(data_dir)
     check_data_dir(directory)
     builder = _built_in(name, directory) if name in BUILT_IN else _prepared(name, directory)
     with reading_prepared(name, directory):
@@ -45,6 +48,14 @@ def prepared_builder(name: str, *, data_dir: str | os.PathLike | None = None) ->
         )
     builder.info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
+
+
+def tfds_folder(data_dir: str | os.PathLike | None) -> Path:
+    """The folder of a function's argument `data_dir`, or tfds' default: TFDS_DATA_DIR as it is now.
+
+    tfds itself reads the variable once, when it is imported.
+    """
+    return Path(tfds.core.constants.get_default_data_dir() if data_dir is None else data_dir).expanduser()
 
 
 def check_data_dir(directory: Path | None) -> None:

@@ -18,7 +18,7 @@ import requests
 from camjax.addresses import local_path
 from camjax.data._tfds import NonMatchingChecksumError, checksums, tfds
 from camjax.data.archives import Archives, base_name, file_name, published, readable_size
-from camjax.data.builders import BUILT_IN, prepared_builder
+from camjax.data.builders import BUILT_IN, prepared_builder, tfds_folder
 from camjax.errors import InputError, require_extra
 
 
@@ -75,7 +75,7 @@ def prepare(
     except FileNotFoundError:
         if name in BUILT_IN:  # it prepares itself, and the error says what is wrong
             raise
-        root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+        root = tfds_folder(data_dir)
         _build(name, root, None if archives is None else Path(archives).expanduser(), verify)
         builder, made = prepared_builder(name, data_dir=root), True
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}

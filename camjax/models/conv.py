@@ -144,8 +144,9 @@ def conv_general_dilated(
 
     def group_by_group(lhs, rhs):
         outputs = k_out // feature_group_count
-        groups = rhs.reshape(kh, kw, kernel_in, count, merged, outputs).transpose(3, 0, 1, 2, 4, 5)[:, :, :, None]
-        own = jnp.eye(merged, dtype=rhs.dtype).reshape(1, 1, 1, merged, 1, merged, 1)
+        # Six axes: a gradient's sum over one of seven, the first of size 1, crashes jaxlib 0.10.2.
+        groups = rhs.reshape(kh * kw, kernel_in, count, merged, outputs).transpose(2, 0, 1, 3, 4)[:, :, None]
+        own = jnp.eye(merged, dtype=rhs.dtype).reshape(1, 1, merged, 1, merged, 1)
         kernels = (groups * own).reshape(count, kh, kw, merged * kernel_in, merged * outputs)
         return jnp.concatenate(
             [

@@ -25,6 +25,7 @@ CASES = {
     "plain": ((3, 3), (1, 1), "SAME", (6, 5), (4, 4)),
     "grouped": ((3, 3), (1, 1), "SAME", (6, 5), (66, 4), 2),
     "narrow groups": ((3, 3), (1, 1), "SAME", (6, 5), (4, 4), 2),
+    "groups of RegNet": ((3, 3), (2, 2), ((1, 1), (1, 1)), (9, 8), (48, 48), 2),
     "several dense ones of narrow groups": ((3, 3), (2, 1), ((1, 1), (0, 1)), (9, 8), (160, 32), 16),
     # Many pixels and channels: their forms are others.
     "Winograd": ((3, 3), (1, 1), "SAME", (17, 18), (256, 256)),

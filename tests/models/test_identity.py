@@ -1,5 +1,7 @@
 """What a class activation map has to do with the logit of its class, for every model of the registry."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,8 @@ def at_least_two_cells(model, size):
     return [max(side, model.min_size + (side == max(size)) * model.stride) for side in size]
 
 
-@jax.jit
+# Rounds features to bfloat16 where the network does; XLA else leaves the rounding out for some of their uses.
+@functools.partial(jax.jit, compiler_options={"xla_allow_excess_precision": False})
 def features_and_outputs(model, images, class_ids):
     """Features, `cam_fn`'s output, and the logits of the other pooling."""
     features = model.features(images)

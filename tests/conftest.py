@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 # Before SciPy is loaded, whose LAPACK JAX calls: with threads of its own, which wait by spinning, a decomposition of a
 # small matrix takes a hundred times as long where other processes use the cores, as pytest's workers do.
@@ -74,6 +75,18 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
+
+
+def pytest_runtest_teardown(item):
+    """Drops compiled programs before a process of long tests has so many that it crashes.
+
+    Linux gives a process 65,530 memory mappings (vm.max_map_count). A program takes about nine of them, a training step
+    of a whole network a thousand, and XLA crashes when there are none left.
+    """
+    mappings = Path("/proc/self/maps")
+    if item.get_closest_marker("long") and mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

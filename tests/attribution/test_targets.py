@@ -12,7 +12,7 @@ OUTPUTS = jnp.array([[1.0, 2, 4], [0, -3, 5]])
 
 
 def scores(target, outputs=OUTPUTS) -> list:
-    return np.asarray(as_target(target, outputs)(outputs)).tolist()
+    return np.asarray(jax.jit(as_target(target, outputs))(outputs)).tolist()
 
 
 def test_class_ids():
@@ -54,8 +54,8 @@ def test_the_shares_of_look_alikes_have_a_gradient():
         first, second = jnp.exp(outputs[0, 1]), jnp.exp(outputs[0, 2])
         return outputs[0, 0] - 0.5 * (first * outputs[0, 1] + second * outputs[0, 2]) / (first + second)
 
-    found = jax.grad(lambda outputs: target(outputs).sum())(outputs)
-    np.testing.assert_allclose(found, jax.grad(by_hand)(outputs), atol=1e-6)
+    found = jax.jit(jax.grad(lambda outputs: target(outputs).sum()))(outputs)
+    np.testing.assert_allclose(found, jax.jit(jax.grad(by_hand))(outputs), atol=1e-6)
 
 
 def test_traced_look_alikes_that_are_none_give_nan():

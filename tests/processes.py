@@ -25,7 +25,7 @@ def start(function: Callable[[dict], object], options: dict, log) -> multiproces
     """Starts a function of options in a process of its own. Its output is appended to the file `log`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.processes"])
-    process = context.Process(target=_child, args=(function, options, str(log)))
+    process = context.Process(target=_child, args=(function, options, str(log), dict(os.environ)))
     with pytest.MonkeyPatch.context() as patch:
         # Where the process that the others are forked from finds this module.
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
@@ -60,8 +60,12 @@ def end(started: Sequence[multiprocessing.Process], log) -> list[int]:
     return [process.exitcode for process in started]
 
 
-def _child(function: Callable[[dict], object], options: dict, log: str) -> None:
-    """Runs a function as the program of this process: multiprocessing's children skip the interpreter's last steps."""
+def _child(function: Callable[[dict], object], options: dict, log: str, environment: dict[str, str]) -> None:
+    """Runs a function as the program of this process: multiprocessing's children skip the interpreter's last steps.
+
+    Its environment would be that of the first process that was started, which others are forked from.
+    """
+    os.environ |= environment
     output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -263,7 +263,7 @@ def draws_of_first_step(model, method, shape, options):
 
 
 def check(model, method, network, size, seed=0, deep=False, **changes):
-    """Loss and gradients to 1e-5 of their scale; of deep networks, or to twice what PyTorch's float32 is off."""
+    """Loss and gradients to 1e-5 of their scale; of deep networks, to twice the most that PyTorch's float32 is off."""
     options = {**WSOL[method].defaults, **changes}
     model = with_wsol(model, {"method": method, **options}, rngs=nnx.Rngs(seed))
     for _, module in nnx.iter_modules(model):
@@ -297,10 +297,12 @@ def check(model, method, network, size, seed=0, deep=False, **changes):
     assert float(metrics["loss"]) == pytest.approx(loss.item(), rel=1e-5)
     assert gradients.keys() == w.keys()
     largest = max(weight.grad.abs().max().item() for weight in w.values())
-    for place, weight in w.items():
-        error = np.abs(gradients[place] - weight.grad.numpy()).max()
-        rounding = (rounded[place].grad - weight.grad).abs().max().item()
-        assert error <= max(1e-5 * max(weight.grad.abs().max().item(), 0.1 * largest), 2 * rounding), place
+    scales = {place: max(weight.grad.abs().max().item(), 0.1 * largest) for place, weight in w.items()}
+    # Of a single place it is a matter of luck.
+    rounding = max((rounded[place].grad - w[place].grad).abs().max().item() / scales[place] for place in scales)
+    for place, scale in scales.items():
+        error = np.abs(gradients[place] - w[place].grad.numpy()).max()
+        assert error <= max(1e-5, 2 * rounding) * scale, place
     return draws
 
 

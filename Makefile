@@ -41,7 +41,7 @@ test-parity: .venv/peers .venv-prepare/ready
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "parity and not long"
 
 test-long: .venv/peers
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 -m long
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist worksteal -m "long and not buckets and not browser"
 
 # The page of `camjax app` in Debian's Chromium, or in the browser that CAMJAX_BROWSER names. Without one, it says so.
 test-browser: .venv/browser
